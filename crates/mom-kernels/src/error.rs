@@ -1,0 +1,81 @@
+//! What the operations refuse, and why.
+
+/// Result of an operation of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An argument that an operation refuses. Nothing was computed and no output was touched.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A slice or matrix has the wrong size.
+    #[error("{op}: {arg} has {got} {unit}, expected {expected}")]
+    Shape {
+        /// Operation that was called.
+        op: &'static str,
+        /// Argument at fault.
+        arg: &'static str,
+        /// What is counted: elements, rows, columns, groups.
+        unit: &'static str,
+        /// Size that the other arguments ask for.
+        expected: usize,
+        /// Size found.
+        got: usize,
+    },
+    /// A size is outside of what the operation is written for.
+    #[error("{op}: {arg} = {got} is outside {min}..={max}")]
+    Limit {
+        /// Operation that was called.
+        op: &'static str,
+        /// Argument at fault.
+        arg: &'static str,
+        /// Smallest value taken.
+        min: usize,
+        /// Largest value taken.
+        max: usize,
+        /// Value found.
+        got: usize,
+    },
+    /// A modality id names a modality that does not exist.
+    #[error("modality_ids[{position}] = {got}, but there are {n_modalities} modalities (ids 0..{n_modalities})")]
+    ModalityId {
+        /// Flat position, batch index * seqlen + t.
+        position: usize,
+        /// Id found.
+        got: u32,
+        /// Number of modalities.
+        n_modalities: usize,
+    },
+    /// A gradient or an option is asked for whose input is absent, or the other way round.
+    #[error("{op}: {arg} is {got}, expected {expected}")]
+    Presence {
+        /// Operation that was called.
+        op: &'static str,
+        /// Argument at fault.
+        arg: &'static str,
+        /// `present` or `absent`.
+        expected: &'static str,
+        /// `present` or `absent`.
+        got: &'static str,
+    },
+}
+
+/// Checks a size; the one place where shape errors are made.
+pub(crate) fn expect_size(
+    op: &'static str,
+    arg: &'static str,
+    unit: &'static str,
+    expected: usize,
+    got: usize,
+) -> Result<()> {
+    if expected == got { Ok(()) } else { Err(Error::Shape { op, arg, unit, expected, got }) }
+}
+
+/// Checks that a gradient is asked for exactly where its input is present.
+pub(crate) fn expect_presence(op: &'static str, arg: &'static str, expected: bool, got: bool) -> Result<()> {
+    let word = |present| if present { "present" } else { "absent" };
+    if expected == got {
+        Ok(())
+    } else {
+        Err(Error::Presence { op, arg, expected: word(expected), got: word(got) })
+    }
+}
