@@ -1,0 +1,141 @@
+//! What tokenizers are fitted with.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::require;
+use crate::{Result, pixels};
+
+/// Largest speech codebook, as in the paper.
+pub const MAX_SPEECH_UNITS: usize = 500;
+/// Speech units per second, as in the paper.
+pub const SPEECH_UNITS_PER_SEC: u32 = 25;
+
+/// All that tokenizers depend on besides the corpus.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenizerConfig {
+    /// Seed of the codebooks and of the choice of samples.
+    pub seed: u64,
+    /// Fraction of samples that are held out: never fitted or trained on. In (0, 1).
+    pub held_out: f64,
+    /// Training samples that are looked at for fitting, at most.
+    pub fit_samples: usize,
+    /// Text tokens.
+    pub text: TextConfig,
+    /// Images and image codes.
+    pub image: ImageConfig,
+    /// Waveforms and speech units.
+    pub speech: SpeechConfig,
+}
+
+/// Text tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TextConfig {
+    /// Tokens of the trained vocabulary, at most; at least 256 (the bytes).
+    pub vocab_size: usize,
+    /// A `tokenizer.json` to use instead of training one.
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// Images and image codes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageConfig {
+    /// Side to which images are cut and resized, in pixels.
+    pub size: usize,
+    /// Side of the patch of one code, in pixels; divides `size`.
+    pub patch: usize,
+    /// Number of codes.
+    pub codes: usize,
+}
+
+/// Waveforms and speech units.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpeechConfig {
+    /// Rate to which waveforms are resampled, in Hz; a multiple of 25.
+    pub sample_rate: u32,
+    /// Mel bands.
+    pub n_mels: usize,
+    /// Number of units, 500 at most.
+    pub units: usize,
+    /// What becomes of runs of one unit.
+    pub repeats: Repeats,
+}
+
+/// What becomes of runs of one speech unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Repeats {
+    /// A run becomes one unit: fewer tokens, duration is lost.
+    #[default]
+    Merged,
+    /// Every frame keeps its unit: 25 per second.
+    Kept,
+}
+
+impl Default for TokenizerConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            held_out: 1.0 / 12.0,
+            fit_samples: 1500,
+            text: TextConfig::default(),
+            image: ImageConfig::default(),
+            speech: SpeechConfig::default(),
+        }
+    }
+}
+
+impl Default for TextConfig {
+    fn default() -> Self {
+        Self { vocab_size: 512, tokenizer: None }
+    }
+}
+
+impl Default for ImageConfig {
+    fn default() -> Self {
+        Self { size: 32, patch: 4, codes: 256 }
+    }
+}
+
+impl Default for SpeechConfig {
+    fn default() -> Self {
+        Self { sample_rate: 8000, n_mels: 40, units: 128, repeats: Repeats::Merged }
+    }
+}
+
+impl SpeechConfig {
+    /// Samples from one frame to the next.
+    pub fn hop(&self) -> usize {
+        (self.sample_rate / SPEECH_UNITS_PER_SEC) as usize
+    }
+}
+
+impl TokenizerConfig {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`crate::DataError::Config`], naming the field.
+    pub fn validate(&self) -> Result<()> {
+        let (image, speech) = (&self.image, &self.speech);
+        let held_out_fits = self.held_out > 0.0 && self.held_out < 1.0;
+        require(held_out_fits, "tokenizers.held_out", "between 0 and 1, both excluded", self.held_out)?;
+        require(self.fit_samples > 0, "tokenizers.fit_samples", "at least 1", self.fit_samples)?;
+        let vocab_size = self.text.vocab_size;
+        require((256..=1 << 20).contains(&vocab_size), "tokenizers.text.vocab_size", "256 to 1048576", vocab_size)?;
+        require((1..=4096).contains(&image.size), "tokenizers.image.size", "1 to 4096 pixels", image.size)?;
+        require((1..=256).contains(&image.patch), "tokenizers.image.patch", "1 to 256 pixels", image.patch)?;
+        pixels::n_patches(image.size, image.patch)?;
+        require((2..=65_536).contains(&image.codes), "tokenizers.image.codes", "2 to 65536", image.codes)?;
+        let rate = speech.sample_rate;
+        let rate_fits = (4000..=48_000).contains(&rate) && rate.is_multiple_of(SPEECH_UNITS_PER_SEC);
+        require(rate_fits, "tokenizers.speech.sample_rate", "4000 to 48000 Hz, a multiple of 25", rate)?;
+        require((4..=128).contains(&speech.n_mels), "tokenizers.speech.n_mels", "4 to 128", speech.n_mels)?;
+        let units_fit = (2..=MAX_SPEECH_UNITS).contains(&speech.units);
+        require(units_fit, "tokenizers.speech.units", "2 to 500", speech.units)
+    }
+}

@@ -1,0 +1,87 @@
+//! Image codes: a codebook of RGB patches, fitted by k-means on the pixels of the training split.
+//!
+//! An image of size x size pixels becomes (size / patch)^2 codes, row-major; each is the index of the nearest codebook
+//! patch in squared distance over pixels in [-1, 1].
+
+use std::path::Path;
+
+use super::{ImageConfig, kmeans, tensors};
+use crate::pixels::{self, RgbImage};
+use crate::{DataError, Result};
+
+/// Patches used for fitting, at most.
+const MAX_PATCHES: usize = 16_384;
+const N_ITERATIONS: usize = 15;
+
+/// A codebook of patches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageCodebook {
+    size: usize,
+    patch: usize,
+    centroids: kmeans::Centroids,
+}
+
+impl ImageCodebook {
+    /// Fits to images of `config.size` pixels, at least one.
+    pub(super) fn fit(images: &[RgbImage], config: &ImageConfig, seed: u64) -> Result<Self> {
+        let dim = pixels::patch_dim(config.patch);
+        let n_patches = images.len() * pixels::n_patches(config.size, config.patch)?;
+        // Every stride-th patch; an odd stride visits all places of the image.
+        let stride = n_patches.div_ceil(MAX_PATCHES) | 1;
+        let (mut points, mut patches) = (Vec::new(), Vec::new());
+        let mut next = 0;
+        for image in images {
+            patches.clear();
+            pixels::to_patches(&image.pixels, config.size, config.patch, &mut patches)?;
+            let here = patches.len() / dim;
+            while next < here {
+                points.extend_from_slice(&patches[next * dim..][..dim]);
+                next += stride;
+            }
+            next -= here;
+        }
+        let centroids = kmeans::fit(&points, dim, config.codes, seed, N_ITERATIONS);
+        Ok(Self { size: config.size, patch: config.patch, centroids })
+    }
+
+    /// Number of codes.
+    pub fn n_codes(&self) -> usize {
+        self.centroids.len()
+    }
+
+    /// Codes of an image (n_patches), each below [`Self::n_codes`].
+    ///
+    /// # Errors
+    /// [`DataError::Length`] if the image has not the configured size.
+    pub fn encode(&self, image: &RgbImage) -> Result<Vec<u32>> {
+        let mut patches = Vec::new();
+        pixels::to_patches(&image.pixels, self.size, self.patch, &mut patches)?;
+        Ok(self.centroids.assign(&patches))
+    }
+
+    /// The image of codes (n_patches).
+    ///
+    /// # Errors
+    /// [`DataError::Length`] for a wrong number of codes; [`DataError::Token`] for a code outside the codebook.
+    pub fn decode(&self, codes: &[u32]) -> Result<RgbImage> {
+        pixels::check_length("image codes", pixels::n_patches(self.size, self.patch)?, codes.len())?;
+        let mut patches = Vec::with_capacity(codes.len() * self.centroids.dim());
+        for &code in codes {
+            let size = self.n_codes() as u32;
+            let outside = DataError::Token { token: code, range: "image code", start: 0, end: size, size };
+            patches.extend_from_slice(self.centroids.row(code).ok_or(outside)?);
+        }
+        pixels::from_patches(&patches, self.size, self.patch)
+    }
+
+    pub(super) fn save(&self, path: &Path) -> Result<()> {
+        let shape = [self.centroids.len(), self.centroids.dim()];
+        tensors::save(path, &[("patches", &shape, self.centroids.rows())])
+    }
+
+    pub(super) fn load(path: &Path, config: &ImageConfig) -> Result<Self> {
+        let dim = pixels::patch_dim(config.patch);
+        let rows = tensors::load(path)?.take("patches", &[config.codes, dim])?;
+        Ok(Self { size: config.size, patch: config.patch, centroids: kmeans::Centroids::new(rows, dim) })
+    }
+}
