@@ -1,0 +1,68 @@
+//! The order in which settings, variants and modalities appear everywhere.
+
+const SETTINGS: [&str; 3] = ["transfusion", "chameleon", "three-modality"];
+const PROJECTIONS: [&str; 4] = ["in", "x", "dt", "out"];
+const MODALITIES: [&str; 3] = ["text", "image", "speech"];
+
+/// The baseline's variant name.
+pub(super) const DENSE: &str = "dense";
+/// The variant with all four projections per modality.
+pub(super) const MOM: &str = "mom";
+/// The variant that repeats the published code's behaviour.
+pub(super) const PUBLISHED: &str = "published";
+
+/// Place of a setting: the paper's order, then unknown ones by name.
+pub(super) fn setting(name: &str) -> (usize, &str) {
+    (position(&SETTINGS, name), name)
+}
+
+/// Place of a modality: text, image, speech, then unknown ones by name.
+pub(super) fn modality(name: &str) -> (usize, &str) {
+    (position(&MODALITIES, name), name)
+}
+
+/// Place of a variant: dense, mom, single projections, larger combinations, published, then other baselines by name.
+pub(super) fn variant(name: &str) -> (usize, Vec<usize>, &str) {
+    let parts: Vec<usize> = name.split('+').map(|part| position(&PROJECTIONS, part)).collect();
+    match name {
+        DENSE => (0, Vec::new(), name),
+        MOM => (1, Vec::new(), name),
+        PUBLISHED => (3, Vec::new(), name),
+        _ if parts.iter().all(|&part| part < PROJECTIONS.len()) => {
+            // By number of parts first: the count leads the list of places.
+            (2, [&[parts.len()], parts.as_slice()].concat(), name)
+        }
+        _ => (4, Vec::new(), name),
+    }
+}
+
+/// True for a proper part of Mixture-of-Mamba: some of the four projections per modality.
+pub(super) fn is_partial(name: &str) -> bool {
+    variant(name).0 == 2
+}
+
+fn position(known: &[&str], name: &str) -> usize {
+    known.iter().position(|&k| k == name).unwrap_or(known.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_in_order() {
+        let expected =
+            ["dense", "mom", "in", "x", "dt", "out", "in+x", "in+out", "x+dt", "in+x+dt", "published", "router"];
+        let mut sorted = expected;
+        sorted.reverse();
+        sorted.sort_by(|a, b| variant(a).cmp(&variant(b)));
+        assert_eq!(sorted, expected);
+    }
+
+    #[test]
+    fn unknown_settings_and_modalities_come_last() {
+        assert!(setting("three-modality") < setting("another"));
+        assert!(modality("speech") < modality("depth"));
+        assert!(modality("text") < modality("image"));
+    }
+}

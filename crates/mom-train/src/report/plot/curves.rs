@@ -1,0 +1,79 @@
+//! Validation loss against step: one panel per modality, a thin line per seed and a thick one for their mean.
+
+use super::super::{ReportError, curve, group::Group, group::capitalised, order};
+use super::canvas::{Weight, draw, text_width};
+use super::frame::{Frame, Kind, Label, Scale, Titles};
+use super::{Lines, Panel, palette, panel_file};
+
+const HEIGHT: f64 = 335.0;
+const WIDTH: f64 = 420.0;
+/// Share of the run, from its start, that may rise out of the frame: there the loss falls from chance level.
+const START_SHARE: f64 = 0.1;
+/// A loss range wider than this factor is drawn on a logarithmic axis.
+const LOG_FROM: f64 = 1.8;
+
+/// The panels of one group, for the modalities that have a finite loss.
+pub(in super::super) fn curves(group: &Group) -> Result<Vec<Panel>, ReportError> {
+    let mut panels = Vec::new();
+    for modality in &group.modalities {
+        if let Some(panel) = panel(group, &modality.name, &modality.loss)? {
+            panels.push(panel);
+        }
+    }
+    Ok(panels)
+}
+
+fn panel(group: &Group, modality: &str, loss: &str) -> Result<Option<Panel>, ReportError> {
+    let names: Vec<&str> = group.variants.iter().map(|variant| variant.name).collect();
+    let lines: Vec<Lines> = group
+        .variants
+        .iter()
+        .map(|variant| Lines::of(&variant.runs, |paired| curve::points(paired.run, modality)))
+        .collect();
+    let points = || lines.iter().flat_map(Lines::points);
+    if points().next().is_none() {
+        return Ok(None);
+    }
+    let last_step = points().fold(0.0_f64, |last, point| last.max(point.0));
+    let settled = || points().filter(|point| point.0 >= START_SHARE * last_step).map(|point| point.1);
+    let (lowest, highest) = (settled().fold(f64::INFINITY, f64::min), settled().fold(f64::NEG_INFINITY, f64::max));
+    let kind = if lowest > 0.0 && highest / lowest > LOG_FROM { Kind::Log } else { Kind::Linear };
+    let range = match kind {
+        Kind::Log => (lowest * (highest / lowest).powf(-0.03), highest),
+        Kind::Linear => (lowest - 0.03 * (highest - lowest), highest),
+    };
+
+    let longest = names.iter().map(|name| text_width(name, 12.0)).fold(0.0, f64::max);
+    let frame = Frame {
+        x: Scale::new(Kind::Linear, (0.0, last_step), (62.0, WIDTH - 38.0 - longest)),
+        y: Scale::new(kind, range, (HEIGHT - 48.0, 58.0)),
+    };
+    let file = panel_file(group, "curves", modality);
+    let title = capitalised(modality);
+    let y_title = if kind == Kind::Log { "validation loss (log scale)" } else { "validation loss" };
+    let svg = draw(&file, (WIDTH, HEIGHT), |canvas| {
+        frame.draw(canvas, &Titles { title: &title, subtitle: loss, x: "training step", y: y_title })?;
+        let mut labels = Vec::new();
+        // Backwards, so that dense and mom lie on top.
+        for (name, lines) in names.iter().zip(&lines).rev() {
+            let colour = palette::variant(name, &names);
+            if lines.seeds.len() > 1 {
+                for seed in &lines.seeds {
+                    frame.line(canvas, seed, colour, 0.8, 0.4)?;
+                }
+            }
+            let (width, weight) = match *name {
+                order::MOM => (2.8, Weight::Bold),
+                order::DENSE => (2.4, Weight::Bold),
+                _ => (1.7, Weight::Normal),
+            };
+            frame.line(canvas, &lines.mean, colour, width, 1.0)?;
+            if let Some(&end) = lines.mean.last() {
+                labels.push(Label { name, end: frame.at(end), colour, weight });
+            }
+        }
+        frame.labels(canvas, &labels)
+    })?;
+    let alt = format!("Validation loss of {modality} against training step, {} variants.", names.len());
+    Ok(Some(Panel { file, alt, svg }))
+}

@@ -1,0 +1,600 @@
+//! The report, from hand-made runs whose numbers are known beforehand.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use mom_train::report::{
+    EvalPoint, ModalityInfo, Record, ReportError, ReportHeader, RunResult, read_results, records, write,
+};
+
+const STEPS: u64 = 100;
+
+/// A run with an evaluation every 10 steps, `loss(step)` for every modality.
+fn run(variant: &str, seed: u64, loss: impl Fn(f64) -> f64) -> RunResult {
+    let modalities = ["text", "image"].map(|name| ModalityInfo { name: name.into(), loss: "nats per token".into() });
+    let curve = (0..=STEPS / 10)
+        .map(|index| index * 10)
+        .map(|step| EvalPoint {
+            step,
+            tokens: step * 64,
+            wall_secs: step as f64 * 0.5,
+            loss: modalities.iter().map(|modality| (modality.name.clone(), loss(step as f64))).collect(),
+        })
+        .collect();
+    RunResult {
+        setting: "chameleon".into(),
+        variant: variant.into(),
+        seed,
+        scale: "tiny".into(),
+        modalities: modalities.to_vec(),
+        curve,
+        steps: STEPS,
+        tokens: STEPS * 64,
+        active_flops_per_token: 1e6,
+        wall_secs: 50.0,
+        peak_memory_bytes: 1 << 20,
+        total_parameters: 2000,
+        active_parameters: 1000,
+    }
+}
+
+/// Dense's loss: a straight line from 5 to 3.
+fn line(step: f64) -> f64 {
+    5.0 - 0.02 * step
+}
+
+fn header() -> ReportHeader {
+    ReportHeader {
+        title: "A comparison".into(),
+        command: "cargo xtask ablate".into(),
+        commit: Some("0123abc".into()),
+        machine: "a machine".into(),
+        device: "CPU".into(),
+        threads: 2,
+        created_unix_secs: 1_738_314_300,
+        notes: vec!["Weights are drawn from one stream.".into()],
+        missing: Vec::new(),
+        config: vec![("d_model".into(), "64".into())],
+    }
+}
+
+/// The only record of a variant, seed 0, text.
+fn text_record(runs: &[RunResult], variant: &str) -> Record {
+    let found: Vec<Record> = records(runs)
+        .into_iter()
+        .filter(|record| record.variant == variant && record.modality == "text" && record.seed == 0)
+        .collect();
+    assert_eq!(found.len(), 1);
+    found[0].clone()
+}
+
+#[track_caller]
+fn assert_close(got: Option<f64>, want: f64) {
+    let got = got.expect("a value");
+    assert!((got - want).abs() < 1e-12, "{got} is not {want}");
+}
+
+/// Writes a report and returns its Markdown and HTML.
+fn rendered(header: &ReportHeader, runs: &[RunResult]) -> (String, String) {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), header, runs).unwrap();
+    let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    (read("report.md"), read("report.html"))
+}
+
+#[test]
+fn half_the_steps_is_a_half_by_both_definitions() {
+    let runs = [run("dense", 0, line), run("mom", 0, |step| line(2.0 * step))];
+    let record = text_record(&runs, "mom");
+    assert_close(record.relative_flops_first_crossing, 0.5);
+    assert_close(record.relative_flops_slope, 0.5);
+    assert_close(record.final_val_loss, 1.0);
+    assert_close(record.gain_over_dense, 2.0 / 3.0);
+}
+
+#[test]
+fn a_twin_of_dense_is_one_by_both_definitions() {
+    let bumpy = |step: f64| 3.0 + (-step / 30.0).exp() + 0.001 * (step / 7.0).sin();
+    let record = text_record(&[run("dense", 0, bumpy), run("mom", 0, bumpy)], "mom");
+    assert_close(record.relative_flops_first_crossing, 1.0);
+    assert_close(record.relative_flops_slope, 1.0);
+    assert_close(record.gain_over_dense, 0.0);
+}
+
+#[test]
+fn dense_is_its_own_yardstick() {
+    let record = text_record(&[run("dense", 0, line)], "dense");
+    assert_eq!(record.gain_over_dense, Some(0.0));
+    assert_eq!(record.relative_flops_first_crossing, Some(1.0));
+    assert_eq!(record.relative_flops_slope, Some(1.0));
+}
+
+#[test]
+fn the_two_definitions_differ_where_the_curves_do() {
+    // A constant lead of 15 steps: the crossing is at 85, the slope is sum(s (s - 15)) / sum(s s) over 50, 60, ..., 100.
+    let record = text_record(&[run("dense", 0, line), run("mom", 0, |step| line(step + 15.0))], "mom");
+    assert_close(record.relative_flops_first_crossing, 0.85);
+    assert_close(record.relative_flops_slope, 1.0 - 15.0 * 450.0 / 35_500.0);
+}
+
+#[test]
+fn more_flops_per_token_count_against_the_variant() {
+    let mut mom = run("mom", 0, |step| line(2.0 * step));
+    mom.active_flops_per_token *= 1.1;
+    let record = text_record(&[run("dense", 0, line), mom], "mom");
+    assert_close(record.relative_flops_first_crossing, 0.55);
+    assert_close(record.relative_flops_slope, 0.55);
+}
+
+#[test]
+fn ratios_are_over_the_steps_of_dense() {
+    let mut short = run("mom", 0, |step| line(2.0 * step));
+    short.curve.truncate(9);
+    short.steps = 80;
+    let runs = [run("dense", 0, line), short];
+    let record = text_record(&runs, "mom");
+    assert_close(record.relative_flops_first_crossing, 0.5);
+    assert_close(record.relative_flops_slope, 0.5);
+    assert_eq!(record.steps, 80);
+    let (markdown, _) = rendered(&header(), &runs);
+    assert!(markdown.contains("Trained for another number of steps than dense"));
+}
+
+#[test]
+fn a_single_lucky_evaluation_is_smoothed_away() {
+    let lucky = |step: f64| if step == 40.0 { 2.9 } else { line(step) };
+    let record = text_record(&[run("dense", 0, line), run("mom", 0, lucky)], "mom");
+    assert_close(record.relative_flops_first_crossing, 1.0);
+}
+
+#[test]
+fn a_worse_variant_has_no_crossing_and_a_slope_over_what_it_matches() {
+    // Half as fast: it ends at dense's loss of step 50, so that only step 50 of the second half is matched.
+    let slow = text_record(&[run("dense", 0, line), run("mom", 0, |step| line(0.5 * step))], "mom");
+    assert_eq!(slow.relative_flops_first_crossing, None);
+    assert_eq!(slow.relative_flops_slope, None);
+    assert_close(slow.gain_over_dense, -1.0 / 3.0);
+    // Five sixths as fast: 50, 60, 70 and 80 are matched.
+    let slower = text_record(&[run("dense", 0, line), run("mom", 0, |step| line(step / 1.2))], "mom");
+    assert_eq!(slower.relative_flops_first_crossing, None);
+    assert_close(slower.relative_flops_slope, 1.2);
+}
+
+#[test]
+fn only_the_dense_run_of_the_same_setting_scale_and_seed_counts() {
+    let mom = run("mom", 0, |step| line(2.0 * step));
+    let others = [
+        RunResult { seed: 1, ..run("dense", 0, line) },
+        RunResult { scale: "small".into(), ..run("dense", 0, line) },
+        RunResult { setting: "transfusion".into(), ..run("dense", 0, line) },
+    ];
+    for other in others {
+        let record = text_record(&[other.clone(), mom.clone()], "mom");
+        assert_eq!(record.gain_over_dense, None, "compared with {other:?}");
+        assert_eq!(record.relative_flops_first_crossing, None);
+        assert_eq!(record.relative_flops_slope, None);
+        assert_close(record.final_val_loss, 1.0);
+    }
+}
+
+#[test]
+fn diverged_and_unmeasured_runs_are_null() {
+    let diverging = |step: f64| if step > 70.0 { f64::NAN } else { line(2.0 * step) };
+    let diverged = text_record(&[run("dense", 0, line), run("mom", 0, diverging)], "mom");
+    assert_eq!(diverged.final_val_loss, None);
+    assert_eq!(diverged.gain_over_dense, None);
+    // It did reach dense's loss before.
+    assert_close(diverged.relative_flops_first_crossing, 0.5);
+
+    let of_diverged_dense = text_record(&[run("dense", 0, |_| f64::INFINITY), run("mom", 0, line)], "mom");
+    assert_eq!(of_diverged_dense.gain_over_dense, None);
+    assert_eq!(of_diverged_dense.relative_flops_first_crossing, None);
+    assert_eq!(of_diverged_dense.relative_flops_slope, None);
+
+    let mut unmeasured = run("mom", 0, line);
+    for point in &mut unmeasured.curve {
+        point.loss.remove("text");
+    }
+    assert_eq!(text_record(&[run("dense", 0, line), unmeasured], "mom").final_val_loss, None);
+}
+
+#[test]
+fn a_modality_missing_from_some_evaluations_is_read_from_the_others() {
+    let mut sparse = run("mom", 0, |step| line(2.0 * step));
+    for point in sparse.curve.iter_mut().filter(|point| point.step % 20 != 0) {
+        point.loss.remove("text");
+    }
+    let record = text_record(&[run("dense", 0, line), sparse], "mom");
+    assert_close(record.relative_flops_first_crossing, 0.5);
+    assert_close(record.relative_flops_slope, 0.5);
+}
+
+#[test]
+fn one_evaluation_is_enough_for_a_final_loss() {
+    let single = |variant: &str, loss: f64| {
+        let mut run = run(variant, 0, |_| loss);
+        run.curve.drain(..run.curve.len() - 1);
+        run
+    };
+    let runs = [single("dense", 4.0), single("mom", 3.0)];
+    let record = text_record(&runs, "mom");
+    assert_close(record.gain_over_dense, 0.25);
+    assert_close(record.relative_flops_first_crossing, 1.0);
+    assert_eq!(record.relative_flops_slope, None);
+    let (markdown, _) = rendered(&header(), &runs);
+    assert!(markdown.contains("| mom | 3.0000 | +25.0 % | 100.0 % | too few matches | 1 |"), "{markdown}");
+}
+
+#[test]
+fn records_come_in_the_order_of_the_paper() {
+    let mut runs = Vec::new();
+    for setting in ["three-modality", "chameleon", "transfusion"] {
+        for variant in ["published", "in+out", "out", "dt", "x", "in", "mom", "dense"] {
+            for seed in [1, 0] {
+                let mut run = RunResult { setting: setting.into(), ..run(variant, seed, line) };
+                run.modalities.insert(0, ModalityInfo { name: "speech".into(), loss: "nats".into() });
+                run.modalities.reverse();
+                runs.push(run);
+            }
+        }
+    }
+    let records = records(&runs);
+    assert_eq!(records.len(), 3 * 8 * 2 * 3);
+    let runs_of_equal = |value: fn(&Record) -> String| {
+        let mut values: Vec<String> = records.iter().map(value).collect();
+        values.dedup();
+        values
+    };
+    assert_eq!(runs_of_equal(|record| record.setting.clone()), ["transfusion", "chameleon", "three-modality"]);
+    assert_eq!(
+        runs_of_equal(|record| record.variant.clone())[..8],
+        ["dense", "mom", "in", "x", "dt", "out", "in+out", "published"]
+    );
+    assert_eq!(runs_of_equal(|record| record.seed.to_string())[..2], ["0", "1"]);
+    assert_eq!(runs_of_equal(|record| record.modality.clone())[..3], ["text", "image", "speech"]);
+}
+
+#[test]
+fn results_have_exactly_the_keys_of_the_schema() {
+    let dir = tempfile::tempdir().unwrap();
+    let runs = [run("dense", 0, line), run("mom", 0, |_| f64::NAN)];
+    write(dir.path(), &header(), &runs).unwrap();
+    let path = dir.path().join("results.json");
+    let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(keys(&json), BTreeSet::from(["schema", "records"].map(String::from)));
+    assert_eq!(json["schema"], 1);
+    let expected = BTreeSet::from(
+        [
+            "setting",
+            "variant",
+            "seed",
+            "modality",
+            "final_val_loss",
+            "gain_over_dense",
+            "relative_flops_first_crossing",
+            "relative_flops_slope",
+            "steps",
+            "tokens",
+            "active_flops_per_token",
+            "wall_secs",
+            "peak_memory_bytes",
+        ]
+        .map(String::from),
+    );
+    let written = json["records"].as_array().unwrap();
+    assert_eq!(written.len(), 4);
+    for record in written {
+        assert_eq!(keys(record), expected);
+    }
+    assert!(written[2]["final_val_loss"].is_null(), "NaN is null");
+    assert_eq!(read_results(&path).unwrap(), records(&runs));
+}
+
+#[test]
+fn other_files_are_refused_as_results() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("results.json");
+    assert!(matches!(read_results(&path), Err(ReportError::Io { action: "read", .. })));
+    fs::write(&path, r#"{"schema": 2, "rows": []}"#).unwrap();
+    assert!(matches!(read_results(&path), Err(ReportError::Schema { expected: 1, got: 2, .. })));
+    fs::write(&path, r#"{"schema": 1, "records": [], "more": 0}"#).unwrap();
+    assert!(matches!(read_results(&path), Err(ReportError::Json { .. })));
+}
+
+#[test]
+fn the_same_runs_in_any_order_give_the_same_bytes() {
+    let mut runs: Vec<RunResult> = [0, 1]
+        .into_iter()
+        .flat_map(|seed| {
+            ["dense", "mom", "x"].map(|variant| {
+                let lead = (variant.len() * 5) as f64 + seed as f64;
+                run(variant, seed, move |step| line(step + lead) + 0.01 * (step * lead).sin())
+            })
+        })
+        .collect();
+    let files = |runs: &[RunResult]| {
+        let dir = tempfile::tempdir().unwrap();
+        let written = write(dir.path(), &header(), runs).unwrap();
+        let named = written.iter().map(|path| {
+            let name = path.strip_prefix(dir.path()).unwrap().to_str().unwrap().replace('\\', "/");
+            (name, fs::read(path).unwrap())
+        });
+        named.collect::<BTreeMap<_, _>>()
+    };
+    let first = files(&runs);
+    let names: Vec<&String> = first.keys().collect();
+    assert_eq!(
+        names,
+        [
+            "curves.csv",
+            "plots/chameleon-curves-image.svg",
+            "plots/chameleon-curves-text.svg",
+            "plots/chameleon-gain-image.svg",
+            "plots/chameleon-gain-text.svg",
+            "plots/chameleon-matching-image.svg",
+            "plots/chameleon-matching-text.svg",
+            "report.html",
+            "report.md",
+            "results.json",
+        ]
+    );
+    assert_eq!(first, files(&runs));
+    runs.reverse();
+    assert_eq!(first, files(&runs));
+}
+
+#[test]
+fn curves_are_long_and_without_wall_clock() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut diverged = run("mom", 3, |step| if step > 0.0 { f64::NAN } else { 0.1 });
+    diverged.curve.truncate(2);
+    write(dir.path(), &header(), std::slice::from_ref(&diverged)).unwrap();
+    let path = dir.path().join("curves.csv");
+    let first = fs::read_to_string(&path).unwrap();
+    assert_eq!(
+        first,
+        "setting,variant,seed,step,tokens,modality,val_loss\n\
+         chameleon,mom,3,0,0,text,0.1\n\
+         chameleon,mom,3,0,0,image,0.1\n\
+         chameleon,mom,3,10,640,text,\n\
+         chameleon,mom,3,10,640,image,\n"
+    );
+    diverged.wall_secs += 100.0;
+    diverged.curve[1].wall_secs += 100.0;
+    write(dir.path(), &header(), &[diverged]).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), first);
+}
+
+#[test]
+fn tables_hold_mean_and_spread() {
+    // Final losses of mom: 1.4, 1.5, 1.6 against 3; gains 0.53, 0.50, 0.47.
+    let runs: Vec<RunResult> = [0, 1, 2]
+        .into_iter()
+        .flat_map(|seed| {
+            let end = 1.4 + 0.1 * seed as f64;
+            [run("dense", seed, line), run("mom", seed, move |step| 5.0 - (5.0 - end) / 100.0 * step)]
+        })
+        .collect();
+    let (markdown, html) = rendered(&header(), &runs);
+    let row = "| mom | 1.5000 ± 0.1000 | +50.0 ± 3.3 % |";
+    assert!(markdown.contains(row), "no {row} in\n{markdown}");
+    assert!(html.contains("<td>1.5000 ±\u{a0}0.1000</td><td>+50.0 ±\u{a0}3.3\u{a0}%</td>"));
+    assert!(markdown.contains("below in 3 of 3"));
+    assert!(html.contains("6 of 6 runs done"));
+    assert!(markdown.contains("42.50 % at 1.5B") && markdown.contains("65.40 % at 1.5B"));
+}
+
+#[test]
+fn the_reading_says_what_the_runs_show() {
+    let better = [run("dense", 0, line), run("mom", 0, |step| line(2.0 * step))];
+    let (markdown, _) = rendered(&header(), &better);
+    assert!(markdown.contains(
+        "Text: MoM ends 66.7 % below dense and reaches dense's final loss after 50.0 % of dense's training FLOPs."
+    ));
+    assert!(markdown.contains("One seed per variant"));
+
+    let worse = [run("dense", 0, line), run("mom", 0, |step| line(0.8 * step))];
+    let (markdown, html) = rendered(&header(), &worse);
+    assert!(markdown.contains(
+        "Text: MoM ends 13.3 % above dense and does not reach dense's final loss. \
+         Slope over the part of the second half that it matches: 125.0 %."
+    ));
+    assert!(html.contains("<li class=\"card worse\">") && html.contains("not reached"));
+
+    let diverged = [run("dense", 0, line), run("mom", 0, |_| f64::NAN), run("x", 0, |_| f64::NAN)];
+    let (markdown, _) = rendered(&header(), &diverged);
+    assert!(markdown.contains("Text: MoM diverged."));
+    assert!(markdown.contains("| mom | diverged | diverged | not reached | too few matches | 1 |"));
+    assert!(markdown.contains("Diverged: x for text in 1 of 1 seeds"));
+
+    let (markdown, _) = rendered(&header(), &[run("mom", 0, line)]);
+    assert!(markdown.contains("No dense run is done") && markdown.contains("no dense run |"));
+}
+
+#[test]
+fn a_difference_within_the_spread_is_called_unclear() {
+    let seeds = |leads: [f64; 2]| -> Vec<RunResult> {
+        let pair = |seed: u64, lead: f64| [run("dense", seed, line), run("mom", seed, move |step| line(step + lead))];
+        leads.into_iter().zip(0..).flat_map(|(lead, seed)| pair(seed, lead)).collect()
+    };
+    let unclear = "no clear difference";
+    assert!(rendered(&header(), &seeds([-3.0, 5.0])).0.contains(unclear));
+    assert!(!rendered(&header(), &seeds([4.0, 5.0])).0.contains(unclear));
+}
+
+#[test]
+fn a_dense_run_that_rises_at_its_end_is_pointed_out() {
+    let rising = |step: f64| if step > 60.0 { line(60.0) + 0.01 * (step - 60.0) } else { line(step) };
+    let warning = "dense's own smoothed curve first passes its final loss";
+    assert!(rendered(&header(), &[run("dense", 0, rising), run("mom", 0, line)]).0.contains(warning));
+    assert!(!rendered(&header(), &[run("dense", 0, line), run("mom", 0, line)]).0.contains(warning));
+}
+
+#[test]
+fn parts_are_compared_on_the_seeds_that_both_have() {
+    // On seed 0 mom gains more than x; mom's seed 1, without its x, is worse and must not count.
+    let runs = [
+        run("dense", 0, line),
+        run("mom", 0, |step| line(1.4 * step)),
+        run("x", 0, |step| line(1.2 * step)),
+        run("dense", 1, line),
+        run("mom", 1, |step| line(0.5 * step)),
+    ];
+    let (markdown, _) = rendered(&header(), &runs);
+    assert!(markdown.contains("the only part run, x, gains less than MoM (+13.3 % against +26.7 %)"), "{markdown}");
+}
+
+#[test]
+fn a_seed_without_dense_is_not_a_failure_to_reach_it() {
+    let runs = [run("dense", 0, line), run("mom", 0, |step| line(2.0 * step)), run("mom", 1, line)];
+    let (markdown, html) = rendered(&header(), &runs);
+    assert!(markdown.contains("| +66.7 % | 50.0 % | 50.0 % | 2 (1 with dense) |"), "{markdown}");
+    assert!(html.contains("<li class=\"card better\">"));
+}
+
+#[test]
+fn unfinished_sweeps_say_so() {
+    let header = ReportHeader { missing: vec!["chameleon, dense, seed 1".into()], ..header() };
+    let (markdown, html) = rendered(&header, &[run("dense", 0, line)]);
+    for page in [markdown, html] {
+        assert!(page.contains("1 of 2 runs done"));
+        assert!(page.contains("Missing runs") && page.contains("chameleon, dense, seed 1"));
+        assert!(page.contains("No run of Mixture-of-Mamba"));
+    }
+}
+
+#[test]
+fn no_runs_give_a_report_that_claims_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let written = write(dir.path(), &header(), &[]).unwrap();
+    assert_eq!(written.len(), 4);
+    assert_eq!(read_results(&dir.path().join("results.json")).unwrap(), []);
+    let markdown = fs::read_to_string(dir.path().join("report.md")).unwrap();
+    assert!(markdown.contains("No run is done yet.") && !markdown.contains("MoM ends"));
+}
+
+#[test]
+fn pages_and_plots_are_well_formed_whatever_the_names() {
+    let hostile = r#"<script>alert("1")</script> & 'q' | `x`"#;
+    let header = ReportHeader {
+        title: hostile.into(),
+        command: hostile.into(),
+        commit: Some(hostile.into()),
+        machine: hostile.into(),
+        device: hostile.into(),
+        notes: vec![hostile.into()],
+        missing: vec![hostile.into()],
+        config: vec![(hostile.into(), hostile.into())],
+        ..header()
+    };
+    let mut runs = Vec::new();
+    for seed in [0, 1] {
+        for variant in ["dense", "mom", hostile] {
+            let mut run = run(variant, seed, |step| line(step * (1.0 + seed as f64)));
+            (run.setting, run.scale) = (hostile.into(), hostile.into());
+            run.modalities.push(ModalityInfo { name: hostile.into(), loss: hostile.into() });
+            for point in &mut run.curve {
+                point.loss.insert(hostile.into(), 1.0);
+            }
+            runs.push(run);
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let written = write(dir.path(), &header, &runs).unwrap();
+    let html = fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(!html.contains("<script"));
+    for request in ["src=", "<link", "@import", "url("] {
+        assert!(!html.contains(request), "{request} would fetch something");
+    }
+    assert_well_formed(&html);
+    let plots: Vec<_> = written.iter().filter(|path| path.extension().is_some_and(|ext| ext == "svg")).collect();
+    assert_eq!(plots.len(), 9);
+    for plot in plots {
+        let svg = fs::read_to_string(plot).unwrap();
+        assert!(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" ") && svg.ends_with("</svg>\n"));
+        assert!(svg.contains("<text ") && !svg.contains("NaN") && !svg.contains("inf"));
+        assert_well_formed(&svg);
+    }
+    let markdown = fs::read_to_string(dir.path().join("report.md")).unwrap();
+    // The command stands in a code block, as it is; nowhere else may markup get through.
+    assert_eq!(markdown.matches("<script>").count(), 1);
+    for link in markdown.split("](").skip(1) {
+        let file = link.split(')').next().unwrap();
+        assert!(dir.path().join(file).is_file(), "{file} is linked but absent");
+    }
+}
+
+#[test]
+fn several_scales_of_a_setting_do_not_share_files() {
+    let small = |variant: &str| RunResult { scale: "small".into(), ..run(variant, 0, line) };
+    let runs = [run("dense", 0, line), run("mom", 0, line), small("dense"), small("mom")];
+    let dir = tempfile::tempdir().unwrap();
+    let written = write(dir.path(), &header(), &runs).unwrap();
+    let distinct: BTreeSet<_> = written.iter().collect();
+    assert_eq!(distinct.len(), written.len());
+    assert!(dir.path().join("plots/chameleon-small-curves-text.svg").is_file());
+}
+
+#[test]
+fn broken_inputs_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let twice = [run("dense", 0, line), run("dense", 0, line)];
+    assert!(matches!(write(dir.path(), &header(), &twice), Err(ReportError::DuplicateRun { seed: 0, .. })));
+    let mut unordered = run("dense", 0, line);
+    unordered.curve.swap(3, 4);
+    let error = write(dir.path(), &header(), &[unordered]).unwrap_err();
+    assert_eq!(error.to_string(), "curve of chameleon/dense/0: expected ascending steps, got 30 after 40");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is written");
+}
+
+#[test]
+fn a_file_that_cannot_be_replaced_is_named_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocked = dir.path().join("results.json");
+    fs::create_dir(&blocked).unwrap();
+    let error = write(dir.path(), &header(), &[run("dense", 0, line)]).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot rename {}", blocked.display()));
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("partial")), "{left:?}");
+
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = write(&file, &header(), &[]).unwrap_err();
+    assert!(error.to_string().starts_with(&format!("cannot create {}", file.display())), "{error}");
+}
+
+#[test]
+fn runs_survive_json_even_when_diverged() {
+    let original = run("mom", 7, |step| if step > 50.0 { f64::INFINITY } else { line(step) });
+    let text = serde_json::to_string(&original).unwrap();
+    let back: RunResult = serde_json::from_str(&text).unwrap();
+    assert!(back.curve.last().unwrap().loss["text"].is_nan());
+    assert_eq!(back.curve[..6], original.curve[..6]);
+    assert_eq!(serde_json::to_string(&back).unwrap(), text);
+    assert!(serde_json::from_str::<RunResult>(&text.replacen('{', "{\"more\":1,", 1)).is_err());
+}
+
+/// Every tag that opens closes, in order; quotes pair; every `&` starts an entity.
+#[track_caller]
+fn assert_well_formed(markup: &str) {
+    const VOID: [&str; 2] = ["meta", "!doctype"];
+    let mut open: Vec<&str> = Vec::new();
+    for piece in markup.split('<').skip(1) {
+        let (tag, text) = piece.split_once('>').expect("a tag ends");
+        let name = tag.trim_start_matches('/').split_whitespace().next().unwrap_or_default().trim_end_matches('/');
+        if tag.starts_with('/') {
+            assert_eq!(open.pop(), Some(name), "closing </{name}>");
+        } else if !tag.ends_with('/') && !VOID.contains(&name) {
+            open.push(name);
+        }
+        assert!(tag.matches('"').count().is_multiple_of(2), "quotes of <{tag}>");
+        for entity in text.split('&').skip(1).chain(tag.split('&').skip(1)) {
+            let name = entity.split(';').next().unwrap_or_default();
+            assert!(["amp", "lt", "gt", "quot", "apos", "#39"].contains(&name), "&{name} is no entity");
+        }
+    }
+    assert!(open.is_empty(), "left open: {open:?}");
+}
