@@ -86,7 +86,7 @@ pub trait Element:
     fn exp<S: Simd>(s: S, x: Self::V<S>) -> Self::V<S>;
     /// x between min and max; NaN stays.
     #[doc(hidden)]
-    fn clamp<S: Simd>(s: S, x: Self::V<S>, min: Self, max: Self) -> Self::V<S>;
+    fn vclamp<S: Simd>(s: S, x: Self::V<S>, min: Self, max: Self) -> Self::V<S>;
     /// 2^(n + r), `shifted` being n + 1.5 * 2^mantissa.
     #[doc(hidden)]
     fn exp2_of_parts<S: Simd>(s: S, r: Self::V<S>, shifted: Self::V<S>) -> Self::V<S>;
@@ -210,7 +210,7 @@ macro_rules! element {
 
             #[inline(always)]
             fn exp2<S: Simd>(s: S, x: S::$vec) -> S::$vec {
-                let x = Self::clamp(s, x, $exp2_min, $exp2_max);
+                let x = Self::vclamp(s, x, $exp2_min, $exp2_max);
                 // Adding 1.5 * 2^mantissa rounds x to an integer n that then stands in the low bits.
                 let magic = s.$splat($magic);
                 let shifted = s.$add(x, magic);
@@ -219,7 +219,7 @@ macro_rules! element {
             }
             #[inline(always)]
             fn exp<S: Simd>(s: S, x: S::$vec) -> S::$vec {
-                let x = Self::clamp(s, x, $exp2_min * std::$t::consts::LN_2, $exp2_max * std::$t::consts::LN_2);
+                let x = Self::vclamp(s, x, $exp2_min * std::$t::consts::LN_2, $exp2_max * std::$t::consts::LN_2);
                 // log2(e) in two parts keeps the reduced argument exact to the last bit.
                 let (hi, lo, magic) = (s.$splat(Self::LOG2_E), s.$splat($log2e_lo), s.$splat($magic));
                 let shifted = s.$mul_add(x, hi, magic);
@@ -228,7 +228,7 @@ macro_rules! element {
                 Self::exp2_of_parts(s, r, shifted)
             }
             #[inline(always)]
-            fn clamp<S: Simd>(s: S, x: S::$vec, min: Self, max: Self) -> S::$vec {
+            fn vclamp<S: Simd>(s: S, x: S::$vec, min: Self, max: Self) -> S::$vec {
                 let (min, max) = (s.$splat(min), s.$splat(max));
                 if S::$lanes == 1 {
                     // The scalar minimum and maximum drop a NaN; comparisons keep it.

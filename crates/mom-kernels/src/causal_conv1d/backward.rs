@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::params::{Activation, ConvGrads, ConvInputs, Dims, MAX_D_CONV, OP};
-use crate::error::{Result, expect_size};
+use crate::error::Result;
 use crate::rows::{DisjointRows, Rows, RowsMut};
 use crate::simd::{self, Block, Element, VECTORS, load_block, silu, splat_block, store_block};
 
