@@ -70,12 +70,16 @@ pub(crate) fn expect_size(
     if expected == got { Ok(()) } else { Err(Error::Shape { op, arg, unit, expected, got }) }
 }
 
+/// Largest width or count taken: what fits 32 bits, so that the product of two of them fits a `usize`.
+pub(crate) const MAX_SIZE: usize = u32::MAX as usize;
+
+/// Checks a size that nothing else fixes.
+pub(crate) fn expect_limit(op: &'static str, arg: &'static str, max: usize, got: usize) -> Result<()> {
+    if (1..=max).contains(&got) { Ok(()) } else { Err(Error::Limit { op, arg, min: 1, max, got }) }
+}
+
 /// Checks that a gradient is asked for exactly where its input is present.
 pub(crate) fn expect_presence(op: &'static str, arg: &'static str, expected: bool, got: bool) -> Result<()> {
     let word = |present| if present { "present" } else { "absent" };
-    if expected == got {
-        Ok(())
-    } else {
-        Err(Error::Presence { op, arg, expected: word(expected), got: word(got) })
-    }
+    if expected == got { Ok(()) } else { Err(Error::Presence { op, arg, expected: word(expected), got: word(got) }) }
 }

@@ -12,7 +12,7 @@
 
 use rayon::prelude::*;
 
-use crate::error::{Error, Result, expect_presence, expect_size};
+use crate::error::{MAX_SIZE, Result, expect_limit, expect_presence, expect_size};
 use crate::plan::ModalityOffsets;
 use crate::rows::{DisjointRows, Rows, RowsMut};
 use crate::simd::Element;
@@ -36,16 +36,16 @@ impl<'a, T> GroupedWeights<'a, T> {
     /// `(out_features)` in the same number.
     ///
     /// # Errors
-    /// Sizes that disagree.
+    /// Sizes that disagree, no weight or more than 256, no features.
     pub fn new(
         in_features: usize,
         out_features: usize,
         weights: Vec<&'a [T]>,
         biases: Option<Vec<&'a [T]>>,
     ) -> Result<Self> {
-        if weights.is_empty() {
-            return Err(Error::Limit { op: OP, arg: "weights", min: 1, max: 256, got: 0 });
-        }
+        expect_limit(OP, "weights", 256, weights.len())?;
+        expect_limit(OP, "in_features", MAX_SIZE, in_features)?;
+        expect_limit(OP, "out_features", MAX_SIZE, out_features)?;
         for weight in &weights {
             expect_size(OP, "weight", "elements", in_features * out_features, weight.len())?;
         }

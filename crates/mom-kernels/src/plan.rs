@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::error::{Error, Result, expect_size};
+use crate::error::{Error, MAX_SIZE, Result, expect_limit, expect_size};
 
 /// Borders of the modalities in row order: modality m owns rows `offsets[m]..offsets[m + 1]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,8 @@ impl ModalityOffsets {
         let mut offsets = vec![0];
         let mut end = 0;
         for count in counts {
-            end += count;
+            // A sum past the end of usize fits no matrix: the operations refuse it, none wraps around.
+            end = usize::saturating_add(end, count);
             offsets.push(end);
         }
         Self(offsets)
@@ -38,7 +39,7 @@ impl ModalityOffsets {
         self.0[self.0.len() - 1]
     }
 
-    /// Rows of one modality; empty where it is absent.
+    /// Rows of one modality; empty where it is absent. Panics on a modality that does not exist.
     pub fn rows(&self, modality: usize) -> Range<usize> {
         self.0[modality]..self.0[modality + 1]
     }
@@ -48,7 +49,7 @@ impl ModalityOffsets {
         &self.0
     }
 
-    /// Modality of a row.
+    /// Modality of a row. Panics on a row that no modality owns.
     #[inline]
     pub fn modality_of_row(&self, row: usize) -> usize {
         let mut modality = 0;
@@ -89,9 +90,7 @@ impl ModalityPlan {
     ) -> Result<Self> {
         const OP: &str = "modality_plan";
         let n = positions(OP, batch, seqlen)?;
-        if n_modalities == 0 || n_modalities > 256 {
-            return Err(Error::Limit { op: OP, arg: "n_modalities", min: 1, max: 256, got: n_modalities });
-        }
+        expect_limit(OP, "n_modalities", 256, n_modalities)?;
         expect_size(OP, "modality_ids", "elements", n, modality_ids.len())?;
         if let Some(starts) = document_starts {
             expect_size(OP, "document_starts", "elements", n, starts.len())?;
@@ -118,6 +117,9 @@ impl ModalityPlan {
     }
 
     /// A plan of one modality: rows are positions.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
     pub fn dense(batch: usize, seqlen: usize, document_starts: Option<&[bool]>) -> Result<Self> {
         let n = positions("modality_plan", batch, seqlen)?;
         Self::new(batch, seqlen, 1, &vec![0; n], document_starts)
@@ -188,6 +190,9 @@ pub struct SequenceLayout<'a> {
 
 impl<'a> SequenceLayout<'a> {
     /// Rows are positions. `document_starts` as in [`ModalityPlan::new`].
+    ///
+    /// # Errors
+    /// A wrong number of document starts, more than 2^32 - 1 positions.
     pub fn contiguous(batch: usize, seqlen: usize, document_starts: Option<&'a [bool]>) -> Result<Self> {
         let n = positions("sequence_layout", batch, seqlen)?;
         if let Some(starts) = document_starts {
@@ -228,7 +233,12 @@ impl<'a> SequenceLayout<'a> {
 }
 
 fn positions(op: &'static str, batch: usize, seqlen: usize) -> Result<usize> {
-    let max = u32::MAX as usize;
+    let max = MAX_SIZE;
+    for (arg, got) in [("batch", batch), ("seqlen", seqlen)] {
+        if got > max {
+            return Err(Error::Limit { op, arg, min: 0, max, got });
+        }
+    }
     match batch.checked_mul(seqlen) {
         Some(n) if n <= max => Ok(n),
         n => Err(Error::Limit { op, arg: "batch * seqlen", min: 0, max, got: n.unwrap_or(usize::MAX) }),

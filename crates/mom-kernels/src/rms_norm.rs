@@ -5,7 +5,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::error::{Result, expect_size};
+use crate::error::{MAX_SIZE, Result, expect_limit, expect_size};
 use crate::rows::{DisjointRows, Rows, RowsMut};
 use crate::simd::{self, Element};
 
@@ -19,8 +19,9 @@ const ROWS_PER_TASK: usize = 64;
 /// * `x`, `y`: `(n_rows, d_model)`; `weight`: `(d_model)`; `eps` is added to the mean square.
 ///
 /// # Errors
-/// Sizes that disagree.
+/// Sizes that disagree, d_model 0. Nothing is written then.
 pub fn forward<T: Element>(x: Rows<'_, T>, weight: &[T], eps: f64, y: RowsMut<'_, T>) -> Result<()> {
+    expect_limit(OP, "d_model", MAX_SIZE, x.width())?;
     expect_size(OP, "weight", "elements", x.width(), weight.len())?;
     let y = y.disjoint();
     y.expect(OP, "y", x.n_rows(), x.width())?;
@@ -32,7 +33,7 @@ pub fn forward<T: Element>(x: Rows<'_, T>, weight: &[T], eps: f64, y: RowsMut<'_
 /// Gradients of [`forward`]; `grad_x` and `grad_weight` are overwritten.
 ///
 /// # Errors
-/// Sizes that disagree.
+/// Sizes that disagree, d_model 0. Nothing is written then.
 pub fn backward<T: Element>(
     x: Rows<'_, T>,
     weight: &[T],
@@ -42,6 +43,7 @@ pub fn backward<T: Element>(
     grad_weight: &mut [T],
 ) -> Result<()> {
     let width = x.width();
+    expect_limit(OP, "d_model", MAX_SIZE, width)?;
     expect_size(OP, "weight", "elements", width, weight.len())?;
     expect_size(OP, "grad_weight", "elements", width, grad_weight.len())?;
     grad_y.expect(OP, "grad_y", x.n_rows(), width)?;
@@ -142,11 +144,8 @@ impl<T: Element> WithSimd for Backward<'_, T> {
             let back = T::splat(s, -(mean * r_scalar));
             // SAFETY: each task writes its own rows.
             let grad_x = unsafe { self.grad_x.block(row, 0, x.len()) };
-            for (((to, x), g), w) in grad_x
-                .chunks_mut(lanes)
-                .zip(x.chunks(lanes))
-                .zip(grad_y.chunks(lanes))
-                .zip(self.weight.chunks(lanes))
+            for (((to, x), g), w) in
+                grad_x.chunks_mut(lanes).zip(x.chunks(lanes)).zip(grad_y.chunks(lanes)).zip(self.weight.chunks(lanes))
             {
                 let through = T::vmul(s, T::load(s, g), T::load(s, w));
                 let value = T::mul_add(s, T::load(s, x), back, through);

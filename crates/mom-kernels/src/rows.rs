@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use crate::error::{Error, Result, expect_size};
+use crate::error::{Error, MAX_SIZE, Result, expect_limit, expect_size};
 
 /// A read-only matrix `(n_rows, width)` whose rows lie `stride` elements apart.
 ///
@@ -17,13 +17,19 @@ pub struct Rows<'a, T> {
 }
 
 impl<'a, T> Rows<'a, T> {
-    /// Dense rows of `width` elements. Errors if the length is no multiple of the width.
+    /// Dense rows of `width` elements; `arg` names them in an error.
+    ///
+    /// # Errors
+    /// A length that is no multiple of the width, or a width of zero.
     pub fn new(arg: &'static str, data: &'a [T], width: usize) -> Result<Self> {
         let n_rows = whole_rows(arg, data.len(), width)?;
         Ok(Self { data, n_rows, width, stride: width })
     }
 
     /// The columns `start..start + width` of every row, without a copy.
+    ///
+    /// # Errors
+    /// Columns that these rows do not have.
     pub fn columns(self, start: usize, width: usize) -> Result<Self> {
         expect_columns(start, width, self.width)?;
         let data = if self.n_rows == 0 { self.data } else { &self.data[start..] };
@@ -70,13 +76,19 @@ impl<'a, T> Rows<'a, T> {
 pub struct RowsMut<'a, T>(DisjointRows<'a, T>);
 
 impl<'a, T> RowsMut<'a, T> {
-    /// Dense rows of `width` elements. Errors if the length is no multiple of the width.
+    /// Dense rows of `width` elements; `arg` names them in an error.
+    ///
+    /// # Errors
+    /// A length that is no multiple of the width, or a width of zero.
     pub fn new(arg: &'static str, data: &'a mut [T], width: usize) -> Result<Self> {
         let n_rows = whole_rows(arg, data.len(), width)?;
         Ok(Self(DisjointRows { data: data.as_mut_ptr(), n_rows, width, stride: width, life: PhantomData }))
     }
 
     /// Splits the columns in two, `(..at, at..)`, which interleave in memory and may be written apart.
+    ///
+    /// # Errors
+    /// More columns on the left than these rows have.
     pub fn split_columns(self, at: usize) -> Result<(Self, Self)> {
         let whole = self.0;
         expect_columns(0, at, whole.width)?;
@@ -170,9 +182,7 @@ impl<'a, T> DisjointRows<'a, T> {
 }
 
 fn whole_rows(arg: &'static str, len: usize, width: usize) -> Result<usize> {
-    if width == 0 {
-        return Err(Error::Limit { op: "rows", arg, min: 1, max: usize::MAX, got: 0 });
-    }
+    expect_limit("width of rows", arg, MAX_SIZE, width)?;
     let n_rows = len / width;
     expect_size("rows", arg, "elements", n_rows * width, len)?;
     Ok(n_rows)

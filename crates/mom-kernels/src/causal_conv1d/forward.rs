@@ -15,7 +15,7 @@ use crate::simd::{self, Element, VECTORS, load_block, silu, splat_block, store_b
 ///   where they lie before a document's start).
 ///
 /// # Errors
-/// Sizes that disagree, d_conv above [`MAX_D_CONV`]. Nothing is written then.
+/// Sizes that disagree, d_inner 0, d_conv 0 or above [`MAX_D_CONV`]. Nothing is written then.
 pub fn forward<T: Element>(
     inputs: &ConvInputs<'_, T>,
     out: RowsMut<'_, T>,

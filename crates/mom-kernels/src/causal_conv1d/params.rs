@@ -1,6 +1,6 @@
 //! Arguments of the convolution, and their checks.
 
-use crate::error::{Error, Result, expect_presence, expect_size};
+use crate::error::{MAX_SIZE, Result, expect_limit, expect_presence, expect_size};
 use crate::plan::SequenceLayout;
 use crate::rows::{Rows, RowsMut};
 use crate::simd::{Block, Element, load_block, splat_block};
@@ -59,7 +59,7 @@ pub(super) struct Dims {
 
 impl Dims {
     pub fn expect_state<T>(&self, arg: &'static str, state: Option<&[T]>) -> Result<()> {
-        let expected = self.batch * (self.d_conv - 1) * self.d_inner;
+        let expected = self.batch.saturating_mul((self.d_conv - 1) * self.d_inner);
         state.map_or(Ok(()), |state| expect_size(OP, arg, "elements", expected, state.len()))
     }
 }
@@ -67,10 +67,9 @@ impl Dims {
 impl<T: Element> ConvInputs<'_, T> {
     pub(super) fn validate(&self) -> Result<Dims> {
         let d_inner = self.x.width();
+        expect_limit(OP, "d_inner", MAX_SIZE, d_inner)?;
         let d_conv = self.weight.len() / d_inner;
-        if !(1..=MAX_D_CONV).contains(&d_conv) {
-            return Err(Error::Limit { op: OP, arg: "d_conv", min: 1, max: MAX_D_CONV, got: d_conv });
-        }
+        expect_limit(OP, "d_conv", MAX_D_CONV, d_conv)?;
         expect_size(OP, "weight", "elements", d_inner * d_conv, self.weight.len())?;
         self.x.expect(OP, "x", self.layout.n_rows(), d_inner)?;
         if let Some(bias) = self.bias {

@@ -19,6 +19,7 @@ pub fn step<T: Element>(inputs: &ConvInputs<'_, T>, state: &mut [T], out: RowsMu
         return Err(Error::Limit { op: OP, arg: "seqlen", min: 1, max: 1, got: dims.seqlen });
     }
     expect_presence(OP, "initial_state", false, inputs.initial_state.is_some())?;
+    dims.expect_state("state", Some(state))?;
     let before = state.to_vec();
     super::forward(&ConvInputs { initial_state: Some(&before), ..*inputs }, out, Some(state))
 }

@@ -63,11 +63,9 @@ pub struct MixerState<T> {
 impl<T: Element> MixerState<T> {
     /// The state before a sequence: zero.
     pub fn zeros(weights: &MixerWeights<'_, T>, batch: usize) -> Self {
-        let d_conv = weights.conv_weight.len() / weights.d_inner();
-        Self {
-            conv: vec![T::ZERO; batch * (d_conv - 1) * weights.d_inner()],
-            scan: vec![T::ZERO; batch * weights.a_log.len()],
-        }
+        // Weights that do not fit together give a state that the operations then refuse.
+        let taps_before = weights.conv_weight.len().saturating_sub(weights.d_inner());
+        Self { conv: vec![T::ZERO; batch * taps_before], scan: vec![T::ZERO; batch * weights.a_log.len()] }
     }
 }
 

@@ -158,12 +158,10 @@ impl<T: Element> WithSimd for Task<'_, T> {
 
         let mut rows = [0; STATE_STRIDE];
         let mut starts = [false; STATE_STRIDE];
-        let (mut u, mut delta, mut delta_by_dt, mut delta_u): (Steps<T, S>, Steps<T, S>, Steps<T, S>, Steps<T, S>) =
-            ([zero; STATE_STRIDE], [zero; STATE_STRIDE], [zero; STATE_STRIDE], [zero; STATE_STRIDE]);
-        let (mut y, mut grad_y): (Steps<T, S>, Steps<T, S>) = ([zero; STATE_STRIDE], [zero; STATE_STRIDE]);
-        let (mut previous, mut decay): (Steps<T, S>, Steps<T, S>) = ([zero; STATE_STRIDE], [zero; STATE_STRIDE]);
-        let (mut grad_exponent, mut grad_delta_u): (Steps<T, S>, Steps<T, S>) =
-            ([zero; STATE_STRIDE], [zero; STATE_STRIDE]);
+        let steps: Steps<T, S> = [zero; STATE_STRIDE];
+        let (mut u, mut delta, mut delta_by_dt, mut delta_u) = (steps, steps, steps, steps);
+        let (mut y, mut grad_y, mut previous, mut decay) = (steps, steps, steps, steps);
+        let (mut grad_exponent, mut grad_delta_u) = (steps, steps);
         let mut sums = [[T::ZERO; 2 * MAX_D_STATE]; STATE_STRIDE];
 
         for segment in (0..dims.n_segments()).rev() {
@@ -175,8 +173,7 @@ impl<T: Element> WithSimd for Task<'_, T> {
                 rows[i] = row;
                 starts[i] = layout.starts_document(position);
                 u[i] = load_block(s, &inputs.u.row(row)[channels.clone()]);
-                (delta[i], delta_by_dt[i]) =
-                    constants.delta(s, inputs, row, &inputs.dt.row(row)[channels.clone()]);
+                (delta[i], delta_by_dt[i]) = constants.delta(s, inputs, row, &inputs.dt.row(row)[channels.clone()]);
                 grad_y[i] = load_block(s, &shared.output_grads.grad_out.row(row)[channels.clone()]);
                 if let Some(z) = &inputs.z {
                     let z = load_block(s, &z.row(row)[channels.clone()]);
@@ -239,8 +236,7 @@ impl<T: Element> WithSimd for Task<'_, T> {
                 let row = rows[i];
                 let (mut grad_u, mut grad_dt) = (zero, zero);
                 for j in 0..VECTORS {
-                    let grad_delta =
-                        T::mul_add(s, grad_delta_u[i][j], u[i][j], T::vmul(s, grad_exponent[i][j], ln_2));
+                    let grad_delta = T::mul_add(s, grad_delta_u[i][j], u[i][j], T::vmul(s, grad_exponent[i][j], ln_2));
                     grad_dt[j] = T::vmul(s, grad_delta, delta_by_dt[i][j]);
                     let skip = T::vmul(s, grad_y[i][j], constants.d_skip[j]);
                     grad_u[j] = T::mul_add(s, grad_delta_u[i][j], delta[i][j], skip);

@@ -5,13 +5,13 @@ use rayon::prelude::*;
 
 use super::params::{DeltaActivation, Dims, STATE_STRIDE, ScanInputs, ScanOutputs};
 use crate::error::Result;
-use crate::rows::DisjointRows;
+use crate::rows::{DisjointRows, RowsMut};
 use crate::simd::{self, Block, Element, load_block, silu, softplus, splat_block, store_block};
 
 /// Runs the scan; see the module for the equations and [`ScanInputs`] for shapes.
 ///
 /// # Errors
-/// Sizes that disagree, d_state above [`super::MAX_D_STATE`]. Nothing is written then.
+/// Sizes that disagree, d_inner 0, d_state 0 or above [`super::MAX_D_STATE`]. Nothing is written then.
 pub fn forward<T: Element>(inputs: &ScanInputs<'_, T>, outputs: ScanOutputs<'_, T>) -> Result<()> {
     let dims = inputs.validate()?;
     outputs.validate(dims)?;
@@ -28,11 +28,11 @@ pub fn forward<T: Element>(inputs: &ScanInputs<'_, T>, outputs: ScanOutputs<'_, 
     }
     let out = outputs.out.disjoint();
     let last_state = match outputs.last_state {
-        Some(state) => Some(crate::RowsMut::new("last_state", state, d_inner * d_state)?.disjoint()),
+        Some(state) => Some(RowsMut::new("last_state", state, d_inner * d_state)?.disjoint()),
         None => None,
     };
     let saved_states = match outputs.saved_states {
-        Some(states) => Some(crate::RowsMut::new("saved_states", states, d_inner)?.disjoint()),
+        Some(states) => Some(RowsMut::new("saved_states", states, d_inner)?.disjoint()),
         None => None,
     };
     let channels = simd::block_channels::<T>();

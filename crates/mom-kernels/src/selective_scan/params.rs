@@ -1,6 +1,6 @@
 //! Arguments of the scan, and the checks they pass before anything is computed.
 
-use crate::error::{Error, Result, expect_presence, expect_size};
+use crate::error::{MAX_SIZE, Result, expect_limit, expect_presence, expect_size};
 use crate::plan::{ModalityOffsets, SequenceLayout};
 use crate::rows::{Rows, RowsMut};
 
@@ -105,7 +105,7 @@ pub struct ScanGrads<'a, T> {
 
 /// Elements of the saved states: `(batch, ceil(seqlen / STATE_STRIDE), d_state, d_inner)`.
 pub fn saved_states_len(batch: usize, seqlen: usize, d_inner: usize, d_state: usize) -> usize {
-    batch * seqlen.div_ceil(STATE_STRIDE) * d_state * d_inner
+    [seqlen.div_ceil(STATE_STRIDE), d_state, d_inner].into_iter().fold(batch, usize::saturating_mul)
 }
 
 /// Sizes of a scan, once they are known to agree.
@@ -119,6 +119,11 @@ pub(super) struct Dims {
 }
 
 impl Dims {
+    /// Elements of a state, saturating: no slice is that long.
+    pub fn state_len(&self) -> usize {
+        self.batch.saturating_mul(self.d_inner * self.d_state)
+    }
+
     pub fn n_segments(&self) -> usize {
         self.seqlen.div_ceil(STATE_STRIDE)
     }
@@ -127,9 +132,8 @@ impl Dims {
 impl<T> ScanInputs<'_, T> {
     pub(super) fn validate(&self) -> Result<Dims> {
         let (n_rows, d_inner, d_state) = (self.layout.n_rows(), self.u.width(), self.b.width());
-        if d_state > MAX_D_STATE {
-            return Err(Error::Limit { op: OP, arg: "d_state", min: 1, max: MAX_D_STATE, got: d_state });
-        }
+        expect_limit(OP, "d_inner", MAX_SIZE, d_inner)?;
+        expect_limit(OP, "d_state", MAX_D_STATE, d_state)?;
         self.u.expect(OP, "u", n_rows, d_inner)?;
         self.dt.expect(OP, "dt", n_rows, d_inner)?;
         self.b.expect(OP, "b", n_rows, d_state)?;
@@ -215,8 +219,5 @@ fn expect_rows<T>(arg: &'static str, rows: &RowsMut<'_, T>, dims: Dims, width: u
 }
 
 fn expect_state<T>(arg: &'static str, state: Option<&[T]>, dims: Dims) -> Result<()> {
-    match state {
-        Some(state) => expect_size(OP, arg, "elements", dims.batch * dims.d_inner * dims.d_state, state.len()),
-        None => Ok(()),
-    }
+    state.map_or(Ok(()), |state| expect_size(OP, arg, "elements", dims.state_len(), state.len()))
 }

@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::params::{DeltaActivation, ScanInputs};
-use crate::error::{Error, Result, expect_size};
+use crate::error::{Error, Result, expect_presence, expect_size};
 use crate::rows::RowsMut;
 use crate::simd::{self, Element};
 
@@ -21,8 +21,8 @@ pub fn step<T: Element>(inputs: &ScanInputs<'_, T>, state: &mut [T], mut out: Ro
     if dims.seqlen != 1 {
         return Err(Error::Limit { op: OP, arg: "seqlen", min: 1, max: 1, got: dims.seqlen });
     }
-    crate::error::expect_presence(OP, "initial_state", false, inputs.initial_state.is_some())?;
-    expect_size(OP, "state", "elements", dims.batch * dims.d_inner * dims.d_state, state.len())?;
+    expect_presence(OP, "initial_state", false, inputs.initial_state.is_some())?;
+    expect_size(OP, "state", "elements", dims.state_len(), state.len())?;
     expect_size(OP, "out", "rows", dims.batch, out.n_rows())?;
     expect_size(OP, "out", "columns", dims.d_inner, out.width())?;
     simd::dispatch(Step { inputs, state, out: &mut out });
