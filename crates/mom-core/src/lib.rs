@@ -1,1 +1,60 @@
-//! Placeholder head, replaced by the crate's own.
+//! The Mixture-of-Mamba block as a candle module.
+//!
+//! A batch is sorted by modality once ([`ModalityPlan`]); from then on activations are *rows in modality order*,
+//! `(n_rows, d_model)`, so that every projection is one product over contiguous rows per modality. [`to_rows`] and
+//! [`to_positions`] change between that order and `(batch, seqlen, d_model)`.
+//!
+//! | item | what it is |
+//! | --- | --- |
+//! | [`MixtureOfMamba`] | the mixer: four projections, each shared or per modality ([`Untied`]), conv, scan |
+//! | [`Block`] | pre-norm, mixer, residual |
+//! | [`RmsNorm`] | the norm, with a gradient (candle-nn's fused one has none) |
+//! | [`ops`] | the operations alone: selective scan, causal conv, grouped linear, RMS norm, rows |
+//! | [`autograd`] | functions of any number of tensors on candle's tape |
+//! | [`Init`] | initial values, a pure function of a seed and a parameter's name |
+//!
+//! Dense Mamba is the same code: `n_modalities = 1` and nothing untied. Tensors are `f32` or `f64` on the CPU; anything
+//! else is an error, never a silent conversion.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use candle_core::{DType, Device, Tensor};
+//! use candle_nn::{VarBuilder, VarMap};
+//! use mom_core::{Init, MixerConfig, MixtureOfMamba, ModalityPlan, Untied};
+//!
+//! // Two modalities, every projection per modality.
+//! let config = MixerConfig { n_modalities: 2, untied: Untied::ALL, ..MixerConfig::new(16) };
+//! let parameters = VarMap::new();
+//! let vb = VarBuilder::from_varmap(&parameters, DType::F32, &Device::Cpu);
+//! let mixer = MixtureOfMamba::new(&config, &Init::seeded(7), vb)?;
+//!
+//! // One sequence of five tokens: text, text, image, image, text.
+//! let plan = Arc::new(ModalityPlan::new(1, 5, 2, &[0, 0, 1, 1, 0], None)?);
+//! let x = Tensor::ones((1, 5, 16), DType::F32, &Device::Cpu)?;
+//! let y = mixer.forward_positions(&x, &plan)?;
+//! assert_eq!(y.dims(), &[1, 5, 16]);
+//!
+//! let grads = y.sqr()?.sum_all()?.backward()?;
+//! let image_weight = parameters.data().lock().unwrap()["local_experts_in_proj.1.weight"].clone();
+//! assert!(grads.get(&image_weight).is_some());
+//! # Ok::<(), mom_core::Error>(())
+//! ```
+
+pub mod autograd;
+mod block;
+mod config;
+mod error;
+mod host;
+mod init;
+mod mixer;
+pub mod ops;
+mod state;
+
+pub use block::{Block, BlockConfig, RmsNorm};
+pub use config::{MixerConfig, Projection, SharedDtBias, Untied};
+pub use error::{Error, Result};
+pub use init::{Draw, Init};
+pub use mixer::MixtureOfMamba;
+pub use mom_kernels::{ModalityOffsets, ModalityPlan};
+pub use ops::rows::{to_positions, to_rows};
+pub use state::MixerState;

@@ -1,0 +1,140 @@
+//! The residual block: `x + mixer(norm(x))`.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+use mom_kernels::ModalityPlan;
+use serde::{Deserialize, Serialize};
+
+use crate::error::require;
+use crate::init::Draw;
+use crate::{Init, MixerConfig, MixerState, MixtureOfMamba, Result, ops, to_positions, to_rows};
+
+/// RMS norm with a weight, `norm.weight` in a checkpoint. Its gradient is ours: candle-nn's fused norm has none.
+#[derive(Debug, Clone)]
+pub struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// A norm over `size` features; its weight starts at one.
+    ///
+    /// # Errors
+    /// A parameter that is missing or of another shape.
+    pub fn new(size: usize, eps: f64, init: &Init, vb: VarBuilder) -> Result<Self> {
+        Ok(Self { weight: init.parameter(&vb, &[size], "weight", "weight", Draw::Constant(1.0))?, eps })
+    }
+
+    /// Normalises the last dimension of `x`.
+    ///
+    /// # Errors
+    /// As [`ops::rms_norm`].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::rms_norm(x, &self.weight, self.eps)
+    }
+}
+
+impl candle_core::Module for RmsNorm {
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(Self::forward(self, x)?)
+    }
+}
+
+/// Configuration of a residual block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockConfig {
+    /// The mixer.
+    pub mixer: MixerConfig,
+    /// Added to the mean square in the norm.
+    #[serde(default = "default_eps")]
+    pub norm_eps: f64,
+}
+
+const fn default_eps() -> f64 {
+    1e-5
+}
+
+impl BlockConfig {
+    /// A block around a mixer.
+    pub fn new(mixer: MixerConfig) -> Self {
+        Self { mixer, norm_eps: default_eps() }
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`], naming the field.
+    pub fn validate(&self) -> Result<()> {
+        require(self.norm_eps > 0.0 && self.norm_eps < 1.0, "norm_eps", "between 0 and 1", self.norm_eps)?;
+        self.mixer.validate()
+    }
+
+    /// Weights that a token meets.
+    pub fn active_parameters(&self) -> usize {
+        self.mixer.d_model + self.mixer.active_parameters()
+    }
+
+    /// Weights of all modalities together.
+    pub fn total_parameters(&self) -> usize {
+        self.mixer.d_model + self.mixer.total_parameters()
+    }
+}
+
+/// `x + mixer(norm(x))`; parameters `norm.weight` and `mixer.*`. The norm is shared by all modalities.
+#[derive(Debug, Clone)]
+pub struct Block {
+    norm: RmsNorm,
+    mixer: MixtureOfMamba,
+}
+
+impl Block {
+    /// A block with the parameters of `vb`, see [`MixtureOfMamba::new`].
+    ///
+    /// # Errors
+    /// An invalid configuration; a parameter that is missing or of another shape.
+    pub fn new(config: &BlockConfig, init: &Init, vb: VarBuilder) -> Result<Self> {
+        config.validate()?;
+        let norm = RmsNorm::new(config.mixer.d_model, config.norm_eps, init, vb.pp("norm"))?;
+        Ok(Self { norm, mixer: MixtureOfMamba::new(&config.mixer, init, vb.pp("mixer"))? })
+    }
+
+    /// The mixer.
+    pub fn mixer(&self) -> &MixtureOfMamba {
+        &self.mixer
+    }
+
+    /// `x`: `(n_rows, d_model)`, rows in modality order. Returns the same shape.
+    ///
+    /// # Errors
+    /// As [`MixtureOfMamba::forward`].
+    pub fn forward(&self, x: &Tensor, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+        Ok((self.mixer.forward(&self.norm.forward(x)?, plan)? + x)?)
+    }
+
+    /// As [`Self::forward`] over `(batch, seqlen, d_model)`.
+    ///
+    /// # Errors
+    /// As [`MixtureOfMamba::forward`].
+    pub fn forward_positions(&self, x: &Tensor, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+        to_positions(&self.forward(&to_rows(x, plan)?, plan)?, plan)
+    }
+
+    /// As [`Self::forward`], from `state` on. Not differentiable.
+    ///
+    /// # Errors
+    /// As [`MixtureOfMamba::forward_from`].
+    pub fn forward_from(&self, x: &Tensor, plan: &ModalityPlan, state: &mut MixerState) -> Result<Tensor> {
+        Ok((self.mixer.forward_from(&self.norm.forward(x)?, plan, state)? + x)?)
+    }
+
+    /// One position of every sequence, see [`MixtureOfMamba::step`]. Not differentiable.
+    ///
+    /// # Errors
+    /// As [`MixtureOfMamba::step`].
+    pub fn step(&self, x: &Tensor, plan: &ModalityPlan, state: &mut MixerState) -> Result<Tensor> {
+        Ok((self.mixer.step(&self.norm.forward(x)?, plan, state)? + x)?)
+    }
+}

@@ -1,0 +1,105 @@
+//! What this crate refuses, and why.
+
+use candle_core::DType;
+
+/// Result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the block or of what it stands on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration value is out of its range.
+    #[error("configuration: {field} must be {expected}, got {got}")]
+    Config {
+        /// Name of the field.
+        field: &'static str,
+        /// The accepted values.
+        expected: String,
+        /// The value found.
+        got: String,
+    },
+    /// A tensor has the wrong shape.
+    #[error("{op}: {arg} has shape {got:?}, expected {expected:?}")]
+    Shape {
+        /// Operation that was called.
+        op: &'static str,
+        /// Argument at fault.
+        arg: &'static str,
+        /// Shape that the other arguments ask for.
+        expected: Vec<usize>,
+        /// Shape found.
+        got: Vec<usize>,
+    },
+    /// A tensor has an element type that the operation is not written for.
+    #[error("{op}: {arg} has dtype {got:?}, expected {expected}")]
+    DType {
+        /// Operation that was called.
+        op: &'static str,
+        /// Argument at fault.
+        arg: &'static str,
+        /// The accepted element types.
+        expected: &'static str,
+        /// The type found.
+        got: DType,
+    },
+    /// A tensor lives where the operation does not run.
+    #[error("{op}: {arg} is on {got}, expected {expected}")]
+    Device {
+        /// Operation that was called.
+        op: &'static str,
+        /// Argument at fault.
+        arg: &'static str,
+        /// Where the operation runs.
+        expected: &'static str,
+        /// Where the tensor is.
+        got: String,
+    },
+    /// A decoding state belongs to another element type or batch.
+    #[error("{op}: state is for {got}, expected {expected}")]
+    State {
+        /// Operation that was called.
+        op: &'static str,
+        /// What the call needs.
+        expected: String,
+        /// What the state is for.
+        got: String,
+    },
+    /// A kernel refused its arguments.
+    #[error(transparent)]
+    Kernel(#[from] mom_kernels::Error),
+    /// candle failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// So that a module built from these blocks may return candle's own result type.
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(error) => error,
+            other => Self::wrap(other),
+        }
+    }
+}
+
+/// Fails with [`Error::Config`] unless `holds`.
+pub(crate) fn require(holds: bool, field: &'static str, expected: &str, got: impl ToString) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    Err(Error::Config { field, expected: expected.to_owned(), got: got.to_string() })
+}
+
+/// Fails with [`Error::Shape`] unless a tensor has the expected shape.
+pub(crate) fn expect_shape(
+    op: &'static str,
+    arg: &'static str,
+    expected: &[usize],
+    tensor: &candle_core::Tensor,
+) -> Result<()> {
+    if tensor.dims() == expected {
+        return Ok(());
+    }
+    Err(Error::Shape { op, arg, expected: expected.to_vec(), got: tensor.dims().to_vec() })
+}

@@ -1,0 +1,75 @@
+//! Tensors on the host as slices, by element type.
+
+use std::marker::PhantomData;
+
+use candle_core::{DType, Device, Storage, Tensor, WithDType};
+use mom_kernels::Element;
+
+use crate::{Error, Result};
+
+/// Element types of the CPU operations.
+pub(crate) trait Float: Element + WithDType {}
+impl Float for f32 {}
+impl Float for f64 {}
+
+/// Calls a generic function for the element type of a tensor.
+macro_rules! dispatch {
+    ($op:expr, $arg:expr, $tensor:expr, $t:ident => $call:expr) => {
+        match $tensor.dtype() {
+            candle_core::DType::F32 => {
+                type $t = f32;
+                $call
+            }
+            candle_core::DType::F64 => {
+                type $t = f64;
+                $call
+            }
+            got => Err($crate::Error::DType { op: $op, arg: $arg, expected: "f32 or f64", got }),
+        }
+    };
+}
+pub(crate) use dispatch;
+
+/// A contiguous tensor on the host, readable as a slice for as long as this lives.
+pub(crate) struct Host<'a, T> {
+    guard: candle_core::StorageRef<'a>,
+    start: usize,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<'a, T: Float> Host<'a, T> {
+    /// `tensor` must be contiguous: see [`contiguous`].
+    pub fn of(op: &'static str, arg: &'static str, tensor: &'a Tensor) -> Result<Self> {
+        if tensor.dtype() != T::DTYPE {
+            let expected = if T::DTYPE == DType::F32 { "f32" } else { "f64" };
+            return Err(Error::DType { op, arg, expected, got: tensor.dtype() });
+        }
+        let (guard, layout) = tensor.storage_and_layout();
+        if !matches!(&*guard, Storage::Cpu(_)) {
+            return Err(Error::Device { op, arg, expected: "the CPU", got: format!("{:?}", tensor.device()) });
+        }
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            return Err(Error::Candle(candle_core::Error::RequiresContiguous { op }));
+        };
+        Ok(Self { guard, start, len: end - start, element: PhantomData })
+    }
+
+    /// The elements, row-major.
+    pub fn slice(&self) -> Result<&[T]> {
+        match &*self.guard {
+            Storage::Cpu(storage) => Ok(&T::cpu_storage_as_slice(storage)?[self.start..self.start + self.len]),
+            _ => Err(Error::Device { op: "host", arg: "tensor", expected: "the CPU", got: "a device".to_owned() }),
+        }
+    }
+}
+
+/// The tensor itself if it is contiguous, else a copy that candle's tape knows of.
+pub(crate) fn contiguous(tensor: &Tensor) -> Result<Tensor> {
+    Ok(tensor.contiguous()?)
+}
+
+/// An untracked tensor on the host.
+pub(crate) fn tensor<T: Float>(values: Vec<T>, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
+    Ok(Tensor::from_vec(values, shape.into(), &Device::Cpu)?)
+}

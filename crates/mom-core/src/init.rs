@@ -1,0 +1,156 @@
+//! Initial values: a pure function of a seed and a parameter's name.
+//!
+//! candle's own initialisers draw from a generator that cannot be seeded on the CPU, and cannot express A_log or the bias
+//! of dt. Here every parameter has a stream of its own, keyed by its full name, so that neither the order of creation nor
+//! the other parameters matter: two variants of a model agree in every parameter that they share.
+
+use candle_core::{DType, Tensor, Var};
+use candle_nn::VarBuilder;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::Result;
+
+/// Where initial values come from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Init {
+    seed: u64,
+    residual_scale: f64,
+}
+
+/// Values of a new parameter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Draw {
+    /// The same value everywhere.
+    Constant(f64),
+    /// Uniform in [-bound, bound).
+    Uniform(f64),
+    /// Normal with mean 0 and this deviation.
+    Normal(f64),
+    /// log(1), ..., log(d_state) in every row of (d_inner, d_state): A_log.
+    LogRange(usize),
+    /// The inverse softplus of a log-uniform draw in [1e-3, 1e-1], at least 1e-4: the bias of dt.
+    DtBias,
+}
+
+impl Init {
+    /// Initial values from a seed.
+    pub fn seeded(seed: u64) -> Self {
+        Self { seed, residual_scale: 1.0 }
+    }
+
+    /// Multiplies out_proj's draw: mamba_ssm divides it by the square root of the number of residual blocks.
+    pub fn with_residual_scale(self, residual_scale: f64) -> Self {
+        Self { residual_scale, ..self }
+    }
+
+    /// Factor on out_proj's draw.
+    pub fn residual_scale(&self) -> f64 {
+        self.residual_scale
+    }
+
+    /// The parameter `name` under `vb`: as stored, where the builder has values for it, else drawn.
+    ///
+    /// `key` names the stream of the draw under the builder's prefix; it is the name itself, except that the weight of
+    /// modality 0 and a shared weight have one key, so that a dense model starts as the first modality of a mixture does.
+    ///
+    /// # Errors
+    /// A stored parameter of another shape, as candle reports it.
+    pub fn parameter(&self, vb: &VarBuilder, shape: &[usize], name: &str, key: &str, draw: Draw) -> Result<Tensor> {
+        // A builder over a VarMap makes what it does not have, from a hint that cannot say what is wanted here; a NaN marks
+        // such a new variable, and its values are set below. Builders over files ignore the hint.
+        let tensor = vb.get_with_hints(shape, name, candle_nn::Init::Const(f64::NAN))?;
+        if tensor.is_variable() && first_is_nan(&tensor)? {
+            let prefix = vb.prefix();
+            let key = if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
+            let n = shape.iter().product();
+            let values =
+                Tensor::from_vec(self.values(&key, n, draw), shape, tensor.device())?.to_dtype(tensor.dtype())?;
+            Var::from_tensor(&tensor)?.set(&values)?;
+        }
+        Ok(tensor)
+    }
+
+    fn values(&self, key: &str, n: usize, draw: Draw) -> Vec<f64> {
+        let mut rng = self.stream(key);
+        match draw {
+            Draw::Constant(value) => vec![value; n],
+            Draw::Uniform(bound) => (0..n).map(|_| bound * (2.0 * unit(&mut rng) - 1.0)).collect(),
+            Draw::Normal(deviation) => (0..n).map(|_| deviation * normal(&mut rng)).collect(),
+            Draw::LogRange(d_state) => (0..n).map(|i| ((i % d_state + 1) as f64).ln()).collect(),
+            Draw::DtBias => {
+                let (low, high) = (1e-3f64.ln(), 1e-1f64.ln());
+                let delta = |rng: &mut ChaCha8Rng| (low + unit(rng) * (high - low)).exp().max(1e-4);
+                // softplus(x) = delta for x = delta + log(1 - e^-delta)
+                (0..n).map(|_| delta(&mut rng)).map(|delta| delta + (-(-delta).exp_m1()).ln()).collect()
+            }
+        }
+    }
+
+    /// A stream of its own for every seed and key: the key's FNV-1a hash beside the seed.
+    fn stream(&self, key: &str) -> ChaCha8Rng {
+        let hash =
+            key.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.seed.to_le_bytes());
+        seed[8..16].copy_from_slice(&hash.to_le_bytes());
+        seed[16..24].copy_from_slice(&(key.len() as u64).to_le_bytes());
+        ChaCha8Rng::from_seed(seed)
+    }
+}
+
+fn first_is_nan(tensor: &Tensor) -> Result<bool> {
+    if tensor.elem_count() == 0 {
+        return Ok(false);
+    }
+    Ok(tensor.flatten_all()?.narrow(0, 0, 1)?.to_dtype(DType::F64)?.to_vec1::<f64>()?[0].is_nan())
+}
+
+/// Uniform in [0, 1).
+fn unit(rng: &mut impl Rng) -> f64 {
+    rng.random::<f64>()
+}
+
+/// Standard normal, by Box and Muller.
+fn normal(rng: &mut impl Rng) -> f64 {
+    let radius = (-2.0 * (1.0 - unit(rng)).ln()).sqrt();
+    radius * (std::f64::consts::TAU * unit(rng)).cos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use candle_nn::VarMap;
+
+    #[test]
+    fn values_depend_on_seed_and_name_alone() {
+        let a = Init::seeded(1).values("x.weight", 64, Draw::Uniform(0.5));
+        assert_eq!(a, Init::seeded(1).values("x.weight", 64, Draw::Uniform(0.5)));
+        assert_ne!(a, Init::seeded(2).values("x.weight", 64, Draw::Uniform(0.5)));
+        assert_ne!(a, Init::seeded(1).values("y.weight", 64, Draw::Uniform(0.5)));
+        assert!(a.iter().all(|v| v.abs() <= 0.5));
+        let normal = Init::seeded(1).values("n", 20_000, Draw::Normal(2.0));
+        let (mean, square) = normal.iter().fold((0.0, 0.0), |(m, s), v| (m + v / 2e4, s + v * v / 2e4));
+        assert!(mean.abs() < 0.05 && (square - 4.0).abs() < 0.15, "{mean} {square}");
+    }
+
+    #[test]
+    fn the_bias_of_dt_gives_step_sizes_of_a_thousandth_to_a_tenth() {
+        let deltas: Vec<f64> =
+            Init::seeded(3).values("dt", 2000, Draw::DtBias).iter().map(|x| x.exp().ln_1p()).collect();
+        assert!(deltas.iter().all(|d| (0.000_999..0.100_1).contains(d)));
+        let below = deltas.iter().filter(|&&d| d < 0.01).count();
+        assert!((900..1100).contains(&below), "log-uniform: half below 0.01, got {below} of 2000");
+    }
+
+    #[test]
+    fn stored_values_win_over_draws() {
+        let map = VarMap::new();
+        let vb = VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu).pp("layer");
+        let first = Init::seeded(1).parameter(&vb, &[2, 3], "w", "w", Draw::Uniform(1.0)).unwrap();
+        let again = Init::seeded(9).parameter(&vb, &[2, 3], "w", "w", Draw::Uniform(1.0)).unwrap();
+        assert_eq!(first.to_vec2::<f32>().unwrap(), again.to_vec2::<f32>().unwrap());
+        assert!(Init::seeded(1).parameter(&vb, &[3, 2], "w", "w", Draw::Uniform(1.0)).is_err());
+    }
+}

@@ -1,0 +1,116 @@
+//! Causal depthwise convolution along time, then SiLU.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use mom_kernels::causal_conv1d::{self as kernel, Activation, ConvGrads, ConvInputs};
+use mom_kernels::{ModalityPlan, Rows, RowsMut};
+
+use crate::Result;
+use crate::autograd::{Backward, record};
+use crate::error::expect_shape;
+use crate::host::{Float, Host, contiguous, dispatch, tensor};
+
+const OP: &str = "causal_conv1d";
+
+/// `silu(conv(x))`, every document from a zero window.
+///
+/// `x`: `(n_rows, d_inner)`, rows in modality order; `weight`: `(d_inner, 1, d_conv)` as PyTorch's Conv1d has it; `bias`:
+/// `(d_inner)`. Returns `(n_rows, d_inner)`. **Saved for backward:** x.
+///
+/// # Errors
+/// Shapes that disagree, d_conv out of range, an unsupported or differing element type, another device than the CPU.
+pub fn causal_conv1d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+    let (x, weight) = (contiguous(x)?, contiguous(weight)?);
+    let bias = bias.map(contiguous).transpose()?;
+    let (n_rows, d_inner) = (plan.n_rows(), x.dims().last().copied().unwrap_or(0));
+    expect_shape(OP, "x", &[n_rows, d_inner], &x)?;
+    expect_shape(OP, "weight", &[d_inner, 1, weight.dims().last().copied().unwrap_or(0)], &weight)?;
+    if let Some(bias) = &bias {
+        expect_shape(OP, "bias", &[d_inner], bias)?;
+    }
+    let inputs = [&x, &weight].into_iter().chain(&bias).cloned().collect();
+    let node = Node { x, weight, bias, plan: plan.clone() };
+    dispatch!(OP, "x", node.x, T => {
+        let out = node.forward::<T>()?;
+        Ok(record(inputs, out, (n_rows, d_inner), node)?)
+    })
+}
+
+struct Node {
+    x: Tensor,
+    weight: Tensor,
+    bias: Option<Tensor>,
+    plan: Arc<ModalityPlan>,
+}
+
+struct Hosts<'a, T> {
+    x: Host<'a, T>,
+    weight: Host<'a, T>,
+    bias: Option<Host<'a, T>>,
+}
+
+impl<T: Float> Hosts<'_, T> {
+    fn inputs<'b>(&'b self, plan: &'b ModalityPlan, d_inner: usize) -> Result<ConvInputs<'b, T>> {
+        Ok(ConvInputs {
+            layout: plan.layout(),
+            x: Rows::new("x", self.x.slice()?, d_inner)?,
+            weight: self.weight.slice()?,
+            bias: self.bias.as_ref().map(Host::slice).transpose()?,
+            activation: Activation::Silu,
+            initial_state: None,
+        })
+    }
+}
+
+impl Node {
+    fn d_inner(&self) -> usize {
+        self.weight.dims()[0]
+    }
+
+    fn hosts<T: Float>(&self) -> Result<Hosts<'_, T>> {
+        Ok(Hosts {
+            x: Host::of(OP, "x", &self.x)?,
+            weight: Host::of(OP, "weight", &self.weight)?,
+            bias: self.bias.as_ref().map(|bias| Host::of(OP, "bias", bias)).transpose()?,
+        })
+    }
+
+    fn forward<T: Float>(&self) -> Result<Vec<T>> {
+        let (hosts, d_inner) = (self.hosts::<T>()?, self.d_inner());
+        let mut out = vec![T::ZERO; self.plan.n_rows() * d_inner];
+        kernel::forward(&hosts.inputs(&self.plan, d_inner)?, RowsMut::new("out", &mut out, d_inner)?, None)?;
+        Ok(out)
+    }
+
+    fn gradients<T: Float>(&self, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let (hosts, d_inner) = (self.hosts::<T>()?, self.d_inner());
+        let grad = Host::<T>::of(OP, "grad_output", grad)?;
+        let mut grad_x = vec![T::ZERO; self.plan.n_rows() * d_inner];
+        let mut grad_weight = vec![T::ZERO; self.weight.elem_count()];
+        let mut grad_bias = self.bias.as_ref().map(|_| vec![T::ZERO; d_inner]);
+        let grads = ConvGrads {
+            grad_x: RowsMut::new("grad_x", &mut grad_x, d_inner)?,
+            grad_weight: &mut grad_weight,
+            grad_bias: grad_bias.as_deref_mut(),
+            grad_initial_state: None,
+        };
+        let grad = Rows::new("grad_output", grad.slice()?, d_inner)?;
+        kernel::backward(&hosts.inputs(&self.plan, d_inner)?, grad, None, grads)?;
+        let mut gradients =
+            vec![Some(tensor(grad_x, self.x.shape())?), Some(tensor(grad_weight, self.weight.shape())?)];
+        if let Some(grad) = grad_bias {
+            gradients.push(Some(tensor(grad, d_inner)?));
+        }
+        Ok(gradients)
+    }
+}
+
+impl Backward for Node {
+    fn name(&self) -> &'static str {
+        OP
+    }
+    fn backward(&self, grad: &Tensor, _: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
+        Ok(dispatch!(OP, "grad_output", grad, T => self.gradients::<T>(grad))?)
+    }
+}

@@ -1,0 +1,240 @@
+//! The selective scan with everything that is fused into it.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use mom_kernels::selective_scan::{
+    self as kernel, DeltaActivation, DtBias, ScanGrads, ScanInputs, ScanOutputGrads, ScanOutputs, saved_states_len,
+};
+use mom_kernels::{ModalityOffsets, ModalityPlan, Rows, RowsMut};
+
+use crate::Result;
+use crate::autograd::{Backward, record};
+use crate::error::expect_shape;
+use crate::host::{Float, Host, contiguous, dispatch, tensor};
+
+const OP: &str = "selective_scan";
+
+/// Inputs of [`selective_scan`]; rows are in modality order.
+#[derive(Debug, Clone)]
+pub struct SelectiveScan {
+    /// `(n_rows, d_inner)`.
+    pub u: Tensor,
+    /// `(n_rows, d_inner)`: the step size before bias and activation.
+    pub dt: Tensor,
+    /// `(n_modalities, d_inner)`, or `(1, d_inner)` for all modalities.
+    pub dt_bias: Option<Tensor>,
+    /// `(d_inner, d_state)`, usually negative.
+    pub a: Tensor,
+    /// `(n_rows, d_state)`.
+    pub b: Tensor,
+    /// `(n_rows, d_state)`.
+    pub c: Tensor,
+    /// `(d_inner)`: the skip D.
+    pub d_skip: Option<Tensor>,
+    /// `(n_rows, d_inner)`: the gate before its SiLU.
+    pub z: Option<Tensor>,
+    /// What makes delta of `dt + dt_bias`.
+    pub delta_activation: DeltaActivation,
+}
+
+/// `h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t`, `y_t = (C_t . h_t + D u_t) silu(z_t)`, every document from zero.
+///
+/// Returns `(n_rows, d_inner)`. **Saved for backward:** the inputs, and every 16th state.
+///
+/// # Errors
+/// Shapes that disagree, d_state out of range, an unsupported or differing element type, another device than the CPU.
+pub fn selective_scan(inputs: SelectiveScan, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+    let inputs = inputs.contiguous()?;
+    let (d_inner, d_state) = inputs.check(plan)?;
+    let dims = Dims { n_rows: plan.n_rows(), d_inner, d_state };
+    let recorded = inputs.tensors().into_iter().cloned().collect();
+    dispatch!(OP, "u", inputs.u, T => {
+        let offsets = inputs.offsets(plan);
+        let (out, states) = forward::<T>(&inputs, plan, &offsets, dims)?;
+        let node = Node { inputs, states, plan: plan.clone(), offsets, dims };
+        Ok(record(recorded, out, (dims.n_rows, d_inner), node)?)
+    })
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Dims {
+    n_rows: usize,
+    d_inner: usize,
+    d_state: usize,
+}
+
+impl SelectiveScan {
+    fn contiguous(self) -> Result<Self> {
+        Ok(Self {
+            u: contiguous(&self.u)?,
+            dt: contiguous(&self.dt)?,
+            dt_bias: self.dt_bias.as_ref().map(contiguous).transpose()?,
+            a: contiguous(&self.a)?,
+            b: contiguous(&self.b)?,
+            c: contiguous(&self.c)?,
+            d_skip: self.d_skip.as_ref().map(contiguous).transpose()?,
+            z: self.z.as_ref().map(contiguous).transpose()?,
+            delta_activation: self.delta_activation,
+        })
+    }
+
+    fn check(&self, plan: &ModalityPlan) -> Result<(usize, usize)> {
+        let last = |tensor: &Tensor| tensor.dims().last().copied().unwrap_or(0);
+        let (n_rows, d_inner, d_state) = (plan.n_rows(), last(&self.u), last(&self.b));
+        expect_shape(OP, "u", &[n_rows, d_inner], &self.u)?;
+        expect_shape(OP, "dt", &[n_rows, d_inner], &self.dt)?;
+        expect_shape(OP, "a", &[d_inner, d_state], &self.a)?;
+        expect_shape(OP, "b", &[n_rows, d_state], &self.b)?;
+        expect_shape(OP, "c", &[n_rows, d_state], &self.c)?;
+        if let Some(bias) = &self.dt_bias {
+            let groups = if bias.dims().first() == Some(&1) { 1 } else { plan.n_modalities() };
+            expect_shape(OP, "dt_bias", &[groups, d_inner], bias)?;
+        }
+        if let Some(d_skip) = &self.d_skip {
+            expect_shape(OP, "d_skip", &[d_inner], d_skip)?;
+        }
+        if let Some(z) = &self.z {
+            expect_shape(OP, "z", &[n_rows, d_inner], z)?;
+        }
+        Ok((d_inner, d_state))
+    }
+
+    /// Rows that share a bias.
+    fn offsets(&self, plan: &ModalityPlan) -> ModalityOffsets {
+        match &self.dt_bias {
+            Some(bias) if bias.dims()[0] > 1 => plan.modality_offsets().clone(),
+            _ => ModalityOffsets::single(plan.n_rows()),
+        }
+    }
+
+    /// The recorded inputs; [`Node::gradients`] keeps this order.
+    fn tensors(&self) -> Vec<&Tensor> {
+        let optional = [&self.dt_bias, &self.d_skip, &self.z].into_iter().flatten();
+        [&self.u, &self.dt, &self.a, &self.b, &self.c].into_iter().chain(optional).collect()
+    }
+
+    fn hosts<T: Float>(&self) -> Result<Hosts<'_, T>> {
+        let optional = |arg, tensor| Option::map(tensor, |tensor| Host::of(OP, arg, tensor)).transpose();
+        Ok(Hosts {
+            u: Host::of(OP, "u", &self.u)?,
+            dt: Host::of(OP, "dt", &self.dt)?,
+            a: Host::of(OP, "a", &self.a)?,
+            b: Host::of(OP, "b", &self.b)?,
+            c: Host::of(OP, "c", &self.c)?,
+            dt_bias: optional("dt_bias", self.dt_bias.as_ref())?,
+            d_skip: optional("d_skip", self.d_skip.as_ref())?,
+            z: optional("z", self.z.as_ref())?,
+            delta_activation: self.delta_activation,
+        })
+    }
+}
+
+struct Hosts<'a, T> {
+    u: Host<'a, T>,
+    dt: Host<'a, T>,
+    a: Host<'a, T>,
+    b: Host<'a, T>,
+    c: Host<'a, T>,
+    dt_bias: Option<Host<'a, T>>,
+    d_skip: Option<Host<'a, T>>,
+    z: Option<Host<'a, T>>,
+    delta_activation: DeltaActivation,
+}
+
+impl<T: Float> Hosts<'_, T> {
+    fn inputs<'b>(
+        &'b self,
+        plan: &'b ModalityPlan,
+        offsets: &'b ModalityOffsets,
+        dims: Dims,
+    ) -> Result<ScanInputs<'b, T>> {
+        let dt_bias = self.dt_bias.as_ref().map(Host::slice).transpose()?;
+        Ok(ScanInputs {
+            layout: plan.layout(),
+            u: Rows::new("u", self.u.slice()?, dims.d_inner)?,
+            dt: Rows::new("dt", self.dt.slice()?, dims.d_inner)?,
+            dt_bias: dt_bias.map(|bias| DtBias { bias, offsets }),
+            delta_activation: self.delta_activation,
+            a: self.a.slice()?,
+            b: Rows::new("b", self.b.slice()?, dims.d_state)?,
+            c: Rows::new("c", self.c.slice()?, dims.d_state)?,
+            d_skip: self.d_skip.as_ref().map(Host::slice).transpose()?,
+            z: self.z.as_ref().map(|z| Ok::<_, crate::Error>(Rows::new("z", z.slice()?, dims.d_inner)?)).transpose()?,
+            initial_state: None,
+        })
+    }
+}
+
+fn forward<T: Float>(
+    inputs: &SelectiveScan,
+    plan: &ModalityPlan,
+    offsets: &ModalityOffsets,
+    dims: Dims,
+) -> Result<(Vec<T>, Tensor)> {
+    let hosts = inputs.hosts::<T>()?;
+    let mut out = vec![T::ZERO; dims.n_rows * dims.d_inner];
+    let mut states = vec![T::ZERO; saved_states_len(plan.batch(), plan.seqlen(), dims.d_inner, dims.d_state)];
+    let outputs = ScanOutputs {
+        out: RowsMut::new("out", &mut out, dims.d_inner)?,
+        last_state: None,
+        saved_states: Some(&mut states),
+    };
+    kernel::forward(&hosts.inputs(plan, offsets, dims)?, outputs)?;
+    let n_states = states.len();
+    Ok((out, tensor(states, n_states)?))
+}
+
+struct Node {
+    inputs: SelectiveScan,
+    states: Tensor,
+    plan: Arc<ModalityPlan>,
+    offsets: ModalityOffsets,
+    dims: Dims,
+}
+
+impl Node {
+    fn gradients<T: Float>(&self, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let Dims { n_rows, d_inner, d_state } = self.dims;
+        let hosts = self.inputs.hosts::<T>()?;
+        let (states, grad) = (Host::<T>::of(OP, "states", &self.states)?, Host::<T>::of(OP, "grad_output", grad)?);
+        let matrix = |width: usize| vec![T::ZERO; n_rows * width];
+        let (mut grad_u, mut grad_dt, mut grad_b, mut grad_c) =
+            (matrix(d_inner), matrix(d_inner), matrix(d_state), matrix(d_state));
+        let mut grad_a = vec![T::ZERO; d_inner * d_state];
+        let mut grad_dt_bias = self.inputs.dt_bias.as_ref().map(|bias| vec![T::ZERO; bias.elem_count()]);
+        let mut grad_d_skip = self.inputs.d_skip.as_ref().map(|_| vec![T::ZERO; d_inner]);
+        let mut grad_z = self.inputs.z.as_ref().map(|_| matrix(d_inner));
+        let grads = ScanGrads {
+            grad_u: RowsMut::new("grad_u", &mut grad_u, d_inner)?,
+            grad_dt: RowsMut::new("grad_dt", &mut grad_dt, d_inner)?,
+            grad_dt_bias: grad_dt_bias.as_deref_mut(),
+            grad_a: &mut grad_a,
+            grad_b: RowsMut::new("grad_b", &mut grad_b, d_state)?,
+            grad_c: RowsMut::new("grad_c", &mut grad_c, d_state)?,
+            grad_d_skip: grad_d_skip.as_deref_mut(),
+            grad_z: grad_z.as_mut().map(|grad| RowsMut::new("grad_z", grad, d_inner)).transpose()?,
+            grad_initial_state: None,
+            out: None,
+        };
+        let output_grads =
+            ScanOutputGrads { grad_out: Rows::new("grad_output", grad.slice()?, d_inner)?, grad_last_state: None };
+        let inputs = hosts.inputs(&self.plan, &self.offsets, self.dims)?;
+        kernel::backward(&inputs, states.slice()?, &output_grads, grads)?;
+        let gradients = [grad_u, grad_dt, grad_a, grad_b, grad_c].into_iter();
+        let gradients = gradients.chain([grad_dt_bias, grad_d_skip, grad_z].into_iter().flatten());
+        gradients
+            .zip(self.inputs.tensors())
+            .map(|(gradient, input)| Ok(Some(tensor(gradient, input.shape())?)))
+            .collect()
+    }
+}
+
+impl Backward for Node {
+    fn name(&self) -> &'static str {
+        OP
+    }
+    fn backward(&self, grad: &Tensor, _: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
+        Ok(dispatch!(OP, "grad_output", grad, T => self.gradients::<T>(grad))?)
+    }
+}

@@ -1,0 +1,124 @@
+//! Gradients: the mixer as one node against its operations, and both against finite differences in f64.
+
+mod common;
+
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor, Var};
+use common::{assert_close, mixer, tensor};
+use mom_core::{MixerConfig, ModalityPlan, SharedDtBias, Untied, ops};
+
+fn plan(batch: usize, seqlen: usize, n_modalities: usize, starts: &[usize]) -> Arc<ModalityPlan> {
+    let ids: Vec<u8> = (0..batch * seqlen).map(|p| ((p / 3 + p / 7) % n_modalities) as u8).collect();
+    let starts: Vec<bool> = (0..batch * seqlen).map(|p| starts.contains(&p)).collect();
+    Arc::new(ModalityPlan::new(batch, seqlen, n_modalities, &ids, Some(&starts)).unwrap())
+}
+
+#[test]
+fn one_node_and_its_operations_agree_for_all_sixteen_choices() {
+    let plan = plan(2, 19, 3, &[0, 8, 19, 30]);
+    let x = Var::from_tensor(&tensor(1, &[38, 16], DType::F64)).unwrap();
+    let weight = tensor(2, &[38, 16], DType::F64);
+    for untied in Untied::every() {
+        for shared_dt_bias in [SharedDtBias::Applied, SharedDtBias::Dropped] {
+            let config = MixerConfig { n_modalities: 3, untied, shared_dt_bias, bias: true, ..MixerConfig::new(16) };
+            let (mixer, parameters) = mixer(&config, 5);
+            let fused = mixer.forward(&x, &plan).unwrap();
+            let plain = mixer.forward_by_operations(&x, &plan).unwrap();
+            assert_close(&format!("{untied} output"), &fused, &plain, 1e-12);
+            let grads = |y: Tensor| (y * &weight).unwrap().sum_all().unwrap().backward().unwrap();
+            let (fused, plain) = (grads(fused), grads(plain));
+            for (name, parameter) in &parameters {
+                let what = format!("{untied} {name}");
+                assert_close(&what, fused.get(parameter).unwrap(), plain.get(parameter).unwrap(), 1e-11);
+            }
+            assert_close(&format!("{untied} x"), fused.get(&x).unwrap(), plain.get(&x).unwrap(), 1e-11);
+        }
+    }
+}
+
+/// Compares the gradient of a scalar function of some variables with central differences, element by element (at most 40
+/// of each variable, spread over it).
+fn check_gradients(variables: &[(&str, &Var)], function: impl Fn() -> Tensor) {
+    let grads = function().backward().unwrap();
+    for (name, variable) in variables {
+        let grad = grads.get(variable).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let start = variable.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let shape = variable.shape().clone();
+        let stride = start.len().div_ceil(40);
+        for i in (0..start.len()).step_by(stride) {
+            let step = 1e-5;
+            let at = |value: f64| {
+                let mut moved = start.clone();
+                moved[i] = value;
+                variable.set(&Tensor::from_vec(moved, &shape, variable.device()).unwrap()).unwrap();
+                function().to_scalar::<f64>().unwrap()
+            };
+            let difference = (at(start[i] + step) - at(start[i] - step)) / (2.0 * step);
+            at(start[i]);
+            let error = (grad[i] - difference).abs();
+            assert!(error <= 1e-7 * (1.0 + difference.abs()), "{name}[{i}]: {} against {difference}", grad[i]);
+        }
+    }
+}
+
+#[test]
+fn the_mixer_meets_finite_differences() {
+    let plan = plan(2, 11, 2, &[4, 16]);
+    for untied in [Untied::ALL, Untied::NONE, "in+dt".parse().unwrap()] {
+        let config = MixerConfig { n_modalities: 2, untied, d_state: 3, d_conv: 3, bias: true, ..MixerConfig::new(6) };
+        let (mixer, parameters) = mixer(&config, 3);
+        let x = Var::from_tensor(&tensor(4, &[22, 6], DType::F64)).unwrap();
+        let weight = tensor(5, &[22, 6], DType::F64);
+        let mut variables: Vec<(&str, &Var)> = parameters.iter().map(|(name, var)| (name.as_str(), var)).collect();
+        variables.push(("x", &x));
+        check_gradients(&variables, || (mixer.forward(&x, &plan).unwrap() * &weight).unwrap().sum_all().unwrap());
+    }
+}
+
+#[test]
+fn rows_and_norm_meet_finite_differences() {
+    let plan = plan(2, 5, 3, &[]);
+    let x = Var::from_tensor(&tensor(6, &[2, 5, 4], DType::F64)).unwrap();
+    let norm = Var::from_tensor(&tensor(7, &[4], DType::F64)).unwrap();
+    let weight = tensor(8, &[2, 5, 4], DType::F64);
+    check_gradients(&[("x", &x), ("norm", &norm)], || {
+        let rows = mom_core::to_rows(&x, &plan).unwrap();
+        let normed = ops::rms_norm(&rows, &norm, 1e-5).unwrap();
+        let positions = mom_core::to_positions(&normed.sqr().unwrap(), &plan).unwrap();
+        (positions * &weight).unwrap().sum_all().unwrap()
+    });
+}
+
+#[test]
+fn an_input_used_twice_gets_both_gradients() {
+    let plan = plan(1, 6, 1, &[]);
+    let (mixer, _) = mixer(&MixerConfig::new(4), 1);
+    let x = Var::from_tensor(&tensor(9, &[6, 4], DType::F64)).unwrap();
+    check_gradients(&[("x", &x)], || {
+        let once = mixer.forward(&x, &plan).unwrap();
+        let twice = mixer.forward(&(&once + x.as_tensor()).unwrap(), &plan).unwrap();
+        (once * twice).unwrap().sum_all().unwrap()
+    });
+}
+
+#[test]
+fn frozen_parameters_and_inputs_are_left_alone() {
+    let plan = plan(1, 6, 1, &[]);
+    let (mixer, parameters) = mixer(&MixerConfig::new(4), 1);
+    let x = tensor(9, &[6, 4], DType::F64);
+    let grads = mixer.forward(&x, &plan).unwrap().sum_all().unwrap().backward().unwrap();
+    assert!(grads.get(&x).is_none());
+    assert!(parameters.values().all(|parameter| grads.get(parameter).is_some()));
+}
+
+#[test]
+fn two_backward_passes_over_one_graph_agree() {
+    let plan = plan(1, 6, 1, &[]);
+    let (mixer, parameters) = mixer(&MixerConfig::new(4), 1);
+    let loss = mixer.forward(&tensor(9, &[6, 4], DType::F64), &plan).unwrap().sum_all().unwrap();
+    let (first, second) = (loss.backward().unwrap(), loss.backward().unwrap());
+    for parameter in parameters.values() {
+        assert_close("again", second.get(parameter).unwrap(), first.get(parameter).unwrap(), 0.0);
+    }
+}
