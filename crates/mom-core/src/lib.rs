@@ -10,7 +10,7 @@
 //! | [`Block`] | pre-norm, mixer, residual |
 //! | [`RmsNorm`] | the norm, with a gradient (candle-nn's fused one has none) |
 //! | [`ops`] | the operations alone: selective scan, causal conv, grouped linear, RMS norm, rows |
-//! | [`autograd`] | functions of any number of tensors on candle's tape |
+//! | [`autograd`], [`host`] | functions of any number of tensors on candle's tape, and what to write them with |
 //! | [`Init`] | initial values, a pure function of a seed and a parameter's name |
 //!
 //! Dense Mamba is the same code: `n_modalities = 1` and nothing untied. Tensors are `f32` or `f64` on the CPU; anything
@@ -44,7 +44,7 @@ pub mod autograd;
 mod block;
 mod config;
 mod error;
-mod host;
+pub mod host;
 mod init;
 mod mixer;
 pub mod ops;

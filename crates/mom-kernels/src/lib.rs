@@ -12,6 +12,7 @@
 //! | causal conv | [`causal_conv1d`] | depthwise convolution along time, then SiLU |
 //! | grouped products | [`grouped_gemm`] | `y = x W_m^T + b_m` for the rows of each modality m, and both gradients |
 //! | RMS norm | [`rms_norm`] | `y = x / rms(x) * w` |
+//! | cross-entropy | [`cross_entropy`] | loss and gradient of rows of logits, with z-loss |
 //! | mixer | [`mixer`] | the whole Mixture-of-Mamba mixer, forward and backward, from the operations above |
 //!
 //! Element types are `f32` and `f64`. Vector instructions (AVX2, AVX-512) are chosen at run time; threads are rayon's.
@@ -37,6 +38,7 @@
 //! ```
 
 pub mod causal_conv1d;
+pub mod cross_entropy;
 mod error;
 pub mod grouped_gemm;
 pub mod mixer;

@@ -1,1 +1,61 @@
-//! Placeholder head, replaced by the crate's own.
+//! Mixture-of-Mamba language models: the backbone at every scale of the paper, and the three settings with their losses.
+//!
+//! | item | what it is |
+//! | --- | --- |
+//! | [`ModelConfig`], [`Scale`], [`Variant`] | what is built: setting, size, and which projections are per modality |
+//! | [`Model`] | embedding, backbone and heads; [`Model::loss`] takes a [`TokenBatch`] of plain host arrays |
+//! | [`Setting`] | Transfusion, Chameleon, three modalities |
+//! | [`diffusion`] | the DDPM schedule, its noise, and its sampler |
+//! | [`decode`] | token by token with states, for any setting |
+//! | [`flops`] | active FLOPs, counted |
+//!
+//! Activations stay in row order (tokens of one modality contiguous) from the embedding to the heads; a head runs over the
+//! rows that have a target of its own alone.
+//!
+//! ```
+//! use candle_core::{DType, Device};
+//! use mom_models::{Model, ModelConfig, NO_TARGET, Normaliser, Setting, TokenBatch, Variant};
+//!
+//! let config = ModelConfig::new(Setting::Chameleon, Variant::Mom, "nano".parse()?, 32);
+//! let (model, parameters) = Model::seeded(&config, 7, DType::F32, &Device::Cpu)?;
+//! println!("{} weights, {} of them active", config.total_parameters(), config.active_parameters());
+//!
+//! // One sequence: begin-of-document, two image codes, two text tokens.
+//! let batch = TokenBatch {
+//!     tokens: &[1, 20, 21, 8, 9],
+//!     targets: &[20, 21, 8, 9, NO_TARGET],
+//!     modality_ids: &[0, 1, 1, 0, 0],
+//!     target_modality_ids: &[1, 1, 0, 0, 0],
+//!     document_starts: &[true, false, false, false, false],
+//!     ..TokenBatch::empty(1, 5)
+//! };
+//! let losses = model.loss(&batch, None, Normaliser::of(&batch))?;
+//! let gradients = losses.total.backward()?;
+//! assert_eq!(losses.by_modality[1].count, 2);
+//! assert!(parameters.iter().all(|(_, variable)| gradients.get(variable).is_some()));
+//! # Ok::<(), mom_models::Error>(())
+//! ```
+
+mod backbone;
+mod batch;
+mod config;
+pub mod decode;
+pub mod diffusion;
+mod error;
+pub mod flops;
+pub mod layers;
+mod model;
+mod parameters;
+mod patcher;
+mod scale;
+mod variant;
+
+pub use backbone::Backbone;
+pub use batch::{ImagePatches, NO_TARGET, Normaliser, TokenBatch};
+pub use config::{ModelConfig, Setting};
+pub use error::{Error, Result};
+pub use model::{Losses, ModalityLoss, Model};
+pub use parameters::Parameters;
+pub use patcher::Patcher;
+pub use scale::{SCALES, Scale};
+pub use variant::Variant;

@@ -1,0 +1,158 @@
+//! What a model reads: plain host arrays.
+
+use std::sync::Arc;
+
+use mom_kernels::ModalityPlan;
+
+use crate::error::require_batch;
+use crate::{ModelConfig, Result, Setting};
+
+/// Marks a position whose next token is not to be predicted.
+pub const NO_TARGET: u32 = u32::MAX;
+
+/// `batch` packed sequences of `seqlen` positions; position p = b * seqlen + t.
+///
+/// Every array has `batch * seqlen` entries.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenBatch<'a> {
+    /// Number of sequences.
+    pub batch: usize,
+    /// Positions of a sequence.
+    pub seqlen: usize,
+    /// Token at each position; anything at a continuous patch.
+    pub tokens: &'a [u32],
+    /// The token to predict at each position, or [`NO_TARGET`].
+    pub targets: &'a [u32],
+    /// Modality of each position.
+    pub modality_ids: &'a [u8],
+    /// Modality of each target; losses are reported by it.
+    pub target_modality_ids: &'a [u8],
+    /// True where a document begins.
+    pub document_starts: &'a [bool],
+    /// Continuous patches; Transfusion alone reads them.
+    pub patches: ImagePatches<'a>,
+}
+
+/// The continuous patches of a batch, in the order of their positions.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ImagePatches<'a> {
+    /// `(n_patches, patch_dim)`, in [-1, 1].
+    pub values: &'a [f32],
+    /// Position of each patch, ascending; exactly the positions of modality 1.
+    pub positions: &'a [u32],
+    /// Image of each patch, counted from 0 and ascending.
+    pub images: &'a [u32],
+}
+
+impl ImagePatches<'_> {
+    /// Number of patches.
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// Number of images.
+    pub fn n_images(&self) -> usize {
+        self.images.last().map_or(0, |&last| last as usize + 1)
+    }
+}
+
+impl TokenBatch<'_> {
+    /// A batch of no positions, to fill in with `..`.
+    pub const fn empty(batch: usize, seqlen: usize) -> Self {
+        TokenBatch {
+            batch,
+            seqlen,
+            tokens: &[],
+            targets: &[],
+            modality_ids: &[],
+            target_modality_ids: &[],
+            document_starts: &[],
+            patches: ImagePatches { values: &[], positions: &[], images: &[] },
+        }
+    }
+
+    /// Checks everything against a model, once, and sorts the positions by modality.
+    pub(crate) fn plan(&self, config: &ModelConfig) -> Result<Arc<ModalityPlan>> {
+        let n_modalities = config.setting.n_modalities();
+        let (batch, seqlen) = (self.batch, self.seqlen);
+        let plan = ModalityPlan::new(batch, seqlen, n_modalities, self.modality_ids, Some(self.document_starts))?;
+        let n = plan.n_rows();
+        for (field, len) in [
+            ("tokens", self.tokens.len()),
+            ("targets", self.targets.len()),
+            ("target_modality_ids", self.target_modality_ids.len()),
+        ] {
+            require_batch(len == n, field, None, format!("{n} entries"), format!("{len} entries"))?;
+        }
+        let vocab_size = config.vocab_size;
+        let outside = |token: u32| token as usize >= vocab_size;
+        let range = format!("below the vocabulary's {vocab_size}");
+        if let Some(p) = self.tokens.iter().position(|&token| outside(token)) {
+            require_batch(false, "tokens", Some(p), &range, self.tokens[p])?;
+        }
+        if let Some(p) = self.targets.iter().position(|&target| target != NO_TARGET && outside(target)) {
+            require_batch(false, "targets", Some(p), &range, self.targets[p])?;
+        }
+        if let Some(p) = self.target_modality_ids.iter().position(|&id| usize::from(id) >= n_modalities) {
+            let expected = format!("below {n_modalities}");
+            require_batch(false, "target_modality_ids", Some(p), expected, self.target_modality_ids[p])?;
+        }
+        self.check_patches(config, &plan)?;
+        Ok(Arc::new(plan))
+    }
+
+    fn check_patches(&self, config: &ModelConfig, plan: &ModalityPlan) -> Result<()> {
+        let ImagePatches { values, positions, images } = self.patches;
+        if config.setting != Setting::Transfusion {
+            return require_batch(positions.is_empty(), "patches", None, "none in this setting", positions.len());
+        }
+        let rows = plan.modality_offsets().rows(1);
+        let expected = &plan.position_of_row()[rows];
+        let same = positions == expected;
+        let wanted = format!("the {} positions of modality 1", expected.len());
+        require_batch(same, "patches.positions", None, wanted, format!("{} other ones", positions.len()))?;
+        let n_values = positions.len() * config.patch_dim;
+        require_batch(values.len() == n_values, "patches.values", None, n_values, values.len())?;
+        require_batch(images.len() == positions.len(), "patches.images", None, positions.len(), images.len())?;
+        let steps_fit = images.first().is_none_or(|&first| first == 0)
+            && images.windows(2).all(|pair| pair[1] == pair[0] || pair[1] == pair[0] + 1);
+        require_batch(steps_fit, "patches.images", None, "0 first, then the same or the next", "another order")?;
+        if let Some(i) = values.iter().position(|value| !value.is_finite()) {
+            require_batch(false, "patches.values", Some(i), "finite", values[i])?;
+        }
+        Ok(())
+    }
+}
+
+/// What a loss is divided by: counts over all batches of one optimiser step, so that accumulated small batches give the
+/// gradient of one large batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Normaliser {
+    /// Positions with a target.
+    pub n_targets: usize,
+    /// Continuous patches.
+    pub n_patches: usize,
+}
+
+impl Normaliser {
+    /// The counts of one batch.
+    pub fn of(batch: &TokenBatch<'_>) -> Self {
+        Self {
+            n_targets: batch.targets.iter().filter(|&&target| target != NO_TARGET).count(),
+            n_patches: batch.patches.len(),
+        }
+    }
+}
+
+impl std::ops::Add for Normaliser {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { n_targets: self.n_targets + other.n_targets, n_patches: self.n_patches + other.n_patches }
+    }
+}

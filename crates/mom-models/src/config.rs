@@ -1,0 +1,238 @@
+//! Configuration of a model: everything that its parameters' shapes depend on, and its losses.
+
+use std::fmt;
+use std::str::FromStr;
+
+use mom_core::{BlockConfig, MixerConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::error::require;
+use crate::{Error, Result, Scale, Variant};
+
+/// What is trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Setting {
+    /// Text tokens, and continuous images with a diffusion loss (Transfusion, arXiv 2408.11039).
+    Transfusion,
+    /// Text tokens and image codes in one vocabulary (Chameleon, arXiv 2405.09818).
+    Chameleon,
+    /// As Chameleon, and speech units.
+    ThreeModality,
+}
+
+impl Setting {
+    /// All settings, in the paper's order.
+    pub const ALL: [Self; 3] = [Self::Transfusion, Self::Chameleon, Self::ThreeModality];
+
+    /// Name: `transfusion`, `chameleon`, `three-modality`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Transfusion => "transfusion",
+            Self::Chameleon => "chameleon",
+            Self::ThreeModality => "three-modality",
+        }
+    }
+
+    /// Names of the modalities, in the order of their ids.
+    pub const fn modalities(self) -> &'static [&'static str] {
+        match self {
+            Self::Transfusion | Self::Chameleon => &["text", "image"],
+            Self::ThreeModality => &["text", "image", "speech"],
+        }
+    }
+
+    /// Number of modalities K.
+    pub const fn n_modalities(self) -> usize {
+        self.modalities().len()
+    }
+
+    /// Tokens of the paper's vocabulary.
+    pub const fn paper_vocab_size(self) -> usize {
+        match self {
+            Self::Transfusion => 32_000,
+            Self::Chameleon | Self::ThreeModality => 65_536,
+        }
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Setting {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|setting| setting.name() == name).ok_or_else(|| Error::Config {
+            field: "setting",
+            expected: format!("one of {}", Self::ALL.map(Self::name).join(", ")),
+            got: name.to_owned(),
+        })
+    }
+}
+
+/// A model. Defaults are the paper's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// What is trained on.
+    pub setting: Setting,
+    /// Which projections are per modality.
+    pub variant: Variant,
+    /// Size of the backbone.
+    pub scale: Scale,
+    /// Tokens of the vocabulary, special tokens and image codes included.
+    pub vocab_size: usize,
+    /// Values of a continuous image patch; Transfusion alone has them.
+    #[serde(default)]
+    pub patch_dim: usize,
+    /// Weight of the z-loss beside the cross-entropy.
+    #[serde(default)]
+    pub z_loss: f64,
+    /// Weight of the diffusion loss beside the cross-entropy.
+    #[serde(default = "defaults::diffusion_weight")]
+    pub diffusion_weight: f64,
+    /// States of a channel.
+    #[serde(default = "defaults::d_state")]
+    pub d_state: usize,
+    /// Added to the mean square in the norms.
+    #[serde(default = "defaults::norm_eps")]
+    pub norm_eps: f64,
+}
+
+mod defaults {
+    pub(super) const fn diffusion_weight() -> f64 {
+        5.0
+    }
+    pub(super) const fn d_state() -> usize {
+        16
+    }
+    pub(super) const fn norm_eps() -> f64 {
+        1e-5
+    }
+}
+
+impl ModelConfig {
+    /// A model with the paper's losses: z-loss 1e-5 in Chameleon, diffusion weight 5 in Transfusion (whose patches are of
+    /// 2 x 2 x 8 latents in the paper, the default here).
+    pub fn new(setting: Setting, variant: Variant, scale: Scale, vocab_size: usize) -> Self {
+        Self {
+            setting,
+            variant,
+            scale,
+            vocab_size,
+            patch_dim: if setting == Setting::Transfusion { 32 } else { 0 },
+            z_loss: if setting == Setting::Chameleon { 1e-5 } else { 0.0 },
+            diffusion_weight: defaults::diffusion_weight(),
+            d_state: defaults::d_state(),
+            norm_eps: defaults::norm_eps(),
+        }
+    }
+
+    /// Every block of the backbone.
+    pub fn block(&self) -> BlockConfig {
+        let mixer = MixerConfig {
+            n_modalities: self.setting.n_modalities(),
+            untied: self.variant.untied(),
+            shared_dt_bias: self.variant.shared_dt_bias(),
+            d_state: self.d_state,
+            ..MixerConfig::new(self.scale.d_model)
+        };
+        BlockConfig { mixer, norm_eps: self.norm_eps }
+    }
+
+    /// Weights of backbone, embedding and head that a token meets. The patcher of Transfusion is counted apart, see
+    /// [`Self::patcher_parameters`].
+    pub fn active_parameters(&self) -> usize {
+        self.parameters_with(self.block().active_parameters())
+    }
+
+    /// Weights of backbone, embedding and head, all modalities together.
+    pub fn total_parameters(&self) -> usize {
+        self.parameters_with(self.block().total_parameters())
+    }
+
+    fn parameters_with(&self, block: usize) -> usize {
+        let d_model = self.scale.d_model;
+        self.scale.n_blocks() * block + d_model + 2 * self.vocab_size * d_model
+    }
+
+    /// Weights of Transfusion's patcher and timestep embedding; 0 elsewhere.
+    pub fn patcher_parameters(&self) -> usize {
+        match self.setting {
+            Setting::Transfusion => crate::Patcher::n_parameters(self.scale.d_model, self.patch_dim),
+            Setting::Chameleon | Setting::ThreeModality => 0,
+        }
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the field.
+    pub fn validate(&self) -> Result<()> {
+        require((2..=1 << 24).contains(&self.vocab_size), "vocab_size", "between 2 and 2^24", self.vocab_size)?;
+        let patched = self.setting == Setting::Transfusion;
+        let expected = if patched { "at least 1 in the Transfusion setting" } else { "0 outside of Transfusion" };
+        require((self.patch_dim > 0) == patched, "patch_dim", expected, self.patch_dim)?;
+        for (field, value) in [("z_loss", self.z_loss), ("diffusion_weight", self.diffusion_weight)] {
+            require(value.is_finite() && value >= 0.0, field, "finite and not negative", value)?;
+        }
+        Ok(self.block().validate()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The paper's table, in millions: name, setting, active, total. Counted from the published shapes.
+    const COUNTS: [(&str, Setting, f64, f64); 13] = [
+        ("163M", Setting::Transfusion, 169.8, 289.4),
+        ("760M", Setting::Transfusion, 814.3, 1526.9),
+        ("1.4B", Setting::Transfusion, 1400.3, 2665.1),
+        ("37M", Setting::Chameleon, 37.1, 40.5),
+        ("37M", Setting::ThreeModality, 37.1, 43.9),
+        ("94M", Setting::Chameleon, 94.2, 121.0),
+        ("94M", Setting::ThreeModality, 94.2, 147.7),
+        ("443M", Setting::Chameleon, 454.2, 772.1),
+        ("443M", Setting::ThreeModality, 454.2, 1089.9),
+        ("880M", Setting::Chameleon, 917.3, 1630.0),
+        ("880M", Setting::ThreeModality, 917.3, 2342.6),
+        ("1.5B", Setting::Chameleon, 1537.6, 2802.4),
+        ("1.5B", Setting::ThreeModality, 1537.6, 4067.2),
+    ];
+
+    #[test]
+    fn parameter_counts_are_the_papers() {
+        for (name, setting, active, total) in COUNTS {
+            let config =
+                |variant| ModelConfig::new(setting, variant, name.parse().unwrap(), setting.paper_vocab_size());
+            let millions = |n: usize| (n as f64 / 1e5).round() / 10.0;
+            let mom = config(Variant::Mom);
+            assert_eq!(
+                (millions(mom.active_parameters()), millions(mom.total_parameters())),
+                (active, total),
+                "{name}"
+            );
+            let dense = config(Variant::Dense);
+            assert_eq!(dense.total_parameters(), dense.active_parameters());
+            assert_eq!(dense.active_parameters(), mom.active_parameters(), "{name}: the same weights are active");
+        }
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        let good = ModelConfig::new(Setting::Chameleon, Variant::Mom, "tiny".parse().unwrap(), 100);
+        good.validate().unwrap();
+        let message = |config: ModelConfig| config.validate().unwrap_err().to_string();
+        let patched = ModelConfig { patch_dim: 3, ..good.clone() };
+        assert_eq!(message(patched), "configuration: patch_dim must be 0 outside of Transfusion, got 3");
+        assert!(message(ModelConfig { z_loss: f64::NAN, ..good.clone() }).contains("z_loss"));
+        assert!(message(ModelConfig { d_state: 65, ..good }).contains("d_state must be between 1 and 64, got 65"));
+        let error = "2B".parse::<Scale>().unwrap_err().to_string();
+        assert!(error.contains("one of nano, tiny") && error.contains("got 2B"), "{error}");
+    }
+}

@@ -1,0 +1,153 @@
+//! Denoising diffusion (DDPM, arXiv 2006.11239) with the cosine schedule (arXiv 2102.09672).
+//!
+//! ```text
+//! x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) epsilon
+//! loss = mean (epsilon_model(x_t, t) - epsilon)^2
+//! ```
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Steps of the forward process.
+pub const N_TIMESTEPS: u32 = 1000;
+
+/// Share of the signal's variance that is left after step t in 0..[`N_TIMESTEPS`].
+///
+/// Cosine schedule with offset 0.008; each step's beta is at most 0.999.
+pub fn alpha_bar(t: u32) -> f64 {
+    let f = |t: f64| {
+        let angle = (t / f64::from(N_TIMESTEPS) + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2;
+        angle.cos().powi(2)
+    };
+    let step = f64::from(t) + 1.0;
+    if t + 1 >= N_TIMESTEPS {
+        // f is zero at the end; the bound on beta keeps a thousandth of the step before.
+        return f(step - 1.0) / f(0.0) * 1e-3;
+    }
+    f(step) / f(0.0)
+}
+
+/// The sinusoidal features of a timestep: cosines, then sines, of `n / 2` frequencies from 1 to 1e-4.
+pub fn time_features(t: u32, n: usize) -> impl Iterator<Item = f64> {
+    let half = n / 2;
+    let angle = move |i: usize| f64::from(t) * 1e-4f64.powf(i as f64 / half as f64);
+    (0..half).map(move |i| angle(i).cos()).chain((0..half).map(move |i| angle(i).sin()))
+}
+
+/// Timesteps of the images of a batch and the noise of their patches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Noise {
+    /// One for each image, in 0..[`N_TIMESTEPS`].
+    pub timesteps: Vec<u32>,
+    /// `(n_patches, patch_dim)`, standard normal.
+    pub epsilon: Vec<f32>,
+}
+
+/// How timesteps are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timesteps {
+    /// Each uniformly, on its own: for training.
+    Independent,
+    /// One in each of n equal parts of the range, in a drawn order: for validation, where it lowers the variance.
+    Stratified,
+}
+
+impl Noise {
+    /// Draws from a stream that is a function of `(seed, index)` alone, so that nothing need be saved to go on.
+    pub fn draw(seed: u64, index: u64, n_images: usize, n_values: usize, timesteps: Timesteps) -> Self {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&seed.to_le_bytes());
+        key[8..16].copy_from_slice(&index.to_le_bytes());
+        key[16..24].copy_from_slice(b"epsilon ");
+        let mut rng = ChaCha8Rng::from_seed(key);
+        let mut strata: Vec<usize> = (0..n_images).collect();
+        for i in (1..n_images).rev() {
+            strata.swap(i, rng.random_range(0..=i));
+        }
+        let timesteps = strata
+            .iter()
+            .map(|&stratum| {
+                let u = rng.random::<f64>();
+                let share = match timesteps {
+                    Timesteps::Independent => u,
+                    Timesteps::Stratified => (stratum as f64 + u) / n_images as f64,
+                };
+                ((share * f64::from(N_TIMESTEPS)) as u32).min(N_TIMESTEPS - 1)
+            })
+            .collect();
+        let mut epsilon = Vec::with_capacity(n_values + 1);
+        while epsilon.len() < n_values {
+            // Box and Muller: two at a time.
+            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+            let (sin, cos) = (std::f64::consts::TAU * rng.random::<f64>()).sin_cos();
+            epsilon.extend([(radius * cos) as f32, (radius * sin) as f32]);
+        }
+        epsilon.truncate(n_values);
+        Self { timesteps, epsilon }
+    }
+
+    /// The noisy patches: `clean` is `(n_patches, patch_dim)`, `images` the image of each patch.
+    pub fn add_to(&self, clean: &[f32], images: &[u32]) -> Vec<f32> {
+        let factors: Vec<(f32, f32)> = self
+            .timesteps
+            .iter()
+            .map(|&t| {
+                let alpha_bar = alpha_bar(t);
+                (alpha_bar.sqrt() as f32, (1.0 - alpha_bar).sqrt() as f32)
+            })
+            .collect();
+        let patch_dim = clean.len() / images.len().max(1);
+        let of_value = |i: usize| factors[images[i / patch_dim.max(1)] as usize];
+        clean
+            .iter()
+            .zip(&self.epsilon)
+            .enumerate()
+            .map(|(i, (&x, &epsilon))| {
+                let (signal, noise) = of_value(i);
+                signal * x + noise * epsilon
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schedule_falls_from_one_to_zero_and_keeps_its_bound() {
+        let bars: Vec<f64> = (0..N_TIMESTEPS).map(alpha_bar).collect();
+        assert!(bars[0] > 0.9999 && bars[999] > 0.0 && bars[999] < 1e-6);
+        assert!((bars[499] - 0.4938).abs() < 1e-3, "{}", bars[499]);
+        for pair in bars.windows(2) {
+            let beta = 1.0 - pair[1] / pair[0];
+            assert!(beta > 0.0 && beta <= 0.999 + 1e-12, "{beta}");
+        }
+    }
+
+    #[test]
+    fn noise_is_standard_normal_and_a_function_of_its_key() {
+        let noise = Noise::draw(1, 2, 100, 40_001, Timesteps::Independent);
+        assert_eq!(noise, Noise::draw(1, 2, 100, 40_001, Timesteps::Independent));
+        assert_ne!(noise, Noise::draw(1, 3, 100, 40_001, Timesteps::Independent));
+        let n = noise.epsilon.len() as f64;
+        let moment = |k: i32| noise.epsilon.iter().map(|&e| f64::from(e).powi(k)).sum::<f64>() / n;
+        assert!(moment(1).abs() < 0.02 && (moment(2) - 1.0).abs() < 0.03 && (moment(4) - 3.0).abs() < 0.2);
+    }
+
+    #[test]
+    fn stratified_timesteps_fill_the_range_evenly() {
+        let mut timesteps = Noise::draw(1, 2, 20, 0, Timesteps::Stratified).timesteps;
+        timesteps.sort_unstable();
+        for (i, t) in timesteps.iter().enumerate() {
+            assert!((i as u32 * 50..(i as u32 + 1) * 50).contains(t), "{i}: {t}");
+        }
+    }
+
+    #[test]
+    fn noisy_patches_keep_the_variance_of_a_unit_signal() {
+        let noise = Noise { timesteps: vec![0, 999], epsilon: vec![1.0, -1.0, 2.0, 0.5] };
+        let noisy = noise.add_to(&[0.5, 0.25, 1.0, -1.0], &[0, 1]);
+        assert!((noisy[0] - 0.5).abs() < 0.02 && (noisy[2] - 2.0).abs() < 1e-2 && (noisy[3] - 0.5).abs() < 1e-2);
+    }
+}

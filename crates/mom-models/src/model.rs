@@ -1,0 +1,192 @@
+//! A model of one of the three settings, and its loss.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use mom_core::{Draw, Init, ModalityPlan};
+
+use crate::diffusion::Noise;
+use crate::error::{require, require_batch};
+use crate::layers::{embedding, linear_cross_entropy};
+use crate::{Backbone, ModelConfig, NO_TARGET, Normaliser, Parameters, Patcher, Result, Setting, TokenBatch};
+
+/// Embedding, backbone and heads.
+///
+/// Parameters: `backbone.embedding.weight`, `backbone.layers.*`, `backbone.norm_f.weight`, `lm_head.weight` (not tied to
+/// the embedding), and in Transfusion `patcher.*`.
+#[derive(Debug, Clone)]
+pub struct Model {
+    config: ModelConfig,
+    embedding: Tensor,
+    backbone: Backbone,
+    lm_head: Tensor,
+    patcher: Option<Patcher>,
+}
+
+/// The loss of a batch.
+#[derive(Debug)]
+pub struct Losses {
+    /// `(1)`: what is trained on, all parts weighted and over the normaliser's counts.
+    pub total: Tensor,
+    /// By modality of the target, in the order of [`Setting::modalities`].
+    pub by_modality: Vec<ModalityLoss>,
+}
+
+/// Loss of the targets of one modality: the negative log-likelihood in nats, or in Transfusion's images the mean squared
+/// error of the noise. Neither z-loss nor weights are in it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ModalityLoss {
+    /// Sum over targets.
+    pub sum: f64,
+    /// Number of targets.
+    pub count: usize,
+}
+
+impl ModalityLoss {
+    /// Mean over targets; NaN where there is none.
+    pub fn mean(&self) -> f64 {
+        self.sum / self.count as f64
+    }
+}
+
+impl std::ops::AddAssign for ModalityLoss {
+    fn add_assign(&mut self, other: Self) {
+        self.sum += other.sum;
+        self.count += other.count;
+    }
+}
+
+impl Model {
+    /// A model with the parameters of `vb`; those that a builder over a `VarMap` does not have yet are drawn from `init`.
+    ///
+    /// # Errors
+    /// An invalid configuration; a parameter that is missing or of another shape.
+    pub fn new(config: &ModelConfig, init: &Init, vb: VarBuilder) -> Result<Self> {
+        config.validate()?;
+        let (d_model, vocab_size) = (config.scale.d_model, config.vocab_size);
+        let table =
+            |name: &str, vb: &VarBuilder| init.parameter(vb, &[vocab_size, d_model], name, name, Draw::Normal(0.02));
+        let backbone = vb.pp("backbone");
+        let patcher = match config.setting {
+            Setting::Transfusion => Some(Patcher::new(d_model, config.patch_dim, init, vb.pp("patcher"))?),
+            Setting::Chameleon | Setting::ThreeModality => None,
+        };
+        Ok(Self {
+            config: config.clone(),
+            embedding: table("weight", &backbone.pp("embedding"))?,
+            backbone: Backbone::new(config, init, backbone)?,
+            lm_head: table("weight", &vb.pp("lm_head"))?,
+            patcher,
+        })
+    }
+
+    /// A new model and its variables; initial values are a function of the seed and the variables' names.
+    ///
+    /// # Errors
+    /// An invalid configuration; a device or element type that the block does not run on.
+    pub fn seeded(config: &ModelConfig, seed: u64, dtype: DType, device: &Device) -> Result<(Self, Parameters)> {
+        require(device.is_cpu(), "device", "the CPU", format!("{device:?}"))?;
+        require(matches!(dtype, DType::F32 | DType::F64), "dtype", "f32 or f64", dtype.as_str())?;
+        Parameters::collect(dtype, device, |vb| Self::new(config, &Init::seeded(seed), vb))
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The blocks.
+    pub fn backbone(&self) -> &Backbone {
+        &self.backbone
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        self.embedding.dtype()
+    }
+
+    pub(crate) fn patcher(&self) -> Option<&Patcher> {
+        self.patcher.as_ref()
+    }
+
+    /// Token embeddings, `(tokens.len(), d_model)`.
+    pub(crate) fn embed(&self, tokens: Vec<u32>) -> Result<Tensor> {
+        embedding(&self.embedding, tokens)
+    }
+
+    /// Logits of normed rows, `(n_rows, vocab_size)`.
+    pub(crate) fn logits(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.matmul(&self.lm_head.t()?)?)
+    }
+
+    /// The loss of a batch, differentiable.
+    ///
+    /// * `noise`: of the batch's patches; Transfusion needs it, the other settings take none.
+    /// * `normaliser`: what the sums are divided by; [`Normaliser::of`] the batch, unless gradients are accumulated.
+    ///
+    /// # Errors
+    /// A batch that does not fit the model, named by array and position; noise of another size.
+    pub fn loss(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>, normaliser: Normaliser) -> Result<Losses> {
+        let plan = batch.plan(&self.config)?;
+        let x = self.backbone.forward(&self.input(batch, noise, &plan)?, &plan)?;
+
+        let mut by_modality = vec![ModalityLoss::default(); self.config.setting.n_modalities()];
+        let (mut rows, mut targets, mut positions) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, &position) in plan.position_of_row().iter().enumerate() {
+            let target = batch.targets[position as usize];
+            if target != NO_TARGET {
+                rows.push(row as u32);
+                targets.push(target);
+                positions.push(position as usize);
+            }
+        }
+        let z = self.config.z_loss;
+        let with_target = embedding(&x, rows)?;
+        let text = linear_cross_entropy(&with_target, &self.lm_head, &targets, z, normaliser.n_targets)?;
+        for (loss, &position) in text.rows.iter().zip(&positions) {
+            let modality = usize::from(batch.target_modality_ids[position]);
+            by_modality[modality] += ModalityLoss { sum: loss.nll, count: 1 };
+        }
+        let mut total = text.loss;
+        if let (Some(patcher), Some(noise)) = (&self.patcher, noise)
+            && !batch.patches.is_empty()
+        {
+            let images = plan.modality_offsets().rows(1);
+            let predicted = patcher.predict(&x.narrow(0, images.start, images.len())?)?;
+            let error = Patcher::squared_error(&predicted, &noise.epsilon)?;
+            let sum = error.to_dtype(DType::F64)?.to_vec1::<f64>()?[0];
+            by_modality[1] += ModalityLoss { sum, count: images.len() };
+            let scale = self.config.diffusion_weight / normaliser.n_patches.max(1) as f64;
+            total = (total + error.affine(scale, 0.0)?)?;
+        }
+        Ok(Losses { total, by_modality })
+    }
+
+    /// The residual stream before the first block: rows in modality order. Text and codes are embedded tokens; in
+    /// Transfusion the rows of modality 1 are the noisy patches, in the order of their positions.
+    fn input(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+        let token_rows = match &self.patcher {
+            Some(_) => plan.modality_offsets().rows(0).len(),
+            None => plan.n_rows(),
+        };
+        let positions = &plan.position_of_row()[..token_rows];
+        let tokens = self.embed(positions.iter().map(|&position| batch.tokens[position as usize]).collect())?;
+        let Some(patcher) = &self.patcher else {
+            return Ok(tokens);
+        };
+        let patches = &batch.patches;
+        let (n_images, n_values) = (patches.n_images(), patches.values.len());
+        let Some(noise) = noise else {
+            require_batch(patches.is_empty(), "noise", None, "present where there are patches", "absent")?;
+            return Ok(tokens);
+        };
+        require_batch(noise.timesteps.len() == n_images, "noise.timesteps", None, n_images, noise.timesteps.len())?;
+        require_batch(noise.epsilon.len() == n_values, "noise.epsilon", None, n_values, noise.epsilon.len())?;
+        if patches.is_empty() {
+            return Ok(tokens);
+        }
+        let noisy = noise.add_to(patches.values, patches.images);
+        let noisy = Patcher::tensor(&noisy, self.config.patch_dim, self.dtype())?;
+        Ok(Tensor::cat(&[&tokens, &patcher.embed(&noisy, patches.images, &noise.timesteps)?], 0)?)
+    }
+}

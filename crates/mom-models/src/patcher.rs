@@ -1,0 +1,84 @@
+//! Continuous image patches in and out of the residual stream (Transfusion, with the linear patcher).
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use mom_core::{Draw, Init};
+
+use crate::layers::{Linear, embedding};
+use crate::{Result, diffusion};
+
+/// Width of the sinusoidal timestep embedding.
+const TIME_FEATURES: usize = 256;
+
+/// Linear patch embedding plus timestep embedding; linear output.
+///
+/// Parameters: `patch_in` (patch_dim -> d_model), `time_in` (256 -> d_model), SiLU, `time_out` (d_model -> d_model),
+/// `patch_out` (d_model -> patch_dim, zero at the start, so that the first prediction of the noise is its mean).
+#[derive(Debug, Clone)]
+pub struct Patcher {
+    patch_in: Linear,
+    time_in: Linear,
+    time_out: Linear,
+    patch_out: Linear,
+}
+
+impl Patcher {
+    /// A patcher with the parameters of `vb`.
+    ///
+    /// # Errors
+    /// A parameter that is missing or of another shape.
+    pub fn new(d_model: usize, patch_dim: usize, init: &Init, vb: VarBuilder) -> Result<Self> {
+        let uniform = |n_in: usize| Draw::Uniform((n_in as f64).powf(-0.5));
+        Ok(Self {
+            patch_in: Linear::new(patch_dim, d_model, uniform(patch_dim), init, vb.pp("patch_in"))?,
+            time_in: Linear::new(TIME_FEATURES, d_model, uniform(TIME_FEATURES), init, vb.pp("time_in"))?,
+            time_out: Linear::new(d_model, d_model, uniform(d_model), init, vb.pp("time_out"))?,
+            patch_out: Linear::new(d_model, patch_dim, Draw::Constant(0.0), init, vb.pp("patch_out"))?,
+        })
+    }
+
+    /// Number of its parameters.
+    pub const fn n_parameters(d_model: usize, patch_dim: usize) -> usize {
+        Linear::n_parameters(patch_dim, d_model)
+            + Linear::n_parameters(TIME_FEATURES, d_model)
+            + Linear::n_parameters(d_model, d_model)
+            + Linear::n_parameters(d_model, patch_dim)
+    }
+
+    /// Noisy patches into the residual stream.
+    ///
+    /// `patches`: `(n_patches, patch_dim)`; `images`: image of each patch; `timesteps`: one for each image. Returns
+    /// `(n_patches, d_model)`.
+    ///
+    /// # Errors
+    /// Sizes that disagree, an unsupported element type or device.
+    pub fn embed(&self, patches: &Tensor, images: &[u32], timesteps: &[u32]) -> Result<Tensor> {
+        let features: Vec<f64> = timesteps.iter().flat_map(|&t| diffusion::time_features(t, TIME_FEATURES)).collect();
+        let features = Tensor::from_vec(features, (timesteps.len(), TIME_FEATURES), &Device::Cpu)?;
+        let features = features.to_dtype(patches.dtype())?;
+        let time = self.time_out.forward(&self.time_in.forward(&features)?.silu()?)?;
+        Ok((self.patch_in.forward(patches)? + embedding(&time, images)?)?)
+    }
+
+    /// The noise that the model sees in the patches: `(n_patches, d_model)` to `(n_patches, patch_dim)`.
+    ///
+    /// # Errors
+    /// An unsupported element type or device.
+    pub fn predict(&self, x: &Tensor) -> Result<Tensor> {
+        self.patch_out.forward(x)
+    }
+
+    /// Sum over patches of the mean squared error of `predicted` against `epsilon`, both `(n_patches, patch_dim)`: `(1)`.
+    pub(crate) fn squared_error(predicted: &Tensor, epsilon: &[f32]) -> Result<Tensor> {
+        let (_, patch_dim) = predicted.dims2()?;
+        let epsilon = Tensor::from_slice(epsilon, predicted.shape(), &Device::Cpu)?.to_dtype(predicted.dtype())?;
+        let error = (predicted - epsilon)?.sqr()?.sum_all()?.affine(1.0 / patch_dim as f64, 0.0)?;
+        Ok(error.reshape(1)?)
+    }
+
+    /// Patches from the host in the model's element type.
+    pub(crate) fn tensor(values: &[f32], patch_dim: usize, dtype: DType) -> Result<Tensor> {
+        let shape = (values.len() / patch_dim.max(1), patch_dim);
+        Ok(Tensor::from_slice(values, shape, &Device::Cpu)?.to_dtype(dtype)?)
+    }
+}

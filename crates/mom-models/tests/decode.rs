@@ -1,0 +1,105 @@
+//! Decoding gives what a full forward pass gives, and images come out of noise.
+
+mod common;
+
+use candle_core::{DType, Device, Tensor};
+use common::{Owned, config};
+use mom_models::decode::{Decoder, Guidance, Sampling};
+use mom_models::{Model, NO_TARGET, Normaliser, Setting, TokenBatch, Variant};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+fn log_softmax(logits: &Tensor, token: u32) -> f64 {
+    let logits = logits.to_vec1::<f64>().unwrap();
+    let max = logits.iter().copied().fold(f64::MIN, f64::max);
+    logits[token as usize] - max - logits.iter().map(|l| (l - max).exp()).sum::<f64>().ln()
+}
+
+#[test]
+fn pushed_tokens_give_the_losses_of_a_full_pass() {
+    let (batch, seqlen) = (2, 12);
+    let owned = Owned::new(Setting::ThreeModality, batch, seqlen);
+    let (model, _) = Model::seeded(&config(Setting::ThreeModality, Variant::Mom), 5, DType::F64, &Device::Cpu).unwrap();
+    let targets: Vec<u32> =
+        (0..batch * seqlen).map(|p| if p % seqlen + 1 < seqlen { owned.tokens[p + 1] } else { NO_TARGET }).collect();
+    let view = TokenBatch { targets: &targets, document_starts: &vec![false; batch * seqlen], ..owned.view() };
+    let losses = model.loss(&view, None, Normaliser::of(&view)).unwrap();
+    let want: f64 = losses.by_modality.iter().map(|loss| loss.sum).sum();
+    for chunk in [1, 4, 11] {
+        let mut decoder = Decoder::new(&model, batch).unwrap();
+        let mut got = 0.0;
+        let mut t = 0;
+        while t < seqlen - 1 {
+            let n = if t == 0 { chunk } else { 1 };
+            let of = |b: usize| b * seqlen + t..b * seqlen + t + n;
+            let tokens: Vec<u32> = (0..batch).flat_map(|b| owned.tokens[of(b)].to_vec()).collect();
+            let ids: Vec<u8> = (0..batch).flat_map(|b| owned.modality_ids[of(b)].to_vec()).collect();
+            let logits = decoder.push(&tokens, &ids).unwrap();
+            t += n;
+            for b in 0..batch {
+                got -= log_softmax(&logits.get(b).unwrap(), owned.tokens[b * seqlen + t]);
+            }
+        }
+        if chunk == 1 {
+            assert!((got - want).abs() < 1e-9, "{got} {want}");
+        } else {
+            // The losses inside the first push are not seen from outside.
+            assert!(got < want);
+        }
+    }
+}
+
+#[test]
+fn a_refused_push_leaves_the_states_as_they_were() {
+    let (model, _) = Model::seeded(&config(Setting::Chameleon, Variant::Mom), 5, DType::F32, &Device::Cpu).unwrap();
+    let mut decoder = Decoder::new(&model, 1).unwrap();
+    decoder.push(&[1, 2], &[0, 0]).unwrap();
+    let mut same = decoder.clone();
+    for (tokens, ids) in [(&[99u32][..], &[0u8][..]), (&[1], &[2]), (&[], &[])] {
+        assert!(decoder.push(tokens, ids).is_err());
+    }
+    let logits = |decoder: &mut Decoder<'_>| decoder.push(&[3], &[1]).unwrap().to_vec2::<f32>().unwrap();
+    assert_eq!(logits(&mut decoder), logits(&mut same));
+}
+
+#[test]
+fn images_are_sampled_in_range_and_are_a_function_of_the_generator() {
+    let (model, _) = Model::seeded(&config(Setting::Transfusion, Variant::Mom), 5, DType::F32, &Device::Cpu).unwrap();
+    let image = |seed: u64, weight: f64| {
+        let mut decoder = Decoder::new(&model, 2).unwrap();
+        let mut free = decoder.clone();
+        decoder.push(&[1, 7, 2, 1, 8, 2], &[0; 6]).unwrap();
+        free.push(&[1, 2, 1, 2], &[0; 4]).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let guidance = Some(Guidance { free: &free, weight });
+        let patches = decoder.sample_image(4, 20, guidance, &mut rng).unwrap();
+        decoder.push(&[3, 3], &[0, 0]).unwrap();
+        patches
+    };
+    let one = image(1, 3.0);
+    assert_eq!(one.len(), 2 * 4 * common::PATCH_DIM);
+    assert!(one.iter().all(|x| (-1.0..=1.0).contains(x)));
+    assert_eq!(one, image(1, 3.0));
+    assert_ne!(one, image(2, 3.0));
+    let (codes, _) = Model::seeded(&config(Setting::Chameleon, Variant::Mom), 5, DType::F32, &Device::Cpu).unwrap();
+    let mut decoder = Decoder::new(&codes, 1).unwrap();
+    let error = decoder.sample_image(4, 20, None, &mut ChaCha8Rng::seed_from_u64(1)).unwrap_err();
+    assert_eq!(error.to_string(), "configuration: setting must be transfusion, got chameleon");
+}
+
+#[test]
+fn sampling_keeps_to_what_is_allowed() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let logits = [0.0, 5.0, 4.0, 3.0];
+    let greedy = Sampling { temperature: 0.0, top_k: 0 };
+    assert_eq!(greedy.draw(&logits, |_| true, &mut rng).unwrap(), 1);
+    assert_eq!(greedy.draw(&logits, |token| token != 1, &mut rng).unwrap(), 2);
+    let two = Sampling { temperature: 10.0, top_k: 2 };
+    let mut counts = [0; 4];
+    for _ in 0..2000 {
+        counts[two.draw(&logits, |_| true, &mut rng).unwrap() as usize] += 1;
+    }
+    assert!(counts[0] == 0 && counts[3] == 0 && (900..1200).contains(&counts[1]), "{counts:?}");
+    assert!(greedy.draw(&logits, |_| false, &mut rng).is_err());
+    assert!(greedy.draw(&[f32::NAN], |_| true, &mut rng).unwrap_err().to_string().contains("logits[0]"));
+}
