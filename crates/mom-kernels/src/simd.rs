@@ -83,6 +83,9 @@ pub trait Element:
     ) -> Self::V<S>;
     #[doc(hidden)]
     fn vsum<S: Simd>(s: S, a: Self::V<S>) -> Self;
+    /// Lane k is lane k + distance of `a`, around the end.
+    #[doc(hidden)]
+    fn rotate_left<S: Simd>(s: S, a: Self::V<S>, distance: usize) -> Self::V<S>;
     /// 2^x.
     #[doc(hidden)]
     fn exp2<S: Simd>(s: S, x: Self::V<S>) -> Self::V<S>;
@@ -135,6 +138,7 @@ const ATANH_F64: [f64; 17] = {
 macro_rules! element {
     ($t:ident, $vec:ident, $lanes:ident, $as_simd:ident, $as_mut_simd:ident, $partial_load:ident, $partial_store:ident,
      $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $mul_add:ident, $less:ident, $select:ident, $sum:ident,
+     $rotate:ident,
      $min:ident, $max:ident, $exp2_poly:ident, $atanh_poly:ident, $magic:expr, $power:ident, $exp2_min:expr, $exp2_max:expr, $log2e_lo:expr) => {
         impl Element for $t {
             const ZERO: Self = 0.0;
@@ -206,6 +210,10 @@ macro_rules! element {
             #[inline(always)]
             fn vsum<S: Simd>(s: S, a: S::$vec) -> Self {
                 s.$sum(a)
+            }
+            #[inline(always)]
+            fn rotate_left<S: Simd>(s: S, a: S::$vec, distance: usize) -> S::$vec {
+                s.$rotate(a, S::$lanes - distance)
             }
 
             #[inline(always)]
@@ -296,6 +304,7 @@ element!(
     less_than_f32s,
     select_f32s,
     reduce_sum_f32s,
+    rotate_right_f32s,
     min_f32s,
     max_f32s,
     EXP2_F32,
@@ -323,6 +332,7 @@ element!(
     less_than_f64s,
     select_f64s,
     reduce_sum_f64s,
+    rotate_right_f64s,
     min_f64s,
     max_f64s,
     EXP2_F64,
@@ -427,8 +437,28 @@ pub fn instruction_set() -> &'static str {
 /// Vectors in a channel block: enough independent chains to hide the latency of a fused multiply-add.
 pub(crate) const VECTORS: usize = 4;
 
+/// On its own cache lines: pulp's vectors have the alignment of an element, and one that straddles two lines costs twice.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Aligned<X>(pub X);
+
+impl<X> std::ops::Deref for Aligned<X> {
+    type Target = X;
+    #[inline(always)]
+    fn deref(&self) -> &X {
+        &self.0
+    }
+}
+
+impl<X> std::ops::DerefMut for Aligned<X> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut X {
+        &mut self.0
+    }
+}
+
 /// The vectors of one channel block.
-pub(crate) type Block<T, S> = [<T as Element>::V<S>; VECTORS];
+pub(crate) type Block<T, S> = Aligned<[<T as Element>::V<S>; VECTORS]>;
 
 /// Channels in a block on this machine, the unit of parallel work of conv and scan.
 pub(crate) fn block_channels<T: Element>() -> usize {
@@ -444,7 +474,20 @@ pub(crate) fn block_channels<T: Element>() -> usize {
 
 #[inline(always)]
 pub(crate) fn splat_block<T: Element, S: Simd>(s: S, x: T) -> Block<T, S> {
-    [T::splat(s, x); VECTORS]
+    Aligned([T::splat(s, x); VECTORS])
+}
+
+/// Asks for a part of a row before it is read. Rows lie farther apart than the hardware looks ahead.
+#[inline(always)]
+pub(crate) fn prefetch<T>(x: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in x.chunks(64 / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: SSE is part of x86-64, and a prefetch of any address is sound; this one is borrowed.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = x;
 }
 
 /// Loads up to a block of channels, zeros behind them.
@@ -479,12 +522,54 @@ pub(crate) fn store_block<T: Element, S: Simd>(s: S, to: &mut [T], block: &Block
     }
 }
 
-/// Sum over the channels of a block.
+/// The vectors of a block added up: what is left to sum are its lanes.
 #[inline(always)]
-pub(crate) fn sum_block<T: Element, S: Simd>(s: S, block: &Block<T, S>) -> T {
+pub(crate) fn add_vectors<T: Element, S: Simd>(s: S, block: &Block<T, S>) -> T::V<S> {
     let mut total = block[0];
     for j in 1..VECTORS {
         total = T::vadd(s, total, block[j]);
     }
-    T::vsum(s, total)
+    total
+}
+
+/// Most lanes that a vector has.
+pub(crate) const MAX_LANES: usize = 16;
+
+/// Levels of [`sum_lanes`] at the most: log2 of [`MAX_LANES`].
+const MAX_LEVELS: usize = 4;
+
+/// Which lanes have bit 0, 1, 2 and 3 set in their number: 1 there, else 0.
+#[inline(always)]
+pub(crate) fn lane_bits<T: Element, S: Simd>(s: S) -> [T::V<S>; MAX_LEVELS] {
+    let mut bits = [T::splat(s, T::ZERO); MAX_LEVELS];
+    for (level, bit) in bits.iter_mut().enumerate() {
+        let mut lanes = [T::ZERO; MAX_LANES];
+        for (lane, x) in lanes.iter_mut().enumerate() {
+            *x = if lane >> level & 1 == 1 { T::ONE } else { T::ZERO };
+        }
+        *bit = T::load(s, &lanes);
+    }
+    bits
+}
+
+/// Sums as many vectors as a vector has lanes over their lanes: lane k of the result is the sum of `vectors[k]`.
+///
+/// Two vectors become one at each level. One takes the lanes whose bit is clear and the other those whose bit is set;
+/// what they leave, turned by that bit's distance, lies where it is to be added. That is 4 operations for a sum instead
+/// of the 10 of a vector's own. `vectors` is overwritten.
+#[inline(always)]
+pub(crate) fn sum_lanes<T: Element, S: Simd>(s: S, bits: &[T::V<S>; MAX_LEVELS], vectors: &mut [T::V<S>]) -> T::V<S> {
+    let lanes = T::lanes::<S>();
+    assert!(vectors.len() == lanes);
+    let half = T::splat(s, T::from_f64(0.5));
+    for level in 0..MAX_LEVELS {
+        let distance = 1 << level;
+        for k in 0..lanes / (2 * distance) {
+            let (a, b) = (vectors[2 * k], vectors[2 * k + 1]);
+            let stay = T::select_less(s, bits[level], half, a, b);
+            let turn = T::select_less(s, bits[level], half, b, a);
+            vectors[k] = T::vadd(s, stay, T::rotate_left(s, turn, distance));
+        }
+    }
+    vectors[0]
 }

@@ -130,8 +130,10 @@ impl<T: Element, S: Simd> Constants<T, S> {
     pub fn load(s: S, inputs: &ScanInputs<'_, T>, dims: Dims, start: usize, width: usize) -> Self {
         let Dims { d_inner, d_state, n_biases, .. } = dims;
         let mut a_log2e = load_transposed(s, inputs.a, d_state, start, width);
-        for a in a_log2e.iter_mut().flatten() {
-            *a = T::vmul(s, *a, T::splat(s, T::LOG2_E));
+        for a in &mut a_log2e {
+            for j in 0..simd::VECTORS {
+                a[j] = T::vmul(s, a[j], T::splat(s, T::LOG2_E));
+            }
         }
         let d_skip = match inputs.d_skip {
             Some(d_skip) => load_block(s, &d_skip[start..start + width]),
