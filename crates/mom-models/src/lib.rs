@@ -57,5 +57,5 @@ pub use error::{Error, Result};
 pub use model::{Losses, ModalityLoss, Model};
 pub use parameters::Parameters;
 pub use patcher::Patcher;
-pub use scale::{SCALES, Scale};
+pub use scale::{SCALES, Scale, TINY};
 pub use variant::Variant;

@@ -24,12 +24,15 @@ const fn scale(name: &'static str, d_model: usize, n_layers: usize, paper: &'sta
     Scale { name, d_model, n_layers, paper }
 }
 
+/// The size of the default ablation on a CPU.
+pub const TINY: Scale = scale("tiny", 64, 2, "");
+
 const DISCRETE: &str = "Chameleon, three modalities";
 
 /// All sizes: four for a CPU, then the paper's (arXiv 2501.16295, section 4).
 pub const SCALES: [Scale; 12] = [
     scale("nano", 16, 1, ""),
-    scale("tiny", 64, 2, ""),
+    TINY,
     scale("mini", 96, 3, ""),
     scale("small", 128, 4, ""),
     scale("37M", 256, 4, DISCRETE),

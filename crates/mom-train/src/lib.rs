@@ -1,3 +1,61 @@
-//! Placeholder head, replaced by the crate's own.
+//! Training of Mixture-of-Mamba models, and the paper's comparison.
+//!
+//! | item | what it is |
+//! | --- | --- |
+//! | [`RunConfig`] | one run as TOML, with `key=value` overrides |
+//! | [`Prepared`] | shards opened, tokenizers fitted or loaded, both splits tokenised |
+//! | [`Trainer`] | model, optimiser and data position: steps, validation, checkpoints |
+//! | [`run`] | a whole run in a folder: resumes, evaluates, writes metrics and its result |
+//! | [`sweep`] | many runs, side by side: settings, variants, seeds; goes on where it stopped |
+//! | [`report`] | tables, curves and plots of a sweep |
+//!
+//! Training is a pure function of configuration and data: two runs with one seed write the same bytes, and a run that was
+//! stopped anywhere and resumed writes the same bytes as one that was not, on the same machine.
+//!
+//! ```
+//! use mom_train::{Prepared, RunConfig, Trainer};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let shards = mom_data::scenes::ShardOptions { documents: 48, ..Default::default() };
+//! mom_data::scenes::write_shards(folder.path().join("shards"), &shards, |_, _| {})?;
+//!
+//! let text = format!(
+//!     r#"
+//!     model = {{ setting = "chameleon", variant = "mom", scale = "nano" }}
+//!     data = {{ shards = {:?}, batch = 2, seqlen = 64 }}
+//!     train = {{ steps = 3 }}
+//!     "#,
+//!     folder.path().join("shards")
+//! );
+//! let config = RunConfig::from_toml(&text, &["data.tokenizers.image.codes=16".to_owned()])?;
+//! let prepared = Prepared::new(&config, &folder.path().join("tokenizers"), |_, _| {})?;
+//! let mut trainer = Trainer::new(&config, &prepared)?;
+//! while trainer.steps_done() < config.train.steps {
+//!     let step = trainer.step()?;
+//!     println!("step {}: loss {:.3}", step.step, step.loss);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
+mod adamw;
+mod checkpoint;
+mod config;
+mod error;
+mod files;
+pub mod memory;
+mod metrics;
+mod prepare;
 pub mod report;
+pub mod run;
+mod schedule;
+pub mod sweep;
+mod trainer;
+
+pub use adamw::AdamW;
+pub use config::{DataSection, DeviceKind, ModelSection, OptimizerSection, RunConfig, TrainSection};
+pub use error::{Error, Result};
+pub use prepare::Prepared;
+pub use schedule::learning_rate;
+pub use trainer::{StepReport, Trainer, Validation};

@@ -1,0 +1,397 @@
+//! One run as TOML: strict, with defaults from the paper.
+
+use std::path::{Path, PathBuf};
+
+use mom_data::{Recipe, TokenizerConfig, Tokenizers};
+use mom_models::{ModelConfig, Scale, Setting, Variant};
+use serde::{Deserialize, Serialize};
+
+use crate::error::require;
+use crate::files::At;
+use crate::{Error, Result};
+
+/// Everything that a run depends on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// What is trained.
+    pub model: ModelSection,
+    /// What it is trained on.
+    pub data: DataSection,
+    /// How long, from which seed, and what is measured on the way.
+    pub train: TrainSection,
+    /// The optimiser.
+    #[serde(default)]
+    pub optimizer: OptimizerSection,
+}
+
+/// The model; sizes that follow from the data are not in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// transfusion, chameleon or three-modality.
+    pub setting: Setting,
+    /// dense, mom, published, or some of in, x, dt, out joined by +.
+    pub variant: Variant,
+    /// Size of the backbone by name.
+    pub scale: Scale,
+    /// States of a channel.
+    #[serde(default = "defaults::d_state")]
+    pub d_state: usize,
+    /// Weight of the z-loss; the setting's own if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub z_loss: Option<f64>,
+    /// Weight of the diffusion loss; the paper's 5 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diffusion_weight: Option<f64>,
+}
+
+/// The data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    /// Folder of WebDataset shards.
+    pub shards: PathBuf,
+    /// Sequences in a batch.
+    pub batch: usize,
+    /// Positions in a sequence.
+    pub seqlen: usize,
+    /// How samples become documents; the setting's own if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<Recipe>,
+    /// How tokenizers are fitted.
+    #[serde(default)]
+    pub tokenizers: TokenizerConfig,
+}
+
+/// The course of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSection {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Batches whose gradients make a step.
+    #[serde(default = "defaults::one")]
+    pub accumulate: usize,
+    /// Seed of weights, data order and noise.
+    #[serde(default)]
+    pub seed: u64,
+    /// Steps from one validation to the next; the last step has one in any case.
+    #[serde(default = "defaults::eval_every")]
+    pub eval_every: u64,
+    /// Batches of the held-out split that a validation looks at.
+    #[serde(default = "defaults::eval_batches")]
+    pub eval_batches: usize,
+    /// Steps from one checkpoint to the next; the last step has one in any case.
+    #[serde(default = "defaults::checkpoint_every")]
+    pub checkpoint_every: u64,
+    /// Checkpoints that are kept.
+    #[serde(default = "defaults::keep_checkpoints")]
+    pub keep_checkpoints: usize,
+    /// Where it runs.
+    #[serde(default)]
+    pub device: DeviceKind,
+}
+
+/// Where a run computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceKind {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// A GPU. This version has no training on it and says so.
+    Cuda,
+}
+
+impl std::str::FromStr for DeviceKind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda),
+            other => require(false, "device", "cpu or cuda", other).map(|()| Self::Cpu),
+        }
+    }
+}
+
+impl DeviceKind {
+    /// Name: `cpu` or `cuda`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+}
+
+/// AdamW with warm-up and cosine. Weight decay is decoupled and spares A_log, D, biases and norms.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerSection {
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Learning rate of the last step.
+    pub final_learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Largest global norm of the gradient.
+    pub clip_norm: f64,
+}
+
+impl Default for OptimizerSection {
+    /// Those of the Transfusion setting in the paper's table.
+    fn default() -> Self {
+        Self {
+            learning_rate: 3e-4,
+            final_learning_rate: 1.5e-5,
+            warmup_steps: 4000,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            clip_norm: 1.0,
+        }
+    }
+}
+
+mod defaults {
+    pub(super) const fn d_state() -> usize {
+        16
+    }
+    pub(super) const fn one() -> usize {
+        1
+    }
+    pub(super) const fn eval_every() -> u64 {
+        100
+    }
+    pub(super) const fn eval_batches() -> usize {
+        8
+    }
+    pub(super) const fn checkpoint_every() -> u64 {
+        500
+    }
+    pub(super) const fn keep_checkpoints() -> usize {
+        2
+    }
+}
+
+impl RunConfig {
+    /// Reads TOML, then applies overrides such as `train.steps=200` in their order.
+    ///
+    /// A value is read as TOML; what is no TOML value is taken as a string, so that `model.scale=94M` needs no quotes.
+    ///
+    /// # Errors
+    /// [`Error::Toml`] for text that does not parse, an unknown key or a missing one; [`Error::Override`];
+    /// [`Error::Config`] for a value out of range.
+    pub fn from_toml(text: &str, overrides: &[String]) -> Result<Self> {
+        let toml =
+            |origin: Option<&str>, source| Error::Toml { origin: origin.map(str::to_owned), source: Box::new(source) };
+        let mut table: toml::Table = toml::from_str(text).map_err(|source| toml(None, source))?;
+        for text in overrides {
+            apply_override(&mut table, text)?;
+        }
+        let origin = (!overrides.is_empty()).then(|| format!("(with {})", overrides.join(" ")));
+        let config: Self = table.try_into().map_err(|source| toml(origin.as_deref(), source))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Reads a TOML file, see [`Self::from_toml`].
+    ///
+    /// # Errors
+    /// As [`Self::from_toml`], naming the file, and [`Error::File`].
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).at("read", path)?;
+        Self::from_toml(&text, overrides).map_err(|error| match error {
+            Error::Toml { origin, source } => {
+                let origin = format!("{}{}", path.display(), origin.map(|o| format!(" {o}")).unwrap_or_default());
+                Error::Toml { origin: Some(origin), source }
+            }
+            other => other,
+        })
+    }
+
+    /// The configuration as TOML, every default written out.
+    ///
+    /// # Errors
+    /// A value that TOML cannot hold, such as a seed above 2^63.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::Content { path: "config.toml".into(), reason: error.to_string() })
+    }
+
+    /// Checks every value that does not depend on the data.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the field.
+    pub fn validate(&self) -> Result<()> {
+        let Self { data, train, optimizer, .. } = self;
+        let at_least_one = |field, value: u64| require(value > 0, field, "at least 1", value);
+        at_least_one("train.steps", train.steps)?;
+        at_least_one("train.accumulate", train.accumulate as u64)?;
+        at_least_one("train.eval_every", train.eval_every)?;
+        at_least_one("train.eval_batches", train.eval_batches as u64)?;
+        at_least_one("train.checkpoint_every", train.checkpoint_every)?;
+        at_least_one("train.keep_checkpoints", train.keep_checkpoints as u64)?;
+        at_least_one("data.batch", data.batch as u64)?;
+        at_least_one("data.seqlen", data.seqlen as u64)?;
+        // TOML has no larger integers, and the resolved configuration is written as TOML.
+        require(i64::try_from(train.seed).is_ok(), "train.seed", "below 2^63", train.seed)?;
+        let positive = |field, value: f64| require(value.is_finite() && value > 0.0, field, "positive", value);
+        let not_negative =
+            |field, value: f64| require(value.is_finite() && value >= 0.0, field, "finite and not negative", value);
+        positive("optimizer.learning_rate", optimizer.learning_rate)?;
+        not_negative("optimizer.final_learning_rate", optimizer.final_learning_rate)?;
+        for (field, beta) in [("optimizer.beta1", optimizer.beta1), ("optimizer.beta2", optimizer.beta2)] {
+            require((0.0..1.0).contains(&beta), field, "in [0, 1)", beta)?;
+        }
+        positive("optimizer.eps", optimizer.eps)?;
+        not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
+        positive("optimizer.clip_norm", optimizer.clip_norm)?;
+        let recipe = self.recipe();
+        recipe.validate()?;
+        let fits = matches!(
+            (self.model.setting, recipe),
+            (Setting::Transfusion, Recipe::Transfusion { .. })
+                | (Setting::Chameleon, Recipe::Chameleon { .. })
+                | (Setting::ThreeModality, Recipe::ThreeModality { .. })
+        );
+        require(fits, "data.recipe.setting", self.model.setting.name(), format!("{recipe:?}"))?;
+        data.tokenizers.validate()?;
+        require(
+            train.device == DeviceKind::Cpu,
+            "device",
+            "cpu: this build trains on the CPU alone",
+            train.device.name(),
+        )
+    }
+
+    /// How samples become documents.
+    pub fn recipe(&self) -> Recipe {
+        self.data.recipe.unwrap_or_else(|| match self.model.setting {
+            Setting::Transfusion => Recipe::transfusion(),
+            Setting::Chameleon => Recipe::chameleon(),
+            Setting::ThreeModality => Recipe::three_modality(),
+        })
+    }
+
+    /// The model for a vocabulary that was fitted.
+    pub fn model_config(&self, tokenizers: &Tokenizers) -> ModelConfig {
+        let ModelSection { setting, variant, scale, d_state, z_loss, diffusion_weight } = self.model;
+        let defaults = ModelConfig::new(setting, variant, scale, tokenizers.vocabulary().size());
+        ModelConfig {
+            patch_dim: self.recipe().patch().map_or(0, mom_data::pixels::patch_dim),
+            z_loss: z_loss.unwrap_or(defaults.z_loss),
+            diffusion_weight: diffusion_weight.unwrap_or(defaults.diffusion_weight),
+            d_state,
+            ..defaults
+        }
+    }
+
+    /// Every field in which `new` differs, as `name = value here (now value there)`.
+    pub(crate) fn differences(&self, new: &Self) -> Result<Vec<String>> {
+        let value = |config: &Self| {
+            toml::Value::try_from(config)
+                .map_err(|error| Error::Content { path: "config.toml".into(), reason: error.to_string() })
+        };
+        let mut found = Vec::new();
+        collect_differences("", Some(&value(self)?), Some(&value(new)?), &mut found);
+        Ok(found)
+    }
+}
+
+fn collect_differences(name: &str, old: Option<&toml::Value>, new: Option<&toml::Value>, found: &mut Vec<String>) {
+    if let (Some(toml::Value::Table(old)), Some(toml::Value::Table(new))) = (old, new) {
+        let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        for key in keys {
+            let dotted = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+            collect_differences(&dotted, old.get(key), new.get(key), found);
+        }
+    } else if old != new {
+        let show = |value: Option<&toml::Value>| value.map_or("absent".to_owned(), toml::Value::to_string);
+        found.push(format!("{name} = {} (now {})", show(old), show(new)));
+    }
+}
+
+fn apply_override(table: &mut toml::Table, text: &str) -> Result<()> {
+    let wrong = |reason: String| Error::Override { text: text.to_owned(), reason };
+    let (key, value) = text.split_once('=').ok_or_else(|| wrong("there is no =".to_owned()))?;
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    if last.is_empty() || parts.contains(&"") {
+        return Err(wrong("a part of the key is empty".to_owned()));
+    }
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
+    let value = match parsed.ok().and_then(|mut table| table.remove("value")) {
+        Some(value) => value,
+        None => toml::Value::String(value.trim().to_owned()),
+    };
+    let mut at = table;
+    for part in parts {
+        let inner = at.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        at = inner.as_table_mut().ok_or_else(|| wrong(format!("{part} is no table")))?;
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+        model = { setting = "three-modality", variant = "in+x", scale = "tiny" }
+        data = { shards = "shards", batch = 4, seqlen = 128 }
+        train = { steps = 10 }
+    "#;
+
+    fn parse(overrides: &[&str]) -> Result<RunConfig> {
+        RunConfig::from_toml(TEXT, &overrides.iter().map(|&text| text.to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn overrides_take_effect_and_the_resolved_text_reads_back() {
+        let config =
+            parse(&["train.steps=20", "model.scale=94M", "optimizer.learning_rate=1e-3", "data.shards=a b"]).unwrap();
+        assert_eq!((config.train.steps, config.model.scale.name), (20, "94M"));
+        assert_eq!((config.optimizer.learning_rate, config.data.shards.to_str()), (1e-3, Some("a b")));
+        let again = RunConfig::from_toml(&config.to_toml().unwrap(), &[]).unwrap();
+        assert_eq!(again, config);
+        assert!(config.differences(&again).unwrap().is_empty());
+        let differences = config.differences(&parse(&["train.steps=20", "model.scale=94M"]).unwrap()).unwrap();
+        let expected = ["data.shards = \"a b\" (now \"shards\")", "optimizer.learning_rate = 0.001 (now 0.0003)"];
+        assert_eq!(differences, expected);
+    }
+
+    #[test]
+    fn what_is_unknown_missing_or_out_of_range_is_named() {
+        for (overrides, expected) in [
+            (&["train.stepz=1"][..], "stepz"),
+            (&["optimiser.lr=1"], "optimiser"),
+            (&["model.scale=2B"], "one of nano, tiny"),
+            (&["model.variant=moe"], "got moe"),
+            (&["train.steps=0"], "train.steps must be at least 1, got 0"),
+            (&["optimizer.beta2=1.0"], "optimizer.beta2 must be in [0, 1), got 1"),
+            (&["data.tokenizers.speech.units=900"], "tokenizers.speech.units must be 2 to 500"),
+            (&["train.device=cuda"], "device must be cpu"),
+            (&["train"], "there is no ="),
+            (&[".a=1"], "empty"),
+            (&["train.steps.more=1"], "steps is no table"),
+            (&["data.recipe={ setting = \"chameleon\" }"], "data.recipe.setting must be three-modality"),
+        ] {
+            let message = parse(overrides).unwrap_err().to_string();
+            assert!(message.contains(expected), "{overrides:?}: {message}");
+        }
+        let message = RunConfig::from_toml("train = { steps = 1 }", &[]).unwrap_err().to_string();
+        assert!(message.contains("missing field `model`"), "{message}");
+    }
+}

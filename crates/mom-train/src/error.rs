@@ -1,0 +1,101 @@
+//! What can go wrong in a run.
+
+use std::path::PathBuf;
+
+use crate::files::FileError;
+use crate::report::ReportError;
+
+/// Result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of a run or a sweep.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration value is out of its range.
+    #[error("configuration: {field} must be {expected}, got {got}")]
+    Config {
+        /// Dotted name of the field.
+        field: &'static str,
+        /// The accepted values.
+        expected: String,
+        /// The value found.
+        got: String,
+    },
+    /// A configuration does not parse: an unknown key, a missing one, a value of another kind.
+    #[error("configuration{}: {source}", origin.as_ref().map(|o| format!(" {o}")).unwrap_or_default())]
+    Toml {
+        /// The file or override at fault.
+        origin: Option<String>,
+        /// The parser's reason, with the key.
+        source: Box<toml::de::Error>,
+    },
+    /// A `key=value` override is not one.
+    #[error("override {text:?}: expected key=value with a dotted key, {reason}")]
+    Override {
+        /// The argument.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file does not hold what it should.
+    #[error("{}: {reason}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A folder holds a run or a checkpoint of another configuration.
+    #[error("{} was made with {}; use another folder, or the old values", path.display(), differences.join(", "))]
+    OtherConfig {
+        /// The folder.
+        path: PathBuf,
+        /// Every field that differs, as `name = old value (now new value)`.
+        differences: Vec<String>,
+    },
+    /// Another process works in the folder.
+    #[error("{} is in use by another process", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A loss, gradient or weight is not finite; the run stops and keeps its checkpoints.
+    #[error(
+        "step {step}: {tensor} is {value}; training stops. {}",
+        checkpoint.as_ref().map_or_else(|| "No checkpoint was written yet".to_owned(), |path| format!("The last good checkpoint is {}", path.display()))
+    )]
+    NonFinite {
+        /// The step that failed, counted from 1.
+        step: u64,
+        /// What is not finite: "the loss", "the gradient of NAME", "NAME".
+        tensor: String,
+        /// NaN or an infinity.
+        value: f64,
+        /// Where to go on from.
+        checkpoint: Option<PathBuf>,
+    },
+    /// The data crate failed.
+    #[error(transparent)]
+    Data(#[from] mom_data::DataError),
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] mom_models::Error),
+    /// The report failed.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// candle failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// Fails with [`Error::Config`] unless `holds`.
+pub(crate) fn require(holds: bool, field: &'static str, expected: &str, got: impl ToString) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    Err(Error::Config { field, expected: expected.to_owned(), got: got.to_string() })
+}

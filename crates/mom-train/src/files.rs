@@ -1,0 +1,52 @@
+//! Files that are whole or absent: a temporary name in the same folder, synced, then a rename.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A file or folder that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}: {source}", path.display())]
+pub struct FileError {
+    /// What was tried: "create", "write", "rename", "read", "remove".
+    pub action: &'static str,
+    /// The file or folder.
+    pub path: PathBuf,
+    /// The system's reason.
+    pub source: std::io::Error,
+}
+
+/// Attaches what was tried to the system's reason.
+pub(crate) trait At<T> {
+    fn at(self, action: &'static str, path: &Path) -> Result<T, FileError>;
+}
+
+impl<T> At<T> for std::io::Result<T> {
+    fn at(self, action: &'static str, path: &Path) -> Result<T, FileError> {
+        self.map_err(|source| FileError { action, path: path.to_path_buf(), source })
+    }
+}
+
+/// Creates a folder and its parents where absent.
+pub(crate) fn create_folder(folder: &Path) -> Result<(), FileError> {
+    fs::create_dir_all(folder).at("create", folder)
+}
+
+/// Replaces a file in one step; on an error what stood there before still does.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let partial = path.with_file_name(format!(".{name}.partial"));
+    let replaced = write_synced(&partial, bytes).and_then(|()| fs::rename(&partial, path).at("rename", path));
+    if replaced.is_err() {
+        // The first failure is the one to report; a partial file that cannot be removed is overwritten next time.
+        let _ = fs::remove_file(&partial);
+    }
+    replaced
+}
+
+/// Writes a new file and waits until it is on the disk.
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let mut file = File::create(path).at("create", path)?;
+    file.write_all(bytes).at("write", path)?;
+    file.sync_all().at("write", path)
+}

@@ -1,0 +1,266 @@
+//! `mom-train`: single runs, sweeps, data and sizes from the command line.
+
+mod terminal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use mom_data::scenes::{SceneConfig, ShardOptions, write_shards};
+use mom_models::{ModelConfig, SCALES, Setting, Variant, flops};
+use mom_train::sweep::{self, SweepOptions, Variants};
+use mom_train::{DeviceKind, Prepared, RunConfig, memory, run};
+use terminal::Terminal;
+
+#[global_allocator]
+static HEAP: memory::Counting = memory::Counting;
+
+#[derive(Debug, Parser)]
+#[command(name = "mom-train", version, about = "Trains Mixture-of-Mamba models and compares them with dense Mamba")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train one model; a folder with checkpoints goes on where it stopped.
+    Train {
+        /// TOML file of the run.
+        #[arg(long)]
+        config: PathBuf,
+        /// Folder of the run.
+        #[arg(long)]
+        out: PathBuf,
+        /// Changes to the configuration: `train.steps=200 model.scale=94M`.
+        overrides: Vec<String>,
+    },
+    /// Compare variants: the paper's tables and curves.
+    Ablate(AblateArguments),
+    /// Write generated documents (image, caption, speech) as WebDataset shards.
+    Shards {
+        /// Folder to write to.
+        #[arg(long)]
+        out: PathBuf,
+        /// Number of documents.
+        #[arg(long, default_value_t = ShardOptions::default().documents)]
+        documents: usize,
+        /// Documents in a shard.
+        #[arg(long, default_value_t = ShardOptions::default().documents_per_shard)]
+        per_shard: usize,
+        /// Side of the images in pixels.
+        #[arg(long, default_value_t = SceneConfig::default().image_size)]
+        image_size: usize,
+        /// Seed of the documents.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
+    /// Print sizes: weights and active FLOPs of every scale.
+    Sizes,
+}
+
+/// What is compared; the defaults end within ten minutes on two cores.
+#[derive(Debug, clap::Args)]
+struct AblateArguments {
+    /// transfusion, chameleon, three-modality, or all; several joined by commas.
+    #[arg(long, default_value = "all")]
+    setting: String,
+    /// dense, mom, published, some of in, x, dt, out joined by +, or all16; several joined by commas.
+    /// Default: dense,mom and, in the three-modality setting, each projection alone.
+    #[arg(long)]
+    variants: Option<String>,
+    /// Size of the models: nano, tiny, mini, small, or one of the paper's (37M to 1.5B).
+    #[arg(long)]
+    scale: Option<String>,
+    /// Optimiser steps of each run.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Seeds, joined by commas.
+    #[arg(long, value_delimiter = ',', default_value = "0")]
+    seeds: Vec<u64>,
+    /// Folder of WebDataset shards to train on instead of generated documents.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Folder of the sweep: runs, report, generated data.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// cpu or cuda.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Generated documents.
+    #[arg(long)]
+    documents: Option<usize>,
+    /// Sequences in a batch.
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Positions in a sequence.
+    #[arg(long)]
+    seqlen: Option<usize>,
+    /// Print the runs and how long they will take, and stop.
+    #[arg(long)]
+    dry_run: bool,
+    /// Changes to every run's configuration: `optimizer.learning_rate=1e-3`.
+    overrides: Vec<String>,
+}
+
+impl AblateArguments {
+    fn options(&self) -> Result<SweepOptions> {
+        let defaults = SweepOptions::default();
+        let settings = match self.setting.as_str() {
+            "all" => Setting::ALL.to_vec(),
+            names => names.split(',').map(str::parse).collect::<Result<_, _>>()?,
+        };
+        Ok(SweepOptions {
+            settings,
+            variants: self.variants.as_deref().map(str::parse).transpose()?.unwrap_or(Variants::Default),
+            scale: self.scale.as_deref().map(str::parse).transpose()?.unwrap_or(defaults.scale),
+            steps: self.steps.unwrap_or(defaults.steps),
+            seeds: self.seeds.clone(),
+            data: self.data.clone(),
+            out: self.out.clone().unwrap_or(defaults.out),
+            device: self.device.parse::<DeviceKind>()?,
+            documents: self.documents.unwrap_or(defaults.documents),
+            batch: self.batch.unwrap_or(defaults.batch),
+            seqlen: self.seqlen.unwrap_or(defaults.seqlen),
+            overrides: self.overrides.clone(),
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    match dispatch(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One message: the causes in a line, since each names what the one before it could not.
+            let mut message = error.to_string();
+            for cause in error.chain().skip(1).map(ToString::to_string) {
+                if !message.contains(&cause) {
+                    message = format!("{message}: {cause}");
+                }
+            }
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<()> {
+    match command {
+        Command::Train { config, out, overrides } => train(&RunConfig::read(&config, &overrides)?, &out),
+        Command::Ablate(arguments) => ablate(&arguments),
+        Command::Shards { out, documents, per_shard, image_size, seed } => {
+            let scene = SceneConfig { image_size, ..SceneConfig::default() };
+            let options = ShardOptions { seed, documents, documents_per_shard: per_shard, scene, ..Default::default() };
+            let mut terminal = Terminal::new();
+            let summary = write_shards(&out, &options, |done, total| {
+                sweep::SweepObserver::preparing(&mut terminal, "rendering documents", done, total);
+            })?;
+            println!("{}: {} shards written, {} were there", out.display(), summary.written, summary.kept);
+            Ok(())
+        }
+        Command::Sizes => {
+            sizes();
+            Ok(())
+        }
+    }
+}
+
+fn train(config: &RunConfig, out: &std::path::Path) -> Result<()> {
+    let mut terminal = Terminal::new();
+    let prepared = Prepared::new(config, &out.join("tokenizers"), |done, total| {
+        sweep::SweepObserver::preparing(&mut terminal, "tokenising", done, total);
+    })?;
+    if prepared.dataset.skipped.total() > 0 {
+        sweep::SweepObserver::note(&mut terminal, &prepared.dataset.skipped.to_string());
+    }
+    let result = run::train(config, out, &prepared, &mut terminal)?;
+    terminal.clear();
+    if let Some(last) = result.curve.last() {
+        for (modality, loss) in &last.loss {
+            println!("{modality}: validation loss {loss:.4} after {} steps", last.step);
+        }
+    }
+    Ok(())
+}
+
+fn ablate(arguments: &AblateArguments) -> Result<()> {
+    let options = arguments.options()?;
+    if arguments.dry_run {
+        return dry_run(&options);
+    }
+    let command = std::env::var("MOM_COMMAND").unwrap_or_else(|_| std::env::args().collect::<Vec<_>>().join(" "));
+    let mut terminal = Terminal::new();
+    let outcome = sweep::run(&options, &command, &mut terminal)?;
+    terminal.clear();
+    println!("{:<15} {:<10} {:>5} {:<7} {:>10}  {:>7}", "setting", "variant", "seed", "target", "loss", "gain");
+    for record in mom_train::report::records(&outcome.results) {
+        let loss = record.final_val_loss.map_or("-".to_owned(), |loss| format!("{loss:.4}"));
+        let gain = record.gain_over_dense.map_or("-".to_owned(), |gain| format!("{:+.2} %", 100.0 * gain));
+        println!(
+            "{:<15} {:<10} {:>5} {:<7} {loss:>10}  {gain:>7}",
+            record.setting, record.variant, record.seed, record.modality
+        );
+    }
+    println!("report: {}", options.out.join("report.html").display());
+    if !outcome.failed.is_empty() {
+        let failed: Vec<String> =
+            outcome.failed.iter().map(|(planned, error)| format!("{}: {error}", planned.name())).collect();
+        bail!("{} of the runs failed:\n{}", failed.len(), failed.join("\n"));
+    }
+    Ok(())
+}
+
+fn dry_run(options: &SweepOptions) -> Result<()> {
+    let plan = options.plan()?;
+    let secs = sweep::estimate_secs(&plan).context("the estimate")?;
+    let mut left = 0.0;
+    for (planned, secs) in plan.iter().zip(&secs) {
+        let done = run::finished(&planned.folder, &planned.config)?.is_some();
+        left += if done { 0.0 } else { *secs };
+        let state = if done { "done".to_owned() } else { format!("about {}", terminal::duration(*secs)) };
+        println!("{:<45} {:>6} steps  {state}", planned.name(), planned.config.train.steps);
+    }
+    println!(
+        "{} runs, about {} to go on {} threads, data preparation apart; nothing was run",
+        plan.len(),
+        terminal::duration(left),
+        rayon::current_num_threads()
+    );
+    Ok(())
+}
+
+fn sizes() {
+    println!(
+        "{:<6} {:>7} {:>6}  {:<15} {:>6}  {:>12} {:>12} {:>12}  {:>14}",
+        "scale", "d_model", "blocks", "setting", "vocab", "dense", "active", "total", "FLOPs / token"
+    );
+    for scale in SCALES {
+        for setting in Setting::ALL {
+            let trained = scale.paper.is_empty() || (scale.paper == "Transfusion") == (setting == Setting::Transfusion);
+            if !trained {
+                continue;
+            }
+            let vocab_size = setting.paper_vocab_size();
+            let of = |variant| ModelConfig::new(setting, variant, scale, vocab_size);
+            let mom = of(Variant::Mom);
+            let millions = |n: usize| format!("{:.1} M", n as f64 / 1e6);
+            let flops = 3.0 * (flops::backbone_forward(&mom) + flops::head_forward(&mom));
+            println!(
+                "{:<6} {:>7} {:>6}  {:<15} {:>6}  {:>12} {:>12} {:>12}  {:>14}",
+                scale.name,
+                scale.d_model,
+                scale.n_blocks(),
+                setting.name(),
+                vocab_size,
+                millions(of(Variant::Dense).total_parameters()),
+                millions(mom.active_parameters()),
+                millions(mom.total_parameters()),
+                format!("{:.2} G", flops / 1e9),
+            );
+        }
+    }
+    println!(
+        "Weights of backbone, embedding and head at the paper's vocabulary; FLOPs forward and backward, with the head."
+    );
+}

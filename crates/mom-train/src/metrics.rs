@@ -1,0 +1,134 @@
+//! Metrics as JSON lines.
+//!
+//! `metrics.jsonl` holds what is a function of configuration and data: two runs with one seed write the same bytes.
+//! `timing.jsonl` holds what is not: wall-clock time and speed.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use mom_models::ModalityLoss;
+use serde::Serialize;
+
+use crate::files::At;
+use crate::{Error, Result, StepReport, Validation};
+
+const METRICS: &str = "metrics.jsonl";
+const TIMING: &str = "timing.jsonl";
+
+/// The two files of a run folder.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    metrics: Lines,
+    timing: Lines,
+    modalities: &'static [&'static str],
+}
+
+/// Lengths of the two files in bytes: what a checkpoint remembers, so that a resumed run goes on from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Lengths {
+    metrics: u64,
+    timing: u64,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Line<'a> {
+    Step {
+        step: u64,
+        tokens: u64,
+        loss: f64,
+        by_modality: BTreeMap<&'a str, Option<f64>>,
+        grad_norm: f64,
+        learning_rate: f64,
+    },
+    Validation {
+        step: u64,
+        tokens: u64,
+        by_modality: BTreeMap<&'a str, Option<f64>>,
+    },
+    Timing {
+        step: u64,
+        wall_secs: f64,
+        tokens_per_sec: f64,
+    },
+}
+
+impl Metrics {
+    /// Opens the files of a run folder and cuts off what lies behind the given lengths.
+    pub fn open(folder: &Path, modalities: &'static [&'static str], lengths: Lengths) -> Result<Self> {
+        Ok(Self {
+            metrics: Lines::open(folder.join(METRICS), lengths.metrics)?,
+            timing: Lines::open(folder.join(TIMING), lengths.timing)?,
+            modalities,
+        })
+    }
+
+    pub fn step(&mut self, report: &StepReport, tokens: u64) -> Result<()> {
+        let by_modality = self.means(&report.by_modality);
+        self.metrics.write(&Line::Step {
+            step: report.step,
+            tokens,
+            loss: report.loss,
+            by_modality,
+            grad_norm: report.grad_norm,
+            learning_rate: report.learning_rate,
+        })
+    }
+
+    pub fn validation(&mut self, validation: &Validation, tokens: u64) -> Result<()> {
+        let by_modality = self.means(&validation.by_modality);
+        self.metrics.write(&Line::Validation { step: validation.step, tokens, by_modality })
+    }
+
+    pub fn timing(&mut self, step: u64, wall_secs: f64, tokens_per_sec: f64) -> Result<()> {
+        self.timing.write(&Line::Timing { step, wall_secs, tokens_per_sec })
+    }
+
+    /// Means by modality; `null` where there was no target.
+    fn means(&self, losses: &[ModalityLoss]) -> BTreeMap<&'static str, Option<f64>> {
+        let means = losses.iter().map(|loss| (loss.count > 0).then(|| loss.mean()));
+        self.modalities.iter().copied().zip(means).collect()
+    }
+
+    /// Waits until everything is on the disk.
+    pub fn sync(&self) -> Result<Lengths> {
+        Ok(Lengths { metrics: self.metrics.sync()?, timing: self.timing.sync()? })
+    }
+}
+
+#[derive(Debug)]
+struct Lines {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl Lines {
+    fn open(path: PathBuf, length: u64) -> Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).open(&path).at("open", &path)?;
+        let have = file.metadata().at("read", &path)?.len();
+        if have < length {
+            let reason = format!("holds {have} bytes, but the checkpoint was written after {length}");
+            return Err(Error::Content { path, reason });
+        }
+        file.set_len(length).at("cut", &path)?;
+        Ok(Self { path, file, length })
+    }
+
+    fn write(&mut self, line: &Line<'_>) -> Result<()> {
+        let mut text = serde_json::to_vec(line)
+            .map_err(|error| Error::Content { path: self.path.clone(), reason: error.to_string() })?;
+        text.push(b'\n');
+        self.file.write_all(&text).at("write", &self.path)?;
+        self.length += text.len() as u64;
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<u64> {
+        self.file.sync_data().at("write", &self.path)?;
+        Ok(self.length)
+    }
+}

@@ -1,0 +1,117 @@
+//! From a folder of shards to two tokenised splits.
+
+use std::path::Path;
+
+use mom_data::{Corpus, Dataset, DocumentSet, Loader, Order, Recipe, Tokenizers};
+use mom_models::{ImagePatches, TokenBatch};
+
+use crate::error::require;
+use crate::{Error, Result, RunConfig};
+
+/// The data of a run, in memory. Runs of one setting share it.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Fitted or loaded.
+    pub tokenizers: Tokenizers,
+    /// Both splits.
+    pub dataset: Dataset,
+    recipe: Recipe,
+    fingerprint: u64,
+}
+
+impl Prepared {
+    /// Opens the shards, loads the tokenizers of `tokenizers_dir` or fits and saves them there, and tokenises everything.
+    ///
+    /// `progress(done, total)` is called now and then, in samples.
+    ///
+    /// # Errors
+    /// Shards or tokenizers that cannot be read; tokenizers that were fitted with another configuration.
+    pub fn new(config: &RunConfig, tokenizers_dir: &Path, progress: impl FnMut(usize, usize)) -> Result<Self> {
+        let corpus = Corpus::open(&config.data.shards)?;
+        let recipe = config.recipe();
+        let wanted = &config.data.tokenizers;
+        let tokenizers = if tokenizers_dir.join("tokenizers.json").is_file() {
+            let loaded = Tokenizers::load(tokenizers_dir)?;
+            if loaded.config() != wanted || loaded.needs() != recipe.needs() {
+                let reason =
+                    "these tokenizers were fitted with another configuration; remove them, or use another folder";
+                return Err(Error::Content { path: tokenizers_dir.into(), reason: reason.to_owned() });
+            }
+            loaded
+        } else {
+            let fitted = Tokenizers::fit(&corpus, wanted, recipe.needs())?;
+            fitted.save(tokenizers_dir)?;
+            fitted
+        };
+        let dataset = Dataset::load_with_progress(&corpus, &tokenizers, &recipe, progress)?;
+        let fingerprint = fingerprint([&dataset.train, &dataset.held_out]);
+        Ok(Self { tokenizers, dataset, recipe, fingerprint })
+    }
+
+    /// A hash of all tokens: a run goes on with the data it began with, or not at all.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Batches of the training split, in an order that is a function of the seed.
+    ///
+    /// # Errors
+    /// A sequence too short for an image.
+    pub fn train_loader(&self, config: &RunConfig) -> Result<Loader> {
+        self.check(config)?;
+        let order = Order::Shuffled { seed: config.train.seed };
+        let (batch, seqlen) = (config.data.batch, config.data.seqlen);
+        Ok(Loader::new(self.dataset.train.clone(), self.recipe, batch, seqlen, order)?)
+    }
+
+    /// Batches of the held-out split, the same in every run.
+    ///
+    /// # Errors
+    /// A sequence too short for an image.
+    pub fn validation_loader(&self, config: &RunConfig) -> Result<Loader> {
+        self.check(config)?;
+        let (batch, seqlen) = (config.data.batch, config.data.seqlen);
+        Ok(Loader::new(self.dataset.held_out.clone(), self.recipe, batch, seqlen, Order::Sequential)?)
+    }
+
+    fn check(&self, config: &RunConfig) -> Result<()> {
+        let recipe = config.recipe();
+        require(recipe == self.recipe, "data.recipe", &format!("{:?}, as prepared", self.recipe), format!("{recipe:?}"))
+    }
+}
+
+/// FNV-1a over the tokens and pixels of all documents.
+fn fingerprint(sets: [&DocumentSet; 2]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut add = |value: u64| hash = (hash ^ value).wrapping_mul(0x100_0000_01b3);
+    for set in sets {
+        for document in 0..set.len() {
+            for tokens in [set.text(document), set.image_codes(document), set.speech_units(document)] {
+                tokens.iter().for_each(|&token| add(u64::from(token)));
+                add(u64::MAX);
+            }
+            set.pixels(document).iter().for_each(|&pixel| add(u64::from(pixel)));
+        }
+    }
+    hash
+}
+
+/// A batch as a model reads it.
+pub(crate) fn view(batch: &mom_data::Batch) -> TokenBatch<'_> {
+    TokenBatch {
+        batch: batch.batch,
+        seqlen: batch.seqlen,
+        tokens: &batch.tokens,
+        targets: &batch.targets,
+        modality_ids: &batch.modality_ids,
+        target_modality_ids: &batch.target_modality_ids,
+        document_starts: &batch.document_starts,
+        patches: ImagePatches {
+            values: &batch.patches,
+            positions: &batch.patch_positions,
+            images: &batch.patch_images,
+        },
+    }
+}
+
+const _: () = assert!(mom_data::NO_TARGET == mom_models::NO_TARGET);

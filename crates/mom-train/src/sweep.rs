@@ -1,0 +1,406 @@
+//! The paper's comparison: runs of settings, variants and seeds side by side, one report.
+//!
+//! A sweep lives in a folder: `data/` (generated shards, unless the user has some, and one set of tokenizers for each
+//! setting), `runs/SETTING-SCALE-VARIANT-seedS/` (see [`crate::run`]), and the report's files. Started again it takes what
+//! is done as it is and goes on with what is not; the report is written anew after every run.
+//!
+//! Every variant of a setting and seed sees the same documents in the same order, the same noise, and starts from the same
+//! values in every parameter that it shares with another.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use candle_core::{DType, Device};
+use mom_data::scenes::{ShardOptions, write_shards};
+use mom_models::{Model, ModelConfig, Normaliser, Scale, Setting, TokenBatch, Variant};
+
+use crate::config::{DataSection, DeviceKind, ModelSection, OptimizerSection, TrainSection};
+use crate::error::require;
+use crate::report::{self, ReportHeader, RunResult};
+use crate::run::{self, FolderLock, Observer};
+use crate::{Error, Prepared, Result, RunConfig};
+
+/// Which variants are compared.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Variants {
+    /// Dense and Mixture-of-Mamba, and in the three-modality setting each projection alone.
+    #[default]
+    Default,
+    /// These, in every setting.
+    List(Vec<Variant>),
+}
+
+impl Variants {
+    fn of(&self, setting: Setting) -> Vec<Variant> {
+        match self {
+            Self::List(list) => list.clone(),
+            Self::Default => {
+                let mut list = vec![Variant::Dense, Variant::Mom];
+                if setting == Setting::ThreeModality {
+                    let single = |untied: &mom_core::Untied| {
+                        mom_core::Projection::ALL.into_iter().filter(|&p| untied.contains(p)).count() == 1
+                    };
+                    list.extend(mom_core::Untied::every().filter(single).map(Variant::of));
+                }
+                list
+            }
+        }
+    }
+}
+
+/// `all16`, or names joined by commas: `dense,mom,in+out,published`.
+impl FromStr for Variants {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut list = Vec::new();
+        for name in text.split(',') {
+            match name {
+                "all16" => list.extend(Variant::all16()),
+                name => list.push(name.parse()?),
+            }
+        }
+        let mut seen = std::collections::HashSet::new();
+        list.retain(|variant| seen.insert(*variant));
+        Ok(Self::List(list))
+    }
+}
+
+/// What a sweep is made of. [`SweepOptions::default`] ends within ten minutes on two cores.
+#[derive(Debug, Clone)]
+pub struct SweepOptions {
+    /// Settings, in this order.
+    pub settings: Vec<Setting>,
+    /// Variants of each.
+    pub variants: Variants,
+    /// Size of the models.
+    pub scale: Scale,
+    /// Optimiser steps of each run.
+    pub steps: u64,
+    /// Seeds of weights, data order and noise.
+    pub seeds: Vec<u64>,
+    /// The user's shards; scenes are generated if there are none.
+    pub data: Option<PathBuf>,
+    /// Folder of the sweep.
+    pub out: PathBuf,
+    /// Where it runs.
+    pub device: DeviceKind,
+    /// Generated documents.
+    pub documents: usize,
+    /// Sequences in a batch.
+    pub batch: usize,
+    /// Positions in a sequence.
+    pub seqlen: usize,
+    /// `key=value` overrides of every run's configuration.
+    pub overrides: Vec<String>,
+}
+
+impl Default for SweepOptions {
+    fn default() -> Self {
+        Self {
+            settings: Setting::ALL.to_vec(),
+            variants: Variants::Default,
+            scale: mom_models::TINY,
+            steps: 400,
+            seeds: vec![0],
+            data: None,
+            out: PathBuf::from("runs/ablation"),
+            device: DeviceKind::Cpu,
+            documents: 6000,
+            batch: 8,
+            seqlen: 256,
+            overrides: Vec::new(),
+        }
+    }
+}
+
+/// One run of a sweep.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// Its configuration.
+    pub config: RunConfig,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+impl Planned {
+    /// Setting, variant and seed in words.
+    pub fn name(&self) -> String {
+        let model = &self.config.model;
+        format!("{} {} seed {}", model.setting, model.variant, self.config.train.seed)
+    }
+}
+
+/// What a sweep tells while it goes on.
+pub trait SweepObserver: Observer {
+    /// Work before the runs: "rendering documents", "tokenising".
+    fn preparing(&mut self, _what: &str, _done: usize, _total: usize) {}
+    /// A run is next; `index` counts from 0.
+    fn run_started(&mut self, _index: usize, _total: usize, _planned: &Planned) {}
+    /// A run is done, was done before, or failed.
+    fn run_ended(&mut self, _planned: &Planned, _outcome: &Result<RunResult>) {}
+    /// Something that the user should know.
+    fn note(&mut self, _text: &str) {}
+}
+
+impl SweepObserver for run::Silent {}
+
+impl SweepOptions {
+    /// Folder of the shards that are trained on.
+    pub fn shards(&self) -> PathBuf {
+        self.data.clone().unwrap_or_else(|| self.out.join("data/shards"))
+    }
+
+    fn tokenizers(&self, setting: Setting) -> PathBuf {
+        self.out.join("data").join(format!("tokenizers-{setting}"))
+    }
+
+    /// All runs in their order.
+    ///
+    /// # Errors
+    /// An option out of range, an override that does not fit.
+    pub fn plan(&self) -> Result<Vec<Planned>> {
+        require(!self.settings.is_empty(), "settings", "at least one", 0)?;
+        require(!self.seeds.is_empty(), "seeds", "at least one", 0)?;
+        require(self.documents > 0, "documents", "at least 1", self.documents)?;
+        let mut planned = Vec::new();
+        for &setting in &self.settings {
+            for &seed in &self.seeds {
+                for variant in self.variants.of(setting) {
+                    let config = self.run_config(setting, variant, seed)?;
+                    let scale = config.model.scale;
+                    let folder = self.out.join("runs").join(format!("{setting}-{scale}-{variant}-seed{seed}"));
+                    planned.push(Planned { config, folder });
+                }
+            }
+        }
+        Ok(planned)
+    }
+
+    fn run_config(&self, setting: Setting, variant: Variant, seed: u64) -> Result<RunConfig> {
+        // A run of a few minutes wants a higher rate than the paper's long ones, and losses often.
+        let config = RunConfig {
+            model: ModelSection {
+                setting,
+                variant,
+                scale: self.scale,
+                d_state: 16,
+                z_loss: None,
+                diffusion_weight: None,
+            },
+            data: DataSection {
+                shards: self.shards(),
+                batch: self.batch,
+                seqlen: self.seqlen,
+                recipe: None,
+                tokenizers: Default::default(),
+            },
+            train: TrainSection {
+                steps: self.steps,
+                accumulate: 1,
+                seed,
+                eval_every: (self.steps / 40).max(1),
+                eval_batches: 12,
+                checkpoint_every: (self.steps / 4).max(1),
+                keep_checkpoints: 1,
+                device: self.device,
+            },
+            optimizer: OptimizerSection {
+                learning_rate: if self.scale.d_model <= 128 { 3e-3 } else { 1e-3 },
+                final_learning_rate: 1e-4,
+                warmup_steps: self.steps / 10,
+                ..OptimizerSection::default()
+            },
+        };
+        RunConfig::from_toml(&config.to_toml()?, &self.overrides)
+    }
+
+    fn header(&self, command: &str, missing: Vec<String>) -> ReportHeader {
+        let seeds: Vec<String> = self.seeds.iter().map(u64::to_string).collect();
+        let data = match &self.data {
+            Some(folder) => format!("shards in {}", folder.display()),
+            None => format!("{} generated scenes: image, caption and the caption spoken", self.documents),
+        };
+        let config = [
+            ("scale", format!("{} (d_model {}, {} blocks)", self.scale, self.scale.d_model, self.scale.n_blocks())),
+            ("steps", self.steps.to_string()),
+            ("batch", format!("{} sequences of {} positions", self.batch, self.seqlen)),
+            ("seeds", seeds.join(", ")),
+            ("data", data),
+            ("overrides", if self.overrides.is_empty() { "none".to_owned() } else { self.overrides.join(" ") }),
+        ];
+        ReportHeader {
+            title: "Mixture-of-Mamba against dense Mamba".to_owned(),
+            command: command.to_owned(),
+            commit: commit(),
+            machine: machine(),
+            device: self.device.name().to_owned(),
+            threads: rayon::current_num_threads(),
+            created_unix_secs: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
+            notes: vec![
+                "Every variant of a seed sees the same documents in the same order and the same diffusion noise, and \
+                 starts from the same values in every parameter that it shares with another variant."
+                    .to_owned(),
+                "Per-modality weights start from draws of their own, as in the published code; the weights of the first \
+                 modality (text) start as the dense model's."
+                    .to_owned(),
+                "Wall-clock time is that of the training steps, without validation, checkpoints and data preparation."
+                    .to_owned(),
+            ],
+            missing,
+            config: config.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        }
+    }
+}
+
+/// What a sweep left behind.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Finished runs, in the order of the plan.
+    pub results: Vec<RunResult>,
+    /// Runs that failed, with their errors.
+    pub failed: Vec<(Planned, Error)>,
+    /// Files of the report.
+    pub files: Vec<PathBuf>,
+}
+
+/// Runs everything that is not done yet and writes the report; `command` is printed in it.
+///
+/// A run that fails is told to the observer, and the others go on; only what concerns all of them ends the sweep.
+///
+/// # Errors
+/// Options out of range; data that cannot be prepared; runs of other options in the same folder; a full disk.
+pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserver) -> Result<Outcome> {
+    let plan = options.plan()?;
+    let _lock = FolderLock::new(&options.out)?;
+    // Before hours of work, not after: a folder of other options is refused at once.
+    for planned in &plan {
+        run::finished(&planned.folder, &planned.config)?;
+    }
+    if options.data.is_none() {
+        let shards = ShardOptions { documents: options.documents, ..ShardOptions::default() };
+        write_shards(options.shards(), &shards, |done, total| observer.preparing("rendering documents", done, total))?;
+    }
+    let mut outcome = Outcome { results: Vec::new(), failed: Vec::new(), files: Vec::new() };
+    let mut prepared: Option<(Setting, Prepared)> = None;
+    for (index, planned) in plan.iter().enumerate() {
+        let setting = planned.config.model.setting;
+        observer.run_started(index, plan.len(), planned);
+        let result = match run::finished(&planned.folder, &planned.config)? {
+            Some(result) => Ok(result),
+            None => {
+                if prepared.as_ref().is_none_or(|(of, _)| *of != setting) {
+                    // The old setting's documents go before the new one's come.
+                    drop(prepared.take());
+                    let tokenizers = options.tokenizers(setting);
+                    let tell = |done, total| observer.preparing("tokenising", done, total);
+                    let new = Prepared::new(&planned.config, &tokenizers, tell)?;
+                    if new.dataset.skipped.total() > 0 {
+                        observer.note(&format!("{setting}: {}", new.dataset.skipped));
+                    }
+                    prepared = Some((setting, new));
+                }
+                match &prepared {
+                    Some((_, prepared)) => run::train(&planned.config, &planned.folder, prepared, as_run(observer)),
+                    None => continue,
+                }
+            }
+        };
+        observer.run_ended(planned, &result);
+        match result {
+            Ok(result) => outcome.results.push(result),
+            Err(error @ Error::NonFinite { .. }) => outcome.failed.push((planned.clone(), error)),
+            Err(error) => return Err(error),
+        }
+        let missing = plan[index + 1..].iter().map(Planned::name);
+        let failed = outcome.failed.iter().map(|(planned, error)| format!("{}: {error}", planned.name()));
+        let header = options.header(command, failed.chain(missing).collect());
+        outcome.files = report::write(&options.out, &header, &outcome.results)?;
+    }
+    Ok(outcome)
+}
+
+/// The part of a sweep's observer that a single run knows.
+fn as_run(observer: &mut dyn SweepObserver) -> &mut dyn Observer {
+    observer
+}
+
+/// Seconds that each run of a plan will take, from timing two steps of each setting on this machine.
+///
+/// # Errors
+/// What a model reports.
+pub fn estimate_secs(plan: &[Planned]) -> Result<Vec<f64>> {
+    let mut timed: Vec<(RunConfig, f64)> = Vec::new();
+    let mut secs = Vec::new();
+    for Planned { config, .. } in plan {
+        let same = |other: &RunConfig| {
+            other.model.setting == config.model.setting
+                && other.model.scale == config.model.scale
+                && (other.data.batch, other.data.seqlen) == (config.data.batch, config.data.seqlen)
+        };
+        let of_step = match timed.iter().find(|(other, _)| same(other)) {
+            Some(&(_, of_step)) => of_step,
+            None => {
+                let of_step = time_step(config)?;
+                timed.push((config.clone(), of_step));
+                of_step
+            }
+        };
+        // A validation batch has no backward pass: about a third of a step.
+        let train = &config.train;
+        let validations = train.steps.div_ceil(train.eval_every) as f64 * train.eval_batches as f64 / 3.0;
+        secs.push(of_step * (train.steps as f64 * train.accumulate as f64 + validations));
+    }
+    Ok(secs)
+}
+
+/// Seconds of a forward and backward pass over random tokens of two modalities.
+fn time_step(config: &RunConfig) -> Result<f64> {
+    let ModelSection { variant, scale, .. } = config.model;
+    // The speed of a discrete setting stands for all: heads differ little at these sizes.
+    let model = ModelConfig::new(Setting::Chameleon, variant, scale, 900);
+    let (model, _) = Model::seeded(&model, 0, DType::F32, &Device::Cpu)?;
+    let (batch, seqlen) = (config.data.batch, config.data.seqlen);
+    let n = batch * seqlen;
+    let tokens: Vec<u32> = (0..n).map(|p| (p * 7919 % 900) as u32).collect();
+    let modality_ids: Vec<u8> = (0..n).map(|p| (p / 64 % 2) as u8).collect();
+    let view = TokenBatch {
+        tokens: &tokens,
+        targets: &tokens,
+        modality_ids: &modality_ids,
+        target_modality_ids: &modality_ids,
+        document_starts: &vec![false; n],
+        ..TokenBatch::empty(batch, seqlen)
+    };
+    let pass = || -> Result<f64> {
+        let start = Instant::now();
+        model.loss(&view, None, Normaliser::of(&view))?.total.backward()?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    pass()?;
+    Ok(pass()?.min(pass()?))
+}
+
+/// Commit of the working folder, marked where the tree has changes; `None` outside of a repository.
+fn commit() -> Option<String> {
+    let git = |args: &[&str]| {
+        let output = std::process::Command::new("git").args(args).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let head = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|text| !text.is_empty());
+    Some(if changed { format!("{head} with local changes") } else { head })
+}
+
+/// Processor, vector instructions and system.
+fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    let cpu = cpu.unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let vectors = mom_kernels::simd::instruction_set();
+    format!("{cpu}, {cores} cores, {vectors}, {}", std::env::consts::OS)
+}

@@ -1,0 +1,136 @@
+//! Progress on a terminal; a line for each run where there is none.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use mom_train::report::RunResult;
+use mom_train::run::Observer;
+use mom_train::sweep::{Planned, SweepObserver};
+use mom_train::{Error, Result};
+
+/// A bar for the work at hand.
+#[derive(Debug)]
+pub struct Terminal {
+    interactive: bool,
+    bar: Option<ProgressBar>,
+    preparing: String,
+    title: String,
+    losses: String,
+}
+
+impl Terminal {
+    /// Bars go to the standard error, and only to a terminal.
+    pub fn new() -> Self {
+        Self {
+            interactive: std::io::stderr().is_terminal(),
+            bar: None,
+            preparing: String::new(),
+            title: String::new(),
+            losses: String::new(),
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn start(&mut self, total: u64, template: &str) {
+        self.clear();
+        if self.interactive {
+            let bar = ProgressBar::new(total);
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            self.bar = Some(bar);
+        }
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+impl Observer for Terminal {
+    fn started(&mut self, from_step: u64, steps: u64) {
+        self.preparing.clear();
+        self.start(steps, "{prefix} [{bar:30}] {pos}/{len}  {msg}  {eta} left");
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(self.title.clone());
+            bar.set_position(from_step);
+            bar.reset_eta();
+        }
+        if from_step > 0 {
+            self.line(&format!("{}going on from step {from_step}", if self.title.is_empty() { "" } else { "  " }));
+        }
+        self.losses.clear();
+    }
+
+    fn stepped(&mut self, step: u64, loss: f64, tokens_per_sec: f64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(step);
+            bar.set_message(format!("loss {loss:.3}{}  {:.1} k tokens/s", self.losses, tokens_per_sec / 1e3));
+        }
+    }
+
+    fn validated(&mut self, _step: u64, losses: &BTreeMap<String, f64>) {
+        let parts: Vec<String> = losses.iter().map(|(name, loss)| format!("{name} {loss:.3}")).collect();
+        self.losses = format!("  [{}]", parts.join(", "));
+    }
+}
+
+impl SweepObserver for Terminal {
+    fn preparing(&mut self, what: &str, done: usize, total: usize) {
+        if self.preparing != what {
+            self.preparing = what.to_owned();
+            self.start(total as u64, "{prefix} [{bar:30}] {pos}/{len}  {eta} left");
+            if let Some(bar) = &self.bar {
+                bar.set_prefix(what.to_owned());
+            }
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_position(done as u64);
+        }
+        if done == total {
+            self.preparing.clear();
+            self.clear();
+        }
+    }
+
+    fn run_started(&mut self, index: usize, total: usize, planned: &Planned) {
+        self.clear();
+        self.title = format!("[{}/{total}] {}", index + 1, planned.name());
+    }
+
+    fn run_ended(&mut self, _planned: &Planned, outcome: &Result<RunResult, Error>) {
+        self.clear();
+        match outcome {
+            Ok(result) => {
+                let last = result.curve.last().map(|point| &point.loss);
+                let losses: Vec<String> =
+                    last.into_iter().flatten().map(|(name, loss)| format!("{name} {loss:.4}")).collect();
+                eprintln!("{}: {} in {}", self.title, losses.join(", "), duration(result.wall_secs));
+            }
+            Err(error) => eprintln!("{}: {error}", self.title),
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        self.line(text);
+    }
+}
+
+/// Seconds for people.
+pub fn duration(secs: f64) -> String {
+    match secs {
+        s if s < 60.0 => format!("{s:.0} s"),
+        s if s < 3600.0 => format!("{:.0} min {:02.0} s", (s / 60.0).floor(), s % 60.0),
+        s => format!("{:.0} h {:02.0} min", (s / 3600.0).floor(), s % 3600.0 / 60.0),
+    }
+}

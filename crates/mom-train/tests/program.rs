@@ -1,0 +1,247 @@
+//! The program from the outside: sweeps that are killed, and bad input, each with one message and nothing lost.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{SMALL, error_of, mom_train, read, shards};
+
+fn sweep<'a>(out: &'a Path, steps: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["ablate", "--setting", "chameleon", "--variants", "dense,mom,in", "--scale", "nano"];
+    arguments.extend(["--steps", steps, "--batch", "2", "--seqlen", "96", "--out", out.to_str().unwrap()]);
+    arguments.extend(["--data", shards().to_str().unwrap()]);
+    arguments.extend(more);
+    arguments.extend(SMALL);
+    arguments
+}
+
+/// `results.json` without what a clock or a memory meter says.
+fn results(out: &Path) -> serde_json::Value {
+    let mut results: serde_json::Value = serde_json::from_str(&read(out.join("results.json"))).unwrap();
+    for record in results["records"].as_array_mut().unwrap() {
+        for field in ["wall_secs", "peak_memory_bytes"] {
+            assert!(record.as_object_mut().unwrap().remove(field).unwrap().as_f64().unwrap() > 0.0);
+        }
+    }
+    results
+}
+
+#[test]
+fn a_sweep_killed_at_several_points_ends_with_the_same_results() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    let output = mom_train(&sweep(&whole, "40", &[]));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let mut kills = 0;
+    for _ in 0..50 {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mom-train"))
+            .args(sweep(&killed, "40", &[]))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Later and later, so that it gets somewhere.
+        std::thread::sleep(Duration::from_millis(60 + 60 * kills));
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+    }
+    assert!(kills >= 2, "killed {kills} times");
+    assert!(mom_train(&sweep(&killed, "40", &[])).status.success());
+    assert_eq!(results(&whole), results(&killed));
+    assert_eq!(read(whole.join("curves.csv")), read(killed.join("curves.csv")));
+
+    let records = results(&whole);
+    assert_eq!(records["schema"], 1);
+    assert_eq!(records["records"].as_array().unwrap().len(), 3 * 2);
+    let first = &records["records"][0];
+    for field in ["setting", "variant", "seed", "modality", "final_val_loss", "gain_over_dense", "steps", "tokens"] {
+        assert!(!first[field].is_null(), "{field}: {first}");
+    }
+    for file in ["report.md", "report.html", "curves.csv", "results.json"] {
+        assert!(fs::metadata(whole.join(file)).unwrap().len() > 100, "{file}");
+    }
+    assert!(fs::read_dir(whole.join("plots")).unwrap().count() >= 3);
+    assert!(!read(whole.join("report.html")).contains("<script src"), "the page needs nothing else");
+
+    // Another number of steps in the same folder is refused before anything is done.
+    let before = read(whole.join("results.json"));
+    let message = error_of(&mom_train(&sweep(&whole, "50", &[])));
+    assert!(message.contains("train.steps = 40 (now 50)"), "{message}");
+    assert_eq!(read(whole.join("results.json")), before);
+}
+
+#[test]
+fn a_dry_run_prints_the_runs_and_touches_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let output = mom_train(&sweep(&out, "40", &["--dry-run"]));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && text.contains("chameleon in seed 0") && text.contains("3 runs, about"),
+        "{text}"
+    );
+    assert!(!out.exists());
+    let all = mom_train(&["ablate", "--dry-run", "--scale", "nano", "--variants", "all16,published", "--seeds", "0,1"]);
+    let text = String::from_utf8(all.stdout).unwrap();
+    assert!(text.contains("102 runs"), "{text}");
+}
+
+#[test]
+fn bad_options_are_named() {
+    for (arguments, expected) in [
+        (&["--scale", "2B"][..], "scale must be one of nano, tiny"),
+        (&["--setting", "video"], "setting must be one of transfusion, chameleon, three-modality, got video"),
+        (&["--variants", "moe"], "variant must be dense, mom, published"),
+        (&["--device", "tpu"], "device must be cpu or cuda, got tpu"),
+        (&["--device", "cuda"], "device must be cpu: this build trains on the CPU alone, got cuda"),
+        (&["--steps", "0"], "train.steps must be at least 1, got 0"),
+        (&["optimizer.lr=1"], "lr"),
+        (&["--data", "/nowhere/at/all"], "/nowhere/at/all"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let mut all = vec!["ablate", "--out", out.to_str().unwrap(), "--scale", "nano"];
+        all.retain(|&word| !arguments.contains(&"--scale") || (word != "--scale" && word != "nano"));
+        all.extend(arguments);
+        let message = error_of(&mom_train(&all));
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+    }
+}
+
+fn train(config: &Path, out: &Path, overrides: &[&str]) -> std::process::Output {
+    let mut arguments = vec!["train", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    arguments.extend(overrides);
+    mom_train(&arguments)
+}
+
+fn write_config(folder: &Path, shards: &Path) -> std::path::PathBuf {
+    let path = folder.join("run.toml");
+    let text = format!(
+        r#"
+        model = {{ setting = "three-modality", variant = "mom", scale = "nano" }}
+        train = {{ steps = 4, eval_every = 2, checkpoint_every = 2, eval_batches = 1 }}
+        [data]
+        shards = {shards:?}
+        batch = 2
+        seqlen = 96
+        [data.tokenizers]
+        text = {{ vocab_size = 280 }}
+        image = {{ codes = 24 }}
+        speech = {{ units = 16 }}
+        held_out = 0.2
+        "#
+    );
+    fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn a_run_writes_its_folder_and_tells_its_losses() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), shards());
+    let out = folder.path().join("out");
+    let output = train(&config, &out, &["train.seed=3"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("speech: validation loss"), "{text}");
+    assert!(output.stderr.is_empty(), "quiet where there is no terminal");
+    let resolved = read(out.join("config.toml"));
+    assert!(resolved.contains("seed = 3") && resolved.contains("weight_decay = 0.1"), "{resolved}");
+    assert!(read(out.join("model.json")).contains("vocab_size"));
+    for file in ["tokenizers/tokenizers.json", "metrics.jsonl", "timing.jsonl", "result.json"] {
+        assert!(out.join(file).is_file(), "{file}");
+    }
+    let message = error_of(&train(&config, &folder.path().join("other"), &["train.stepz=3"]));
+    assert!(message.contains("run.toml") && message.contains("stepz"), "{message}");
+}
+
+#[test]
+fn a_truncated_shard_is_named_and_a_bad_sample_is_skipped_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("shards");
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(shards()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    let config = write_config(folder.path(), &copy);
+
+    // One caption goes: the sample is skipped, the run is not.
+    let shard = copy.join("shard-000001.tar");
+    let mut bytes = fs::read(&shard).unwrap();
+    let at = bytes.windows(12).position(|window| window == b"00000050.txt").unwrap();
+    bytes[at + 9..at + 12].copy_from_slice(b"md5");
+    let sum: u32 = bytes[at..at + 512]
+        .iter()
+        .enumerate()
+        .map(|(i, &b)| u32::from(if (148..156).contains(&i) { b' ' } else { b }))
+        .sum();
+    bytes[at + 148..at + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    fs::write(&shard, &bytes).unwrap();
+    let output = train(&config, &folder.path().join("one"), &[]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("1 sample skipped: 1 with no caption (.txt); for example"), "{text}");
+
+    fs::write(&shard, &bytes[..bytes.len() - 40_000]).unwrap();
+    let message = error_of(&train(&config, &folder.path().join("two"), &[]));
+    assert!(message.contains("shard-000001.tar is truncated"), "{message}");
+
+    fs::remove_dir_all(&copy).unwrap();
+    let message = error_of(&train(&config, &folder.path().join("three"), &[]));
+    assert!(message.contains("shards"), "{message}");
+}
+
+/// A file size limit stands for a full disk: the system refuses the write in the same place.
+#[cfg(unix)]
+#[test]
+fn a_disk_that_takes_no_more_ends_the_run_with_the_checkpoints_intact() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), shards());
+    let out = folder.path().join("out");
+    assert!(train(&config, &out, &["train.steps=4"]).status.success());
+    let fresh = folder.path().join("fresh");
+    let limited = |blocks: u32, out: &Path| {
+        Command::new("sh")
+            .arg("-c")
+            .arg(format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\""))
+            .arg("sh")
+            .arg(env!("CARGO_BIN_EXE_mom-train"))
+            .args(["train", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap()])
+            .output()
+            .unwrap()
+    };
+    // 512-byte blocks; weights alone take more.
+    let message = error_of(&limited(64, &fresh));
+    assert!(message.contains("cannot write") && message.contains("safetensors"), "{message}");
+    let checkpoints = fresh.join("checkpoints");
+    let left: Vec<_> = fs::read_dir(&checkpoints).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "nothing half-written stays: {left:?}");
+    // With room again the run goes on and ends where an undisturbed one does.
+    assert!(train(&config, &fresh, &[]).status.success());
+    assert_eq!(read(out.join("metrics.jsonl")), read(fresh.join("metrics.jsonl")));
+}
+
+#[test]
+fn a_full_device_is_reported_by_the_system() {
+    if !Path::new("/dev/full").exists() {
+        eprintln!("skipped: no /dev/full on this system");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), shards());
+    let out = folder.path().join("out");
+    fs::create_dir(&out).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("/dev/full", out.join("timing.jsonl")).unwrap();
+    let message = error_of(&train(&config, &out, &[]));
+    assert!(message.contains("timing.jsonl"), "{message}");
+}

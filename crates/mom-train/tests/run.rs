@@ -1,0 +1,196 @@
+//! Single runs: the same bytes every time, whole or stopped and resumed; and what ends one.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use common::{config, read};
+use mom_models::Setting;
+use mom_train::run::{FolderLock, Observer, Silent, train};
+use mom_train::{Error, Prepared, RunConfig, Trainer};
+
+fn prepare(config: &RunConfig, folder: &Path) -> Prepared {
+    Prepared::new(config, &folder.join("tokenizers"), |_, _| {}).unwrap()
+}
+
+/// Panics at a step, as a killed process ends: nothing is cleaned up.
+struct DieAt(u64);
+
+impl Observer for DieAt {
+    fn stepped(&mut self, step: u64, _: f64, _: f64) {
+        assert!(step < self.0, "die");
+    }
+}
+
+fn weights(run: &Path) -> Vec<u8> {
+    let checkpoints = run.join("checkpoints");
+    let newest = fs::read_dir(checkpoints).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+    [fs::read(newest.join("weights.safetensors")).unwrap(), fs::read(newest.join("optimizer.safetensors")).unwrap()]
+        .concat()
+}
+
+#[test]
+fn two_runs_and_a_stopped_and_resumed_one_write_the_same_bytes() {
+    for setting in Setting::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(setting, &["train.accumulate=2"]);
+        let prepared = prepare(&config, folder.path());
+        let runs = ["one", "two", "stopped"].map(|name| folder.path().join(name));
+        let first = train(&config, &runs[0], &prepared, &mut Silent).unwrap();
+        train(&config, &runs[1], &prepared, &mut Silent).unwrap();
+        for die_at in [3, 7, 9] {
+            let die = std::panic::AssertUnwindSafe(|| train(&config, &runs[2], &prepared, &mut DieAt(die_at)));
+            assert!(std::panic::catch_unwind(die).is_err());
+        }
+        let resumed = train(&config, &runs[2], &prepared, &mut Silent).unwrap();
+        for other in &runs[1..] {
+            assert_eq!(read(runs[0].join("metrics.jsonl")), read(other.join("metrics.jsonl")), "{setting}");
+            assert!(weights(&runs[0]) == weights(other), "{setting}: weights and moments");
+        }
+        let losses = |result: &mom_train::report::RunResult| {
+            result.curve.iter().map(|point| (point.step, point.loss.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(losses(&first), losses(&resumed));
+        assert_eq!(first.curve.len(), 3);
+        assert_eq!((first.tokens, first.steps), (9 * 2 * 2 * 96, 9));
+        assert_eq!(first.active_flops_per_token, resumed.active_flops_per_token);
+        // Done is done: nothing is trained again.
+        let again = train(&config, &runs[2], &prepared, &mut DieAt(0)).unwrap();
+        assert_eq!(losses(&again), losses(&resumed));
+        assert_eq!(fs::read_dir(runs[0].join("checkpoints")).unwrap().count(), 2, "the newest two are kept");
+    }
+}
+
+#[test]
+fn training_lowers_every_loss() {
+    for setting in Setting::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(setting, &["train.steps=60", "train.eval_every=30"]);
+        let mut trainer = Trainer::new(&config, &prepare(&config, folder.path())).unwrap();
+        let before = trainer.validate().unwrap();
+        while trainer.steps_done() < 60 {
+            trainer.step().unwrap();
+        }
+        let after = trainer.validate().unwrap();
+        for (modality, (before, after)) in before.by_modality.iter().zip(&after.by_modality).enumerate() {
+            assert!(after.mean() < 0.95 * before.mean(), "{setting} {modality}: {before:?} {after:?}");
+        }
+    }
+}
+
+#[test]
+fn every_variant_of_a_seed_sees_the_same_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let dense = config(Setting::ThreeModality, &["model.variant=dense"]);
+    let mom = config(Setting::ThreeModality, &["model.variant=mom"]);
+    let prepared = prepare(&dense, folder.path());
+    let (mut a, mut b) = (prepared.train_loader(&dense).unwrap(), prepared.train_loader(&mom).unwrap());
+    for _ in 0..20 {
+        assert_eq!(a.next_batch().unwrap(), b.next_batch().unwrap());
+    }
+    let other = config(Setting::ThreeModality, &["train.seed=1"]);
+    let differs = prepared.train_loader(&other).unwrap().next_batch().unwrap();
+    assert_ne!(differs, prepared.train_loader(&dense).unwrap().next_batch().unwrap());
+}
+
+#[test]
+fn a_weight_that_is_not_a_number_stops_the_run_and_is_named_with_the_last_good_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(Setting::Chameleon, &[]);
+    let prepared = prepare(&config, folder.path());
+    let run = folder.path().join("run");
+    let die = std::panic::AssertUnwindSafe(|| train(&config, &run, &prepared, &mut DieAt(6)));
+    assert!(std::panic::catch_unwind(die).is_err());
+    // A weight of the checkpoint goes bad: what a broken memory or a bug would do.
+    let checkpoint = run.join("checkpoints/step-00000004");
+    let path = checkpoint.join("weights.safetensors");
+    let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let name = "backbone.layers.1.mixer.A_log";
+    let poisoned = (tensors[name].ones_like().unwrap() * f64::NAN).unwrap();
+    tensors.insert(name.to_owned(), poisoned);
+    candle_core::safetensors::save(&tensors, &path).unwrap();
+    let before = read(run.join("metrics.jsonl"));
+    let error = train(&config, &run, &prepared, &mut Silent).unwrap_err();
+    let message = error.to_string();
+    assert!(matches!(error, Error::NonFinite { step: 5, .. }), "{message}");
+    assert!(message.contains(&format!("step 5: {name} is NaN; training stops")), "{message}");
+    assert!(message.contains("step-00000004"), "{message}");
+    // Steps 1 to 4 stand as they were.
+    let after = read(run.join("metrics.jsonl"));
+    assert!(before.starts_with(&after) && after.contains("\"step\":4"));
+}
+
+#[test]
+fn a_diverging_run_stops_before_it_touches_a_weight() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(
+        Setting::Transfusion,
+        &["optimizer.learning_rate=1e30", "optimizer.warmup_steps=0", "optimizer.weight_decay=0.0"],
+    );
+    let run = folder.path().join("run");
+    let error = train(&config, &run, &prepare(&config, folder.path()), &mut Silent).unwrap_err();
+    assert!(error.to_string().contains("training stops. No checkpoint was written yet"), "{error}");
+    assert!(!run.join("result.json").exists());
+}
+
+#[test]
+fn a_folder_of_another_configuration_or_other_data_is_refused_and_untouched() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = config(Setting::Chameleon, &[]);
+    let prepared = prepare(&first, folder.path());
+    let run = folder.path().join("run");
+    let die = std::panic::AssertUnwindSafe(|| train(&first, &run, &prepared, &mut DieAt(6)));
+    assert!(std::panic::catch_unwind(die).is_err());
+    let before = read(run.join("metrics.jsonl"));
+
+    let wider = config(Setting::Chameleon, &["model.scale=tiny"]);
+    let message = train(&wider, &run, &prepared, &mut Silent).unwrap_err().to_string();
+    assert!(message.contains("was made with model.scale = \"nano\" (now \"tiny\")"), "{message}");
+
+    // The same configuration over shards that have changed.
+    let state = run.join("checkpoints/step-00000004/state.json");
+    let changed = read(&state).replace(&format!("{:016x}", prepared.fingerprint()), "0000000000000000");
+    fs::write(&state, changed).unwrap();
+    let message = train(&first, &run, &prepared, &mut Silent).unwrap_err().to_string();
+    assert!(message.contains("data (a hash of all tokens)"), "{message}");
+    assert_eq!(read(run.join("metrics.jsonl")), before);
+
+    let message = train(&first, &run, &prepared, &mut Silent).unwrap_err().to_string();
+    assert!(message.contains("step-00000004"), "{message}");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(Setting::Chameleon, &[]);
+    let prepared = prepare(&config, folder.path());
+    let run = folder.path().join("run");
+    let die = std::panic::AssertUnwindSafe(|| train(&config, &run, &prepared, &mut DieAt(6)));
+    assert!(std::panic::catch_unwind(die).is_err());
+    let path = run.join("checkpoints/step-00000004/weights.safetensors");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let message = train(&config, &run, &prepared, &mut Silent).unwrap_err().to_string();
+    assert!(message.contains("weights.safetensors"), "{message}");
+
+    let mut tensors = candle_core::safetensors::load_buffer(&whole, &Device::Cpu).unwrap();
+    let lm_head = tensors.remove("lm_head.weight").unwrap();
+    candle_core::safetensors::save(&tensors, &path).unwrap();
+    let message = train(&config, &run, &prepared, &mut Silent).unwrap_err().to_string();
+    assert!(message.contains("lm_head.weight is missing"), "{message}");
+    tensors.insert("lm_head.weight".to_owned(), Tensor::cat(&[&lm_head, &lm_head], 0).unwrap());
+    candle_core::safetensors::save(&tensors, &path).unwrap();
+    let message = train(&config, &run, &prepared, &mut Silent).unwrap_err().to_string();
+    assert!(message.contains("lm_head.weight is F32"), "{message}");
+}
+
+#[test]
+fn a_folder_has_one_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = FolderLock::new(folder.path()).unwrap();
+    assert!(FolderLock::new(folder.path()).unwrap_err().to_string().contains("in use by another process"));
+    drop(held);
+    FolderLock::new(folder.path()).unwrap();
+}
