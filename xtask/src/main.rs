@@ -1,2 +1,32 @@
-//! Project tasks.
-fn main() {}
+//! Project tasks: `cargo xtask <task>`.
+
+mod ablate;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+/// Tasks of the project.
+///
+/// The main one is `cargo xtask ablate`: it trains dense Mamba and Mixture-of-Mamba side by side in the paper's three
+/// settings and writes the comparison to runs/ablation/report.html. It needs nothing but Rust, and ten minutes on two cores.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true, verbatim_doc_comment)]
+enum Task {
+    /// Compare dense Mamba, Mixture-of-Mamba and its parts: `cargo xtask ablate --help` tells the flags.
+    #[command(disable_help_flag = true)]
+    Ablate(ablate::AblateArgs),
+    /// Run mom-train with any of its commands: `cargo xtask train --help`.
+    #[command(disable_help_flag = true)]
+    Train(ablate::AblateArgs),
+}
+
+fn main() -> Result<ExitCode> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
+    match Task::parse() {
+        Task::Ablate(args) => ablate::run(root, "ablate", &args),
+        Task::Train(args) => ablate::run(root, "train", &args),
+    }
+}
