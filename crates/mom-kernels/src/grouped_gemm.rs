@@ -120,11 +120,11 @@ pub fn forward<T: Element>(
         });
     }
     let into = if weights.biases.is_some() { Into::Add } else { Into::Overwrite };
-    for (group, weight) in weights.weights.iter().enumerate() {
-        let rows = groups.rows(group);
+    by_rows(&groups, weights, |group, rows| {
         let part = y.row_range(rows.start, rows.len());
-        product(part, Operand::rows(x, rows), Operand::transposed(weight, weights.in_features), into);
-    }
+        let weight = Operand::transposed(weights.weights[group], weights.in_features);
+        product(part, Operand::rows(x, rows), weight, into, Threads::Half);
+    });
     Ok(())
 }
 
@@ -143,11 +143,11 @@ pub fn backward_input<T: Element>(
     grad_y.expect(OP, "grad_y", groups.n_rows(), weights.out_features)?;
     let grad_x = grad_x.disjoint();
     grad_x.expect(OP, "grad_x", groups.n_rows(), weights.in_features)?;
-    for (group, weight) in weights.weights.iter().enumerate() {
-        let rows = groups.rows(group);
+    by_rows(&groups, weights, |group, rows| {
         let part = grad_x.row_range(rows.start, rows.len());
-        product(part, Operand::rows(grad_y, rows), Operand::plain(weight, weights.in_features), into);
-    }
+        let weight = Operand::plain(weights.weights[group], weights.in_features);
+        product(part, Operand::rows(grad_y, rows), weight, into, Threads::Half);
+    });
     Ok(())
 }
 
@@ -185,7 +185,7 @@ pub fn backward_weights<T: Element>(
         }
         let to = RowsMut::new("grad_weight", grad, n_in)?.disjoint();
         let rhs = Operand::rows(x, rows.clone());
-        product(to, Operand::rows(grad_y, rows).swapped(), rhs, Into::Overwrite);
+        product(to, Operand::rows(grad_y, rows).swapped(), rhs, Into::Overwrite, Threads::All);
     }
     for (group, grad) in grads.grad_biases.into_iter().flatten().enumerate() {
         sum_rows(grad_y, groups.rows(group), grad);
@@ -221,6 +221,31 @@ fn sum_rows<T: Element>(x: Rows<'_, T>, rows: std::ops::Range<usize>, to: &mut [
             *to += from;
         }
     }
+}
+
+/// Calls `f` with each group and its rows, the rows of all groups cut in two halves that run at once.
+///
+/// So two threads meet once, not once a group, and each packs the weights of its own rows alone; the `gemm` crate packs
+/// a transposed weight on one thread while the others wait. The cut is the same on any number of threads, for the order
+/// in which the `gemm` crate adds depends on the sizes.
+fn by_rows<T: Element>(
+    groups: &ModalityOffsets,
+    weights: &GroupedWeights<'_, T>,
+    f: impl Fn(usize, std::ops::Range<usize>) + Sync,
+) {
+    let n_rows = groups.n_rows();
+    let multiply_adds = n_rows * weights.in_features * weights.out_features;
+    let n_tasks = if multiply_adds < MIN_PARALLEL { 1 } else { 2 };
+    (0..n_tasks).into_par_iter().for_each(|task| {
+        let (start, end) = (n_rows * task / n_tasks, n_rows * (task + 1) / n_tasks);
+        for group in 0..weights.n_groups() {
+            let rows = groups.rows(group);
+            let rows = rows.start.max(start)..rows.end.min(end);
+            if !rows.is_empty() {
+                f(group, rows);
+            }
+        }
+    });
 }
 
 /// The offsets that fit the weights: the modalities', or one group over all rows.
@@ -282,14 +307,18 @@ impl<'a, T> Operand<'a, T> {
 }
 
 /// `to = a b` or `to += a b` through the gemm crate.
-fn product<T: Element>(to: DisjointRows<'_, T>, a: Operand<'_, T>, b: Operand<'_, T>, into: Into) {
+fn product<T: Element>(to: DisjointRows<'_, T>, a: Operand<'_, T>, b: Operand<'_, T>, into: Into, threads: Threads) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     if m == 0 || n == 0 {
         return;
     }
     assert!(to.n_rows() == m && to.width() == n && b.rows == k);
     assert!(a.span() <= a.data.len() && b.span() <= b.data.len());
-    let threads = if m * n * k < MIN_PARALLEL { 1 } else { rayon::current_num_threads() };
+    let threads = match threads {
+        _ if m * n * k < MIN_PARALLEL => 1,
+        Threads::Half => rayon::current_num_threads().div_ceil(2),
+        Threads::All => rayon::current_num_threads(),
+    };
     let parallelism = if threads == 1 { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(threads) };
     // SAFETY: the target is exclusive, as the callers split it by rows; the assertions above bound every access.
     unsafe {
@@ -315,6 +344,15 @@ fn product<T: Element>(to: DisjointRows<'_, T>, a: Operand<'_, T>, b: Operand<'_
             parallelism,
         );
     }
+}
+
+/// Threads that a product may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Threads {
+    /// Its half of them, at least the calling one.
+    Half,
+    /// All of rayon's.
+    All,
 }
 
 /// Below so many multiply-adds a product runs on the calling thread: handing it out costs more.
