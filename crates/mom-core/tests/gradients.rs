@@ -1,4 +1,5 @@
 //! Gradients: the mixer as one node against its operations, and both against finite differences in f64.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test does")]
 
 mod common;
 

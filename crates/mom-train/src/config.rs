@@ -394,4 +394,17 @@ mod tests {
         let message = RunConfig::from_toml("train = { steps = 1 }", &[]).unwrap_err().to_string();
         assert!(message.contains("missing field `model`"), "{message}");
     }
+
+    #[test]
+    fn the_configurations_that_are_shipped_are_valid() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let config = RunConfig::read(&path, &["data.shards=elsewhere".to_owned()]).unwrap();
+            assert_eq!(path.file_stem().unwrap().to_str().unwrap(), config.model.setting.name());
+            names.push(config.model.setting.name());
+        }
+        assert_eq!(names.len(), 3);
+    }
 }

@@ -59,3 +59,8 @@ pub use error::{Error, Result};
 pub use prepare::Prepared;
 pub use schedule::learning_rate;
 pub use trainer::{StepReport, Trainer, Validation};
+
+/// The README's examples, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

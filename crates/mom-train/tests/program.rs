@@ -1,4 +1,5 @@
 //! The program from the outside: sweeps that are killed, and bad input, each with one message and nothing lost.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test does")]
 
 mod common;
 

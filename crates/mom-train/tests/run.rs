@@ -1,4 +1,5 @@
 //! Single runs: the same bytes every time, whole or stopped and resumed; and what ends one.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test does")]
 
 mod common;
 
