@@ -1,13 +1,17 @@
-//! A whole Mixture-of-Mamba mixer, forward and backward, against its own products alone.
+//! A whole Mixture-of-Mamba mixer, and the block around it on candle's tape, against their own products alone.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::{VarBuilder, VarMap};
 use criterion::{Criterion, criterion_group, criterion_main};
 use mom_benches::mixer::Mixer;
 use mom_benches::shape::{BATCH, D_INNER, D_MODEL, DT_RANK, N_MODALITIES, N_ROWS, SEQLEN, X_DBL};
 use mom_benches::{best_secs, report, spans, values};
+use mom_core::{Block, BlockConfig, Init, MixerConfig, Untied};
 use mom_kernels::grouped_gemm::{GroupedGrads, GroupedWeights, Into, backward_input, backward_weights, forward};
 use mom_kernels::{ModalityOffsets, Rows, RowsMut, mixer};
 
@@ -47,6 +51,15 @@ impl<'a> Products<'a> {
     }
 }
 
+/// The residual block as a user has it: norm, mixer and residual as candle modules, gradients of everything.
+fn block() -> (Block, Var) {
+    let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    let mixer = MixerConfig { n_modalities: N_MODALITIES, untied: Untied::ALL, ..MixerConfig::new(D_MODEL) };
+    let block = Block::new(&BlockConfig::new(mixer), &Init::seeded(1), vb).unwrap();
+    let x = Tensor::from_vec(values(1, N_ROWS * D_MODEL, 0.0, 1.7), (N_ROWS, D_MODEL), &Device::Cpu).unwrap();
+    (block, Var::from_tensor(&x).unwrap())
+}
+
 fn bench(c: &mut Criterion) {
     let mixer = Mixer::new(spans(BATCH, SEQLEN, N_MODALITIES).unwrap());
     let (weights, plan) = (mixer.weights().unwrap(), &mixer.plan);
@@ -67,11 +80,20 @@ fn bench(c: &mut Criterion) {
     let mut run_products = || products.iter_mut().for_each(|products| products.run(offsets));
     let multiply_adds = 3 * N_ROWS * (D_MODEL * 2 * D_INNER + D_INNER * X_DBL + DT_RANK * D_INNER + D_INNER * D_MODEL);
 
-    let [secs, forward_secs, products_secs] =
-        best_secs(Duration::from_secs(2), [&mut run_both, &mut run_forward, &mut run_products]);
+    let (block, input) = block();
+    let block_plan = Arc::new(plan.clone());
+    let mut run_block = || {
+        let y = block.forward(&input, &block_plan).unwrap();
+        black_box(y.sum_all().unwrap().backward().unwrap());
+    };
+
+    let [secs, forward_secs, block_secs, products_secs] =
+        best_secs(Duration::from_secs(2), [&mut run_both, &mut run_forward, &mut run_block, &mut run_products]);
     println!("forward alone: {:.3} ms", forward_secs * 1e3);
     println!("products alone: {:.1} GFLOP/s", 2.0 * multiply_adds as f64 / products_secs / 1e9);
     report("mixer forward + backward", secs, "its products", products_secs, 3.0);
+    report("block forward + backward", block_secs, "its products", products_secs, 3.0);
+    c.bench_function("mixer/block", |b| b.iter(&mut run_block));
     c.bench_function("mixer/forward", |b| b.iter(&mut run_forward));
     c.bench_function("mixer/forward_backward", |b| b.iter(&mut run_both));
     c.bench_function("mixer/products", |b| b.iter(&mut run_products));

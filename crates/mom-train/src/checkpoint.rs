@@ -22,7 +22,7 @@ use crate::report::EvalPoint;
 use crate::trainer::Counters;
 use crate::{Error, Result, RunConfig, Trainer};
 
-const WEIGHTS: &str = "weights.safetensors";
+pub(crate) const WEIGHTS: &str = "weights.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 

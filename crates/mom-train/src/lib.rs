@@ -7,6 +7,7 @@
 //! | [`Trainer`] | model, optimiser and data position: steps, validation, checkpoints |
 //! | [`run`] | a whole run in a folder: resumes, evaluates, writes metrics and its result |
 //! | [`sweep`] | many runs, side by side: settings, variants, seeds; goes on where it stopped |
+//! | [`Generator`] | images from captions, with the model of a run |
 //! | [`report`] | tables, curves and plots of a sweep |
 //!
 //! Training is a pure function of configuration and data: two runs with one seed write the same bytes, and a run that was
@@ -44,6 +45,7 @@ mod checkpoint;
 mod config;
 mod error;
 mod files;
+mod generate;
 pub mod memory;
 mod metrics;
 mod prepare;
@@ -56,6 +58,7 @@ mod trainer;
 pub use adamw::AdamW;
 pub use config::{DataSection, DeviceKind, ModelSection, OptimizerSection, RunConfig, TrainSection};
 pub use error::{Error, Result};
+pub use generate::{GenerateOptions, Generator};
 pub use prepare::Prepared;
 pub use schedule::learning_rate;
 pub use trainer::{StepReport, Trainer, Validation};

@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use mom_data::scenes::{SceneConfig, ShardOptions, write_shards};
+use mom_models::decode::Sampling;
 use mom_models::{ModelConfig, SCALES, Setting, Variant, flops};
 use mom_train::sweep::{self, SweepOptions, Variants};
-use mom_train::{DeviceKind, Prepared, RunConfig, memory, run};
+use mom_train::{DeviceKind, GenerateOptions, Generator, Prepared, RunConfig, memory, run};
 use terminal::Terminal;
 
 #[global_allocator]
@@ -38,6 +39,30 @@ enum Command {
     },
     /// Compare variants: the paper's tables and curves.
     Ablate(AblateArguments),
+    /// Generate an image for a caption with the newest checkpoint of a run.
+    Generate {
+        /// Folder of the run; one of a sweep's runs/ will do.
+        #[arg(long)]
+        run: PathBuf,
+        /// What the image shows.
+        #[arg(long)]
+        caption: String,
+        /// PNG file to write.
+        #[arg(long)]
+        out: PathBuf,
+        /// Seed of the draws.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Of image codes; 0 takes the likeliest.
+        #[arg(long, default_value_t = 1.0)]
+        temperature: f64,
+        /// Diffusion steps (Transfusion).
+        #[arg(long, default_value_t = GenerateOptions::default().n_steps)]
+        steps: u32,
+        /// Weight of classifier-free guidance (Transfusion); 1 is none.
+        #[arg(long, default_value_t = GenerateOptions::default().guidance)]
+        guidance: f64,
+    },
     /// Write generated documents (image, caption, speech) as WebDataset shards.
     Shards {
         /// Folder to write to.
@@ -149,6 +174,14 @@ fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Train { config, out, overrides } => train(&RunConfig::read(&config, &overrides)?, &out),
         Command::Ablate(arguments) => ablate(&arguments),
+        Command::Generate { run, caption, out, seed, temperature, steps, guidance } => {
+            let sampling = Sampling { temperature, top_k: 0 };
+            let options = GenerateOptions { seed, sampling, n_steps: steps, guidance };
+            let image = Generator::open(&run)?.image(&caption, &options)?;
+            std::fs::write(&out, mom_data::encode::png(&image)?)
+                .with_context(|| format!("cannot write {}", out.display()))?;
+            Ok(())
+        }
         Command::Shards { out, documents, per_shard, image_size, seed } => {
             let scene = SceneConfig { image_size, ..SceneConfig::default() };
             let options = ShardOptions { seed, documents, documents_per_shard: per_shard, scene, ..Default::default() };

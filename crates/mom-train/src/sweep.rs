@@ -13,6 +13,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use candle_core::{DType, Device};
 use mom_data::scenes::{ShardOptions, write_shards};
+use mom_data::{ImageConfig, TextConfig, TokenizerConfig};
 use mom_models::{Model, ModelConfig, Normaliser, Scale, Setting, TokenBatch, Variant};
 
 use crate::config::{DataSection, DeviceKind, ModelSection, OptimizerSection, TrainSection};
@@ -102,7 +103,7 @@ impl Default for SweepOptions {
             settings: Setting::ALL.to_vec(),
             variants: Variants::Default,
             scale: mom_models::TINY,
-            steps: 400,
+            steps: 800,
             seeds: vec![0],
             data: None,
             out: PathBuf::from("runs/ablation"),
@@ -194,7 +195,7 @@ impl SweepOptions {
                 batch: self.batch,
                 seqlen: self.seqlen,
                 recipe: None,
-                tokenizers: Default::default(),
+                tokenizers: self.tokenizer_config(),
             },
             train: TrainSection {
                 steps: self.steps,
@@ -207,13 +208,27 @@ impl SweepOptions {
                 device: self.device,
             },
             optimizer: OptimizerSection {
-                learning_rate: if self.scale.d_model <= 128 { 3e-3 } else { 1e-3 },
+                learning_rate: if self.scale.d_model <= 128 { 5e-3 } else { 1e-3 },
                 final_learning_rate: 1e-4,
                 warmup_steps: self.steps / 10,
                 ..OptimizerSection::default()
             },
         };
         RunConfig::from_toml(&config.to_toml()?, &self.overrides)
+    }
+
+    /// Generated documents have short captions and simple images: with few merges a caption has about as many tokens as its
+    /// image, as in Chameleon's mix, which is half text and half image.
+    fn tokenizer_config(&self) -> TokenizerConfig {
+        let defaults = TokenizerConfig::default();
+        match self.data {
+            Some(_) => defaults,
+            None => TokenizerConfig {
+                text: TextConfig { vocab_size: 300, ..defaults.text },
+                image: ImageConfig { codes: 128, ..defaults.image },
+                ..defaults
+            },
+        }
     }
 
     fn header(&self, command: &str, missing: Vec<String>) -> ReportHeader {

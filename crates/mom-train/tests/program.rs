@@ -246,3 +246,30 @@ fn a_full_device_is_reported_by_the_system() {
     let message = error_of(&train(&config, &out, &[]));
     assert!(message.contains("timing.jsonl"), "{message}");
 }
+
+#[test]
+fn images_are_generated_from_the_runs_of_a_sweep() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("sweep");
+    let mut arguments = sweep(&out, "4", &[]);
+    arguments.extend(["--setting", "transfusion,chameleon", "--variants", "mom"]);
+    arguments.drain(1..5);
+    assert!(mom_train(&arguments).status.success());
+    let generate = |setting: &str, png: &Path, seed: &str| {
+        let run = out.join("runs").join(format!("{setting}-nano-mom-seed0"));
+        let mut words = vec!["generate", "--run", run.to_str().unwrap(), "--out", png.to_str().unwrap()];
+        words.extend(["--caption", "a red star above two blue rings.", "--seed", seed, "--steps", "8"]);
+        mom_train(&words)
+    };
+    for setting in ["transfusion", "chameleon"] {
+        let paths = ["one.png", "two.png", "other.png"].map(|name| folder.path().join(format!("{setting}-{name}")));
+        for (path, seed) in paths.iter().zip(["1", "1", "2"]) {
+            let output = generate(setting, path, seed);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let [one, two, other] = paths.map(|path| fs::read(path).unwrap());
+        assert!(one.starts_with(b"\x89PNG") && one == two && one != other, "{setting}: a function of the seed");
+    }
+    let message = error_of(&generate("three-modality", &folder.path().join("none.png"), "1"));
+    assert!(message.contains("three-modality-nano-mom-seed0"), "{message}");
+}

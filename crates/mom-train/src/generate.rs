@@ -1,0 +1,107 @@
+//! Images from captions, with the model of a run.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use mom_data::{Modality, RgbImage, Special, Tokenizers, pixels};
+use mom_models::decode::{Decoder, Guidance, Sampling};
+use mom_models::{Model, Setting};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::{Error, Result, RunConfig, checkpoint};
+
+/// How tokens and patches are drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GenerateOptions {
+    /// Seed of all draws.
+    pub seed: u64,
+    /// Of image codes.
+    pub sampling: Sampling,
+    /// Diffusion steps of an image (Transfusion).
+    pub n_steps: u32,
+    /// Weight of classifier-free guidance (Transfusion); 1 is none.
+    pub guidance: f64,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        let sampling = Sampling { temperature: 1.0, top_k: 0 };
+        Self { seed: 0, sampling, n_steps: 250, guidance: 3.0 }
+    }
+}
+
+/// The model of a run with its tokenizers.
+#[derive(Debug)]
+pub struct Generator {
+    config: RunConfig,
+    tokenizers: Tokenizers,
+    model: Model,
+}
+
+impl Generator {
+    /// Loads the newest checkpoint of a run folder. Tokenizers come from the folder itself, or from the sweep it is part of.
+    ///
+    /// # Errors
+    /// A folder without a checkpoint or tokenizers, a damaged file.
+    pub fn open(run: &Path) -> Result<Self> {
+        let config = RunConfig::read(&run.join("config.toml"), &[])?;
+        let of_sweep = run.join("../../data").join(format!("tokenizers-{}", config.model.setting));
+        let holds = |folder: &PathBuf| folder.join("tokenizers.json").is_file();
+        let content = |reason: &str| Error::Content { path: run.into(), reason: reason.to_owned() };
+        let folder = [run.join("tokenizers"), of_sweep].into_iter().find(holds);
+        let tokenizers = Tokenizers::load(folder.ok_or_else(|| content("the run has no tokenizers"))?)?;
+        let newest = checkpoint::list(run)?.pop().ok_or_else(|| content("the run has no checkpoint"))?;
+        let model_config = config.model_config(&tokenizers);
+        let (model, parameters) = Model::seeded(&model_config, config.train.seed, DType::F32, &Device::Cpu)?;
+        checkpoint::load_weights(&newest.join(checkpoint::WEIGHTS), &parameters)?;
+        Ok(Self { config, tokenizers, model })
+    }
+
+    /// Side of the images, in pixels.
+    pub fn image_size(&self) -> usize {
+        self.tokenizers.config().image.size
+    }
+
+    /// An image for a caption.
+    ///
+    /// # Errors
+    /// A caption that the tokenizer refuses; options out of range.
+    pub fn image(&self, caption: &str, options: &GenerateOptions) -> Result<RgbImage> {
+        let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+        let mut prompt = vec![Special::BeginDocument.token()];
+        for code in self.tokenizers.text().encode(caption)? {
+            prompt.push(self.tokenizers.vocabulary().token(Modality::Text, code)?);
+        }
+        prompt.push(Special::BeginImage.token());
+        let mut decoder = Decoder::new(&self.model, 1)?;
+        let logits = decoder.push(&prompt, &vec![Modality::Text.id(); prompt.len()])?;
+        match (self.model.config().setting, self.config.recipe().patch()) {
+            (Setting::Transfusion, Some(patch)) => {
+                let size = self.image_size();
+                // Without a caption: what a document that begins with its image looks like.
+                let mut free = Decoder::new(&self.model, 1)?;
+                free.push(&[Special::BeginDocument.token(), Special::BeginImage.token()], &[Modality::Text.id(); 2])?;
+                let guidance = Some(Guidance { free: &free, weight: options.guidance });
+                let n_patches = pixels::n_patches(size, patch)?;
+                let patches = decoder.sample_image(n_patches, options.n_steps, guidance, &mut rng)?;
+                Ok(pixels::from_patches(&patches, size, patch)?)
+            }
+            _ => {
+                let n_codes = (self.image_size() / self.tokenizers.config().image.patch).pow(2);
+                let range = self.tokenizers.vocabulary().range(Modality::Image);
+                let (mut codes, mut logits) = (Vec::new(), logits);
+                while codes.len() < n_codes {
+                    let token = options.sampling.draw(&values(&logits)?, |token| range.contains(&token), &mut rng)?;
+                    codes.push(token);
+                    logits = decoder.push(&[token], &[Modality::Image.id()])?;
+                }
+                Ok(self.tokenizers.decode_image(&codes)?)
+            }
+        }
+    }
+}
+
+fn values(logits: &Tensor) -> Result<Vec<f32>> {
+    Ok(logits.flatten_all()?.to_vec1::<f32>()?)
+}
