@@ -1,6 +1,7 @@
 //! Project tasks: `cargo xtask <task>`.
 
 mod ablate;
+mod kernels;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ enum Task {
     /// Run mom-train with any of its commands: `cargo xtask train --help`.
     #[command(disable_help_flag = true)]
     Train(ablate::AblateArgs),
+    /// Compile the GPU kernels to the PTX inside of mom-kernels.
+    Kernels(kernels::KernelsArgs),
 }
 
 fn main() -> Result<ExitCode> {
@@ -28,5 +31,6 @@ fn main() -> Result<ExitCode> {
     match Task::parse() {
         Task::Ablate(args) => ablate::run(root, "ablate", &args),
         Task::Train(args) => ablate::run(root, "train", &args),
+        Task::Kernels(args) => kernels::run(&args, root).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -39,6 +39,8 @@
 
 pub mod causal_conv1d;
 pub mod cross_entropy;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod error;
 pub mod grouped_gemm;
 pub mod mixer;

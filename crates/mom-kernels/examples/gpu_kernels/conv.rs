@@ -1,0 +1,94 @@
+//! The causal convolution with SiLU, width 4, on the left half of in_proj's output, as in a block.
+
+use mom_kernels::causal_conv1d::{self as host, Activation};
+use mom_kernels::cuda::DevicePlan;
+use mom_kernels::cuda::causal_conv1d as device;
+use mom_kernels::cuda::half::bf16;
+use mom_kernels::{ModalityPlan, Rows, RowsMut};
+
+use crate::scan::modality_ids;
+use crate::timing::{Bench, expect, noise, relative};
+use crate::{Error, Shape};
+
+/// Checks one sequence of the shape against f64, then times all of it.
+pub fn run(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
+    if !bench.wants("conv") {
+        return Ok(());
+    }
+    one(bench, Shape { batch: 1, ..shape }, true)?;
+    one(bench, shape, false)
+}
+
+fn one(bench: &mut Bench<'_>, shape: Shape, check: bool) -> Result<(), Error> {
+    let gpu = bench.gpu;
+    let (n, d) = (shape.n_rows(), shape.d_inner());
+    let host_plan = ModalityPlan::new(shape.batch, shape.seqlen, 3, &modality_ids(n), None)?;
+    let plan = DevicePlan::upload(gpu, &host_plan)?;
+    let to = |x: Vec<f32>| x.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+    let (xz, grad_out) = (to(noise(n * 2 * d, 1, 2.0)), to(noise(n * d, 2, 1.0)));
+    let (weight, bias) = (noise(d * 4, 3, 0.5), noise(d, 4, 0.5));
+    let (d_xz, d_grad_out) = (gpu.upload(&xz)?, gpu.upload(&grad_out)?);
+    let (d_weight, d_bias) = (gpu.upload(&weight)?, gpu.upload(&bias)?);
+    let inputs = device::ConvInputs {
+        layout: plan.layout(gpu),
+        x: gpu.rows(&d_xz, 2 * d)?.columns(0, d)?,
+        weight: gpu.read(&d_weight),
+        bias: Some(gpu.read(&d_bias)),
+        activation: Activation::Silu,
+        initial_state: None,
+    };
+    let mut out = gpu.zeros::<bf16>(n * d)?;
+    let mut grad_xz = gpu.zeros::<bf16>(n * 2 * d)?;
+    let (mut grad_weight, mut grad_bias) = (gpu.zeros::<f32>(d * 4)?, gpu.zeros::<f32>(d)?);
+    let mut workspace = gpu.zeros::<f32>(device::backward_workspace_len(&inputs)?)?;
+    let mut forward = || device::forward(gpu, &inputs, gpu.rows_mut(&mut out, d)?, None);
+    let mut backward = || {
+        let grads = device::ConvGrads {
+            grad_x: gpu.rows_mut(&mut grad_xz, 2 * d)?.columns(0, d)?,
+            grad_weight: gpu.write(&mut grad_weight),
+            grad_bias: Some(gpu.write(&mut grad_bias)),
+            grad_initial_state: None,
+        };
+        device::backward(gpu, &inputs, gpu.rows(&d_grad_out, d)?, None, grads, gpu.write(&mut workspace))
+    };
+    if !check {
+        let elements = (n * d) as f64;
+        bench.time("conv forward", shape.name, 4.0 * elements, 8.0 * elements, forward)?;
+        bench.time("conv backward", shape.name, 6.0 * elements, 24.0 * elements, backward)?;
+        return Ok(());
+    }
+    forward()?;
+    backward()?;
+    let wide = |x: &[bf16]| x.iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
+    let wide32 = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+    let (xz, grad_out, weight, bias) = (wide(&xz), wide(&grad_out), wide32(&weight), wide32(&bias));
+    let inputs = host::ConvInputs {
+        layout: host_plan.layout(),
+        x: Rows::new("xz", &xz, 2 * d)?.columns(0, d)?,
+        weight: &weight,
+        bias: Some(&bias),
+        activation: Activation::Silu,
+        initial_state: None,
+    };
+    let (mut want, mut want_x) = (vec![0.0; n * d], vec![0.0; n * d]);
+    let (mut want_weight, mut want_bias) = (vec![0.0; d * 4], vec![0.0; d]);
+    host::forward(&inputs, RowsMut::new("out", &mut want, d)?, None)?;
+    let grads = host::ConvGrads {
+        grad_x: RowsMut::new("grad_x", &mut want_x, d)?,
+        grad_weight: &mut want_weight,
+        grad_bias: Some(&mut want_bias),
+        grad_initial_state: None,
+    };
+    host::backward(&inputs, Rows::new("grad_out", &grad_out, d)?, None, grads)?;
+    let got_x: Vec<f64> =
+        wide(&gpu.download(&grad_xz)?).chunks_exact(2 * d).flat_map(|row| row[..d].to_vec()).collect();
+    for (what, got, want, limit) in [
+        ("conv out", wide(&gpu.download(&out)?), &want, 2e-3),
+        ("conv grad_x", got_x, &want_x, 2e-3),
+        ("conv grad_weight", wide32(&gpu.download(&grad_weight)?), &want_weight, 1e-4),
+        ("conv grad_bias", wide32(&gpu.download(&grad_bias)?), &want_bias, 1e-4),
+    ] {
+        expect(&format!("{what} {}", shape.name), relative(got, want), limit)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,275 @@
+//! The selective scan: bf16, three modalities in interleaved spans, softplus, skip and gate, as in a block.
+
+use mom_kernels::cuda::cudarc::driver::CudaSlice;
+use mom_kernels::cuda::half::bf16;
+use mom_kernels::cuda::selective_scan as device;
+use mom_kernels::cuda::{DevicePlan, Gpu};
+use mom_kernels::selective_scan::{self as host, DeltaActivation};
+use mom_kernels::{ModalityPlan, Rows, RowsMut};
+
+use crate::timing::{Bench, expect, noise, relative};
+use crate::{Error, Shape};
+
+const D_STATE: usize = 16;
+
+/// Modalities in spans: images of 1024 tokens, text and speech of 64 to 400.
+pub fn modality_ids(n: usize) -> Vec<u8> {
+    let mut ids = Vec::with_capacity(n);
+    let mut span = 0usize;
+    while ids.len() < n {
+        let (id, len) = match span % 3 {
+            0 => (0, 64 + span * 97 % 337),
+            1 => (1, 1024),
+            _ => (2, 64 + span * 57 % 337),
+        };
+        ids.extend(std::iter::repeat_n(id, len.min(n - ids.len())));
+        span += 1;
+    }
+    ids
+}
+
+struct Problem {
+    shape: Shape,
+    plan: DevicePlan,
+    u: CudaSlice<bf16>,
+    dt: CudaSlice<bf16>,
+    xz: CudaSlice<bf16>,
+    x_dbl: CudaSlice<bf16>,
+    grad_out: CudaSlice<bf16>,
+    a: CudaSlice<f32>,
+    bias: CudaSlice<f32>,
+    d_skip: CudaSlice<f32>,
+    host: Host,
+}
+
+struct Host {
+    plan: ModalityPlan,
+    u: Vec<bf16>,
+    dt: Vec<bf16>,
+    xz: Vec<bf16>,
+    x_dbl: Vec<bf16>,
+    grad_out: Vec<bf16>,
+    a: Vec<f32>,
+    bias: Vec<f32>,
+    d_skip: Vec<f32>,
+}
+
+impl Problem {
+    fn new(gpu: &Gpu, shape: Shape) -> Result<Self, Error> {
+        let (n, d) = (shape.n_rows(), shape.d_inner());
+        let plan = ModalityPlan::new(shape.batch, shape.seqlen, 3, &modality_ids(n), None)?;
+        let to = |x: Vec<f32>| x.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+        let host = Host {
+            u: to(noise(n * d, 1, 1.0)),
+            dt: to(noise(n * d, 2, 2.0)),
+            xz: to(noise(n * 2 * d, 3, 2.0)),
+            x_dbl: to(noise(n * (shape.dt_rank() + 2 * D_STATE), 4, 1.0)),
+            grad_out: to(noise(n * d, 5, 1.0)),
+            a: (0..d * D_STATE).map(|i| -((i % D_STATE) as f32 + 1.0)).collect(),
+            bias: noise(3 * d, 6, 1.0).into_iter().map(|x| x - 3.5).collect(),
+            d_skip: noise(d, 7, 1.0),
+            plan,
+        };
+        Ok(Self {
+            shape,
+            plan: DevicePlan::upload(gpu, &host.plan)?,
+            u: gpu.upload(&host.u)?,
+            dt: gpu.upload(&host.dt)?,
+            xz: gpu.upload(&host.xz)?,
+            x_dbl: gpu.upload(&host.x_dbl)?,
+            grad_out: gpu.upload(&host.grad_out)?,
+            a: gpu.upload(&host.a)?,
+            bias: gpu.upload(&host.bias)?,
+            d_skip: gpu.upload(&host.d_skip)?,
+            host,
+        })
+    }
+
+    fn inputs<'a>(&'a self, gpu: &'a Gpu) -> Result<device::ScanInputs<'a, bf16>, Error> {
+        let (d, rank) = (self.shape.d_inner(), self.shape.dt_rank());
+        let x_dbl = gpu.rows(&self.x_dbl, rank + 2 * D_STATE)?;
+        Ok(device::ScanInputs {
+            layout: self.plan.layout(gpu),
+            u: gpu.rows(&self.u, d)?,
+            dt: gpu.rows(&self.dt, d)?,
+            dt_bias: Some(device::DtBias { bias: gpu.read(&self.bias), offsets: self.plan.modality_offsets(gpu) }),
+            delta_activation: DeltaActivation::Softplus,
+            a: gpu.read(&self.a),
+            b: x_dbl.clone().columns(rank, D_STATE)?,
+            c: x_dbl.columns(rank + D_STATE, D_STATE)?,
+            d_skip: Some(gpu.read(&self.d_skip)),
+            z: Some(gpu.rows(&self.xz, 2 * d)?.columns(d, d)?),
+            initial_state: None,
+        })
+    }
+}
+
+struct Outputs {
+    out: CudaSlice<bf16>,
+    saved: CudaSlice<f32>,
+    grad_u: CudaSlice<bf16>,
+    grad_dt: CudaSlice<bf16>,
+    grad_xz: CudaSlice<bf16>,
+    grad_x_dbl: CudaSlice<bf16>,
+    grad_a: CudaSlice<f32>,
+    grad_bias: CudaSlice<f32>,
+    grad_d: CudaSlice<f32>,
+    workspace: CudaSlice<f32>,
+}
+
+impl Outputs {
+    fn new(gpu: &Gpu, p: &Problem) -> Result<Self, Error> {
+        let (n, d) = (p.shape.n_rows(), p.shape.d_inner());
+        Ok(Self {
+            out: gpu.zeros(n * d)?,
+            saved: gpu.zeros(device::saved_states_len(p.shape.batch, p.shape.seqlen, d, D_STATE))?,
+            grad_u: gpu.zeros(n * d)?,
+            grad_dt: gpu.zeros(n * d)?,
+            grad_xz: gpu.zeros(n * 2 * d)?,
+            grad_x_dbl: gpu.zeros(n * (p.shape.dt_rank() + 2 * D_STATE))?,
+            grad_a: gpu.zeros(d * D_STATE)?,
+            grad_bias: gpu.zeros(3 * d)?,
+            grad_d: gpu.zeros(d)?,
+            workspace: gpu.zeros(device::backward_workspace_len(&p.inputs(gpu)?)?)?,
+        })
+    }
+
+    fn forward(&mut self, gpu: &Gpu, p: &Problem, save: bool) -> Result<(), Error> {
+        let outputs = device::ScanOutputs {
+            out: gpu.rows_mut(&mut self.out, p.shape.d_inner())?,
+            last_state: None,
+            saved_states: save.then(|| gpu.write(&mut self.saved)),
+        };
+        Ok(device::forward(gpu, &p.inputs(gpu)?, outputs)?)
+    }
+
+    fn backward(&mut self, gpu: &Gpu, p: &Problem) -> Result<(), Error> {
+        let (d, rank) = (p.shape.d_inner(), p.shape.dt_rank());
+        let (_, bc) = gpu.rows_mut(&mut self.grad_x_dbl, rank + 2 * D_STATE)?.split_columns(rank)?;
+        let (grad_b, grad_c) = bc.split_columns(D_STATE)?;
+        let grads = device::ScanGrads {
+            grad_u: gpu.rows_mut(&mut self.grad_u, d)?,
+            grad_dt: gpu.rows_mut(&mut self.grad_dt, d)?,
+            grad_dt_bias: Some(gpu.write(&mut self.grad_bias)),
+            grad_a: gpu.write(&mut self.grad_a),
+            grad_b,
+            grad_c,
+            grad_d_skip: Some(gpu.write(&mut self.grad_d)),
+            grad_z: Some(gpu.rows_mut(&mut self.grad_xz, 2 * d)?.columns(d, d)?),
+            grad_initial_state: None,
+            out: None,
+        };
+        let output_grads = device::ScanOutputGrads { grad_out: gpu.rows(&p.grad_out, d)?, grad_last_state: None };
+        let workspace = gpu.write(&mut self.workspace);
+        Ok(device::backward(gpu, &p.inputs(gpu)?, gpu.read(&self.saved), &output_grads, grads, workspace)?)
+    }
+}
+
+/// Checks against f64 at the shape's own sizes (one sequence of it), then times.
+pub fn run(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
+    if !bench.wants("scan") {
+        return Ok(());
+    }
+    check(bench.gpu, Shape { batch: 1, ..shape })?;
+    time(bench, shape, shape.name)
+}
+
+/// Times only: lengths at constant tokens.
+pub fn sweep(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
+    if !bench.wants("scan") {
+        return Ok(());
+    }
+    time(bench, shape, &format!("{} x {}", shape.batch, shape.seqlen))
+}
+
+fn time(bench: &mut Bench<'_>, shape: Shape, name: &str) -> Result<(), Error> {
+    let gpu = bench.gpu;
+    let p = Problem::new(gpu, shape)?;
+    let mut outputs = Outputs::new(gpu, &p)?;
+    let elements = (shape.n_rows() * shape.d_inner()) as f64;
+    let small = (shape.n_rows() * 2 * D_STATE) as f64 * 2.0;
+    let states = elements; // 16 f32 every 16 steps: 4 bytes an element
+    // Per element and state: decay, product, two multiply-adds.
+    let flop = elements * D_STATE as f64 * 6.0;
+    let convert = |result: Result<(), Error>| result.map_err(|error| panic!("{error}"));
+    bench.time("scan forward", name, elements * 8.0 + small, flop, || convert(outputs.forward(gpu, &p, false)))?;
+    bench.time("scan forward, saving", name, elements * 8.0 + small + 4.0 * states, flop, || {
+        convert(outputs.forward(gpu, &p, true))
+    })?;
+    bench.time("scan backward", name, elements * 14.0 + 2.0 * small + 4.0 * states, 3.0 * flop, || {
+        convert(outputs.backward(gpu, &p))
+    })?;
+    Ok(())
+}
+
+fn check(gpu: &Gpu, shape: Shape) -> Result<(), Error> {
+    let p = Problem::new(gpu, shape)?;
+    let mut outputs = Outputs::new(gpu, &p)?;
+    outputs.forward(gpu, &p, true)?;
+    outputs.backward(gpu, &p)?;
+    let (n, d, rank) = (shape.n_rows(), shape.d_inner(), shape.dt_rank());
+    let wide = |x: &[bf16]| x.iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
+    let wide32 = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+    let h = &p.host;
+    let (u, dt, xz, x_dbl, grad_out) = (wide(&h.u), wide(&h.dt), wide(&h.xz), wide(&h.x_dbl), wide(&h.grad_out));
+    let (a, bias, d_skip) = (wide32(&h.a), wide32(&h.bias), wide32(&h.d_skip));
+    let x_dbl = Rows::new("x_dbl", &x_dbl, rank + 2 * D_STATE)?;
+    let inputs = host::ScanInputs {
+        layout: h.plan.layout(),
+        u: Rows::new("u", &u, d)?,
+        dt: Rows::new("dt", &dt, d)?,
+        dt_bias: Some(host::DtBias { bias: &bias, offsets: h.plan.modality_offsets() }),
+        delta_activation: DeltaActivation::Softplus,
+        a: &a,
+        b: x_dbl.columns(rank, D_STATE)?,
+        c: x_dbl.columns(rank + D_STATE, D_STATE)?,
+        d_skip: Some(&d_skip),
+        z: Some(Rows::new("xz", &xz, 2 * d)?.columns(d, d)?),
+        initial_state: None,
+    };
+    let zeros = |len: usize| vec![0.0f64; len];
+    let (mut out, mut saved) = (zeros(n * d), zeros(host::saved_states_len(shape.batch, shape.seqlen, d, D_STATE)));
+    let to =
+        host::ScanOutputs { out: RowsMut::new("out", &mut out, d)?, last_state: None, saved_states: Some(&mut saved) };
+    host::forward(&inputs, to)?;
+    let (mut gu, mut gdt, mut gz, mut gb, mut gc) =
+        (zeros(n * d), zeros(n * d), zeros(n * d), zeros(n * D_STATE), zeros(n * D_STATE));
+    let (mut gbias, mut ga, mut gd) = (zeros(3 * d), zeros(d * D_STATE), zeros(d));
+    let grads = host::ScanGrads {
+        grad_u: RowsMut::new("grad_u", &mut gu, d)?,
+        grad_dt: RowsMut::new("grad_dt", &mut gdt, d)?,
+        grad_dt_bias: Some(&mut gbias),
+        grad_a: &mut ga,
+        grad_b: RowsMut::new("grad_b", &mut gb, D_STATE)?,
+        grad_c: RowsMut::new("grad_c", &mut gc, D_STATE)?,
+        grad_d_skip: Some(&mut gd),
+        grad_z: Some(RowsMut::new("grad_z", &mut gz, d)?),
+        grad_initial_state: None,
+        out: None,
+    };
+    let output_grads = host::ScanOutputGrads { grad_out: Rows::new("grad_out", &grad_out, d)?, grad_last_state: None };
+    host::backward(&inputs, &saved, &output_grads, grads)?;
+
+    let narrow = |x: &CudaSlice<bf16>| -> Result<Vec<f64>, Error> { Ok(wide(&gpu.download(x)?)) };
+    let narrow32 = |x: &CudaSlice<f32>| -> Result<Vec<f64>, Error> { Ok(wide32(&gpu.download(x)?)) };
+    let columns = |x: Vec<f64>, width: usize, start: usize, len: usize| -> Vec<f64> {
+        x.chunks_exact(width).flat_map(|row| row[start..start + len].to_vec()).collect()
+    };
+    let gx = narrow(&outputs.grad_x_dbl)?;
+    let gxz = narrow(&outputs.grad_xz)?;
+    // bf16's own rounding is 1.6e-3 to 1.7e-3.
+    for (what, got, want, limit) in [
+        ("scan out", narrow(&outputs.out)?, &out, 2e-3),
+        ("scan grad_u", narrow(&outputs.grad_u)?, &gu, 2e-3),
+        ("scan grad_dt", narrow(&outputs.grad_dt)?, &gdt, 2e-3),
+        ("scan grad_z", columns(gxz, 2 * d, d, d), &gz, 2e-3),
+        ("scan grad_b", columns(gx.clone(), rank + 2 * D_STATE, rank, D_STATE), &gb, 2e-3),
+        ("scan grad_c", columns(gx, rank + 2 * D_STATE, rank + D_STATE, D_STATE), &gc, 2e-3),
+        ("scan grad_a", narrow32(&outputs.grad_a)?, &ga, 1e-4),
+        ("scan grad_d", narrow32(&outputs.grad_d)?, &gd, 1e-4),
+        ("scan grad_dt_bias", narrow32(&outputs.grad_bias)?, &gbias, 4e-3),
+    ] {
+        expect(&format!("{what} {}", shape.name), relative(got, want), limit)?;
+    }
+    Ok(())
+}

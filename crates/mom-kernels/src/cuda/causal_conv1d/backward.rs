@@ -1,0 +1,65 @@
+//! Backward pass.
+
+use super::params::{CHANNELS, ConvGrads, ConvInputs, LANES, OP, RawBackward, STRETCHES};
+use crate::cuda::error::Result;
+use crate::cuda::launch::{Grid, blocks};
+use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows};
+use crate::cuda::plan::{optional_mut, optional_ref};
+use crate::cuda::{Gpu, Module};
+use crate::error::expect_size;
+
+/// Elements of the workspace of [`backward`].
+pub fn backward_workspace_len<T: DeviceElement>(inputs: &ConvInputs<'_, T>) -> Result<usize> {
+    let dims = inputs.validate()?;
+    Ok(dims.time_blocks() * 5 * dims.d_inner)
+}
+
+/// All gradients of the convolution; every output of `grads` is overwritten.
+///
+/// * `grad_out`: `(n_rows, d_inner)`.
+/// * `grad_last_state`: `(batch, d_conv - 1, d_inner)`; zero if absent.
+/// * `workspace`: [`backward_workspace_len`] elements, whose contents mean nothing before and after.
+///
+/// # Errors
+/// Sizes that disagree, a gradient asked for whose input is absent, a refused launch.
+pub fn backward<T: DeviceElement>(
+    gpu: &Gpu,
+    inputs: &ConvInputs<'_, T>,
+    grad_out: DeviceRows<'_, T>,
+    grad_last_state: Option<DeviceRef<'_, f32>>,
+    grads: ConvGrads<'_, T>,
+    workspace: DeviceMut<'_, f32>,
+) -> Result<()> {
+    let dims = inputs.validate()?;
+    grad_out.expect(OP, "grad_out", dims.batch * dims.seqlen, dims.d_inner)?;
+    dims.expect_state("grad_last_state", grad_last_state.as_ref().map(DeviceRef::len))?;
+    grads.validate(inputs, dims)?;
+    expect_size(OP, "workspace", "elements", dims.time_blocks() * 5 * dims.d_inner, workspace.len())?;
+    let aligned = dims.d_inner.is_multiple_of(CHANNELS)
+        && inputs.x.is_aligned(CHANNELS)
+        && grad_out.is_aligned(CHANNELS)
+        && grads.grad_x.is_aligned(CHANNELS);
+    let kernel = format!("causal_conv1d_backward_{}{}", T::DTYPE.name(), if aligned { "_aligned" } else { "" });
+    let params = RawBackward {
+        inputs: inputs.raw(gpu, dims),
+        grad_out: grad_out.address(gpu),
+        grad_last_state: optional_ref(gpu, &grad_last_state),
+        grad_x: grads.grad_x.address(gpu),
+        grad_initial_state: optional_mut(gpu, &grads.grad_initial_state),
+        partial: workspace.address(gpu),
+        grad_weight: grads.grad_weight.address(gpu),
+        grad_bias: optional_mut(gpu, &grads.grad_bias),
+        grad_out_stride: grad_out.stride_bytes(),
+        grad_x_stride: grads.grad_x.stride_bytes(),
+        n_partials: dims.time_blocks() as u32,
+        unused: 0,
+    };
+    let grid = Grid { blocks: (dims.grid()?, 1, 1), threads: (LANES, STRETCHES, 1) };
+    // SAFETY: the checks have bound every matrix, state and the workspace to the sizes in `params`; the views are alive
+    // and what is written is borrowed exclusively. A thread owns channels and a stretch of time, a block its partial.
+    unsafe { gpu.launch(Module::CausalConv1d, &kernel, grid, &params)? };
+    let columns = blocks(OP, "d_inner", dims.d_inner, LANES as usize)?;
+    let grid = Grid { blocks: (columns, 5, 1), threads: (LANES, 8, 1) };
+    // SAFETY: reads the partials that the first kernel wrote, writes taps and bias of channels below d_inner.
+    unsafe { gpu.launch(Module::CausalConv1d, "causal_conv1d_sum", grid, &params) }
+}

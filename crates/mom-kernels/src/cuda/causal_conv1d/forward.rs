@@ -1,0 +1,41 @@
+//! Forward pass.
+
+use super::params::{CHANNELS, ConvInputs, LANES, OP, RawForward, STRETCHES};
+use crate::cuda::error::Result;
+use crate::cuda::launch::Grid;
+use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRowsMut};
+use crate::cuda::plan::optional_mut;
+use crate::cuda::{Gpu, Module};
+
+/// Convolves; equation in [`crate::causal_conv1d`], shapes in [`ConvInputs`].
+///
+/// * `out`: `(n_rows, d_inner)`.
+/// * `last_state`: `(batch, d_conv - 1, d_inner)`, the inputs that the next position's window holds, oldest first (zero
+///   where they lie before a document's start).
+///
+/// A single step of decoding is a call with seqlen 1 from one state into another.
+///
+/// # Errors
+/// Sizes that disagree, no position, d_conv above [`super::MAX_D_CONV`], a refused launch. Nothing is written then.
+pub fn forward<T: DeviceElement>(
+    gpu: &Gpu,
+    inputs: &ConvInputs<'_, T>,
+    out: DeviceRowsMut<'_, T>,
+    last_state: Option<DeviceMut<'_, f32>>,
+) -> Result<()> {
+    let dims = inputs.validate()?;
+    out.expect(OP, "out", dims.batch * dims.seqlen, dims.d_inner)?;
+    dims.expect_state("last_state", last_state.as_ref().map(DeviceMut::len))?;
+    let aligned = dims.d_inner.is_multiple_of(CHANNELS) && inputs.x.is_aligned(CHANNELS) && out.is_aligned(CHANNELS);
+    let kernel = format!("causal_conv1d_forward_{}{}", T::DTYPE.name(), if aligned { "_aligned" } else { "" });
+    let params = RawForward {
+        inputs: inputs.raw(gpu, dims),
+        out: out.address(gpu),
+        last_state: optional_mut(gpu, &last_state),
+        out_stride: u64::from(out.stride_bytes()),
+    };
+    let grid = Grid { blocks: (dims.grid()?, 1, 1), threads: (LANES, STRETCHES, 1) };
+    // SAFETY: the checks have bound every matrix and state to the sizes in `params`, from which the kernel takes its
+    // borders; the views are alive and the outputs borrowed exclusively. A thread owns channels and a stretch of time.
+    unsafe { gpu.launch(Module::CausalConv1d, &kernel, grid, &params) }
+}

@@ -1,0 +1,194 @@
+//! Arguments of the convolution, their checks, and the structs that the kernels take.
+
+use std::mem::offset_of;
+
+use cudarc::driver::DeviceRepr;
+
+use super::{Activation, MAX_D_CONV};
+use crate::cuda::error::Result;
+use crate::cuda::launch::blocks;
+use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut};
+use crate::cuda::plan::optional_ref;
+use crate::cuda::{DeviceLayout, Gpu};
+use crate::error::{Error, expect_presence, expect_size};
+
+pub(super) const OP: &str = "causal_conv1d";
+
+/// As in kernels/causal_conv1d: lanes of a block, channels of a lane, stretches of time of a block, their length.
+pub(super) const LANES: u32 = 32;
+pub(super) const CHANNELS: usize = 4;
+pub(super) const STRETCHES: u32 = 4;
+const STRETCH: usize = 64;
+
+/// Inputs of the convolution; `n_rows = batch * seqlen`.
+#[derive(Debug, Clone)]
+pub struct ConvInputs<'a, T> {
+    /// How time runs through the rows.
+    pub layout: DeviceLayout<'a>,
+    /// `(n_rows, d_inner)`.
+    pub x: DeviceRows<'a, T>,
+    /// `(d_inner, d_conv)`, the last tap on the present; d_conv 1 to [`MAX_D_CONV`].
+    pub weight: DeviceRef<'a, f32>,
+    /// `(d_inner)`.
+    pub bias: Option<DeviceRef<'a, f32>>,
+    /// What follows.
+    pub activation: Activation,
+    /// `(batch, d_conv - 1, d_inner)`: the inputs before the first position, oldest first; zero if absent.
+    pub initial_state: Option<DeviceRef<'a, f32>>,
+}
+
+/// Gradients that go out, all overwritten.
+#[derive(Debug)]
+pub struct ConvGrads<'a, T> {
+    /// `(n_rows, d_inner)`.
+    pub grad_x: DeviceRowsMut<'a, T>,
+    /// `(d_inner, d_conv)`.
+    pub grad_weight: DeviceMut<'a, f32>,
+    /// `(d_inner)`; exactly where there is a bias.
+    pub grad_bias: Option<DeviceMut<'a, f32>>,
+    /// `(batch, d_conv - 1, d_inner)`, if asked for; there must be an initial state.
+    pub grad_initial_state: Option<DeviceMut<'a, f32>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dims {
+    pub batch: usize,
+    pub seqlen: usize,
+    pub d_inner: usize,
+    pub d_conv: usize,
+}
+
+impl Dims {
+    pub fn expect_state(&self, arg: &'static str, len: Option<usize>) -> Result<()> {
+        if let Some(len) = len {
+            expect_size(OP, arg, "elements", self.batch * (self.d_conv - 1) * self.d_inner, len)?;
+        }
+        Ok(())
+    }
+
+    /// Blocks along time: each leaves one partial sum of the taps' gradients.
+    pub fn time_blocks(&self) -> usize {
+        (self.batch * self.seqlen.div_ceil(STRETCH)).div_ceil(STRETCHES as usize)
+    }
+
+    pub fn grid(&self) -> Result<u32> {
+        let columns = self.d_inner.div_ceil(LANES as usize * CHANNELS);
+        blocks(OP, "batch * seqlen * d_inner", columns * self.time_blocks(), 1)
+    }
+}
+
+impl<T: DeviceElement> ConvInputs<'_, T> {
+    pub(super) fn validate(&self) -> Result<Dims> {
+        let d_inner = self.x.width();
+        let d_conv = self.weight.len() / d_inner;
+        if !(1..=MAX_D_CONV).contains(&d_conv) {
+            return Err(Error::Limit { op: OP, arg: "d_conv", min: 1, max: MAX_D_CONV, got: d_conv }.into());
+        }
+        let seqlen = self.layout.seqlen;
+        if seqlen > i32::MAX as usize - STRETCH || self.layout.n_rows() == 0 {
+            return Err(
+                Error::Limit { op: OP, arg: "seqlen", min: 1, max: i32::MAX as usize - STRETCH, got: seqlen }.into()
+            );
+        }
+        expect_size(OP, "weight", "elements", d_inner * d_conv, self.weight.len())?;
+        self.x.expect(OP, "x", self.layout.n_rows(), d_inner)?;
+        if let Some(bias) = &self.bias {
+            expect_size(OP, "bias", "elements", d_inner, bias.len())?;
+        }
+        let dims = Dims { batch: self.layout.batch, seqlen, d_inner, d_conv };
+        dims.expect_state("initial_state", self.initial_state.as_ref().map(DeviceRef::len))?;
+        Ok(dims)
+    }
+
+    pub(super) fn raw(&self, gpu: &Gpu, dims: Dims) -> RawInputs {
+        RawInputs {
+            row_of_position: self.layout.row_of_position(gpu),
+            document_starts: self.layout.document_starts(gpu),
+            x: self.x.address(gpu),
+            weight: self.weight.address(gpu),
+            bias: optional_ref(gpu, &self.bias),
+            initial_state: optional_ref(gpu, &self.initial_state),
+            batch: dims.batch as u32,
+            seqlen: dims.seqlen as u32,
+            d_inner: dims.d_inner as u32,
+            d_conv: dims.d_conv as u32,
+            silu: u32::from(self.activation == Activation::Silu),
+            x_stride: self.x.stride_bytes(),
+        }
+    }
+}
+
+impl<T: DeviceElement> ConvGrads<'_, T> {
+    pub(super) fn validate(&self, inputs: &ConvInputs<'_, T>, dims: Dims) -> Result<()> {
+        self.grad_x.expect(OP, "grad_x", dims.batch * dims.seqlen, dims.d_inner)?;
+        expect_size(OP, "grad_weight", "elements", dims.d_inner * dims.d_conv, self.grad_weight.len())?;
+        expect_presence(OP, "grad_bias", inputs.bias.is_some(), self.grad_bias.is_some())?;
+        if let Some(grad) = &self.grad_bias {
+            expect_size(OP, "grad_bias", "elements", dims.d_inner, grad.len())?;
+        }
+        if self.grad_initial_state.is_some() {
+            expect_presence(OP, "initial_state", true, inputs.initial_state.is_some())?;
+        }
+        dims.expect_state("grad_initial_state", self.grad_initial_state.as_ref().map(DeviceMut::len))
+    }
+}
+
+// What the kernels take: kernels/causal_conv1d/params.h, field by field.
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawInputs {
+    row_of_position: u64,
+    document_starts: u64,
+    x: u64,
+    weight: u64,
+    bias: u64,
+    initial_state: u64,
+    batch: u32,
+    seqlen: u32,
+    d_inner: u32,
+    d_conv: u32,
+    silu: u32,
+    x_stride: u32,
+}
+const _: () = {
+    assert!(
+        size_of::<RawInputs>() == 72 && offset_of!(RawInputs, batch) == 48 && offset_of!(RawInputs, x_stride) == 68
+    );
+};
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawForward {
+    pub inputs: RawInputs,
+    pub out: u64,
+    pub last_state: u64,
+    pub out_stride: u64,
+}
+const _: () = assert!(size_of::<RawForward>() == 96 && offset_of!(RawForward, out) == 72);
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawBackward {
+    pub inputs: RawInputs,
+    pub grad_out: u64,
+    pub grad_last_state: u64,
+    pub grad_x: u64,
+    pub grad_initial_state: u64,
+    pub partial: u64,
+    pub grad_weight: u64,
+    pub grad_bias: u64,
+    pub grad_out_stride: u32,
+    pub grad_x_stride: u32,
+    pub n_partials: u32,
+    pub unused: u32,
+}
+const _: () = {
+    assert!(size_of::<RawBackward>() == 144 && offset_of!(RawBackward, partial) == 104);
+    assert!(offset_of!(RawBackward, grad_out_stride) == 128);
+};
+
+// SAFETY: plain structs of integers in C layout; the addresses in them are device addresses.
+unsafe impl DeviceRepr for RawForward {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for RawBackward {}

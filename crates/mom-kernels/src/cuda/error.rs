@@ -1,0 +1,88 @@
+//! What can go wrong between a call and its launch.
+
+use cudarc::driver::DriverError;
+
+/// Result of an operation on the GPU.
+pub type Result<T> = std::result::Result<T, CudaError>;
+
+/// Why an operation was not launched.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CudaError {
+    /// The arguments do not fit; nothing was launched.
+    #[error(transparent)]
+    Argument(#[from] crate::Error),
+    /// This machine has no NVIDIA driver library.
+    #[error("no NVIDIA driver: none of {tried} could be loaded; the CPU functions of this crate need none")]
+    NoDriver {
+        /// Names of the library that were tried.
+        tried: &'static str,
+    },
+    /// The driver has no such device.
+    #[error("GPU {ordinal} cannot be used: {source}")]
+    NoDevice {
+        /// Index of the device that was asked for.
+        ordinal: usize,
+        /// The driver's answer.
+        source: DriverError,
+    },
+    /// The device is older than what the kernels are written for.
+    #[error("GPU {name} has compute capability {}.{}, the kernels need {}.{}", got.0, got.1, needed.0, needed.1)]
+    Capability {
+        /// Name of the device.
+        name: String,
+        /// What the kernels need.
+        needed: (i32, i32),
+        /// What the device has.
+        got: (i32, i32),
+    },
+    /// The driver refused the PTX of a module.
+    #[error(
+        "driver (CUDA {}.{}) refused module {module} (PTX ISA {ptx_isa}, for {target}; CUDA 13.0 or newer takes it): {source}",
+        driver / 1000, driver % 1000 / 10
+    )]
+    Module {
+        /// Name of the module.
+        module: &'static str,
+        /// `.version` of its PTX.
+        ptx_isa: &'static str,
+        /// `.target` of its PTX.
+        target: &'static str,
+        /// Highest CUDA version that the driver supports, 1000 major + 10 minor.
+        driver: i32,
+        /// The driver's answer.
+        source: DriverError,
+    },
+    /// A kernel could not be found or set up.
+    #[error("kernel {kernel} cannot be loaded: {source}")]
+    Kernel {
+        /// Name of the kernel.
+        kernel: String,
+        /// The driver's answer.
+        source: DriverError,
+    },
+    /// The driver refused a launch.
+    #[error("kernel {kernel} cannot be launched with grid {grid:?}: {source}")]
+    Launch {
+        /// Name of the kernel.
+        kernel: String,
+        /// Blocks of the grid.
+        grid: (u32, u32, u32),
+        /// The driver's answer.
+        source: DriverError,
+    },
+    /// Any other call of the driver failed.
+    #[error("{what} failed: {source}")]
+    Driver {
+        /// What was tried.
+        what: &'static str,
+        /// The driver's answer.
+        source: DriverError,
+    },
+}
+
+impl CudaError {
+    pub(crate) fn driver(what: &'static str) -> impl FnOnce(DriverError) -> Self {
+        move |source| Self::Driver { what, source }
+    }
+}

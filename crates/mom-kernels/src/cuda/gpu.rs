@@ -1,0 +1,148 @@
+//! One stream of one device, and the kernels loaded into it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DeviceRepr, ValidAsZeroBits};
+use cudarc::nvrtc::Ptx;
+
+use super::error::{CudaError, Result};
+use super::ptx::Module;
+
+/// Oldest compute capability that the kernels run on.
+const CAPABILITY: (i32, i32) = (8, 0);
+
+/// A stream of a device with the kernels. Cheap to clone into an `Arc`; `Send` and `Sync`.
+#[derive(Debug)]
+pub struct Gpu {
+    stream: Arc<CudaStream>,
+    n_multiprocessors: u32,
+    modules: Mutex<HashMap<Module, Arc<CudaModule>>>,
+    functions: Mutex<HashMap<String, (CudaFunction, u32)>>,
+}
+
+impl Gpu {
+    /// The default stream of device `ordinal`.
+    ///
+    /// # Errors
+    /// No driver, no such device, a device older than compute capability 8.0.
+    pub fn new(ordinal: usize) -> Result<Self> {
+        driver_present()?;
+        let context = CudaContext::new(ordinal).map_err(|source| CudaError::NoDevice { ordinal, source })?;
+        Self::with_stream(context.default_stream())
+    }
+
+    /// A stream that exists already, for example that of another library.
+    ///
+    /// # Errors
+    /// A device older than compute capability 8.0.
+    pub fn with_stream(stream: Arc<CudaStream>) -> Result<Self> {
+        let context = stream.context();
+        let got = context.compute_capability().map_err(CudaError::driver("reading the compute capability"))?;
+        if got < CAPABILITY {
+            let name = context.name().map_err(CudaError::driver("reading the device's name"))?;
+            return Err(CudaError::Capability { name, needed: CAPABILITY, got });
+        }
+        let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let n = context.attribute(attribute).map_err(CudaError::driver("counting multiprocessors"))?;
+        Ok(Self { stream, n_multiprocessors: n.max(1) as u32, modules: Mutex::default(), functions: Mutex::default() })
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    /// Multiprocessors of the device.
+    pub fn n_multiprocessors(&self) -> u32 {
+        self.n_multiprocessors
+    }
+
+    /// Loads modules now, rather than at their first use: compiling PTX takes the driver a second or so for each, once on
+    /// a machine, and a graph capture must not begin before.
+    ///
+    /// # Errors
+    /// The driver refuses a module.
+    pub fn preload(&self, modules: &[Module]) -> Result<()> {
+        modules.iter().try_for_each(|&module| self.module(module).map(drop))
+    }
+
+    /// Device memory of `len` elements, all zero.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn zeros<T: DeviceRepr + ValidAsZeroBits>(&self, len: usize) -> Result<CudaSlice<T>> {
+        // An empty allocation is an error to the driver.
+        self.stream.alloc_zeros(len.max(1)).map_err(CudaError::driver("allocating device memory"))
+    }
+
+    /// Copies host memory to the device.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn upload<T: DeviceRepr>(&self, from: &[T]) -> Result<CudaSlice<T>> {
+        self.stream.clone_htod(from).map_err(CudaError::driver("copying to the device"))
+    }
+
+    /// Copies device memory to the host, once the stream has come so far.
+    ///
+    /// # Errors
+    /// What ran on the stream before failed.
+    pub fn download<T: DeviceRepr>(&self, from: &CudaSlice<T>) -> Result<Vec<T>> {
+        self.stream.clone_dtoh(from).map_err(CudaError::driver("copying to the host"))
+    }
+
+    fn module(&self, module: Module) -> Result<Arc<CudaModule>> {
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = modules.get(&module) {
+            return Ok(loaded.clone());
+        }
+        let loaded = self.stream.context().load_module(Ptx::from_src(module.ptx())).map_err(|source| {
+            let driver = driver_version();
+            let (ptx_isa, target) = (module.directive(".version"), module.directive(".target"));
+            CudaError::Module { module: module.name(), ptx_isa, target, driver, source }
+        })?;
+        modules.insert(module, loaded.clone());
+        Ok(loaded)
+    }
+
+    /// A kernel and its dynamic shared memory in bytes.
+    pub(super) fn function(&self, module: Module, kernel: &str) -> Result<(CudaFunction, u32)> {
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = functions.get(kernel) {
+            return Ok(function.clone());
+        }
+        let loaded = self.module(module)?;
+        let error = |source| CudaError::Kernel { kernel: kernel.to_owned(), source };
+        let function = loaded.load_function(kernel).map_err(error)?;
+        let shared_bytes = module.shared_bytes(kernel);
+        if shared_bytes > 0 {
+            let limit = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(limit, shared_bytes as i32).map_err(error)?;
+            let carveout = CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+            function.set_attribute(carveout, 100).map_err(error)?;
+        }
+        functions.insert(kernel.to_owned(), (function.clone(), shared_bytes));
+        Ok((function, shared_bytes))
+    }
+}
+
+fn driver_version() -> i32 {
+    let mut version = 0;
+    // SAFETY: the driver writes one int.
+    unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) };
+    version
+}
+
+/// cudarc panics where it cannot load the driver; this is asked first.
+fn driver_present() -> Result<()> {
+    let (names, tried): (&[&str], _) = if cfg!(windows) {
+        (&["nvcuda.dll"], "nvcuda.dll")
+    } else {
+        (&["libcuda.so.1", "libcuda.so"], "libcuda.so.1, libcuda.so")
+    };
+    // SAFETY: the driver's initialisers are meant to run in any process.
+    let found = names.iter().any(|name| unsafe { libloading::Library::new(*name) }.is_ok());
+    if found { Ok(()) } else { Err(CudaError::NoDriver { tried }) }
+}

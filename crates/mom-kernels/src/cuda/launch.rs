@@ -1,0 +1,63 @@
+//! The only place that launches a kernel.
+
+use cudarc::driver::{DeviceRepr, LaunchConfig, PushKernelArg};
+
+use super::error::{CudaError, Result};
+use super::gpu::Gpu;
+use super::ptx::Module;
+
+/// Shape of a launch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grid {
+    pub blocks: (u32, u32, u32),
+    pub threads: (u32, u32, u32),
+}
+
+impl Grid {
+    /// A line of blocks.
+    pub fn line(blocks: u32, threads: u32) -> Self {
+        Self { blocks: (blocks, 1, 1), threads: (threads, 1, 1) }
+    }
+}
+
+impl Gpu {
+    /// Launches a kernel that takes one struct. Nothing happens for an empty grid.
+    ///
+    /// # Safety
+    /// `params` is the struct that the kernel takes; its pointers cover what the kernel reads and writes for this grid,
+    /// are live until the launch is on the stream, and what is written is borrowed exclusively.
+    pub(super) unsafe fn launch<P: DeviceRepr>(
+        &self,
+        module: Module,
+        kernel: &str,
+        grid: Grid,
+        params: &P,
+    ) -> Result<()> {
+        let (x, y, z) = grid.blocks;
+        if x == 0 || y == 0 || z == 0 {
+            return Ok(());
+        }
+        let (function, shared_mem_bytes) = self.function(module, kernel)?;
+        let config = LaunchConfig { grid_dim: grid.blocks, block_dim: grid.threads, shared_mem_bytes };
+        let mut launch = self.stream().launch_builder(&function);
+        launch.arg(params);
+        // SAFETY: by this function's own contract.
+        unsafe { launch.launch(config) }.map(drop).map_err(|source| CudaError::Launch {
+            kernel: kernel.to_owned(),
+            grid: grid.blocks,
+            source,
+        })
+    }
+}
+
+/// The number of blocks for `n` elements.
+///
+/// # Errors
+/// More than a grid holds.
+pub(super) fn blocks(op: &'static str, arg: &'static str, n: usize, per_block: usize) -> Result<u32> {
+    const MAX: usize = i32::MAX as usize;
+    match n.div_ceil(per_block) {
+        blocks if blocks <= MAX => Ok(blocks as u32),
+        _ => Err(crate::Error::Limit { op, arg, min: 0, max: MAX * per_block, got: n }.into()),
+    }
+}

@@ -1,0 +1,30 @@
+//! The operations on an NVIDIA GPU: the same forward / backward pairs over device memory.
+//!
+//! [`Gpu`] is one stream of one device with the kernels loaded into it. Arguments are views made by it ([`Gpu::read`],
+//! [`Gpu::rows`], ...) from cudarc's slices; every function validates them, launches on that stream and returns: nothing
+//! allocates device memory or synchronises (workspaces are asked for and passed in), so everything works inside of a
+//! graph capture once the kernels are loaded ([`Gpu::preload`]).
+//!
+//! Activations are bf16, f16 or f32 ([`DeviceElement`]); arithmetic, states, reductions and the small weights (`A`, `D`,
+//! biases, conv taps, norm weights) are f32. Reductions have a fixed order: two calls give the same bits.
+//!
+//! The kernels are PTX inside of this crate (`cargo xtask kernels` writes it from `kernels/`); building needs no toolkit.
+//! Without a driver or a GPU, [`Gpu::new`] is an error and the CPU functions remain.
+
+pub mod causal_conv1d;
+pub mod column_sums;
+mod error;
+mod gpu;
+mod launch;
+mod memory;
+pub mod plan;
+mod ptx;
+pub mod selective_scan;
+
+pub use cudarc;
+pub use error::{CudaError, Result};
+pub use gpu::Gpu;
+pub use half;
+pub use memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype};
+pub use plan::{DeviceLayout, DeviceOffsets, DevicePlan};
+pub use ptx::Module;

@@ -1,0 +1,316 @@
+//! Rows in modality order on the device: the plan, sorted there or copied from the host, and what operations read of it.
+//!
+//! Everything stays on the device: offsets too, so that one captured graph holds for any counts of modalities.
+
+use std::mem::offset_of;
+
+use cudarc::driver::{CudaSlice, DeviceRepr};
+
+use super::error::Result;
+use super::gpu::Gpu;
+use super::launch::{Grid, blocks};
+use super::memory::{DeviceMut, DeviceRef};
+use super::ptx::Module;
+use crate::error::{Error, expect_size};
+use crate::plan::ModalityPlan;
+
+const OP: &str = "modality_plan";
+
+/// Positions that one block of the sort takes.
+const SORT_BLOCK: usize = 1024;
+
+/// Borders of the modalities in row order, on the device: `n_modalities + 1` prefix sums, the last the number of rows.
+///
+/// Made by a [`DevicePlan`] or [`DeviceOffsets::single`], so that kernels need not check them.
+#[derive(Debug, Clone)]
+pub struct DeviceOffsets<'a> {
+    pub(super) offsets: Option<DeviceRef<'a, u32>>,
+    n_modalities: usize,
+    n_rows: usize,
+}
+
+impl DeviceOffsets<'_> {
+    /// One group over all rows: what a shared projection uses.
+    pub fn single(n_rows: usize) -> Self {
+        Self { offsets: None, n_modalities: 1, n_rows }
+    }
+
+    /// Number of modalities.
+    pub fn n_modalities(&self) -> usize {
+        self.n_modalities
+    }
+
+    /// Number of rows of all modalities together.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    pub(super) fn address(&self, gpu: &Gpu) -> u64 {
+        self.offsets.as_ref().map_or(0, |offsets| offsets.address(gpu))
+    }
+}
+
+/// How time runs through the rows, on the device: [`crate::SequenceLayout`] there.
+///
+/// Its rows are a permutation by construction: it comes from a [`DevicePlan`], or rows are positions.
+#[derive(Debug, Clone)]
+pub struct DeviceLayout<'a> {
+    pub(super) batch: usize,
+    pub(super) seqlen: usize,
+    row_of_position: Option<DeviceRef<'a, u32>>,
+    document_starts: Option<DeviceRef<'a, u8>>,
+}
+
+impl<'a> DeviceLayout<'a> {
+    /// Rows are positions. `document_starts`: `(batch, seqlen)`, not zero where a document begins.
+    ///
+    /// # Errors
+    /// A wrong length, more than 2^32 - 1 positions.
+    pub fn contiguous(batch: usize, seqlen: usize, document_starts: Option<DeviceRef<'a, u8>>) -> Result<Self> {
+        let n = positions(batch, seqlen)?;
+        if let Some(starts) = &document_starts {
+            expect_size("device_layout", "document_starts", "elements", n, starts.len())?;
+        }
+        Ok(Self { batch, seqlen, row_of_position: None, document_starts })
+    }
+
+    /// Number of sequences.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Positions in a sequence.
+    pub fn seqlen(&self) -> usize {
+        self.seqlen
+    }
+
+    /// Number of positions.
+    pub fn n_rows(&self) -> usize {
+        self.batch * self.seqlen
+    }
+
+    pub(super) fn row_of_position(&self, gpu: &Gpu) -> u64 {
+        self.row_of_position.as_ref().map_or(0, |rows| rows.address(gpu))
+    }
+
+    pub(super) fn document_starts(&self, gpu: &Gpu) -> u64 {
+        self.document_starts.as_ref().map_or(0, |starts| starts.address(gpu))
+    }
+}
+
+/// A [`ModalityPlan`] in device memory.
+#[derive(Debug)]
+pub struct DevicePlan {
+    batch: usize,
+    seqlen: usize,
+    n_modalities: usize,
+    row_of_position: CudaSlice<u32>,
+    position_of_row: CudaSlice<u32>,
+    modality_offsets: CudaSlice<u32>,
+    document_starts: Option<CudaSlice<u8>>,
+    /// `[n_modalities][n_blocks]`, for the sort.
+    counts: CudaSlice<u32>,
+    /// First position whose id named no modality; 2^32 - 1 without one.
+    first_bad: CudaSlice<u32>,
+}
+
+impl DevicePlan {
+    /// Sorts the positions of a batch by modality, on the device. Allocates what the plan needs; [`Self::sort_again`]
+    /// does not.
+    ///
+    /// * `modality_ids`: `(batch, seqlen)`. An id that names no modality counts as the last one: see [`Self::check`].
+    /// * `document_starts`: `(batch, seqlen)`, not zero where a document begins.
+    ///
+    /// # Errors
+    /// A wrong length, more than 2^32 - 1 positions, more than 256 modalities, a refused launch.
+    pub fn sort(
+        gpu: &Gpu,
+        batch: usize,
+        seqlen: usize,
+        n_modalities: usize,
+        modality_ids: &DeviceRef<'_, u8>,
+        document_starts: Option<CudaSlice<u8>>,
+    ) -> Result<Self> {
+        let n = positions(batch, seqlen)?;
+        if n_modalities == 0 || n_modalities > 256 {
+            return Err(Error::Limit { op: OP, arg: "n_modalities", min: 1, max: 256, got: n_modalities }.into());
+        }
+        if let Some(starts) = &document_starts {
+            expect_size(OP, "document_starts", "elements", n, starts.len())?;
+        }
+        let mut plan = Self {
+            batch,
+            seqlen,
+            n_modalities,
+            row_of_position: gpu.zeros(n)?,
+            position_of_row: gpu.zeros(n)?,
+            modality_offsets: gpu.zeros(n_modalities + 1)?,
+            document_starts,
+            counts: gpu.zeros(n_modalities * n.div_ceil(SORT_BLOCK))?,
+            first_bad: gpu.zeros(1)?,
+        };
+        plan.sort_again(gpu, modality_ids)?;
+        Ok(plan)
+    }
+
+    /// Sorts another batch of the same shape into this plan: no allocation, no synchronisation.
+    ///
+    /// # Errors
+    /// A wrong length, a refused launch.
+    pub fn sort_again(&mut self, gpu: &Gpu, modality_ids: &DeviceRef<'_, u8>) -> Result<()> {
+        let n = self.n_rows();
+        expect_size(OP, "modality_ids", "elements", n, modality_ids.len())?;
+        let n_blocks = blocks(OP, "batch * seqlen", n, SORT_BLOCK)?;
+        let (counts, row_of_position) = (gpu.write(&mut self.counts), gpu.write(&mut self.row_of_position));
+        let (position_of_row, offsets) = (gpu.write(&mut self.position_of_row), gpu.write(&mut self.modality_offsets));
+        let first_bad = gpu.write(&mut self.first_bad);
+        let params = RawPlan {
+            modality_ids: modality_ids.address(gpu),
+            counts: counts.address(gpu),
+            row_of_position: row_of_position.address(gpu),
+            position_of_row: position_of_row.address(gpu),
+            modality_offsets: offsets.address(gpu),
+            first_bad: first_bad.address(gpu),
+            n: n as u32,
+            n_modalities: self.n_modalities as u32,
+            n_blocks,
+            unused: 0,
+        };
+        let threads = SORT_BLOCK as u32;
+        for (kernel, grid) in [
+            ("modality_plan_clear", Grid::line(1, 1)),
+            ("modality_plan_count", Grid::line(n_blocks, threads)),
+            ("modality_plan_scan", Grid::line(1, threads)),
+            ("modality_plan_scatter", Grid::line(n_blocks, threads)),
+        ] {
+            // SAFETY: the plan's memory has the sizes that `n`, `n_modalities` and `n_blocks` say; ids are clamped, so
+            // that rows and counts stay inside.
+            unsafe { gpu.launch(Module::ModalityPlan, kernel, grid, &params)? };
+        }
+        Ok(())
+    }
+
+    /// Waits for the last sort and tells whether every id named a modality.
+    ///
+    /// # Errors
+    /// One did not: the first position of that kind (its id is on the device and not told: `got` is `n_modalities`).
+    pub fn check(&self, gpu: &Gpu) -> Result<()> {
+        match gpu.download(&self.first_bad)?.first() {
+            None | Some(&u32::MAX) => Ok(()),
+            Some(&position) => {
+                let n_modalities = self.n_modalities;
+                Err(Error::ModalityId { position: position as usize, got: n_modalities as u32, n_modalities }.into())
+            }
+        }
+    }
+
+    /// Copies a plan to the device.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn upload(gpu: &Gpu, plan: &ModalityPlan) -> Result<Self> {
+        let offsets: Vec<u32> = plan.modality_offsets().as_slice().iter().map(|&offset| offset as u32).collect();
+        let starts =
+            plan.document_starts().map(|starts| starts.iter().map(|&start| u8::from(start)).collect::<Vec<_>>());
+        Ok(Self {
+            batch: plan.batch(),
+            seqlen: plan.seqlen(),
+            n_modalities: plan.n_modalities(),
+            row_of_position: gpu.upload(plan.row_of_position())?,
+            position_of_row: gpu.upload(plan.position_of_row())?,
+            modality_offsets: gpu.upload(&offsets)?,
+            document_starts: starts.map(|starts| gpu.upload(&starts)).transpose()?,
+            counts: gpu.zeros(plan.n_modalities() * plan.n_rows().div_ceil(SORT_BLOCK))?,
+            first_bad: gpu.upload(&[u32::MAX])?,
+        })
+    }
+
+    /// Number of sequences.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Positions in a sequence.
+    pub fn seqlen(&self) -> usize {
+        self.seqlen
+    }
+
+    /// Number of modalities.
+    pub fn n_modalities(&self) -> usize {
+        self.n_modalities
+    }
+
+    /// Number of positions, which is the number of rows.
+    pub fn n_rows(&self) -> usize {
+        self.batch * self.seqlen
+    }
+
+    /// Row of each position.
+    pub fn row_of_position(&self) -> &CudaSlice<u32> {
+        &self.row_of_position
+    }
+
+    /// Position of each row.
+    pub fn position_of_row(&self) -> &CudaSlice<u32> {
+        &self.position_of_row
+    }
+
+    /// Row range of each modality.
+    pub fn modality_offsets<'a>(&'a self, gpu: &'a Gpu) -> DeviceOffsets<'a> {
+        let offsets = Some(gpu.read(&self.modality_offsets));
+        DeviceOffsets { offsets, n_modalities: self.n_modalities, n_rows: self.n_rows() }
+    }
+
+    /// How conv and scan walk the rows.
+    pub fn layout<'a>(&'a self, gpu: &'a Gpu) -> DeviceLayout<'a> {
+        DeviceLayout {
+            batch: self.batch,
+            seqlen: self.seqlen,
+            row_of_position: Some(gpu.read(&self.row_of_position)),
+            document_starts: self.document_starts.as_ref().map(|starts| gpu.read(starts)),
+        }
+    }
+}
+
+/// kernels/modality_plan/params.h.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct RawPlan {
+    modality_ids: u64,
+    counts: u64,
+    row_of_position: u64,
+    position_of_row: u64,
+    modality_offsets: u64,
+    first_bad: u64,
+    n: u32,
+    n_modalities: u32,
+    n_blocks: u32,
+    unused: u32,
+}
+const _: () = {
+    assert!(size_of::<RawPlan>() == 64 && offset_of!(RawPlan, first_bad) == 40 && offset_of!(RawPlan, n) == 48);
+};
+// SAFETY: a plain struct of integers in C layout; the addresses in it are device addresses.
+unsafe impl DeviceRepr for RawPlan {}
+
+/// Number of positions, which must fit the kernels' 32-bit rows.
+pub(super) fn positions(batch: usize, seqlen: usize) -> Result<usize> {
+    let max = u32::MAX as usize;
+    match batch.checked_mul(seqlen) {
+        Some(n) if n <= max => Ok(n),
+        n => {
+            Err(Error::Limit { op: "device_plan", arg: "batch * seqlen", min: 0, max, got: n.unwrap_or(usize::MAX) }
+                .into())
+        }
+    }
+}
+
+/// The address of optional writable memory.
+pub(super) fn optional_mut<T>(gpu: &Gpu, memory: &Option<DeviceMut<'_, T>>) -> u64 {
+    memory.as_ref().map_or(0, |memory| memory.address(gpu))
+}
+
+/// The address of optional readable memory.
+pub(super) fn optional_ref<T>(gpu: &Gpu, memory: &Option<DeviceRef<'_, T>>) -> u64 {
+    memory.as_ref().map_or(0, |memory| memory.address(gpu))
+}

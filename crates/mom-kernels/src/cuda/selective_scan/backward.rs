@@ -1,0 +1,130 @@
+//! Backward pass: the scan from the end, then the sums over blocks and sequences.
+
+use super::params::{Dims, OP, RawSums, ScanGrads, ScanInputs, ScanOutputGrads, padded_states};
+use crate::cuda::column_sums;
+use crate::cuda::error::Result;
+use crate::cuda::launch::{Grid, blocks};
+use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, Dtype};
+use crate::cuda::plan::optional_mut;
+use crate::cuda::{DeviceRows, Gpu, Module};
+use crate::error::expect_size;
+
+/// A kernel of the scan: how many channels a block owns, its threads, and how it is named.
+struct Variant {
+    channels: usize,
+    threads: u32,
+    suffix: &'static str,
+}
+
+/// The kernel for a shape. Three blocks of 32 channels fit a multiprocessor, or two of 64 that have fewer registers and run
+/// slower each: those for a grid that would leave a part of a third round of the smaller ones.
+fn variant(gpu: &Gpu, dims: Dims, aligned: bool, full: bool) -> Variant {
+    let plain = |channels, suffix| Variant { channels, threads: 128, suffix };
+    match (padded_states(dims.d_state), aligned, full) {
+        (16, true, true) => {
+            let blocks = dims.batch * dims.d_inner.div_ceil(32);
+            let resident = |blocks_each: usize| blocks_each * gpu.n_multiprocessors() as usize;
+            if blocks <= resident(3) || blocks > resident(4) {
+                plain(32, "16_full_roomy")
+            } else {
+                Variant { channels: 64, threads: 256, suffix: "16_full_wide" }
+            }
+        }
+        (16, true, false) => plain(32, "16_aligned"),
+        (16, false, _) => plain(32, "16"),
+        (32, ..) => plain(16, "32"),
+        _ => plain(8, "64"),
+    }
+}
+
+/// Elements of the workspace of [`backward`], whichever kernel it takes.
+pub fn backward_workspace_len<T: DeviceElement>(inputs: &ScanInputs<'_, T>) -> Result<usize> {
+    let dims = inputs.validate()?;
+    Ok(parts(dims).iter().sum())
+}
+
+/// Partial sums: of dB and dC by block, of dA and dD by sequence, of the bias by chunk of rows.
+fn parts(dims: Dims) -> [usize; 4] {
+    let padded = padded_states(dims.d_state);
+    let n_blocks = dims.d_inner.div_ceil(512 / padded);
+    [
+        n_blocks * dims.n_rows() * 2 * padded,
+        dims.batch * dims.d_inner * padded,
+        (dims.batch * dims.d_inner).next_multiple_of(4),
+        if dims.n_biases > 0 { column_sums::workspace_len(dims.n_rows(), dims.n_biases, dims.d_inner) } else { 0 },
+    ]
+}
+
+/// All gradients of the scan; every output of `grads` is overwritten.
+///
+/// `workspace`: [`backward_workspace_len`] elements, whose contents mean nothing before and after.
+///
+/// # Errors
+/// Sizes that disagree, a gradient asked for whose input is absent, a refused launch.
+pub fn backward<T: DeviceElement>(
+    gpu: &Gpu,
+    inputs: &ScanInputs<'_, T>,
+    saved_states: DeviceRef<'_, f32>,
+    output_grads: &ScanOutputGrads<'_, T>,
+    grads: ScanGrads<'_, T>,
+    workspace: DeviceMut<'_, f32>,
+) -> Result<()> {
+    let dims = inputs.validate()?;
+    grads.validate(inputs, &saved_states, output_grads, dims)?;
+    let [len_bc, len_a, len_d, len_bias] = parts(dims);
+    expect_size(OP, "workspace", "elements", len_bc + len_a + len_d + len_bias, workspace.len())?;
+    let (partial_bc, rest) = workspace.split_at("workspace", len_bc)?;
+    let (partial_a, rest) = rest.split_at("workspace", len_a)?;
+    let (partial_d, partial_bias) = rest.split_at("workspace", len_d)?;
+
+    let padded = padded_states(dims.d_state);
+    let aligned = inputs.is_aligned(dims) && grads.is_aligned(output_grads);
+    let dtype = T::DTYPE.name();
+    let module = match T::DTYPE {
+        Dtype::Bf16 => Module::SelectiveScanBackwardBf16,
+        Dtype::F16 => Module::SelectiveScanBackwardF16,
+        Dtype::F32 => Module::SelectiveScanBackwardF32,
+    };
+    let variant = variant(gpu, dims, aligned, inputs.is_full(dims));
+    let n_blocks = dims.d_inner.div_ceil(variant.channels);
+    let raw_inputs = inputs.raw(gpu, dims);
+    let partials = [partial_bc.address(gpu), partial_a.address(gpu), partial_d.address(gpu)];
+    let params = grads.raw(gpu, raw_inputs, &saved_states, output_grads, partials);
+    let grid = Grid::line(blocks(OP, "batch * d_inner", dims.batch * n_blocks, 1)?, variant.threads);
+    let kernel = format!("selective_scan_backward_{dtype}_{}", variant.suffix);
+    // SAFETY: `validate` has bound every matrix, state and offset to the sizes in `params`, and the workspace has been cut
+    // into parts of the sizes that the kernel writes; the views are alive and what is written is borrowed exclusively.
+    unsafe { gpu.launch(module, &kernel, grid, &params)? };
+
+    let sums = RawSums {
+        partial_bc: partials[0],
+        partial_a: partials[1],
+        partial_d: partials[2],
+        grad_b: grads.grad_b.address(gpu),
+        grad_c: grads.grad_c.address(gpu),
+        grad_a: grads.grad_a.address(gpu),
+        grad_d: optional_mut(gpu, &grads.grad_d_skip),
+        grad_b_stride: u64::from(grads.grad_b.stride_bytes()),
+        grad_c_stride: u64::from(grads.grad_c.stride_bytes()),
+        n_rows: dims.n_rows() as u64,
+        n_blocks: n_blocks as u32,
+        batch: dims.batch as u32,
+        d_inner: dims.d_inner as u32,
+        d_state: dims.d_state as u32,
+    };
+    let grid = blocks(OP, "n_rows * d_state", dims.n_rows() * (2 * padded / 4), 256)?;
+    let kernel = format!("selective_scan_sum_bc_{dtype}_{padded}");
+    // SAFETY: a thread reads its four states of every block's partial, of which there are `n_blocks`, and writes those of
+    // one row below d_state; sizes as above.
+    unsafe { gpu.launch(module, &kernel, Grid::line(grid, 256), &sums)? };
+    let grid = blocks(OP, "d_inner * d_state", dims.d_inner * padded, 256)?;
+    let kernel = format!("selective_scan_sum_weights_{dtype}_{padded}");
+    // SAFETY: a thread sums one state of one channel below d_inner over the sequences; sizes as above.
+    unsafe { gpu.launch(module, &kernel, Grid::line(grid, 256), &sums)? };
+
+    if let (Some(dt_bias), Some(grad)) = (&inputs.dt_bias, grads.grad_dt_bias) {
+        let grad_dt: DeviceRows<'_, T> = grads.grad_dt.into_rows();
+        column_sums::column_sums(gpu, &dt_bias.offsets, &grad_dt, grad, partial_bias)?;
+    }
+    Ok(())
+}

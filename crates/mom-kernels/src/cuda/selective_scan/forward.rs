@@ -1,0 +1,51 @@
+//! Forward pass.
+
+use super::STATE_STRIDE;
+use super::params::{CHANNELS, OP, RawForward, ScanInputs, ScanOutputs, padded_states};
+use crate::cuda::error::Result;
+use crate::cuda::launch::{Grid, blocks};
+use crate::cuda::memory::{DeviceElement, Dtype};
+use crate::cuda::plan::{optional_mut, optional_ref};
+use crate::cuda::{Gpu, Module};
+
+const THREADS: usize = 128;
+
+/// Elements of the saved states: `(batch, ceil(seqlen / STATE_STRIDE), d_inner, d_state padded to 16, 32 or 64)`.
+pub fn saved_states_len(batch: usize, seqlen: usize, d_inner: usize, d_state: usize) -> usize {
+    batch * seqlen.div_ceil(STATE_STRIDE) * d_inner * padded_states(d_state)
+}
+
+/// Runs the scan; equations in [`crate::selective_scan`], shapes in [`ScanInputs`].
+///
+/// # Errors
+/// Sizes that disagree, a refused launch. Nothing is written then.
+pub fn forward<T: DeviceElement>(gpu: &Gpu, inputs: &ScanInputs<'_, T>, outputs: ScanOutputs<'_, T>) -> Result<()> {
+    let dims = inputs.validate()?;
+    outputs.validate(dims)?;
+    let padded = padded_states(dims.d_state);
+    let aligned = inputs.is_aligned(dims) && outputs.out.is_aligned(CHANNELS);
+    let (module, dtype) = match T::DTYPE {
+        Dtype::Bf16 => (Module::SelectiveScanForwardBf16, "bf16"),
+        Dtype::F16 => (Module::SelectiveScanForwardF16, "f16"),
+        Dtype::F32 => (Module::SelectiveScanForwardF32, "f32"),
+    };
+    let suffix = match (aligned, inputs.is_full(dims)) {
+        (true, true) => "_full",
+        (true, false) => "_aligned",
+        (false, _) => "",
+    };
+    let kernel = format!("selective_scan_forward_{dtype}_{padded}{suffix}");
+    let channels = THREADS * 4 / padded;
+    let grid = blocks(OP, "batch * d_inner", dims.batch * dims.d_inner.div_ceil(channels), 1)?;
+    let params = RawForward {
+        inputs: inputs.raw(gpu, dims),
+        initial_state: optional_ref(gpu, &inputs.initial_state),
+        out: outputs.out.address(gpu),
+        last_state: optional_mut(gpu, &outputs.last_state),
+        saved_states: optional_mut(gpu, &outputs.saved_states),
+        out_stride: u64::from(outputs.out.stride_bytes()),
+    };
+    // SAFETY: `validate` has bound every matrix, state and offset to the sizes in `params`, from which the kernel takes
+    // its borders; the views are alive and the outputs borrowed exclusively. A block owns a sequence and channels.
+    unsafe { gpu.launch(module, &kernel, Grid::line(grid, THREADS as u32), &params) }
+}

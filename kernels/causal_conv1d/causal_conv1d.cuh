@@ -1,0 +1,352 @@
+// Causal depthwise convolution along time, then SiLU: forward and backward.
+//
+// A thread owns V neighbouring channels and walks a stretch of one sequence, the window of the last three inputs in
+// registers; the stretch before it gives the first three again. Narrower convolutions have taps of zero in front. Four rows
+// are in flight at a time, their places (the row map) one group ahead. Bytes: x in, out out (backward: x and the gradient
+// in, the gradient out), plus 3 rows in 64 read again (backward: 6 and 3).
+#pragma once
+#include "../common/dtype.cuh"
+#include "../common/math.cuh"
+#include "params.h"
+
+namespace conv {
+
+constexpr int TAPS = 4, HISTORY = TAPS - 1;
+constexpr int LANES = 32, STRETCHES = 4;  // a block: lanes of V channels, stretches of time
+constexpr int STRETCH = 64, GROUP = 4;
+
+// Where a thread works.
+template <int V> struct Place {
+    int channel, valid;  // first channel, how many there are
+    uint32_t sequence;
+    int begin, end;  // of its stretch; empty past the last one
+
+    __device__ __forceinline__ explicit Place(const ConvInputs& in) {
+        const uint32_t columns = (in.d_inner + LANES * V - 1) / (LANES * V);
+        channel = (blockIdx.x % columns * LANES + threadIdx.x) * V;
+        valid = int(in.d_inner) - channel;
+        const uint32_t each = (in.seqlen + STRETCH - 1) / STRETCH;
+        const uint64_t stretch = uint64_t(blockIdx.x / columns) * STRETCHES + threadIdx.y;
+        sequence = uint32_t(stretch / each);
+        begin = int(stretch % each) * STRETCH;
+        end = sequence < in.batch ? min(begin + STRETCH, int(in.seqlen)) : begin;
+    }
+};
+
+__device__ __forceinline__ uint32_t row_of(const ConvInputs& in, uint32_t sequence, int t) {
+    const uint32_t position = sequence * in.seqlen + t;
+    return in.row_of_position ? in.row_of_position[position] : position;
+}
+__device__ __forceinline__ bool starts_document(const ConvInputs& in, uint32_t sequence, int t) {
+    return in.document_starts && in.document_starts[sequence * in.seqlen + t];
+}
+
+template <typename T, int V, bool ALIGNED>
+__device__ __forceinline__ Vec<T, V> load_row(const void* base, uint32_t row, uint32_t stride, const Place<V>& place) {
+    return load_vec<ALIGNED, T, V>(at_row<T>(base, row, stride, place.channel), place.valid);
+}
+
+// w[k][i]: tap k of channel i, the last on the present.
+template <int V>
+__device__ __forceinline__ void load_taps(const ConvInputs& in, const Place<V>& place, float (&w)[TAPS][V], float (&bias)[V]) {
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+        const uint64_t channel = place.channel + i;
+        bias[i] = in.bias && i < place.valid ? in.bias[channel] : 0.f;
+#pragma unroll
+        for (int k = 0; k < TAPS; k++) {
+            const int tap = k - (TAPS - int(in.d_conv));
+            w[k][i] = tap >= 0 && i < place.valid ? in.weight[channel * in.d_conv + tap] : 0.f;
+        }
+    }
+}
+
+// Entry of a state for t steps before the sequence, t = 1 .. d_conv - 1: oldest first in memory.
+__device__ __forceinline__ int64_t state_at(const ConvInputs& in, uint32_t sequence, int t, int channel) {
+    return (int64_t(sequence) * (in.d_conv - 1) + (int(in.d_conv) - 1 - t)) * in.d_inner + channel;
+}
+
+// The inputs before position `t`: window[HISTORY - 1] the last one.
+template <typename T, int V, bool ALIGNED>
+__device__ __forceinline__ void load_window(const ConvInputs& in, const Place<V>& place, int t, float (&window)[HISTORY][V]) {
+#pragma unroll
+    for (int k = 0; k < HISTORY; k++) {
+        const int before = t - HISTORY + k;
+        if (before >= 0 && starts_document(in, place.sequence, before)) {
+#pragma unroll
+            for (int j = 0; j < HISTORY; j++)
+#pragma unroll
+                for (int i = 0; i < V; i++) window[j][i] = 0.f;
+        }
+        if (before >= 0) {
+            const uint32_t row = row_of(in, place.sequence, before);
+            const Vec<T, V> x = load_row<T, V, ALIGNED>(in.x, row, in.x_stride, place);
+#pragma unroll
+            for (int i = 0; i < V; i++) window[k][i] = x.get(i);
+        } else {
+            const bool stored = in.initial_state && -before < int(in.d_conv);
+#pragma unroll
+            for (int i = 0; i < V; i++)
+                window[k][i] = stored && i < place.valid
+                                   ? in.initial_state[state_at(in, place.sequence, -before, place.channel + i)]
+                                   : 0.f;
+        }
+    }
+}
+
+template <int V> __device__ __forceinline__ void shift(float (&window)[HISTORY][V], const float (&x)[V]) {
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+        window[0][i] = window[1][i];
+        window[1][i] = window[2][i];
+        window[2][i] = x[i];
+    }
+}
+
+template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void forward(const ConvForward& p) {
+    const ConvInputs& in = p.in;
+    const Place<V> place(in);
+    if (place.valid <= 0 || place.begin >= place.end) return;
+    float w[TAPS][V], bias[V], window[HISTORY][V];
+    load_taps(in, place, w, bias);
+    load_window<T, V, ALIGNED>(in, place, place.begin, window);
+    uint32_t rows[GROUP];
+#pragma unroll
+    for (int g = 0; g < GROUP; g++) rows[g] = place.begin + g < place.end ? row_of(in, place.sequence, place.begin + g) : 0;
+#pragma unroll 1
+    for (int t0 = place.begin; t0 < place.end; t0 += GROUP) {
+        Vec<T, V> x[GROUP];
+        uint32_t to[GROUP];
+#pragma unroll
+        for (int g = 0; g < GROUP; g++) {
+            to[g] = rows[g];
+            if (t0 + g < place.end) x[g] = load_row<T, V, ALIGNED>(in.x, rows[g], in.x_stride, place);
+        }
+#pragma unroll
+        for (int g = 0; g < GROUP; g++) {
+            const int t = t0 + GROUP + g;
+            if (t < place.end) rows[g] = row_of(in, place.sequence, t);
+        }
+#pragma unroll
+        for (int g = 0; g < GROUP; g++) {
+            if (t0 + g >= place.end) break;
+            if (starts_document(in, place.sequence, t0 + g)) {
+#pragma unroll
+                for (int k = 0; k < HISTORY; k++)
+#pragma unroll
+                    for (int i = 0; i < V; i++) window[k][i] = 0.f;
+            }
+            float now[V], out[V];
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                now[i] = x[g].get(i);
+                out[i] = bias[i];
+#pragma unroll
+                for (int k = 0; k < HISTORY; k++) out[i] = fmaf(w[k][i], window[k][i], out[i]);
+                out[i] = fmaf(w[HISTORY][i], now[i], out[i]);
+            }
+            if (in.silu) {
+#pragma unroll
+                for (int i = 0; i < V; i++) out[i] *= sigmoid(out[i]);
+            }
+            T* row = at_row<T>(p.out, to[g], uint32_t(p.out_stride), place.channel);
+            store_vec<ALIGNED, T, V>(row, pack<T, V>(out), place.valid);
+            shift(window, now);
+        }
+    }
+    if (p.last_state && place.end == int(in.seqlen)) {
+#pragma unroll
+        for (int k = 0; k < HISTORY; k++) {
+            if (HISTORY - k >= int(in.d_conv)) continue;
+#pragma unroll
+            for (int i = 0; i < V; i++)
+                if (i < place.valid)
+                    p.last_state[state_at(in, place.sequence, HISTORY - k, place.channel + i)] = window[k][i];
+        }
+    }
+}
+
+// Time forwards once more; the gradients of the window's inputs wait until they are complete. Taps' and bias' gradients
+// leave as one partial sum a block.
+template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void backward(const ConvBackward& p) {
+    const ConvInputs& in = p.in;
+    const Place<V> place(in);
+    __shared__ float sums[STRETCHES][TAPS + 1][LANES * V];
+    float grad_w[TAPS][V], grad_bias[V];
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+        grad_bias[i] = 0.f;
+#pragma unroll
+        for (int k = 0; k < TAPS; k++) grad_w[k][i] = 0.f;
+    }
+    if (place.valid > 0 && place.begin < place.end) {
+        const int seqlen = in.seqlen;
+        float w[TAPS][V], bias[V], window[HISTORY][V], pending[HISTORY][V];
+        load_taps(in, place, w, bias);
+        load_window<T, V, ALIGNED>(in, place, place.begin, window);
+        uint32_t targets[HISTORY];  // rows of the window's inputs
+        bool wanted[HISTORY];       // whether their gradients are this thread's to write
+#pragma unroll
+        for (int k = 0; k < HISTORY; k++) {
+            wanted[k] = false;
+            targets[k] = 0;
+#pragma unroll
+            for (int i = 0; i < V; i++) pending[k][i] = 0.f;
+        }
+        auto leave = [&](uint32_t row, const float (&grad)[V]) {
+            store_vec<ALIGNED, T, V>(at_row<T>(p.grad_x, row, p.grad_x_stride, place.channel), pack<T, V>(grad), place.valid);
+        };
+        // Gradient of the entry of the initial state that lies `before` steps before the sequence.
+        bool open = p.grad_initial_state && place.begin == 0;
+        auto leave_state = [&](int before, const float (&grad)[V]) {
+            if (!open || before <= 0 || before >= int(in.d_conv)) return;
+#pragma unroll
+            for (int i = 0; i < V; i++)
+                if (i < place.valid)
+                    p.grad_initial_state[state_at(in, place.sequence, before, place.channel + i)] = grad[i];
+        };
+        const int last = min(place.end + HISTORY, seqlen);
+        bool cut = false;  // a document has begun behind the stretch: nothing more reaches into it
+        uint32_t rows[GROUP];
+#pragma unroll
+        for (int g = 0; g < GROUP; g++) rows[g] = place.begin + g < last ? row_of(in, place.sequence, place.begin + g) : 0;
+#pragma unroll 1
+        for (int t0 = place.begin; t0 < last && !cut; t0 += GROUP) {
+            Vec<T, V> x[GROUP], grad_out[GROUP];
+            uint32_t here[GROUP];
+#pragma unroll
+            for (int g = 0; g < GROUP; g++) {
+                here[g] = rows[g];
+                if (t0 + g < last) {
+                    x[g] = load_row<T, V, ALIGNED>(in.x, rows[g], in.x_stride, place);
+                    grad_out[g] = load_row<T, V, ALIGNED>(p.grad_out, rows[g], p.grad_out_stride, place);
+                }
+            }
+#pragma unroll
+            for (int g = 0; g < GROUP; g++) {
+                const int t = t0 + GROUP + g;
+                if (t < last) rows[g] = row_of(in, place.sequence, t);
+            }
+#pragma unroll
+            for (int g = 0; g < GROUP; g++) {
+                const int t = t0 + g;
+                if (t >= last || cut) break;
+                const bool own = t < place.end;
+                if (starts_document(in, place.sequence, t)) {
+#pragma unroll
+                    for (int k = 0; k < HISTORY; k++) {
+                        if (wanted[k]) leave(targets[k], pending[k]);
+                        wanted[k] = false;
+                        leave_state(HISTORY - k - t, pending[k]);
+#pragma unroll
+                        for (int i = 0; i < V; i++) window[k][i] = pending[k][i] = 0.f;
+                    }
+                    open = false;
+                    if (!own) {
+                        cut = true;
+                        break;
+                    }
+                }
+                float now[V], grad[V], pre[V], fresh[V];
+#pragma unroll
+                for (int i = 0; i < V; i++) {
+                    now[i] = x[g].get(i);
+                    pre[i] = bias[i];
+#pragma unroll
+                    for (int k = 0; k < HISTORY; k++) pre[i] = fmaf(w[k][i], window[k][i], pre[i]);
+                    pre[i] = fmaf(w[HISTORY][i], now[i], pre[i]);
+                    grad[i] = grad_out[g].get(i);
+                }
+                if (in.silu) {
+#pragma unroll
+                    for (int i = 0; i < V; i++) {
+                        const float s = sigmoid(pre[i]);
+                        grad[i] *= s * fmaf(pre[i], 1.f - s, 1.f);
+                    }
+                }
+#pragma unroll
+                for (int i = 0; i < V; i++) {
+#pragma unroll
+                    for (int k = 0; k < HISTORY; k++) pending[k][i] = fmaf(w[k][i], grad[i], pending[k][i]);
+                    fresh[i] = w[HISTORY][i] * grad[i];
+                    if (own) {
+#pragma unroll
+                        for (int k = 0; k < HISTORY; k++) grad_w[k][i] = fmaf(window[k][i], grad[i], grad_w[k][i]);
+                        grad_w[HISTORY][i] = fmaf(now[i], grad[i], grad_w[HISTORY][i]);
+                        grad_bias[i] += grad[i];
+                    }
+                }
+                if (wanted[0]) leave(targets[0], pending[0]);
+                leave_state(HISTORY - t, pending[0]);
+                shift(pending, fresh);
+                shift(window, now);
+                targets[0] = targets[1], targets[1] = targets[2], targets[2] = here[g];
+                wanted[0] = wanted[1], wanted[1] = wanted[2], wanted[2] = own;
+            }
+        }
+        // What is left in the window at the end of the sequence.
+        if (!cut && last == seqlen) {
+#pragma unroll
+            for (int k = 0; k < HISTORY; k++) {
+                const int back = HISTORY - k;  // window[k] lies so many steps before the end
+                float grad[V];
+#pragma unroll
+                for (int i = 0; i < V; i++) {
+                    grad[i] = pending[k][i];
+                    if (p.grad_last_state && back < int(in.d_conv) && i < place.valid)
+                        grad[i] += p.grad_last_state[state_at(in, place.sequence, back, place.channel + i)];
+                }
+                if (wanted[k]) leave(targets[k], grad);
+                leave_state(back - seqlen, grad);  // of a sequence shorter than the window
+            }
+        } else if (!cut) {
+#pragma unroll
+            for (int k = 0; k < HISTORY; k++)
+                if (wanted[k]) leave(targets[k], pending[k]);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+#pragma unroll
+        for (int k = 0; k < TAPS; k++) sums[threadIdx.y][k][threadIdx.x * V + i] = grad_w[k][i];
+        sums[threadIdx.y][TAPS][threadIdx.x * V + i] = grad_bias[i];
+    }
+    __syncthreads();
+    const uint32_t columns = (in.d_inner + LANES * V - 1) / (LANES * V);
+    const int first = blockIdx.x % columns * LANES * V;
+    float* to = p.partial + uint64_t(blockIdx.x / columns) * (TAPS + 1) * in.d_inner;
+    for (int i = threadIdx.y * LANES + threadIdx.x; i < (TAPS + 1) * LANES * V; i += LANES * STRETCHES) {
+        const int k = i / (LANES * V), channel = i % (LANES * V);
+        float sum = 0.f;
+#pragma unroll
+        for (int y = 0; y < STRETCHES; y++) sum += sums[y][k][channel];
+        if (first + channel < int(in.d_inner)) to[uint64_t(k) * in.d_inner + first + channel] = sum;
+    }
+}
+
+// Gradients of taps and bias: the sum of the partials. Grid (columns / 32, 5), block (32, 8).
+__device__ __forceinline__ void sum_partials(const ConvBackward& p) {
+    __shared__ float s[8][LANES];
+    const ConvInputs& in = p.in;
+    const uint32_t channel = blockIdx.x * LANES + threadIdx.x, k = blockIdx.y;
+    float sum = 0.f;
+    if (channel < in.d_inner) {
+#pragma unroll 4
+        for (uint32_t n = threadIdx.y; n < p.n_partials; n += 8)
+            sum += p.partial[(uint64_t(n) * (TAPS + 1) + k) * in.d_inner + channel];
+    }
+    s[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y != 0 || channel >= in.d_inner) return;
+    float total = 0.f;
+#pragma unroll
+    for (int y = 0; y < 8; y++) total += s[y][threadIdx.x];
+    const int tap = int(k) - (TAPS - int(in.d_conv));
+    if (k == TAPS) {
+        if (p.grad_bias) p.grad_bias[channel] = total;
+    } else if (tap >= 0) {
+        p.grad_weight[uint64_t(channel) * in.d_conv + tap] = total;
+    }
+}
+
+}  // namespace conv

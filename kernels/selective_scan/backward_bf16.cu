@@ -1,0 +1,10 @@
+#include "backward.cuh"
+SCAN_BACKWARD(selective_scan_backward_bf16_16_full_roomy, bf16, 4, 128, 3, true, true, true)
+SCAN_BACKWARD(selective_scan_backward_bf16_16_full_wide, bf16, 4, 256, 2, true, true, true)
+SCAN_BACKWARD(selective_scan_backward_bf16_16_aligned, bf16, 4, 128, 3, true, false, true)
+SCAN_BACKWARD(selective_scan_backward_bf16_16, bf16, 4, 128, 3, false, false, true)
+SCAN_BACKWARD(selective_scan_backward_bf16_32, bf16, 8, 128, 2, false, false, false)
+SCAN_BACKWARD(selective_scan_backward_bf16_64, bf16, 16, 128, 2, false, false, false)
+SCAN_SUMS(bf16, bf16, 16)
+SCAN_SUMS(bf16, bf16, 32)
+SCAN_SUMS(bf16, bf16, 64)

@@ -1,0 +1,10 @@
+#include "backward.cuh"
+SCAN_BACKWARD(selective_scan_backward_f16_16_full_roomy, f16, 4, 128, 3, true, true, false)
+SCAN_BACKWARD(selective_scan_backward_f16_16_full_wide, f16, 4, 256, 2, true, true, false)
+SCAN_BACKWARD(selective_scan_backward_f16_16_aligned, f16, 4, 128, 3, true, false, false)
+SCAN_BACKWARD(selective_scan_backward_f16_16, f16, 4, 128, 3, false, false, false)
+SCAN_BACKWARD(selective_scan_backward_f16_32, f16, 8, 128, 2, false, false, false)
+SCAN_BACKWARD(selective_scan_backward_f16_64, f16, 16, 128, 2, false, false, false)
+SCAN_SUMS(f16, f16, 16)
+SCAN_SUMS(f16, f16, 32)
+SCAN_SUMS(f16, f16, 64)

@@ -1,0 +1,102 @@
+// What the forward and the backward scan share: how a tile of steps is read.
+//
+// G lanes own a channel, 4 states each, and walk time; a block has THREADS / G channels. G = 4 takes d_state up to 16,
+// 8 up to 32, 16 up to 64; states above d_state have A = B = C = 0 and stay zero. A step past seqlen has delta = 0:
+// the state passes through it. A channel past d_inner computes on zeros and is not written.
+#pragma once
+#include "../common/dtype.cuh"
+#include "../common/math.cuh"
+#include "../common/reduce.cuh"
+#include "params.h"
+
+constexpr int STATE_STRIDE = 16;
+constexpr int NS = 4;  // states of a lane
+
+// Row of a step and what else is known of it.
+struct Step {
+    uint32_t row;
+    bool valid, starts_document;
+};
+
+__device__ __forceinline__ Step read_step(const ScanLayout& layout, uint32_t sequence, int t) {
+    Step step{0, t >= 0 && t < int(layout.seqlen), false};
+    if (step.valid) {
+        const uint32_t position = sequence * layout.seqlen + t;
+        step.row = layout.row_of_position ? layout.row_of_position[position] : position;
+        step.starts_document = layout.document_starts && layout.document_starts[position];
+    }
+    return step;
+}
+
+// What a kernel may take for granted. ALIGNED: vectors of channels are whole and lie on their size, d_state is 16. FULL:
+// moreover there is all that a block of a model has (softplus, skip, gate, biases of at most four modalities), so that
+// what is per element has no branch and is scheduled as one piece. TENSOR: sums over lanes run on the tensor cores.
+template <bool ALIGNED_, bool FULL_, bool TENSOR_> struct Assume {
+    static constexpr bool ALIGNED = ALIGNED_, FULL = FULL_, TENSOR = TENSOR_;
+};
+
+// The biases of dt for a block's channels. FULL: biases and borders lie in shared memory, since a load from global memory
+// in every tile is waited for.
+template <int WIDTH> struct NearBiases {
+    alignas(16) float bias[4][WIDTH];
+    uint4 borders;  // first rows of modalities 1, 2 and 3; ~0 where there is none
+
+    // Must be followed by a barrier.
+    __device__ __forceinline__ void stage(const ScanInputs& in, int first) {
+        const uint32_t n = in.layout.n_biases, d_inner = in.layout.d_inner;
+        const uint32_t* offsets = in.layout.bias_offsets;
+        for (uint32_t i = threadIdx.x; i < n * WIDTH; i += blockDim.x) {
+            const uint32_t channel = first + i % WIDTH;
+            bias[i / WIDTH][i % WIDTH] = channel < d_inner ? in.dt_bias[uint64_t(i / WIDTH) * d_inner + channel] : 0.f;
+        }
+        if (threadIdx.x == 0)
+            borders = make_uint4(offsets && n > 1 ? offsets[1] : ~0u, offsets && n > 2 ? offsets[2] : ~0u,
+                                 offsets && n > 3 ? offsets[3] : ~0u, ~0u);
+    }
+};
+
+// dt_bias of the modality of a row, at its first channel.
+__device__ __forceinline__ const float* far_bias(const ScanInputs& in, uint32_t row) {
+    uint32_t modality = 0;
+    if (in.layout.bias_offsets)
+        while (modality + 1 < in.layout.n_biases && row >= in.layout.bias_offsets[modality + 1]) modality++;
+    return in.dt_bias + uint64_t(modality) * in.layout.d_inner;
+}
+
+// dt plus bias for N channels: those from `at` on of the block, `channel` on of the matrix.
+template <typename A, int N, typename T, int WIDTH>
+__device__ __forceinline__ void add_bias(float (&x)[N], const Vec<T, N>& dt, const ScanInputs& in,
+                                         const NearBiases<WIDTH>& near, uint32_t row, int at, int channel, int valid) {
+    constexpr int STEP = N < 4 ? N : 4;
+#pragma unroll
+    for (int i = 0; i < N; i++) x[i] = dt.get(i);
+    if (A::FULL || in.dt_bias) {
+        const float* bias;
+        if constexpr (A::FULL) {
+            const uint4 borders = near.borders;
+            bias = &near.bias[(row >= borders.x) + (row >= borders.y) + (row >= borders.z)][at];
+        } else {
+            bias = far_bias(in, row) + channel;
+        }
+#pragma unroll
+        for (int i = 0; i < N; i += STEP) {
+            const Vec<float, STEP> b = load_vec<A::ALIGNED, float, STEP>(bias + i, A::FULL ? N : valid - i);
+#pragma unroll
+            for (int j = 0; j < STEP; j++) x[i + j] += b.get(j);
+        }
+    }
+}
+
+// The four states of a lane from (.., d_inner, d_state), zero where there is none.
+__device__ __forceinline__ void load_states(
+    float (&h)[NS], const float* from, int64_t channel, bool valid, int state, int d_state) {
+#pragma unroll
+    for (int i = 0; i < NS; i++) h[i] = from && valid && state + i < d_state ? from[channel * d_state + state + i] : 0.f;
+}
+
+__device__ __forceinline__ void store_states(
+    float* to, const float (&h)[NS], int64_t channel, bool valid, int state, int d_state) {
+#pragma unroll
+    for (int i = 0; i < NS; i++)
+        if (to && valid && state + i < d_state) to[channel * d_state + state + i] = h[i];
+}

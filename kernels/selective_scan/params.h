@@ -1,0 +1,64 @@
+// Arguments of the scan kernels, as crates/mom-kernels/src/cuda/selective_scan/params.rs has them. Strides in bytes.
+#pragma once
+#include <cuda/std/cstdint>
+#include <cuda/std/cstddef>
+
+struct ScanLayout {
+    const cuda::std::uint32_t* row_of_position;  // [batch * seqlen] or null: rows are positions
+    const cuda::std::uint8_t* document_starts;   // [batch * seqlen] or null
+    const cuda::std::uint32_t* bias_offsets;     // [n_biases + 1] or null: one bias
+    cuda::std::uint32_t batch, seqlen, d_inner, d_state, n_biases, softplus;
+};
+static_assert(sizeof(ScanLayout) == 48 && offsetof(ScanLayout, batch) == 24 && offsetof(ScanLayout, softplus) == 44);
+
+struct ScanInputs {
+    ScanLayout layout;
+    const void *u, *dt, *z, *B, *C;  // rows; z may be null
+    const float *A, *D, *dt_bias;    // (d_inner, d_state), (d_inner) or null, (n_biases, d_inner) or null
+    cuda::std::uint32_t u_stride, dt_stride, z_stride, B_stride, C_stride, unused;
+};
+static_assert(sizeof(ScanInputs) == 136 && offsetof(ScanInputs, u) == 48 && offsetof(ScanInputs, A) == 88);
+static_assert(offsetof(ScanInputs, u_stride) == 112);
+
+struct ScanForward {
+    ScanInputs in;
+    const float* initial_state;  // (batch, d_inner, d_state) or null
+    void* out;                   // rows
+    float* last_state;           // (batch, d_inner, d_state) or null
+    float* saved_states;         // (batch, ceil(seqlen / 16), d_inner, d_state padded to 16, 32 or 64) or null
+    cuda::std::uint64_t out_stride;
+};
+static_assert(sizeof(ScanForward) == 176 && offsetof(ScanForward, out_stride) == 168);
+
+struct ScanBackward {
+    ScanInputs in;
+    const float* saved_states;
+    const float* grad_last_state;  // or null
+    const void* grad_out;          // rows
+    void *grad_u, *grad_dt, *grad_z, *out;  // rows; grad_z and out may be null
+    float* grad_initial_state;              // or null
+    float* partial_bc;  // (blocks of channels, rows, 2 padded d_state)
+    float* partial_a;   // (batch, d_inner, padded d_state)
+    float* partial_d;   // (batch, d_inner)
+    cuda::std::uint32_t grad_out_stride, grad_u_stride, grad_dt_stride, grad_z_stride, out_stride, n_rows;
+};
+static_assert(sizeof(ScanBackward) == 248 && offsetof(ScanBackward, grad_out) == 152);
+static_assert(offsetof(ScanBackward, partial_bc) == 200 && offsetof(ScanBackward, grad_out_stride) == 224);
+
+struct ScanSums {
+    const float *partial_bc, *partial_a, *partial_d;
+    void *grad_B, *grad_C;  // rows
+    float *grad_A, *grad_D;  // grad_D may be null
+    cuda::std::uint64_t grad_B_stride, grad_C_stride;
+    cuda::std::uint64_t n_rows;
+    cuda::std::uint32_t n_blocks, batch, d_inner, d_state;
+};
+static_assert(sizeof(ScanSums) == 96 && offsetof(ScanSums, grad_B_stride) == 56 && offsetof(ScanSums, n_blocks) == 80);
+
+struct ScanStep {
+    ScanInputs in;
+    float* state;  // (batch, d_inner, d_state), in and out
+    void* out;     // rows
+    cuda::std::uint64_t out_stride;
+};
+static_assert(sizeof(ScanStep) == 160 && offsetof(ScanStep, state) == 136);
