@@ -16,9 +16,9 @@ pub struct Batch {
     pub seqlen: usize,
     /// Token at each position; 0 (pad) at padding and at continuous patches.
     pub tokens: Vec<u32>,
-    /// The token that follows in the same document, or [`NO_TARGET`]: at the end of a document, at padding, at continuous
-    /// patches, and where the next position of the document is a patch. The last position of a sequence has its target
-    /// too, though the token itself stands in the next sequence.
+    /// The token that follows in the same document; at its end begin-of-document, so that a model learns where documents
+    /// end; or [`NO_TARGET`]: at padding, at continuous patches, and where the next position is a patch. The last position
+    /// of a sequence has its target too, though the token itself stands in the next sequence.
     pub targets: Vec<u32>,
     /// Modality of the position's own content: text 0, image 1, speech 2. Special tokens and padding are text.
     pub modality_ids: Vec<u8>,

@@ -157,6 +157,12 @@ pub enum DataError {
         /// Number found.
         got: usize,
     },
+    /// An image could not be decoded.
+    #[error("cannot decode the image: {reason}")]
+    Decode {
+        /// The decoder's reason.
+        reason: &'static str,
+    },
     /// An image or a sound could not be encoded.
     #[error("cannot encode {what}: {reason}")]
     Encode {

@@ -175,9 +175,9 @@ impl Loader {
                     }
                     Element::Token(token) => {
                         batch.tokens[p] = token;
-                        if let Some(&next) = elements.get(at + 1)
-                            && next.target() != NO_TARGET
-                        {
+                        // A document ends where the next one would begin.
+                        let next = elements.get(at + 1).copied().unwrap_or(Element::BEGIN_DOCUMENT);
+                        if next.target() != NO_TARGET {
                             batch.targets[p] = next.target();
                             batch.target_modality_ids[p] = packer.modality(next).id();
                         }

@@ -38,6 +38,9 @@ pub(crate) enum Element {
 }
 
 impl Element {
+    /// First of every document.
+    pub const BEGIN_DOCUMENT: Self = Self::Token(Special::BeginDocument.token());
+
     /// The token as a target, or [`NO_TARGET`] for a patch.
     pub fn target(self) -> u32 {
         match self {
@@ -162,7 +165,7 @@ impl Packer<'_> {
 
     /// All positions of a document under a form.
     pub fn elements(&self, document: usize, form: &Form) -> Vec<Element> {
-        let mut elements = vec![Element::Token(Special::BeginDocument.token())];
+        let mut elements = vec![Element::BEGIN_DOCUMENT];
         for &part in form.parts() {
             let markers = part.markers();
             elements.extend(markers.map(|(begin, _)| Element::Token(begin.token())));

@@ -174,6 +174,7 @@ fn check_epoch(loader: &mut Loader, recipe: &Recipe) {
         for (at, (item, target)) in document.iter().enumerate() {
             let expected = match (item, document.get(at + 1)) {
                 (Item::Token(_), Some((Item::Token(next), _))) => *next,
+                (Item::Token(_), None) => Special::BeginDocument.token(),
                 _ => NO_TARGET,
             };
             assert_eq!(*target, expected);

@@ -103,9 +103,27 @@ impl<'a> Decoder<'a> {
                 }
             }
         }
-        // The image stays in the context with as little noise as there is.
-        self.states = self.clone().epsilon(patcher, &x, 0, n_patches)?.0;
-        Ok(x.into_iter().map(|x| x as f32).collect())
+        let patches: Vec<f32> = x.into_iter().map(|x| x as f32).collect();
+        self.push_image(&patches)?;
+        Ok(patches)
+    }
+
+    /// Appends one image to every sequence (Transfusion; the image's begin marker has been pushed).
+    ///
+    /// `patches`: `(batch, n_patches, patch_dim)` in [-1, 1]. The model sees them with as little noise as there is.
+    ///
+    /// # Errors
+    /// A model of another setting, values that are no whole patches.
+    pub fn push_image(&mut self, patches: &[f32]) -> Result<()> {
+        let Some(patcher) = self.model.patcher() else {
+            return require(false, "setting", "transfusion", self.model.config().setting);
+        };
+        let per_patch = self.batch * self.model.config().patch_dim;
+        let whole = !patches.is_empty() && patches.len().is_multiple_of(per_patch);
+        require_batch(whole, "patches", None, format!("a multiple of {per_patch} values"), patches.len())?;
+        let x: Vec<f64> = patches.iter().map(|&x| f64::from(x)).collect();
+        self.states = self.clone().epsilon(patcher, &x, 0, patches.len() / per_patch)?.0;
+        Ok(())
     }
 
     /// States behind an image of noisy patches, and the noise that the model sees in it.

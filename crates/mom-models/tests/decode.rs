@@ -82,6 +82,21 @@ fn images_are_sampled_in_range_and_are_a_function_of_the_generator() {
     assert!(one.iter().all(|x| (-1.0..=1.0).contains(x)));
     assert_eq!(one, image(1, 3.0));
     assert_ne!(one, image(2, 3.0));
+    // A generated image stands in the context as the same image pushed does.
+    let after = |push: &dyn Fn(&mut Decoder<'_>)| {
+        let mut decoder = Decoder::new(&model, 2).unwrap();
+        decoder.push(&[1, 7, 2, 1, 8, 2], &[0; 6]).unwrap();
+        push(&mut decoder);
+        decoder.push(&[3, 3], &[0, 0]).unwrap().to_vec2::<f32>().unwrap()
+    };
+    let sampled = after(&|decoder| {
+        decoder.sample_image(4, 20, None, &mut ChaCha8Rng::seed_from_u64(9)).unwrap();
+    });
+    let mut decoder = Decoder::new(&model, 2).unwrap();
+    decoder.push(&[1, 7, 2, 1, 8, 2], &[0; 6]).unwrap();
+    let patches = decoder.sample_image(4, 20, None, &mut ChaCha8Rng::seed_from_u64(9)).unwrap();
+    assert_eq!(sampled, after(&|decoder| decoder.push_image(&patches).unwrap()));
+    assert!(decoder.push_image(&patches[1..]).unwrap_err().to_string().contains("a multiple of 6 values"));
     let (codes, _) = Model::seeded(&config(Setting::Chameleon, Variant::Mom), 5, DType::F32, &Device::Cpu).unwrap();
     let mut decoder = Decoder::new(&codes, 1).unwrap();
     let error = decoder.sample_image(4, 20, None, &mut ChaCha8Rng::seed_from_u64(1)).unwrap_err();

@@ -1,4 +1,4 @@
-//! Images from captions, with the model of a run.
+//! Images from captions, and captions from images, with the model of a run.
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use mom_models::{Model, Setting};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use crate::error::require;
 use crate::{Error, Result, RunConfig, checkpoint};
 
 /// How tokens and patches are drawn.
@@ -16,18 +17,20 @@ use crate::{Error, Result, RunConfig, checkpoint};
 pub struct GenerateOptions {
     /// Seed of all draws.
     pub seed: u64,
-    /// Of image codes.
+    /// Of text tokens and image codes.
     pub sampling: Sampling,
     /// Diffusion steps of an image (Transfusion).
     pub n_steps: u32,
     /// Weight of classifier-free guidance (Transfusion); 1 is none.
     pub guidance: f64,
+    /// Tokens of a caption, at most.
+    pub max_tokens: usize,
 }
 
 impl Default for GenerateOptions {
     fn default() -> Self {
         let sampling = Sampling { temperature: 1.0, top_k: 0 };
-        Self { seed: 0, sampling, n_steps: 250, guidance: 3.0 }
+        Self { seed: 0, sampling, n_steps: 250, guidance: 3.0, max_tokens: 256 }
     }
 }
 
@@ -99,6 +102,49 @@ impl Generator {
                 Ok(self.tokenizers.decode_image(&codes)?)
             }
         }
+    }
+
+    /// A caption for an image of [`Self::image_size`]: tokens up to where the model ends the document.
+    ///
+    /// # Errors
+    /// An image of another size; options out of range.
+    pub fn caption(&self, image: &RgbImage, options: &GenerateOptions) -> Result<String> {
+        let size = self.image_size();
+        let fits = image.width == size && image.height == size;
+        let got = format!("{} x {}", image.width, image.height);
+        require(fits, "image", &format!("{size} x {size} pixels"), got)?;
+        let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+        let mut decoder = Decoder::new(&self.model, 1)?;
+        decoder.push(&[Special::BeginDocument.token(), Special::BeginImage.token()], &[Modality::Text.id(); 2])?;
+        match self.config.recipe().patch() {
+            Some(patch) => {
+                let mut patches = Vec::new();
+                pixels::to_patches(&image.pixels, size, patch, &mut patches)?;
+                decoder.push_image(&patches)?;
+            }
+            None => {
+                for code in self.tokenizers.image_codebook()?.encode(image)? {
+                    let token = self.tokenizers.vocabulary().token(Modality::Image, code)?;
+                    decoder.push(&[token], &[Modality::Image.id()])?;
+                }
+            }
+        }
+        let id = Modality::Text.id();
+        let mut logits = decoder.push(&[Special::EndImage.token()], &[id])?;
+        let range = self.tokenizers.vocabulary().range(Modality::Text);
+        let mut tokens = Vec::new();
+        while tokens.len() < options.max_tokens {
+            // A caption is not empty; it ends where the document does, or where another part would begin.
+            let ends = |token: u32| !tokens.is_empty() && (1..Special::COUNT).contains(&token);
+            let allowed = |token: u32| range.contains(&token) || ends(token);
+            let token = options.sampling.draw(&values(&logits)?, allowed, &mut rng)?;
+            if !range.contains(&token) {
+                break;
+            }
+            tokens.push(token);
+            logits = decoder.push(&[token], &[id])?;
+        }
+        Ok(self.tokenizers.decode_text(&tokens)?)
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use mom_data::RgbImage;
 use mom_data::scenes::{SceneConfig, ShardOptions, write_shards};
 use mom_models::decode::Sampling;
 use mom_models::{ModelConfig, SCALES, Setting, Variant, flops};
@@ -39,21 +40,24 @@ enum Command {
     },
     /// Compare variants: the paper's tables and curves.
     Ablate(AblateArguments),
-    /// Generate an image for a caption with the newest checkpoint of a run.
+    /// Generate an image for a caption, or a caption for an image, with the newest checkpoint of a run.
     Generate {
         /// Folder of the run; one of a sweep's runs/ will do.
         #[arg(long)]
         run: PathBuf,
-        /// What the image shows.
-        #[arg(long)]
-        caption: String,
+        /// What the image shows; needs --out.
+        #[arg(long, requires = "out", conflicts_with = "image", required_unless_present = "image")]
+        caption: Option<String>,
         /// PNG file to write.
         #[arg(long)]
-        out: PathBuf,
+        out: Option<PathBuf>,
+        /// PNG or JPEG to describe.
+        #[arg(long)]
+        image: Option<PathBuf>,
         /// Seed of the draws.
         #[arg(long, default_value_t = 0)]
         seed: u64,
-        /// Of image codes; 0 takes the likeliest.
+        /// Of text tokens and image codes; 0 takes the likeliest.
         #[arg(long, default_value_t = 1.0)]
         temperature: f64,
         /// Diffusion steps (Transfusion).
@@ -174,12 +178,20 @@ fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Train { config, out, overrides } => train(&RunConfig::read(&config, &overrides)?, &out),
         Command::Ablate(arguments) => ablate(&arguments),
-        Command::Generate { run, caption, out, seed, temperature, steps, guidance } => {
+        Command::Generate { run, caption, out, image, seed, temperature, steps, guidance } => {
             let sampling = Sampling { temperature, top_k: 0 };
-            let options = GenerateOptions { seed, sampling, n_steps: steps, guidance };
-            let image = Generator::open(&run)?.image(&caption, &options)?;
-            std::fs::write(&out, mom_data::encode::png(&image)?)
-                .with_context(|| format!("cannot write {}", out.display()))?;
+            let options = GenerateOptions { seed, sampling, n_steps: steps, guidance, ..GenerateOptions::default() };
+            let generator = Generator::open(&run)?;
+            if let (Some(caption), Some(out)) = (caption, out) {
+                let png = mom_data::encode::png(&generator.image(&caption, &options)?)?;
+                std::fs::write(&out, png).with_context(|| format!("cannot write {}", out.display()))?;
+            }
+            if let Some(path) = image {
+                let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                let image =
+                    RgbImage::decode(&bytes, generator.image_size()).with_context(|| path.display().to_string())?;
+                println!("{}", generator.caption(&image, &options)?);
+            }
             Ok(())
         }
         Command::Shards { out, documents, per_shard, image_size, seed } => {

@@ -248,7 +248,7 @@ fn a_full_device_is_reported_by_the_system() {
 }
 
 #[test]
-fn images_are_generated_from_the_runs_of_a_sweep() {
+fn images_and_captions_are_generated_from_the_runs_of_a_sweep() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("sweep");
     let mut arguments = sweep(&out, "4", &[]);
@@ -267,6 +267,15 @@ fn images_are_generated_from_the_runs_of_a_sweep() {
             let output = generate(setting, path, seed);
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
+        let run = out.join("runs").join(format!("{setting}-nano-mom-seed0"));
+        let describe = |png: &Path| {
+            mom_train(&["generate", "--run", run.to_str().unwrap(), "--image", png.to_str().unwrap(), "--seed", "1"])
+        };
+        let (caption, again) = (describe(&paths[0]), describe(&paths[0]));
+        assert!(caption.status.success() && caption.stdout.len() > 1, "{setting}");
+        assert_eq!(caption.stdout, again.stdout);
+        let message = error_of(&describe(&run.join("config.toml")));
+        assert!(message.contains("config.toml") && message.contains("does not decode"), "{message}");
         let [one, two, other] = paths.map(|path| fs::read(path).unwrap());
         assert!(one.starts_with(b"\x89PNG") && one == two && one != other, "{setting}: a function of the seed");
     }

@@ -10,7 +10,7 @@ use crate::pixels::RgbImage;
 
 /// Decodes a PNG or JPEG of any colour type and size to `size` x `size` RGB: transparency over white, the middle square
 /// cut out, then resized with a triangle filter (as wide as the reduction, so that nothing aliases).
-pub(super) fn decode_image(bytes: &[u8], size: usize) -> Result<RgbImage, SkipReason> {
+pub(crate) fn decode_image(bytes: &[u8], size: usize) -> Result<RgbImage, SkipReason> {
     let broken = |_| SkipReason::BrokenImage;
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|_| SkipReason::BrokenImage)?;
     let decoded = reader.decode().map_err(broken)?;

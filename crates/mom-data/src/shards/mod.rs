@@ -9,4 +9,5 @@ mod media;
 mod skip;
 
 pub use corpus::{Corpus, Sample};
+pub(crate) use media::decode_image;
 pub use skip::{SkipReason, SkipReport};
