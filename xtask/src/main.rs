@@ -19,9 +19,18 @@ enum Task {
     /// Compare dense Mamba, Mixture-of-Mamba and its parts: `cargo xtask ablate --help` tells the flags.
     #[command(disable_help_flag = true)]
     Ablate(ablate::AblateArgs),
-    /// Run mom-train with any of its commands: `cargo xtask train --help`.
+    /// Train one model: `cargo xtask train --config FILE --out DIR`.
     #[command(disable_help_flag = true)]
     Train(ablate::AblateArgs),
+    /// Generate an image for a caption, or a caption for an image, with the model of a run.
+    #[command(disable_help_flag = true)]
+    Generate(ablate::AblateArgs),
+    /// Write generated documents as WebDataset shards: `cargo xtask shards --out DIR`.
+    #[command(disable_help_flag = true)]
+    Shards(ablate::AblateArgs),
+    /// Print weights and active FLOPs of every scale.
+    #[command(disable_help_flag = true)]
+    Sizes(ablate::AblateArgs),
     /// Compile the GPU kernels to the PTX inside of mom-kernels.
     Kernels(kernels::KernelsArgs),
 }
@@ -31,6 +40,9 @@ fn main() -> Result<ExitCode> {
     match Task::parse() {
         Task::Ablate(args) => ablate::run(root, "ablate", &args),
         Task::Train(args) => ablate::run(root, "train", &args),
+        Task::Generate(args) => ablate::run(root, "generate", &args),
+        Task::Shards(args) => ablate::run(root, "shards", &args),
+        Task::Sizes(args) => ablate::run(root, "sizes", &args),
         Task::Kernels(args) => kernels::run(&args, root).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -45,6 +45,16 @@ pub enum DataError {
         /// The folder searched, subfolders included.
         dir: PathBuf,
     },
+    /// A folder of generated shards lacks some of those that its manifest counts.
+    #[error("{}: the manifest counts {expected} shards, {got} are there", dir.display())]
+    MissingShards {
+        /// The folder.
+        dir: PathBuf,
+        /// Shards by the manifest.
+        expected: usize,
+        /// Shards found.
+        got: usize,
+    },
     /// A shard ends in the middle of a member or has no end-of-archive block.
     #[error("shard {} is truncated: {what} at byte {offset}", shard.display())]
     Truncated {

@@ -106,7 +106,16 @@ fn missing_folder_and_missing_shards_are_told_apart() {
     assert!(matches!(error, DataError::Io { .. }) && error.to_string().contains("nowhere"), "{error}");
     assert!(matches!(Corpus::open(folder.path()).unwrap_err(), DataError::NoShards { .. }));
     let shards = common::write(folder.path(), &options(40));
+    let whole = Corpus::open(&shards).unwrap();
     fs::remove_file(shards.join("shard-000001.tar")).unwrap();
+    let error = Corpus::open(&shards).unwrap_err();
+    assert!(error.to_string().contains("the manifest counts 3 shards, 2 are there"), "{error}");
+    // A user's folder has no manifest, and any shards may be in it.
+    fs::remove_file(shards.join("manifest.json")).unwrap();
+    let rest = Corpus::open(&shards).unwrap();
+    assert_eq!(rest.len(), 24);
+    assert_ne!(rest.fingerprint(), whole.fingerprint());
+    fs::rename(shards.join("shard-000000.tar"), shards.join("a.tar")).unwrap();
     assert_eq!(Corpus::open(&shards).unwrap().len(), 24);
 }
 

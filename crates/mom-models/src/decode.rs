@@ -76,7 +76,9 @@ impl<'a> Decoder<'a> {
         if let Some(guidance) = &guidance {
             require(guidance.free.batch == self.batch, "guidance.batch", &self.batch.to_string(), guidance.free.batch)?;
         }
-        let timestep = |i: u32| ((u64::from(i) * u64::from(N_TIMESTEPS)) / u64::from(n_steps)) as u32;
+        // Evenly spaced up to the last timestep, where nothing of an image is left: however few the steps, the first one
+        // sees what it was trained on.
+        let timestep = |i: u32| ((i + 1) * N_TIMESTEPS).div_ceil(n_steps) - 1;
         let n_values = self.batch * n_patches * self.model.config().patch_dim;
         let mut x: Vec<f64> = (0..n_values).map(|_| normal(rng)).collect();
         for i in (0..n_steps).rev() {

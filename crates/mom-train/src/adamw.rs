@@ -36,6 +36,12 @@ pub(crate) struct Moments {
     pub second: Vec<f32>,
 }
 
+impl Moments {
+    fn is_finite(&self) -> bool {
+        self.first.iter().chain(&self.second).all(|value| value.is_finite())
+    }
+}
+
 /// Whether weight decay applies: to the weights of projections, conv, embedding and heads, not to A_log, D, biases, norms.
 pub(crate) fn decays(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or(name);
@@ -98,23 +104,42 @@ impl AdamW {
         Ok(())
     }
 
+    /// The first parameter that is not finite itself or has such a moment.
+    pub(crate) fn first_non_finite(&self) -> Result<Option<&str>> {
+        for parameter in &self.parameters {
+            if !squares(parameter.variable.as_tensor())?.is_finite() || !parameter.moments.is_finite() {
+                return Ok(Some(&parameter.name));
+            }
+        }
+        Ok(None)
+    }
+
     /// Names and moments, in the order of the parameters.
     pub(crate) fn moments(&self) -> impl Iterator<Item = (&str, &Moments)> {
         self.parameters.iter().map(|p| (p.name.as_str(), &p.moments))
     }
 
-    /// Puts back what a checkpoint holds.
+    /// Puts back what a checkpoint's file holds.
     ///
     /// # Errors
-    /// Moments of another size, named.
-    pub(crate) fn restore(&mut self, steps: u64, mut moments: impl FnMut(&str) -> Result<Moments>) -> Result<()> {
+    /// Moments of another size, or that are not finite, named.
+    pub(crate) fn restore(
+        &mut self,
+        path: &std::path::Path,
+        steps: u64,
+        mut moments: impl FnMut(&str) -> Result<Moments>,
+    ) -> Result<()> {
         for parameter in &mut self.parameters {
             let stored = moments(&parameter.name)?;
             let n = parameter.variable.elem_count();
+            if !stored.is_finite() {
+                let reason = format!("a moment of {} is not finite", parameter.name);
+                return Err(Error::Content { path: path.into(), reason });
+            }
             for (what, len) in [("first", stored.first.len()), ("second", stored.second.len())] {
                 if len != n {
                     let reason = format!("{what} moment of {} has {len} elements, expected {n}", parameter.name);
-                    return Err(Error::Content { path: "optimizer".into(), reason });
+                    return Err(Error::Content { path: path.into(), reason });
                 }
             }
             parameter.moments = stored;

@@ -134,7 +134,7 @@ pub(crate) fn restore(checkpoint: &Path, state: &State, trainer: &mut Trainer) -
         }
         Ok(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<f32>>())
     };
-    trainer.optimiser_mut().restore(state.step, |name| {
+    trainer.optimiser_mut().restore(&path, state.step, |name| {
         Ok(Moments { first: read(format!("first.{name}"))?, second: read(format!("second.{name}"))? })
     })?;
     trainer.restore(state.position, state.counters)
@@ -157,6 +157,9 @@ pub(crate) fn load_weights(path: &Path, parameters: &mom_models::Parameters) -> 
                 variable.dtype(),
                 variable.dims()
             )));
+        }
+        if !crate::adamw::squares(&tensor)?.is_finite() {
+            return Err(content(format!("{name} holds values that are not finite")));
         }
         values.push((variable, tensor));
     }

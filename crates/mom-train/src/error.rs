@@ -57,6 +57,14 @@ pub enum Error {
         /// Every field that differs, as `name = old value (now new value)`.
         differences: Vec<String>,
     },
+    /// The data of a folder has changed since it was made.
+    #[error("{} was made with other data or by another version: {what}; use another folder", path.display())]
+    OtherData {
+        /// The file that says so.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
     /// Another process works in the folder.
     #[error("{} is in use by another process", path.display())]
     Locked {

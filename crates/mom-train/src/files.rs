@@ -33,7 +33,10 @@ pub(crate) fn create_folder(folder: &Path) -> Result<(), FileError> {
 }
 
 /// Replaces a file in one step; on an error what stood there before still does.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+///
+/// # Errors
+/// A folder that cannot be written to, a full disk.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let partial = path.with_file_name(format!(".{name}.partial"));
     let replaced = write_synced(&partial, bytes).and_then(|()| fs::rename(&partial, path).at("rename", path));

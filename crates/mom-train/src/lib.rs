@@ -58,6 +58,7 @@ mod trainer;
 pub use adamw::AdamW;
 pub use config::{DataSection, DeviceKind, ModelSection, OptimizerSection, RunConfig, TrainSection};
 pub use error::{Error, Result};
+pub use files::{FileError, replace as replace_file};
 pub use generate::{GenerateOptions, Generator};
 pub use prepare::Prepared;
 pub use schedule::learning_rate;

@@ -184,7 +184,7 @@ fn dispatch(command: Command) -> Result<()> {
             let generator = Generator::open(&run)?;
             if let (Some(caption), Some(out)) = (caption, out) {
                 let png = mom_data::encode::png(&generator.image(&caption, &options)?)?;
-                std::fs::write(&out, png).with_context(|| format!("cannot write {}", out.display()))?;
+                mom_train::replace_file(&out, &png)?;
             }
             if let Some(path) = image {
                 let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -213,6 +213,8 @@ fn dispatch(command: Command) -> Result<()> {
 
 fn train(config: &RunConfig, out: &std::path::Path) -> Result<()> {
     let mut terminal = Terminal::new();
+    // Before the data is read: a folder of another run is refused as it is.
+    run::finished(out, config)?;
     let prepared = Prepared::new(config, &out.join("tokenizers"), |done, total| {
         sweep::SweepObserver::preparing(&mut terminal, "tokenising", done, total);
     })?;
@@ -258,6 +260,9 @@ fn ablate(arguments: &AblateArguments) -> Result<()> {
 
 fn dry_run(options: &SweepOptions) -> Result<()> {
     let plan = options.plan()?;
+    if let Some(data) = &options.data {
+        println!("{}: {} samples", data.display(), mom_data::Corpus::open(data)?.len());
+    }
     let secs = sweep::estimate_secs(&plan).context("the estimate")?;
     let mut left = 0.0;
     for (planned, secs) in plan.iter().zip(&secs) {

@@ -4,9 +4,57 @@ use std::path::Path;
 
 use mom_data::{Corpus, Dataset, DocumentSet, Loader, Order, Recipe, Tokenizers};
 use mom_models::{ImagePatches, TokenBatch};
+use serde::{Deserialize, Serialize};
 
 use crate::error::require;
+use crate::files::At;
+use crate::run::write_json;
 use crate::{Error, Result, RunConfig};
+
+/// Raised whenever the same configuration and data would train another model.
+const FORMAT_VERSION: u32 = 1;
+const IDENTITY: &str = "identity.json";
+
+/// What the results of a folder stand for beside their configurations.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Identity {
+    format_version: u32,
+    /// [`Corpus::fingerprint`] in hexadecimal, since JSON readers may round a large number.
+    corpus: String,
+    samples: usize,
+}
+
+/// Opens the shards of a run or sweep and makes sure that `folder` was made with them, or that it is new.
+///
+/// # Errors
+/// Shards that cannot be read; [`Error::OtherData`] for a folder of other shards or another version of this crate.
+pub(crate) fn open_corpus(shards: &Path, folder: &Path) -> Result<Corpus> {
+    let corpus = Corpus::open(shards)?;
+    let now = Identity {
+        format_version: FORMAT_VERSION,
+        corpus: format!("{:016x}", corpus.fingerprint()),
+        samples: corpus.len(),
+    };
+    let path = folder.join(IDENTITY);
+    if !path.is_file() {
+        crate::files::create_folder(folder)?;
+        write_json(&path, &now)?;
+        return Ok(corpus);
+    }
+    let text = std::fs::read(&path).at("read", &path)?;
+    let then: Identity = serde_json::from_slice(&text)
+        .map_err(|error| Error::Content { path: path.clone(), reason: error.to_string() })?;
+    if then == now {
+        return Ok(corpus);
+    }
+    let what = if then.format_version == now.format_version {
+        format!("{} samples in {} are not the {} it began with", now.samples, shards.display(), then.samples)
+    } else {
+        format!("its format is {}, this version's {}", then.format_version, now.format_version)
+    };
+    Err(Error::OtherData { path, what })
+}
 
 /// The data of a run, in memory. Runs of one setting share it.
 #[derive(Debug)]
@@ -21,13 +69,15 @@ pub struct Prepared {
 
 impl Prepared {
     /// Opens the shards, loads the tokenizers of `tokenizers_dir` or fits and saves them there, and tokenises everything.
+    /// The folder around `tokenizers_dir` remembers the shards.
     ///
     /// `progress(done, total)` is called now and then, in samples.
     ///
     /// # Errors
-    /// Shards or tokenizers that cannot be read; tokenizers that were fitted with another configuration.
+    /// Shards or tokenizers that cannot be read; a folder of other shards; tokenizers of another configuration.
     pub fn new(config: &RunConfig, tokenizers_dir: &Path, progress: impl FnMut(usize, usize)) -> Result<Self> {
-        let corpus = Corpus::open(&config.data.shards)?;
+        let folder = tokenizers_dir.parent().unwrap_or(tokenizers_dir);
+        let corpus = open_corpus(&config.data.shards, folder)?;
         let recipe = config.recipe();
         let wanted = &config.data.tokenizers;
         let tokenizers = if tokenizers_dir.join("tokenizers.json").is_file() {

@@ -85,10 +85,10 @@ pub fn finished(folder: &Path, config: &RunConfig) -> Result<Option<RunResult>> 
 /// [`Error::OtherConfig`] if the folder's run has another configuration or other data; [`Error::NonFinite`] where training
 /// diverges, naming the checkpoint to go on from; a file that cannot be read or written. Checkpoints stay as they are.
 pub fn train(config: &RunConfig, folder: &Path, prepared: &Prepared, observer: &mut dyn Observer) -> Result<RunResult> {
+    let _lock = FolderLock::new(folder)?;
     if let Some(result) = finished(folder, config)? {
         return Ok(result);
     }
-    let _lock = FolderLock::new(folder)?;
     memory::reset_peak();
     let mut run = Run::open(config, folder, prepared)?;
     observer.started(run.trainer.steps_done(), config.train.steps);
@@ -110,6 +110,9 @@ fn check_config(folder: &Path, config: &RunConfig) -> Result<()> {
 }
 
 fn same_config(path: &Path, stored: &RunConfig, config: &RunConfig) -> Result<()> {
+    // Where the shards lie does not matter; what they hold is compared apart.
+    let mut stored = stored.clone();
+    stored.data.shards.clone_from(&config.data.shards);
     let differences = stored.differences(config)?;
     if differences.is_empty() { Ok(()) } else { Err(Error::OtherConfig { path: path.into(), differences }) }
 }
@@ -131,10 +134,10 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn open(config: &'a RunConfig, folder: &'a Path, prepared: &Prepared) -> Result<Self> {
         let mut trainer = Trainer::new(config, prepared)?;
-        write_heads(config, folder, &trainer)?;
         let modalities = config.model.setting.modalities();
         let data = format!("{:016x}", prepared.fingerprint());
         let Some(newest) = checkpoint::list(folder)?.pop() else {
+            write_heads(config, folder, &trainer)?;
             let metrics = Metrics::open(folder, modalities, Lengths::default())?;
             return Ok(Self {
                 config,
@@ -207,7 +210,12 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Nothing that is not finite is kept: it would push the last good checkpoint out.
     fn save(&mut self, wall_secs: f64) -> Result<()> {
+        if let Some(name) = self.trainer.optimiser().first_non_finite()? {
+            let (step, tensor) = (self.trainer.steps_done(), format!("{name} after the step"));
+            return Err(Error::NonFinite { step, tensor, value: f64::NAN, checkpoint: None });
+        }
         let state = State {
             config: self.config.clone(),
             data: self.data.clone(),

@@ -7,6 +7,7 @@
 //! Every variant of a setting and seed sees the same documents in the same order, the same noise, and starts from the same
 //! values in every parameter that it shares with another.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -18,6 +19,7 @@ use mom_models::{Model, ModelConfig, Normaliser, Scale, Setting, TokenBatch, Var
 
 use crate::config::{DataSection, DeviceKind, ModelSection, OptimizerSection, TrainSection};
 use crate::error::require;
+use crate::prepare::open_corpus;
 use crate::report::{self, ReportHeader, RunResult};
 use crate::run::{self, FolderLock, Observer};
 use crate::{Error, Prepared, Result, RunConfig};
@@ -165,18 +167,51 @@ impl SweepOptions {
         require(!self.settings.is_empty(), "settings", "at least one", 0)?;
         require(!self.seeds.is_empty(), "seeds", "at least one", 0)?;
         require(self.documents > 0, "documents", "at least 1", self.documents)?;
-        let mut planned = Vec::new();
+        for key in ["model.setting", "model.variant", "train.seed", "data.shards"] {
+            let text = self.overrides.iter().find(|text| text.split('=').next().is_some_and(|k| k.trim() == key));
+            let expected = format!("anything but {key}, which has a flag of its own");
+            require(text.is_none(), "override", &expected, text.map_or("", String::as_str))?;
+        }
+        let mut planned: Vec<Planned> = Vec::new();
         for &setting in &self.settings {
             for &seed in &self.seeds {
                 for variant in self.variants.of(setting) {
-                    let config = self.run_config(setting, variant, seed)?;
-                    let scale = config.model.scale;
-                    let folder = self.out.join("runs").join(format!("{setting}-{scale}-{variant}-seed{seed}"));
-                    planned.push(Planned { config, folder });
+                    let next = self.planned(setting, variant, seed)?;
+                    // A name given twice is one run.
+                    if !planned.contains(&next) {
+                        planned.push(next);
+                    }
                 }
             }
         }
         Ok(planned)
+    }
+
+    fn planned(&self, setting: Setting, variant: Variant, seed: u64) -> Result<Planned> {
+        let config = self.run_config(setting, variant, seed)?;
+        let scale = config.model.scale;
+        let folder = self.out.join("runs").join(format!("{setting}-{scale}-{variant}-seed{seed}"));
+        Ok(Planned { config, folder })
+    }
+
+    /// Results of variants that are not in the plan but were finished here before with the same options: a second call
+    /// with other variants adds to the comparison.
+    fn finished_siblings(&self, plan: &[Planned]) -> Vec<RunResult> {
+        let mut results = Vec::new();
+        for (setting, seed) in
+            plan.iter().map(|p| (p.config.model.setting, p.config.train.seed)).collect::<BTreeSet<_>>()
+        {
+            for variant in Variant::all16().chain([Variant::Published]) {
+                // What does not fit is another sweep's, and no part of this report.
+                if let Ok(sibling) = self.planned(setting, variant, seed)
+                    && !plan.contains(&sibling)
+                    && let Ok(Some(result)) = run::finished(&sibling.folder, &sibling.config)
+                {
+                    results.push(result);
+                }
+            }
+        }
+        results
     }
 
     fn run_config(&self, setting: Setting, variant: Variant, seed: u64) -> Result<RunConfig> {
@@ -272,7 +307,7 @@ impl SweepOptions {
 /// What a sweep left behind.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Finished runs, in the order of the plan.
+    /// Finished runs: those that were there before, then those of the plan in its order.
     pub results: Vec<RunResult>,
     /// Runs that failed, with their errors.
     pub failed: Vec<(Planned, Error)>,
@@ -289,7 +324,7 @@ pub struct Outcome {
 pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserver) -> Result<Outcome> {
     let plan = options.plan()?;
     let _lock = FolderLock::new(&options.out)?;
-    // Before hours of work, not after: a folder of other options is refused at once.
+    // Before hours of work, not after: a folder of other options or other data is refused at once.
     for planned in &plan {
         run::finished(&planned.folder, &planned.config)?;
     }
@@ -297,11 +332,13 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
         let shards = ShardOptions { documents: options.documents, ..ShardOptions::default() };
         write_shards(options.shards(), &shards, |done, total| observer.preparing("rendering documents", done, total))?;
     }
-    let mut outcome = Outcome { results: Vec::new(), failed: Vec::new(), files: Vec::new() };
+    open_corpus(&options.shards(), &options.out.join("data"))?;
+    let mut outcome = Outcome { results: options.finished_siblings(&plan), failed: Vec::new(), files: Vec::new() };
     let mut prepared: Option<(Setting, Prepared)> = None;
     for (index, planned) in plan.iter().enumerate() {
         let setting = planned.config.model.setting;
         observer.run_started(index, plan.len(), planned);
+        let mut unprepared = None;
         let result = match run::finished(&planned.folder, &planned.config)? {
             Some(result) => Ok(result),
             None => {
@@ -310,23 +347,37 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
                     drop(prepared.take());
                     let tokenizers = options.tokenizers(setting);
                     let tell = |done, total| observer.preparing("tokenising", done, total);
-                    let new = Prepared::new(&planned.config, &tokenizers, tell)?;
-                    if new.dataset.skipped.total() > 0 {
-                        observer.note(&format!("{setting}: {}", new.dataset.skipped));
+                    match Prepared::new(&planned.config, &tokenizers, tell) {
+                        Ok(new) => {
+                            if new.dataset.skipped.total() > 0 {
+                                observer.note(&format!("{setting}: {}", new.dataset.skipped));
+                            }
+                            prepared = Some((setting, new));
+                        }
+                        Err(error) => unprepared = Some(error),
                     }
-                    prepared = Some((setting, new));
                 }
-                match &prepared {
-                    Some((_, prepared)) => run::train(&planned.config, &planned.folder, prepared, as_run(observer)),
-                    None => continue,
+                match (&prepared, unprepared) {
+                    (Some((_, prepared)), None) => {
+                        run::train(&planned.config, &planned.folder, prepared, as_run(observer))
+                    }
+                    (_, Some(error)) => Err(error),
+                    (None, None) => continue,
                 }
             }
         };
         observer.run_ended(planned, &result);
         match result {
             Ok(result) => outcome.results.push(result),
-            Err(error @ Error::NonFinite { .. }) => outcome.failed.push((planned.clone(), error)),
-            Err(error) => return Err(error),
+            // These concern every run: a disk that is full, a folder that is not ours.
+            Err(
+                error @ (Error::File(_)
+                | Error::Locked { .. }
+                | Error::OtherConfig { .. }
+                | Error::OtherData { .. }
+                | Error::Report(_)),
+            ) => return Err(error),
+            Err(error) => outcome.failed.push((planned.clone(), error)),
         }
         let missing = plan[index + 1..].iter().map(Planned::name);
         let failed = outcome.failed.iter().map(|(planned, error)| format!("{}: {error}", planned.name()));
@@ -397,10 +448,12 @@ fn time_step(config: &RunConfig) -> Result<f64> {
     Ok(pass()?.min(pass()?))
 }
 
-/// Commit of the working folder, marked where the tree has changes; `None` outside of a repository.
+/// Commit of the sources, marked where they have changes; `None` where they are no repository (any more).
 fn commit() -> Option<String> {
+    // The repository that this program was built from, not the one that the user stands in.
     let git = |args: &[&str]| {
-        let output = std::process::Command::new("git").args(args).output().ok()?;
+        let mut git = std::process::Command::new("git");
+        let output = git.arg("-C").arg(env!("CARGO_MANIFEST_DIR")).args(args).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let head = git(&["rev-parse", "--short=12", "HEAD"])?;

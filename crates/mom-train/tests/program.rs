@@ -72,6 +72,15 @@ fn a_sweep_killed_at_several_points_ends_with_the_same_results() {
     assert!(fs::read_dir(whole.join("plots")).unwrap().count() >= 3);
     assert!(!read(whole.join("report.html")).contains("<script src"), "the page needs nothing else");
 
+    // Fewer variants in a second call: what is done stays in the comparison. A seed given twice is one run.
+    assert!(mom_train(&sweep(&whole, "40", &["--seeds", "0,0"])).status.success());
+    assert_eq!(results(&whole), results(&killed));
+    let mut fewer = sweep(&whole, "40", &[]);
+    let at = fewer.iter().position(|&word| word == "dense,mom,in").unwrap();
+    fewer[at] = "mom";
+    assert!(mom_train(&fewer).status.success());
+    assert_eq!(results(&whole), results(&killed));
+
     // Another number of steps in the same folder is refused before anything is done.
     let before = read(whole.join("results.json"));
     let message = error_of(&mom_train(&sweep(&whole, "50", &[])));
@@ -105,6 +114,8 @@ fn bad_options_are_named() {
         (&["--device", "cuda"], "device must be cpu: this build trains on the CPU alone, got cuda"),
         (&["--steps", "0"], "train.steps must be at least 1, got 0"),
         (&["optimizer.lr=1"], "lr"),
+        (&["train.seed=5"], "override must be anything but train.seed"),
+        (&["--dry-run", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
         (&["--data", "/nowhere/at/all"], "/nowhere/at/all"),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -207,32 +218,56 @@ fn a_truncated_shard_is_named_and_a_bad_sample_is_skipped_and_counted() {
 fn a_disk_that_takes_no_more_ends_the_run_with_the_checkpoints_intact() {
     let folder = tempfile::tempdir().unwrap();
     let config = write_config(folder.path(), shards());
-    let out = folder.path().join("out");
+    let (out, fresh) = (folder.path().join("out"), folder.path().join("fresh"));
     assert!(train(&config, &out, &["train.steps=4"]).status.success());
-    let fresh = folder.path().join("fresh");
-    let limited = |blocks: u32, out: &Path| {
+    let size = |file: &str| fs::metadata(out.join("checkpoints/step-00000004").join(file)).unwrap().len();
+    let limited = |bytes: u64, out: &Path, overrides: &[&str]| {
         Command::new("sh")
             .arg("-c")
-            .arg(format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\""))
+            .arg(format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", bytes / 512))
             .arg("sh")
             .arg(env!("CARGO_BIN_EXE_mom-train"))
             .args(["train", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap()])
+            .args(overrides)
             .output()
             .unwrap()
     };
-    // 512-byte blocks; weights alone take more.
-    let message = error_of(&limited(64, &fresh));
-    assert!(message.contains("cannot write") && message.contains("safetensors"), "{message}");
-    let checkpoints = fresh.join("checkpoints");
-    let left: Vec<_> = fs::read_dir(&checkpoints).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(left.is_empty(), "nothing half-written stays: {left:?}");
+    // Weights fit, the moments beside them do not: the first checkpoint fails half-way.
+    let between = (size("weights.safetensors") + size("optimizer.safetensors")) / 2;
+    let message = error_of(&limited(between, &fresh, &[]));
+    assert!(message.contains("cannot write") && message.contains("optimizer.safetensors"), "{message}");
+    let checkpoints = || -> Vec<_> {
+        let mut names: Vec<_> = fs::read_dir(fresh.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).collect();
+        names.sort();
+        names
+    };
+    assert!(checkpoints().is_empty(), "nothing half-written stays: {:?}", checkpoints());
+
+    // With a good checkpoint in place the next one fails: the good one stays, byte for byte.
+    let killed = Command::new(env!("CARGO_BIN_EXE_mom-train"))
+        .args(["train", "--config", config.to_str().unwrap(), "--out", fresh.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(killed.status.success());
+    let last = fresh.join("checkpoints/step-00000004");
+    fs::remove_dir_all(&last).unwrap();
+    fs::remove_file(fresh.join("result.json")).unwrap();
+    let good = fresh.join("checkpoints/step-00000002");
+    let bytes =
+        || ["weights.safetensors", "optimizer.safetensors", "state.json"].map(|f| fs::read(good.join(f)).unwrap());
+    let before = bytes();
+    let message = error_of(&limited(between, &fresh, &[]));
+    assert!(message.contains("optimizer.safetensors"), "{message}");
+    assert!(checkpoints() == [good.clone()] && bytes() == before);
+
     // With room again the run goes on and ends where an undisturbed one does.
     assert!(train(&config, &fresh, &[]).status.success());
     assert_eq!(read(out.join("metrics.jsonl")), read(fresh.join("metrics.jsonl")));
 }
 
+#[cfg(unix)]
 #[test]
-fn a_full_device_is_reported_by_the_system() {
+fn a_full_device_is_reported_in_the_systems_words() {
     if !Path::new("/dev/full").exists() {
         eprintln!("skipped: no /dev/full on this system");
         return;
@@ -241,10 +276,11 @@ fn a_full_device_is_reported_by_the_system() {
     let config = write_config(folder.path(), shards());
     let out = folder.path().join("out");
     fs::create_dir(&out).unwrap();
-    #[cfg(unix)]
-    std::os::unix::fs::symlink("/dev/full", out.join("timing.jsonl")).unwrap();
+    // The partial file of the first head that a run writes.
+    std::os::unix::fs::symlink("/dev/full", out.join(".identity.json.partial")).unwrap();
     let message = error_of(&train(&config, &out, &[]));
-    assert!(message.contains("timing.jsonl"), "{message}");
+    assert!(message.contains("identity.json") && message.contains("No space left"), "{message}");
+    assert!(!out.join("identity.json").exists());
 }
 
 #[test]
@@ -281,4 +317,21 @@ fn images_and_captions_are_generated_from_the_runs_of_a_sweep() {
     }
     let message = error_of(&generate("three-modality", &folder.path().join("none.png"), "1"));
     assert!(message.contains("three-modality-nano-mom-seed0"), "{message}");
+}
+
+#[test]
+fn a_setting_that_cannot_run_does_not_stop_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    // An image of continuous patches is longer than the sequence; image codes may be cut.
+    let mut arguments = vec!["ablate", "--setting", "transfusion,chameleon", "--variants", "dense", "--scale", "nano"];
+    arguments.extend(["--steps", "2", "--batch", "2", "--seqlen", "40", "--out", out.to_str().unwrap()]);
+    arguments.extend(["--data", shards().to_str().unwrap()]);
+    arguments.extend(SMALL);
+    let output = mom_train(&arguments);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && message.contains("1 of the runs failed"), "{message}");
+    assert!(message.contains("an image takes 66 positions"), "{message}");
+    assert!(read(out.join("results.json")).contains("chameleon"));
+    assert!(read(out.join("report.md")).contains("an image takes 66 positions"));
 }

@@ -97,7 +97,7 @@ fn every_variant_of_a_seed_sees_the_same_data() {
 }
 
 #[test]
-fn a_weight_that_is_not_a_number_stops_the_run_and_is_named_with_the_last_good_checkpoint() {
+fn a_checkpoint_with_a_weight_that_is_not_a_number_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(Setting::Chameleon, &[]);
     let prepared = prepare(&config, folder.path());
@@ -113,27 +113,78 @@ fn a_weight_that_is_not_a_number_stops_the_run_and_is_named_with_the_last_good_c
     tensors.insert(name.to_owned(), poisoned);
     candle_core::safetensors::save(&tensors, &path).unwrap();
     let before = read(run.join("metrics.jsonl"));
-    let error = train(&config, &run, &prepared, &mut Silent).unwrap_err();
-    let message = error.to_string();
-    assert!(matches!(error, Error::NonFinite { step: 5, .. }), "{message}");
-    assert!(message.contains(&format!("step 5: {name} is NaN; training stops")), "{message}");
-    assert!(message.contains("step-00000004"), "{message}");
-    // Steps 1 to 4 stand as they were.
-    let after = read(run.join("metrics.jsonl"));
-    assert!(before.starts_with(&after) && after.contains("\"step\":4"));
+    let message = train(&config, &run, &prepared, &mut Silent).unwrap_err().to_string();
+    assert!(message.contains("step-00000004/weights.safetensors"), "{message}");
+    assert!(message.contains(&format!("{name} holds values that are not finite")), "{message}");
+    assert_eq!(before, read(run.join("metrics.jsonl")));
 }
 
 #[test]
-fn a_diverging_run_stops_before_it_touches_a_weight() {
+fn a_weight_that_goes_bad_while_training_is_named_with_the_step_and_the_last_good_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let config = config(
-        Setting::Transfusion,
-        &["optimizer.learning_rate=1e30", "optimizer.warmup_steps=0", "optimizer.weight_decay=0.0"],
-    );
+    let config = config(Setting::Chameleon, &[]);
+    let prepared = prepare(&config, folder.path());
+    let mut trainer = Trainer::new(&config, &prepared).unwrap();
+    for _ in 0..2 {
+        trainer.step().unwrap();
+    }
+    let name = "backbone.layers.1.mixer.A_log";
+    let variable = trainer.parameters().get(name).unwrap();
+    variable.set(&(variable.ones_like().unwrap() * f64::NAN).unwrap()).unwrap();
+    let other = trainer.parameters().get("lm_head.weight").unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let error = trainer.step().unwrap_err();
+    assert!(matches!(&error, Error::NonFinite { step: 3, tensor, .. } if tensor == name), "{error}");
+    let after = trainer.parameters().get("lm_head.weight").unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(other, after, "no weight was touched");
+    assert!(trainer.validate().unwrap_err().to_string().contains(name));
+}
+
+#[test]
+fn a_diverging_run_stops_and_leaves_its_last_good_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let rising = ["optimizer.weight_decay=0.0", "train.checkpoint_every=1", "train.keep_checkpoints=1"];
+    // The rate grows by 2e37 a step: the first steps stay finite in f32, and one of the next does not.
+    let rate = ["optimizer.learning_rate=1e38", "optimizer.warmup_steps=9"];
+    let config = config(Setting::Transfusion, &[rising, [rate[0], rate[1], "train.eval_every=100"]].concat());
     let run = folder.path().join("run");
-    let error = train(&config, &run, &prepare(&config, folder.path()), &mut Silent).unwrap_err();
-    assert!(error.to_string().contains("training stops. No checkpoint was written yet"), "{error}");
+    let prepared = prepare(&config, folder.path());
+    let error = train(&config, &run, &prepared, &mut Silent).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("training stops"), "{message}");
     assert!(!run.join("result.json").exists());
+    for entry in fs::read_dir(run.join("checkpoints")).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        assert!(message.contains(path.to_str().unwrap()), "the checkpoint that is there is the one named: {message}");
+        let weights = candle_core::safetensors::load(path.join("weights.safetensors"), &Device::Cpu).unwrap();
+        for (name, tensor) in weights {
+            let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(values.iter().all(|value| value.is_finite()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_knows_its_shards() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = config(Setting::Chameleon, &[]);
+    prepare(&first, folder.path());
+    let shards = folder.path().join("shards");
+    let options = mom_data::scenes::ShardOptions { documents: 60, seed: 9, ..Default::default() };
+    mom_data::scenes::write_shards(&shards, &options, |_, _| {}).unwrap();
+    let mut other = first.clone();
+    other.data.shards = shards;
+    let error = Prepared::new(&other, &folder.path().join("tokenizers"), |_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("60 samples in"), "{error}");
+    assert!(error.to_string().contains("are not the 96 it began with"), "{error}");
+    // The same shards under another path are the same shards.
+    let moved = folder.path().join("moved");
+    fs::create_dir(&moved).unwrap();
+    for entry in fs::read_dir(&first.data.shards).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), moved.join(entry.file_name())).unwrap();
+    }
+    other.data.shards = moved;
+    prepare(&other, folder.path());
 }
 
 #[test]
@@ -145,6 +196,7 @@ fn a_folder_of_another_configuration_or_other_data_is_refused_and_untouched() {
     let die = std::panic::AssertUnwindSafe(|| train(&first, &run, &prepared, &mut DieAt(6)));
     assert!(std::panic::catch_unwind(die).is_err());
     let before = read(run.join("metrics.jsonl"));
+    let heads = (read(run.join("config.toml")), read(run.join("model.json")));
 
     let wider = config(Setting::Chameleon, &["model.scale=tiny"]);
     let message = train(&wider, &run, &prepared, &mut Silent).unwrap_err().to_string();
@@ -157,9 +209,7 @@ fn a_folder_of_another_configuration_or_other_data_is_refused_and_untouched() {
     let message = train(&first, &run, &prepared, &mut Silent).unwrap_err().to_string();
     assert!(message.contains("data (a hash of all tokens)"), "{message}");
     assert_eq!(read(run.join("metrics.jsonl")), before);
-
-    let message = train(&first, &run, &prepared, &mut Silent).unwrap_err().to_string();
-    assert!(message.contains("step-00000004"), "{message}");
+    assert_eq!((read(run.join("config.toml")), read(run.join("model.json"))), heads);
 }
 
 #[test]

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use compose::{Group, Object, Scene};
 pub use kinds::{Background, Colour, Ground, Shade, Shape, Size, Sky, Texture};
+pub(crate) use write::shards_by_manifest;
 pub use write::{ImageFormat, ShardOptions, WriteSummary, write_shards};
 
 use crate::Result;

@@ -60,6 +60,7 @@ impl Corpus {
     ///
     /// # Errors
     /// [`DataError::Io`] if the folder or a shard cannot be read; [`DataError::NoShards`] if there is none;
+    /// [`DataError::MissingShards`] if there are others than the manifest of generated shards counts;
     /// [`DataError::Truncated`] and [`DataError::BadArchive`], naming the shard and the byte, if a shard is damaged.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
@@ -69,12 +70,35 @@ impl Corpus {
         if shards.is_empty() {
             return Err(DataError::NoShards { dir: dir.to_path_buf() });
         }
+        if let Some(expected) = crate::scenes::shards_by_manifest(dir)
+            && expected != shards.len()
+        {
+            return Err(DataError::MissingShards { dir: dir.to_path_buf(), expected, got: shards.len() });
+        }
         let per_shard: Vec<Vec<Entry>> = shards
             .par_iter()
             .enumerate()
             .map(|(shard, path)| Ok(group(shard as u32, archive::members(path)?)))
             .collect::<Result<_>>()?;
         Ok(Self { dir: dir.to_path_buf(), shards, entries: per_shard.into_iter().flatten().collect() })
+    }
+
+    /// A hash of keys and member sizes of all samples, in their order, without reading the members: a corpus that was
+    /// exchanged or extended has another one, one that was moved or cut into other shards the same.
+    pub fn fingerprint(&self) -> u64 {
+        let mut bytes = Vec::new();
+        for entry in &self.entries {
+            bytes.extend_from_slice(entry.key.as_bytes());
+            for slot in entry.slots {
+                let len = match slot {
+                    Slot::Absent => u64::MAX,
+                    Slot::Twice => u64::MAX - 1,
+                    Slot::At(span) => span.len_bytes,
+                };
+                bytes.extend_from_slice(&len.to_le_bytes());
+            }
+        }
+        crate::rng::stable_hash(&bytes)
     }
 
     /// Number of samples, usable or not.
