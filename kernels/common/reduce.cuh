@@ -46,5 +46,6 @@ __device__ __forceinline__ void sum_lanes(float (&d)[4], float a0, float a1, flo
           "r"(s.b0), "r"(s.b1));
 }
 
-// The cut to tf32 is towards zero, 2^-11 / (2 ln 2) of a value on average. Factors that enter such a sum are raised by that.
+// The cut to tf32 is towards zero, 2^-11 / (2 ln 2) of a value on average. Such a sum, or a factor of its terms, is raised by
+// that.
 constexpr float TF32_UNBIAS = 1.f + 0.72134752f / 2048.f;

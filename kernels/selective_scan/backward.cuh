@@ -174,7 +174,6 @@ __device__ __forceinline__ void window(S& s, int t0, const float (&decay)[WINDOW
             const float4 b4 = *reinterpret_cast<const float4*>(&bc[r][g * NS]);
             const float4 c4 = *reinterpret_cast<const float4*>(&bc[r][NB + g * NS]);
             const float B[NS] = {b4.x, b4.y, b4.z, b4.w}, C[NS] = {c4.x, c4.y, c4.z, c4.w};
-            const float for_b = TENSOR ? d.y * TF32_UNBIAS : d.y, for_c = TENSOR ? d.z * TF32_UNBIAS : d.z;
             float s1 = 0.f, s2 = 0.f, v[2 * NS];
 #pragma unroll
             for (int i = 0; i < NS; i++) {
@@ -184,8 +183,8 @@ __device__ __forceinline__ void window(S& s, int t0, const float (&decay)[WINDOW
                 const float e = carry[i] * (r ? h[r > 0 ? r - 1 : 0][i] : h0[i]);
                 s1 = i ? fmaf(e, a[i], s1) : e * a[i];
                 grad_a[i] = fmaf(e, d.x, grad_a[i]);
-                v[i] = lambda * for_b;
-                v[NS + i] = for_c * h[r][i];
+                v[i] = lambda * d.y;
+                v[NS + i] = d.z * h[r][i];
             }
             pair.q[k] = s1;
             pair.q[2 + k] = s2;
@@ -352,6 +351,9 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
             for (int w = 1; w < S::WARPS; w++) {
                 const float4 v = *reinterpret_cast<const float4*>(&s.grad_bc[w][at][column]);
                 sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+            }
+            if constexpr (TENSOR) {
+                sum.x *= TF32_UNBIAS, sum.y *= TF32_UNBIAS, sum.z *= TF32_UNBIAS, sum.w *= TF32_UNBIAS;
             }
             if (is_step(tile, at)) {
                 const uint64_t from_start = uint64_t(block) * p.n_rows + to;

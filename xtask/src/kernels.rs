@@ -13,9 +13,11 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// Module name and source, below `kernels/`.
 const MODULES: &[(&str, &str)] = &[
+    ("adamw", "adamw/adamw.cu"),
     ("causal_conv1d", "causal_conv1d/causal_conv1d.cu"),
     ("column_sums", "column_sums/column_sums.cu"),
     ("modality_plan", "modality_plan/modality_plan.cu"),
+    ("rms_norm", "rms_norm/rms_norm.cu"),
     ("selective_scan_backward_bf16", "selective_scan/backward_bf16.cu"),
     ("selective_scan_backward_f16", "selective_scan/backward_f16.cu"),
     ("selective_scan_backward_f32", "selective_scan/backward_f32.cu"),
@@ -26,7 +28,15 @@ const MODULES: &[(&str, &str)] = &[
 ];
 
 /// Every module's flags. compute_80: what Ampere and later have; the driver compiles it for the card.
-const FLAGS: &[&str] = &["-std=c++17", "-O3", "--generate-code=arch=compute_80,code=compute_80"];
+const FLAGS: [&str; 3] = ["-std=c++17", "-O3", "--generate-code=arch=compute_80,code=compute_80"];
+
+/// The flags of a source: `sm90_*.cu` holds instructions of compute capability 9.0 alone.
+fn flags(source: &str) -> [&'static str; 3] {
+    let [standard, optimise, generate] = FLAGS;
+    let generate =
+        if source.contains("/sm90_") { "--generate-code=arch=compute_90a,code=compute_90a" } else { generate };
+    [standard, optimise, generate]
+}
 
 /// The newest PTX that a driver of CUDA 13.0 takes.
 const PTX_ISA: &str = "9.0";
@@ -96,7 +106,7 @@ fn compile_all(
         let from = kernels.join(source);
         let to = scratch.join(format!("{name}.ptx"));
         let mut command = Command::new(nvcc);
-        run_tool(command.args(FLAGS).arg("--ptx").arg("-o").arg(&to).arg(&from))?;
+        run_tool(command.args(flags(source)).arg("--ptx").arg("-o").arg(&to).arg(&from))?;
         let text = fs::read_to_string(&to).with_context(|| format!("reading {}", to.display()))?;
         let text = tidy_ptx(&text);
         let isa = text.lines().find_map(|line| line.strip_prefix(".version ")).unwrap_or("none");
@@ -183,7 +193,7 @@ fn input_hash(kernels: &Path, source: &str) -> Result<String> {
         }
     }
     files.sort();
-    let mut all = FLAGS.join(" ").into_bytes();
+    let mut all = flags(source).join(" ").into_bytes();
     for file in files {
         let relative = file.strip_prefix(kernels)?.to_string_lossy().replace('\\', "/");
         all.extend_from_slice(relative.as_bytes());
@@ -195,10 +205,12 @@ fn input_hash(kernels: &Path, source: &str) -> Result<String> {
 
 /// Registers, shared memory and spills of each kernel, as the assembler reports them.
 fn report(nvcc: &Path, source: &Path, scratch: &Path) -> Result<BTreeMap<String, String>> {
+    let suffix =
+        if source.file_name().is_some_and(|name| name.to_string_lossy().starts_with("sm90_")) { "a" } else { "" };
     let number = REPORT_ARCH.trim_start_matches("sm_");
     let mut command = Command::new(nvcc);
     command.args(["-std=c++17", "-O3", "-cubin", "-Xptxas", "-v"]);
-    command.arg(format!("--generate-code=arch=compute_{number},code={REPORT_ARCH}"));
+    command.arg(format!("--generate-code=arch=compute_{number}{suffix},code={REPORT_ARCH}{suffix}"));
     let text = run_tool(command.arg("-o").arg(scratch.join("report.cubin")).arg(source))?;
     let mut usage = BTreeMap::new();
     let (mut kernel, mut spills) = (String::new(), String::new());

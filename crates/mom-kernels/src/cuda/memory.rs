@@ -158,6 +158,13 @@ impl<T> DeviceRef<'_, T> {
     }
 }
 
+impl<'a, T> DeviceMut<'a, T> {
+    /// The same memory to be read: what was written is.
+    pub fn into_ref(self) -> DeviceRef<'a, T> {
+        DeviceRef { range: self.range, len: self.len, element: PhantomData }
+    }
+}
+
 impl<T> DeviceMut<'_, T> {
     /// Number of elements.
     pub fn len(&self) -> usize {

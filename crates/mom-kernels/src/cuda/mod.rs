@@ -3,7 +3,9 @@
 //! [`Gpu`] is one stream of one device with the kernels loaded into it. Arguments are views made by it ([`Gpu::read`],
 //! [`Gpu::rows`], ...) from cudarc's slices; every function validates them, launches on that stream and returns: nothing
 //! allocates device memory or synchronises (workspaces are asked for and passed in), so everything works inside of a
-//! graph capture once the kernels are loaded ([`Gpu::preload`]).
+//! graph capture once the kernels are loaded ([`Gpu::preload`]). The stream of a capture cannot be the default one, and
+//! cudarc's event tracking must be off in its context (`disable_event_tracking`): a capture must not wait for what was
+//! recorded before it.
 //!
 //! Activations are bf16, f16 or f32 ([`DeviceElement`]); arithmetic, states, reductions and the small weights (`A`, `D`,
 //! biases, conv taps, norm weights) are f32. Reductions have a fixed order: two calls give the same bits.
@@ -11,6 +13,7 @@
 //! The kernels are PTX inside of this crate (`cargo xtask kernels` writes it from `kernels/`); building needs no toolkit.
 //! Without a driver or a GPU, [`Gpu::new`] is an error and the CPU functions remain.
 
+pub mod adamw;
 pub mod causal_conv1d;
 pub mod column_sums;
 mod error;
@@ -19,6 +22,7 @@ mod launch;
 mod memory;
 pub mod plan;
 mod ptx;
+pub mod rms_norm;
 pub mod selective_scan;
 
 pub use cudarc;

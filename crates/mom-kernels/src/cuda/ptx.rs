@@ -18,16 +18,24 @@ macro_rules! modules {
 
             /// Its PTX.
             pub fn ptx(self) -> &'static str {
-                match self { $(Self::$variant => include_str!(concat!("../../ptx/", $file, ".ptx"))),* }
+                // A static each: a constant would stand in the binary once for every function that this one is inlined into.
+                match self {
+                    $(Self::$variant => {
+                        static TEXT: &str = include_str!(concat!("../../ptx/", $file, ".ptx"));
+                        TEXT
+                    }),*
+                }
             }
         }
     };
 }
 
 modules! {
+    AdamW = "adamw",
     CausalConv1d = "causal_conv1d",
     ColumnSums = "column_sums",
     ModalityPlan = "modality_plan",
+    RmsNorm = "rms_norm",
     SelectiveScanForwardBf16 = "selective_scan_forward_bf16",
     SelectiveScanForwardF16 = "selective_scan_forward_f16",
     SelectiveScanForwardF32 = "selective_scan_forward_f32",
@@ -38,6 +46,11 @@ modules! {
 }
 
 impl Module {
+    /// Whether a card of this compute capability takes it: modules for `sm_90a` run on 9.0 alone.
+    pub fn runs_on(self, capability: (i32, i32)) -> bool {
+        self.directive(".target") != "sm_90a" || capability == (9, 0)
+    }
+
     /// A word behind a directive at the head of the PTX: `.version 9.0` -> `9.0`.
     pub(super) fn directive(self, directive: &str) -> &'static str {
         let line = self.ptx().lines().find_map(|line| line.strip_prefix(directive));

@@ -71,7 +71,7 @@ impl TestElement for f32 {
 }
 impl TestElement for bf16 {
     fn round(x: f64) -> Self {
-        bf16::from_f64(x)
+        bf16::from_f32(x as f32) // half's from_f64 drops bits before it rounds
     }
     fn wide(self) -> f64 {
         self.to_f64()
@@ -80,7 +80,7 @@ impl TestElement for bf16 {
 }
 impl TestElement for f16 {
     fn round(x: f64) -> Self {
-        f16::from_f64(x)
+        f16::from_f32(x as f32)
     }
     fn wide(self) -> f64 {
         self.to_f64()
