@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 use mom_core::{MixerState, ModalityPlan};
 use rand::{Rng, RngExt};
 
-use crate::diffusion::{N_TIMESTEPS, alpha_bar};
+use crate::diffusion::{N_TIMESTEPS, alpha_bar, normals};
 use crate::error::{require, require_batch};
 use crate::{Model, Patcher, Result};
 
@@ -80,7 +80,7 @@ impl<'a> Decoder<'a> {
         // sees what it was trained on.
         let timestep = |i: u32| ((i + 1) * N_TIMESTEPS).div_ceil(n_steps) - 1;
         let n_values = self.batch * n_patches * self.model.config().patch_dim;
-        let mut x: Vec<f64> = (0..n_values).map(|_| normal(rng)).collect();
+        let mut x = normals(rng, n_values);
         for i in (0..n_steps).rev() {
             let t = timestep(i);
             let mut epsilon = self.clone().epsilon(patcher, &x, t, n_patches)?.1;
@@ -97,12 +97,11 @@ impl<'a> Decoder<'a> {
             let from_clean = previous.sqrt() * (1.0 - alpha) / (1.0 - bar);
             let from_noisy = alpha.sqrt() * (1.0 - previous) / (1.0 - bar);
             let deviation = ((1.0 - alpha) * (1.0 - previous) / (1.0 - bar)).sqrt();
-            for (x, e) in x.iter_mut().zip(epsilon) {
+            // The last step adds no noise.
+            let noise = if i > 0 { normals(rng, n_values) } else { vec![0.0; n_values] };
+            for ((x, e), noise) in x.iter_mut().zip(epsilon).zip(noise) {
                 let clean = ((*x - (1.0 - bar).sqrt() * e) / bar.sqrt()).clamp(-1.0, 1.0);
-                *x = from_clean * clean + from_noisy * *x;
-                if i > 0 {
-                    *x += deviation * normal(rng);
-                }
+                *x = from_clean * clean + from_noisy * *x + deviation * noise;
             }
         }
         let patches: Vec<f32> = x.into_iter().map(|x| x as f32).collect();
@@ -197,10 +196,4 @@ impl Sampling {
         }
         Ok(candidates[candidates.len() - 1].0)
     }
-}
-
-/// Standard normal, by Box and Muller.
-fn normal(rng: &mut impl Rng) -> f64 {
-    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-    radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
 }

@@ -5,7 +5,7 @@
 //! loss = mean (epsilon_model(x_t, t) - epsilon)^2
 //! ```
 
-use rand::{RngExt, SeedableRng};
+use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Steps of the forward process.
@@ -43,6 +43,18 @@ pub struct Noise {
     pub epsilon: Vec<f32>,
 }
 
+/// Standard normal draws, by Box and Muller: two at a time.
+pub(crate) fn normals(rng: &mut impl Rng, n: usize) -> Vec<f64> {
+    let mut values = Vec::with_capacity(n + 1);
+    while values.len() < n {
+        let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+        let (sin, cos) = (std::f64::consts::TAU * rng.random::<f64>()).sin_cos();
+        values.extend([radius * cos, radius * sin]);
+    }
+    values.truncate(n);
+    values
+}
+
 /// How timesteps are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timesteps {
@@ -75,14 +87,7 @@ impl Noise {
                 ((share * f64::from(N_TIMESTEPS)) as u32).min(N_TIMESTEPS - 1)
             })
             .collect();
-        let mut epsilon = Vec::with_capacity(n_values + 1);
-        while epsilon.len() < n_values {
-            // Box and Muller: two at a time.
-            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-            let (sin, cos) = (std::f64::consts::TAU * rng.random::<f64>()).sin_cos();
-            epsilon.extend([(radius * cos) as f32, (radius * sin) as f32]);
-        }
-        epsilon.truncate(n_values);
+        let epsilon = normals(&mut rng, n_values).into_iter().map(|e| e as f32).collect();
         Self { timesteps, epsilon }
     }
 
