@@ -39,7 +39,7 @@ fn norm(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
     bench.time("norm + residual forward", shape.name, 4.0 * bytes, 0.0, forward)?;
     let (mut grad_x, mut grad_weight) = (gpu.zeros::<bf16>(n * d)?, gpu.zeros::<f32>(d)?);
     let mut workspace = gpu.zeros::<f32>(device::backward_workspace_len(n, d))?;
-    let mut backward = || {
+    let backward = || {
         let inputs = device::NormInputs {
             x: gpu.rows(&sum, d)?,
             weight: gpu.read(&d_weight),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::cudarc::driver::sys::CUevent_flags;
-use mom_kernels::cuda::{Gpu, Result as GpuResult};
+use mom_kernels::cuda::{CudaError, Gpu, Result as GpuResult};
 
 use crate::Error;
 
@@ -46,8 +46,8 @@ impl<'a> Bench<'a> {
         let bytes = 2usize << 30;
         let (from, mut to) = (gpu.zeros::<u8>(bytes)?, gpu.zeros::<u8>(bytes)?);
         let ms = self.time("copy", "2 GiB", 2.0 * bytes as f64, 0.0, || {
-            gpu.stream().memcpy_dtod(&from, &mut to).expect("a copy of one size");
-            Ok(())
+            let copied = gpu.stream().memcpy_dtod(&from, &mut to);
+            copied.map_err(|source| CudaError::Driver { what: "copying on the device", source })
         })?;
         self.copy_tb_s = 2.0 * bytes as f64 / ms / 1e9;
         Ok(())

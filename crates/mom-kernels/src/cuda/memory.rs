@@ -301,7 +301,8 @@ macro_rules! shared_methods {
 
             /// Whether vectors of `n` elements may start at every `n`th column of every row.
             pub(super) fn is_aligned(&self, n: usize) -> bool {
-                self.range.pointer.is_multiple_of((n * size_of::<T>()).min(16) as u64) && self.shape.stride.is_multiple_of(n)
+                self.range.pointer.is_multiple_of((n * size_of::<T>()).min(16) as u64)
+                    && self.shape.stride.is_multiple_of(n)
             }
         }
     };
