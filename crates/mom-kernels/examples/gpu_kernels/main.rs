@@ -6,6 +6,7 @@
 //! measured copy tells how far from the floor a kernel is. Shapes S and L are those of docs/kernels.md.
 
 mod conv;
+mod grouped;
 mod rest;
 mod scan;
 mod timing;
@@ -64,6 +65,7 @@ fn main() -> Result<(), Error> {
         rest::run(&mut bench, shape)?;
         conv::run(&mut bench, shape)?;
         scan::run(&mut bench, shape)?;
+        grouped::run(&mut bench, shape)?;
     }
     for seqlen in [256, 1024, 4096, 16_384, 65_536].into_iter().filter(|_| sweep) {
         scan::sweep(&mut bench, Shape { name: "sweep", batch: 65_536 / seqlen, seqlen, d_model: 768 })?;

@@ -18,6 +18,7 @@ const CAPABILITY: (i32, i32) = (8, 0);
 pub struct Gpu {
     stream: Arc<CudaStream>,
     n_multiprocessors: u32,
+    portable: bool,
     modules: Mutex<HashMap<Module, Arc<CudaModule>>>,
     functions: Mutex<HashMap<String, (CudaFunction, u32)>>,
 }
@@ -46,7 +47,23 @@ impl Gpu {
         }
         let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         let n = context.attribute(attribute).map_err(CudaError::driver("counting multiprocessors"))?;
-        Ok(Self { stream, n_multiprocessors: n.max(1) as u32, modules: Mutex::default(), functions: Mutex::default() })
+        Ok(Self {
+            stream,
+            n_multiprocessors: n.max(1) as u32,
+            portable: false,
+            modules: Mutex::default(),
+            functions: Mutex::default(),
+        })
+    }
+
+    /// The same with the kernels alone that run on every card, where there are others for this one: to compare or test.
+    pub fn portable(self) -> Self {
+        Self { portable: true, ..self }
+    }
+
+    /// Whether a module may be used.
+    pub(super) fn takes(&self, module: Module) -> Result<bool> {
+        Ok(!self.portable && module.runs_on(self.compute_capability()?))
     }
 
     /// The stream.
@@ -59,13 +76,22 @@ impl Gpu {
         self.n_multiprocessors
     }
 
+    /// Compute capability of the device.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn compute_capability(&self) -> Result<(i32, i32)> {
+        self.stream.context().compute_capability().map_err(CudaError::driver("reading the compute capability"))
+    }
+
     /// Loads modules now, rather than at their first use: compiling PTX takes the driver a second or so for each, once on
-    /// a machine, and a graph capture must not begin before.
+    /// a machine, and a graph capture must not begin before. Modules that are not for this device are passed over.
     ///
     /// # Errors
     /// The driver refuses a module.
     pub fn preload(&self, modules: &[Module]) -> Result<()> {
-        modules.iter().try_for_each(|&module| self.module(module).map(drop))
+        let capability = self.compute_capability()?;
+        modules.iter().filter(|module| module.runs_on(capability)).try_for_each(|&module| self.module(module).map(drop))
     }
 
     /// Device memory of `len` elements, all zero.

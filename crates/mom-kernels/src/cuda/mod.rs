@@ -18,6 +18,7 @@ pub mod causal_conv1d;
 pub mod column_sums;
 mod error;
 mod gpu;
+pub mod grouped_gemm;
 mod launch;
 mod memory;
 pub mod plan;

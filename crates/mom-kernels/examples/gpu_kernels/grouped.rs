@@ -1,0 +1,169 @@
+//! The grouped products: bf16, three modalities, the projections of a block in each direction.
+
+use mom_kernels::cuda::cudarc::driver::CudaSlice;
+use mom_kernels::cuda::half::bf16;
+use mom_kernels::cuda::{DevicePlan, Gpu, grouped_gemm as device};
+use mom_kernels::grouped_gemm::{self as host, Into};
+use mom_kernels::{ModalityPlan, Rows, RowsMut};
+
+use crate::scan::modality_ids;
+use crate::timing::{Bench, expect, noise, relative};
+use crate::{Error, Shape};
+
+/// B and C in x_proj's output.
+const BC: usize = 32;
+
+/// A projection: features in and out, and of x's and y's rows, where it takes columns of them.
+#[derive(Debug, Clone, Copy)]
+struct Projection {
+    name: &'static str,
+    n_in: usize,
+    n_out: usize,
+    x_width: usize,
+}
+
+fn projections(shape: Shape) -> [Projection; 4] {
+    let (d_model, d_inner, rank) = (shape.d_model, shape.d_inner(), shape.dt_rank());
+    let dense = |name, n_in, n_out| Projection { name, n_in, n_out, x_width: n_in };
+    [
+        dense("x_proj", d_inner, rank + BC),
+        Projection { name: "dt_proj", n_in: rank, n_out: d_inner, x_width: rank + BC },
+        dense("in_proj", d_model, 2 * d_inner),
+        dense("out_proj", d_inner, d_model),
+    ]
+}
+
+struct Problem {
+    p: Projection,
+    host_plan: ModalityPlan,
+    plan: DevicePlan,
+    host: [Vec<bf16>; 3],
+    x: CudaSlice<bf16>,
+    grad_y: CudaSlice<bf16>,
+    weights: CudaSlice<bf16>,
+    y: CudaSlice<bf16>,
+    grad_x: CudaSlice<bf16>,
+    grad_weights: Vec<CudaSlice<f32>>,
+    workspace: CudaSlice<f32>,
+}
+
+impl Problem {
+    fn new(gpu: &Gpu, shape: Shape, p: Projection) -> Result<Self, Error> {
+        let n = shape.n_rows();
+        let host_plan = ModalityPlan::new(shape.batch, shape.seqlen, 3, &modality_ids(n), None)?;
+        let to = |x: Vec<f32>| x.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+        let host = [
+            to(noise(n * p.x_width, 1, 1.0)),
+            to(noise(n * p.n_out, 2, 1.0)),
+            to(noise(3 * p.n_in * p.n_out, 3, 0.02)),
+        ];
+        let mut new = Self {
+            plan: DevicePlan::upload(gpu, &host_plan)?,
+            x: gpu.upload(&host[0])?,
+            grad_y: gpu.upload(&host[1])?,
+            weights: gpu.upload(&host[2])?,
+            y: gpu.zeros(n * p.n_out)?,
+            grad_x: gpu.zeros(n * p.x_width)?,
+            grad_weights: (0..3).map(|_| gpu.zeros(p.n_in * p.n_out)).collect::<Result<_, _>>()?,
+            workspace: gpu.zeros(1)?,
+            p,
+            host_plan,
+            host,
+        };
+        new.workspace = gpu.zeros(device::backward_weights_workspace_len(n, &weights(gpu, p, &new.weights)?))?;
+        Ok(new)
+    }
+
+    fn forward(&mut self, gpu: &Gpu) -> Result<(), Error> {
+        let p = self.p;
+        let x = gpu.rows(&self.x, p.x_width)?.columns(0, p.n_in)?;
+        let y = gpu.rows_mut(&mut self.y, p.n_out)?;
+        Ok(device::forward(gpu, &self.plan.modality_offsets(gpu), &x, &weights(gpu, p, &self.weights)?, y)?)
+    }
+
+    fn backward_input(&mut self, gpu: &Gpu, into: Into) -> Result<(), Error> {
+        let p = self.p;
+        let grad_y = gpu.rows(&self.grad_y, p.n_out)?;
+        let grad_x = gpu.rows_mut(&mut self.grad_x, p.x_width)?.columns(0, p.n_in)?;
+        let weights = weights(gpu, p, &self.weights)?;
+        Ok(device::backward_input(gpu, &self.plan.modality_offsets(gpu), &grad_y, &weights, grad_x, into)?)
+    }
+
+    fn backward_weights(&mut self, gpu: &Gpu) -> Result<(), Error> {
+        let p = self.p;
+        let (x, grad_y) = (gpu.rows(&self.x, p.x_width)?.columns(0, p.n_in)?, gpu.rows(&self.grad_y, p.n_out)?);
+        let grad_weights = self.grad_weights.iter_mut().map(|w| gpu.write(w)).collect();
+        let grads = device::GroupedGrads { grad_weights, grad_biases: None };
+        let (offsets, weights) = (self.plan.modality_offsets(gpu), weights(gpu, p, &self.weights)?);
+        Ok(device::backward_weights(gpu, &offsets, &x, &grad_y, &weights, grads, gpu.write(&mut self.workspace))?)
+    }
+}
+
+fn weights<'a>(
+    gpu: &'a Gpu,
+    p: Projection,
+    all: &'a CudaSlice<bf16>,
+) -> Result<device::GroupedWeights<'a, bf16>, Error> {
+    let size = p.n_in * p.n_out;
+    let each = (0..3).map(|m| gpu.read_view(all.slice(m * size..(m + 1) * size))).collect();
+    Ok(device::GroupedWeights::new(p.n_in, p.n_out, each, None)?)
+}
+
+/// Checks against f64 at the shape's own sizes (one sequence of it), then times.
+pub fn run(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
+    let gpu = bench.gpu;
+    for p in projections(shape) {
+        if !bench.wants(&format!("grouped {}", p.name)) {
+            continue;
+        }
+        check(gpu, Shape { batch: 1, ..shape }, p)?;
+        let mut problem = Problem::new(gpu, shape, p)?;
+        let n = shape.n_rows() as f64;
+        let (rows, weights) = (n * 2.0 * (p.n_in + p.n_out) as f64, 3.0 * (p.n_in * p.n_out) as f64);
+        let flop = 2.0 * n * (p.n_in * p.n_out) as f64;
+        let convert = |result: Result<(), Error>| result.map_err(|error| panic!("{error}"));
+        let name = |direction: &str| format!("grouped {} {direction}", p.name);
+        bench.time(&name("forward"), shape.name, rows + 2.0 * weights, flop, || convert(problem.forward(gpu)))?;
+        bench.time(&name("backward input"), shape.name, rows + 2.0 * weights, flop, || {
+            convert(problem.backward_input(gpu, Into::Overwrite))
+        })?;
+        bench.time(&name("backward input, add"), shape.name, rows + n * 2.0 * p.n_in as f64, flop, || {
+            convert(problem.backward_input(gpu, Into::Add))
+        })?;
+        bench.time(&name("backward weights"), shape.name, rows + 4.0 * weights, flop, || {
+            convert(problem.backward_weights(gpu))
+        })?;
+    }
+    Ok(())
+}
+
+fn check(gpu: &Gpu, shape: Shape, p: Projection) -> Result<(), Error> {
+    let mut problem = Problem::new(gpu, shape, p)?;
+    problem.forward(gpu)?;
+    problem.backward_input(gpu, Into::Overwrite)?;
+    problem.backward_weights(gpu)?;
+    let n = shape.n_rows();
+    let wide = |x: &[bf16]| x.iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
+    let [x, grad_y, weights] = problem.host.each_ref().map(|x| wide(x));
+    let size = p.n_in * p.n_out;
+    let weights = host::GroupedWeights::new(p.n_in, p.n_out, weights.chunks_exact(size).collect(), None)?;
+    let offsets = problem.host_plan.modality_offsets();
+    let x = Rows::new("x", &x, p.x_width)?.columns(0, p.n_in)?;
+    let grad_y = Rows::new("grad_y", &grad_y, p.n_out)?;
+    let (mut y, mut grad_x, mut grad_weights) = (vec![0.0; n * p.n_out], vec![0.0; n * p.n_in], vec![0.0; 3 * size]);
+    host::forward(offsets, x, &weights, RowsMut::new("y", &mut y, p.n_out)?)?;
+    host::backward_input(offsets, grad_y, &weights, RowsMut::new("grad_x", &mut grad_x, p.n_in)?, Into::Overwrite)?;
+    let grads = host::GroupedGrads { grad_weights: grad_weights.chunks_exact_mut(size).collect(), grad_biases: None };
+    host::backward_weights(offsets, x, grad_y, &weights, grads)?;
+    let got_x = wide(&gpu.download(&problem.grad_x)?);
+    let got_x: Vec<f64> = got_x.chunks_exact(p.x_width).flat_map(|row| row[..p.n_in].to_vec()).collect();
+    let mut got_weights = Vec::new();
+    for got in &problem.grad_weights {
+        got_weights.extend(gpu.download(got)?.into_iter().map(f64::from));
+    }
+    let name = |what: &str| format!("{} {what} {}", p.name, shape.name);
+    // bf16's own rounding is 1.6e-3 to 1.7e-3; the gradients of the weights are f32.
+    expect(&name("y"), relative(wide(&gpu.download(&problem.y)?), &y), 2e-3)?;
+    expect(&name("grad_x"), relative(got_x, &grad_x), 2e-3)?;
+    expect(&name("grad_weights"), relative(got_weights, &grad_weights), 1e-4)
+}

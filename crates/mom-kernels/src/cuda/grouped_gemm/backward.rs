@@ -1,0 +1,170 @@
+//! Gradients of the input and of the weights.
+
+use super::Into;
+use super::forward::{Direction, m_grouped};
+use super::params::{
+    GroupedGrads, GroupedWeights, OP, RawKGrouped, RawKGroupedSum, TILE_ROWS, VECTOR, addresses, fast_module, groups,
+    module, tile_columns,
+};
+use crate::cuda::column_sums::{column_sums, workspace_len as column_sums_workspace_len};
+use crate::cuda::error::Result;
+use crate::cuda::launch::{Grid, blocks};
+use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut, Dtype};
+use crate::cuda::{DeviceOffsets, Gpu};
+use crate::error::{expect_presence, expect_size};
+
+/// `dx = dy W_m`, overwritten or added to what is there.
+///
+/// # Errors
+/// Sizes that disagree, 2^31 rows or more, a refused launch.
+pub fn backward_input<T: DeviceElement>(
+    gpu: &Gpu,
+    offsets: &DeviceOffsets<'_>,
+    grad_y: &DeviceRows<'_, T>,
+    weights: &GroupedWeights<'_, T>,
+    grad_x: DeviceRowsMut<'_, T>,
+    into: Into,
+) -> Result<()> {
+    let groups = groups(offsets, weights)?;
+    grad_y.expect(OP, "grad_y", groups.n_rows(), weights.out_features())?;
+    grad_x.expect(OP, "grad_x", groups.n_rows(), weights.in_features())?;
+    m_grouped(gpu, Direction::Input, &groups, grad_y, weights, grad_x, into)
+}
+
+/// f32 elements of the workspace of [`backward_weights`].
+pub fn backward_weights_workspace_len<T: DeviceElement>(n_rows: usize, weights: &GroupedWeights<'_, T>) -> usize {
+    let split = Split::new(T::DTYPE, n_rows, weights.in_features(), weights.out_features());
+    let biases = if weights.has_biases() {
+        column_sums_workspace_len(n_rows, weights.n_groups(), weights.out_features())
+    } else {
+        0
+    };
+    split.partial_len(weights) + biases
+}
+
+/// `dW_m = dy^T x` and `db_m = sum dy` over the rows of m; of the activations' type or f32.
+///
+/// * `workspace`: [`backward_weights_workspace_len`] elements, whose contents mean nothing before and after.
+///
+/// # Errors
+/// Sizes that disagree, bias gradients asked for where there are no biases or the other way round, 2^31 rows or more, a
+/// refused launch.
+pub fn backward_weights<T: DeviceElement, G: DeviceElement>(
+    gpu: &Gpu,
+    offsets: &DeviceOffsets<'_>,
+    x: &DeviceRows<'_, T>,
+    grad_y: &DeviceRows<'_, T>,
+    weights: &GroupedWeights<'_, T>,
+    grads: GroupedGrads<'_, G>,
+    workspace: DeviceMut<'_, f32>,
+) -> Result<()> {
+    let groups = groups(offsets, weights)?;
+    let (n_rows, n_groups) = (groups.n_rows(), weights.n_groups());
+    let (n_in, n_out) = (weights.in_features(), weights.out_features());
+    x.expect(OP, "x", n_rows, n_in)?;
+    grad_y.expect(OP, "grad_y", n_rows, n_out)?;
+    expect_size(OP, "grad_weights", "groups", n_groups, grads.grad_weights.len())?;
+    expect_presence(OP, "grad_biases", weights.has_biases(), grads.grad_biases.is_some())?;
+    for grad in &grads.grad_weights {
+        expect_size(OP, "grad_weight", "elements", n_in * n_out, grad.len())?;
+    }
+    if let Some(grad) = &grads.grad_biases {
+        expect_size(OP, "grad_biases", "elements", n_groups * n_out, grad.len())?;
+    }
+    let expected = backward_weights_workspace_len(n_rows, weights);
+    expect_size(OP, "workspace", "elements", expected, workspace.len())?;
+
+    let split = Split::new(T::DTYPE, n_rows, n_in, n_out);
+    let (partial, rest) = workspace.split_at("workspace", split.partial_len(weights))?;
+    let (a, b, to_a, to_b) = if n_out > n_in { (grad_y, x, n_in, 1) } else { (x, grad_y, 1, n_in) };
+    let params = RawKGrouped {
+        a: a.address(gpu),
+        b: b.address(gpu),
+        offsets: groups.address(gpu),
+        partial: partial.address(gpu),
+        a_stride: a.stride() as i64,
+        b_stride: b.stride() as i64,
+        to_a: to_a as i64,
+        to_b: to_b as i64,
+        n_rows: n_rows as u32,
+        a_width: a.width() as u32,
+        b_width: b.width() as u32,
+        n_groups: n_groups as u32,
+        rows_per_split: split.rows as u32,
+        b_tiles: split.b_tiles as u32,
+        a_vector: u32::from(a.is_aligned(VECTOR)),
+        b_vector: u32::from(b.is_aligned(VECTOR)),
+    };
+    let n_tiles = blocks(OP, "tiles", split.a_tiles * split.b_tiles, 1)?;
+    let grid = Grid { blocks: (n_tiles, split.n as u32, 1), threads: (256, 1, 1) };
+    let (fast, prefix) = fast_module(gpu, T::DTYPE)?;
+    let kernel = format!("{prefix}k_grouped_n{}_{}", split.columns, T::DTYPE.name());
+    // SAFETY: a and b are x and grad_y, whose shapes were checked; a block reads rows of its split, below n_rows, and
+    // writes inside of the partial sums at split + modality, below n + n_groups - 1.
+    unsafe { gpu.launch(fast, &kernel, grid, &params)? };
+
+    let size = n_in * n_out;
+    let grad_addresses = addresses(grads.grad_weights.iter().map(|grad| grad.address(gpu)));
+    let aligned = |address: u64, bytes: usize| address.is_multiple_of(bytes as u64);
+    let vector = size % 4 == 0
+        && aligned(partial.address(gpu), 16)
+        && grads.grad_weights.iter().all(|grad| aligned(grad.address(gpu), 4 * size_of::<G>()));
+    let params = RawKGroupedSum {
+        partial: partial.address(gpu),
+        offsets: groups.address(gpu),
+        size: size as u64,
+        n_rows: n_rows as u32,
+        n_groups: n_groups as u32,
+        rows_per_split: split.rows as u32,
+        unused: 0,
+        grads: grad_addresses,
+    };
+    let (suffix, per_block) = if vector { ("vector_", 1024) } else { ("", 256) };
+    let grid = Grid {
+        blocks: (blocks(OP, "in_features * out_features", size, per_block)?, n_groups as u32, 1),
+        threads: (256, 1, 1),
+    };
+    let kernel = format!("k_grouped_sum_{suffix}{}", G::DTYPE.name());
+    // SAFETY: reads the pairs of split and modality that have rows, which the first kernel wrote, and writes elements
+    // below `size` of each gradient, borrowed exclusively.
+    unsafe { gpu.launch(module(G::DTYPE), &kernel, grid, &params)? };
+
+    match grads.grad_biases {
+        Some(sums) => column_sums(gpu, &groups, grad_y, sums, rest),
+        None => Ok(()),
+    }
+}
+
+/// How the sum over the rows is cut: by the sizes alone, so that its order is the same on every card.
+#[derive(Debug, Clone, Copy)]
+struct Split {
+    columns: usize,
+    a_tiles: usize,
+    b_tiles: usize,
+    /// Rows of a split.
+    rows: usize,
+    /// Number of splits.
+    n: usize,
+}
+
+/// Rows that a step of a tile takes, kernels/grouped_gemm/tile.cuh.
+const STEP_ROWS: usize = 64;
+
+impl Split {
+    fn new(dtype: Dtype, n_rows: usize, n_in: usize, n_out: usize) -> Self {
+        let (a_width, b_width) = (n_in.max(n_out), n_in.min(n_out));
+        let columns = tile_columns(dtype, b_width);
+        let (a_tiles, b_tiles) = (a_width.div_ceil(TILE_ROWS), b_width.div_ceil(columns));
+        let n_tiles = a_tiles * b_tiles;
+        // A card of 132 multiprocessors holds two blocks on each, of the widest tile one: as many blocks as fit at once,
+        // or, where that leaves the last of few rounds half empty, three rounds.
+        let at_once = if columns == 160 { 128 } else { 256 };
+        let n = if n_tiles <= at_once / 2 { at_once / n_tiles } else { (3 * at_once / n_tiles).max(1) };
+        let rows = n_rows.div_ceil(n).next_multiple_of(STEP_ROWS).max(STEP_ROWS);
+        Self { columns, a_tiles, b_tiles, rows, n: n_rows.div_ceil(rows) }
+    }
+
+    fn partial_len<T: DeviceElement>(&self, weights: &GroupedWeights<'_, T>) -> usize {
+        (self.n + weights.n_groups() - 1) * weights.in_features() * weights.out_features()
+    }
+}

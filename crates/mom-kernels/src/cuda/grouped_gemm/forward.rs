@@ -1,0 +1,99 @@
+//! Rows times the weight of their modality: the forward pass, and what the input gradient shares with it.
+
+use super::Into;
+use super::params::{GroupedWeights, OP, RawMGrouped, TILE_ROWS, VECTOR, fast_module, groups, tile_columns};
+use crate::cuda::error::Result;
+use crate::cuda::launch::{Grid, blocks};
+use crate::cuda::memory::{DeviceElement, DeviceRows, DeviceRowsMut};
+use crate::cuda::{DeviceOffsets, Gpu};
+
+/// `y = x W_m^T + b_m`.
+///
+/// * `offsets`: rows of each modality; with a single weight any number of modalities shares it.
+/// * `x`: `(n_rows, in_features)`, `y`: `(n_rows, out_features)`, overwritten.
+///
+/// # Errors
+/// Sizes that disagree, 2^31 rows or more, a refused launch.
+pub fn forward<T: DeviceElement>(
+    gpu: &Gpu,
+    offsets: &DeviceOffsets<'_>,
+    x: &DeviceRows<'_, T>,
+    weights: &GroupedWeights<'_, T>,
+    y: DeviceRowsMut<'_, T>,
+) -> Result<()> {
+    let groups = groups(offsets, weights)?;
+    x.expect(OP, "x", groups.n_rows(), weights.in_features())?;
+    y.expect(OP, "y", groups.n_rows(), weights.out_features())?;
+    m_grouped(gpu, Direction::Forward, &groups, x, weights, y, Into::Overwrite)
+}
+
+/// Largest sum whose rows stay in shared memory: three steps of 64, kernels/grouped_gemm/sm90.cuh.
+const SHORT: usize = 192;
+
+/// Two blocks on each of 132 multiprocessors.
+const BLOCKS_AT_ONCE: usize = 264;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Forward,
+    Input,
+}
+
+/// The launch of both directions; the callers have checked the shapes.
+pub(super) fn m_grouped<T: DeviceElement>(
+    gpu: &Gpu,
+    direction: Direction,
+    groups: &DeviceOffsets<'_>,
+    x: &DeviceRows<'_, T>,
+    weights: &GroupedWeights<'_, T>,
+    y: DeviceRowsMut<'_, T>,
+    into: Into,
+) -> Result<()> {
+    let (n_rows, n, k) = (groups.n_rows(), y.width(), x.width());
+    if n_rows == 0 {
+        return Ok(());
+    }
+    let (name, biases) = match direction {
+        Direction::Forward => ("forward", weights.biases(gpu)),
+        Direction::Input => ("input", 0),
+    };
+    let columns = tile_columns(T::DTYPE, n);
+    let n_tiles = n.div_ceil(columns);
+    // For any offsets: each modality's last tile may be cut.
+    let m_tiles = n_rows.div_ceil(TILE_ROWS) + groups.n_modalities() - 1;
+    let (module, prefix) = fast_module(gpu, T::DTYPE)?;
+    // A short sum: a block keeps its rows in shared memory and takes many column tiles, as few blocks as fill the card.
+    let short = !prefix.is_empty() && columns == 128 && n_tiles > 1 && k <= SHORT;
+    let tiles_per_block = if short { n_tiles.div_ceil((BLOCKS_AT_ONCE / m_tiles).max(1)) } else { 1 };
+    let params = RawMGrouped {
+        x: x.address(gpu),
+        y: y.address(gpu),
+        offsets: groups.address(gpu),
+        biases,
+        x_stride: x.stride() as i64,
+        y_stride: y.stride() as i64,
+        n_rows: n_rows as u32,
+        n: n as u32,
+        k: k as u32,
+        n_groups: groups.n_modalities() as u32,
+        n_tiles: n_tiles as u32,
+        add: u32::from(into == Into::Add),
+        x_vector: u32::from(x.is_aligned(VECTOR)),
+        w_vector: u32::from(weights.is_vector()),
+        y_vector: u32::from(y.is_aligned(VECTOR)),
+        tiles_per_block: tiles_per_block as u32,
+        weights: weights.addresses(gpu),
+    };
+    let grid = Grid::line(blocks(OP, "tiles", m_tiles * n_tiles.div_ceil(tiles_per_block), 1)?, 256);
+    let kind = match (short, columns, n_tiles) {
+        (true, ..) if k <= 128 => "short2_",
+        (true, ..) => "short3_",
+        (false, 128, 1) if !prefix.is_empty() => "narrow_",
+        _ => "",
+    };
+    let kernel = format!("{prefix}m_grouped_{name}_n{columns}_{kind}{}", T::DTYPE.name());
+    // SAFETY: x has n_rows rows of k, y n_rows rows of n, each weight k * n elements and the biases a row of n for each,
+    // as the callers and `GroupedWeights::new` have checked; offsets end at n_rows; a tile's loads and stores are cut at
+    // the end of its modality's rows and of the columns.
+    unsafe { gpu.launch(module, &kernel, grid, &params) }
+}

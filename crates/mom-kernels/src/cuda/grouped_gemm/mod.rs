@@ -1,0 +1,21 @@
+//! Products over the contiguous rows of each modality, on the GPU: [`crate::grouped_gemm`] there.
+//!
+//! ```text
+//! y_r = x_r W_m^T + b_m               m_grouped: one product per modality, rows of m        (forward)
+//! dx_r = dy_r W_m                     m_grouped                                             (backward)
+//! dW_m = sum_r dy_r^T x_r             k_grouped: the sum runs over the rows of m
+//! db_m = sum_r dy_r
+//! ```
+//!
+//! One launch serves all modalities: blocks find theirs from the offsets on the device, so that a captured graph holds
+//! for any counts. bf16 and f16 run on tensor cores with f32 sums, f32 on multiply-adds. A modality without rows costs
+//! nothing, and its gradients are zero. The order of every sum is fixed by the sizes. **Saved for backward:** x.
+
+mod backward;
+mod forward;
+mod params;
+
+pub use crate::grouped_gemm::Into;
+pub use backward::{backward_input, backward_weights, backward_weights_workspace_len};
+pub use forward::forward;
+pub use params::{GroupedGrads, GroupedWeights};

@@ -1,0 +1,16 @@
+#include "k_grouped.cuh"
+#include "m_grouped.cuh"
+M_GROUPED(m_grouped_forward_n64_f16, f16, true, 64, 4, 2)
+M_GROUPED(m_grouped_forward_n80_f16, f16, true, 80, 4, 2)
+M_GROUPED(m_grouped_forward_n128_f16, f16, true, 128, 3, 2)
+M_GROUPED(m_grouped_forward_n160_f16, f16, true, 160, 5, 1)
+M_GROUPED(m_grouped_input_n64_f16, f16, false, 64, 4, 2)
+M_GROUPED(m_grouped_input_n80_f16, f16, false, 80, 3, 2)
+M_GROUPED(m_grouped_input_n128_f16, f16, false, 128, 3, 2)
+M_GROUPED(m_grouped_input_n160_f16, f16, false, 160, 5, 1)
+K_GROUPED(k_grouped_n64_f16, f16, 64, 4, 2)
+K_GROUPED(k_grouped_n80_f16, f16, 80, 3, 2)
+K_GROUPED(k_grouped_n128_f16, f16, 128, 3, 2)
+K_GROUPED(k_grouped_n160_f16, f16, 160, 5, 1)
+K_GROUPED_SUM(k_grouped_sum_f16, f16, 1)
+K_GROUPED_SUM(k_grouped_sum_vector_f16, f16, 4)

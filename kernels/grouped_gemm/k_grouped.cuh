@@ -1,0 +1,83 @@
+// Sums over the rows of each modality, dW_m = sum_r dy_r^T x_r, in a fixed order and with every block equally long.
+//
+// A block takes a tile of the weight and `rows_per_split` rows, of whatever modalities: at a border it writes its sum out
+// and starts anew. The pairs (split, modality) in row order are a staircase, so split + modality names a partial sum
+// uniquely; the second kernel adds the pairs that exist, in order, and nothing has to be zeroed.
+#pragma once
+#include "tile.cuh"
+
+namespace grouped_gemm {
+
+template <typename T, int BN, int STAGES> struct KGroupedTile {
+    using Mma = Product<T, false, false, BN, STAGES>;
+
+    static __device__ __forceinline__ void run(const KGrouped& p, char* memory) {
+        const uint32_t shared = uint32_t(__cvta_generic_to_shared(memory));
+        const uint32_t a0 = blockIdx.x / p.b_tiles * BM, b0 = blockIdx.x % p.b_tiles * BN, split = blockIdx.y;
+        const uint32_t begin = split * p.rows_per_split, end = min(begin + p.rows_per_split, p.n_rows);
+        const int a_valid = min(int(p.a_width - a0), BM), b_valid = min(int(p.b_width - b0), BN);
+        const T *a = static_cast<const T*>(p.a) + a0, *b = static_cast<const T*>(p.b) + b0;
+        uint32_t border = 0;
+        for (uint32_t group = 0; group < p.n_groups; group++) {
+            const uint32_t first = max(begin, border);
+            border = offset(p.offsets, p.n_rows, group + 1);
+            const uint32_t last = min(end, border);
+            if (first >= last) continue;
+            Mma product;
+            product.run(shared, {a + int64_t(first) * p.a_stride, p.a_stride, a_valid, p.a_vector != 0},
+                        {b + int64_t(first) * p.b_stride, p.b_stride, b_valid, p.b_vector != 0}, int(last - first));
+            float* to = p.partial + uint64_t(split + group) * p.a_width * p.b_width + a0 * p.to_a + b0 * p.to_b;
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    const int row = Mma::row(i, half);
+                    if (row >= a_valid) continue;
+#pragma unroll
+                    for (int j = 0; j < Mma::NT; j++) {
+                        const int column = Mma::column(j);
+                        float* at = to + row * p.to_a + column * p.to_b;
+                        if (column < b_valid) at[0] = product.sums[i][j][2 * half];
+                        if (column + 1 < b_valid) at[p.to_b] = product.sums[i][j][2 * half + 1];
+                    }
+                }
+        }
+    }
+};
+
+// Grid (elements / (256 V), groups).
+template <typename T, int V> __device__ __forceinline__ void k_grouped_sum(const KGroupedSum& p) {
+    const uint64_t element = (uint64_t(blockIdx.x) * THREADS + threadIdx.x) * V;
+    const uint32_t group = blockIdx.y;
+    if (element >= p.size) return;
+    const uint32_t first = offset(p.offsets, p.n_rows, group), last = offset(p.offsets, p.n_rows, group + 1);
+    float sum[V];
+#pragma unroll
+    for (int i = 0; i < V; i++) sum[i] = 0.f;
+    if (first < last) {
+        const uint32_t end = (last - 1) / p.rows_per_split;
+#pragma unroll 4
+        for (uint32_t split = first / p.rows_per_split; split <= end; split++) {
+            const float* from = p.partial + (split + group) * p.size + element;
+            const Vec<float, V> x = load_vec<true, float, V>(from, V);
+#pragma unroll
+            for (int i = 0; i < V; i++) sum[i] += x.get(i);
+        }
+    }
+    T* to = static_cast<T*>(p.grads[group]) + element;
+    if constexpr (V == 1) *to = from_f32<T>(sum[0]);
+    else store_vec<true, T, V>(to, pack<T, V>(sum), V);
+}
+
+}  // namespace grouped_gemm
+
+#define K_GROUPED(NAME, T, BN, STAGES, BLOCKS)                                                                                 \
+    extern "C" __constant__ const uint32_t NAME##_shared_bytes = grouped_gemm::KGroupedTile<T, BN, STAGES>::Mma::SHARED_BYTES; \
+    extern "C" __global__ void __launch_bounds__(grouped_gemm::THREADS, BLOCKS) NAME(const __grid_constant__ KGrouped p) {     \
+        extern __shared__ __align__(128) char memory[];                                                                        \
+        grouped_gemm::KGroupedTile<T, BN, STAGES>::run(p, memory);                                                             \
+    }
+#define K_GROUPED_SUM(NAME, T, V)                                                                                              \
+    extern "C" __global__ void __launch_bounds__(grouped_gemm::THREADS) NAME(const __grid_constant__ KGroupedSum p) {          \
+        grouped_gemm::k_grouped_sum<T, V>(p);                                                                                  \
+    }

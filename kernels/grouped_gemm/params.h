@@ -1,0 +1,48 @@
+// Arguments of the grouped products, as crates/mom-kernels/src/cuda/grouped_gemm/params.rs has them. Strides in elements.
+#pragma once
+#include <cuda/std/cstddef>
+#include <cuda/std/cstdint>
+
+constexpr int MAX_GROUPS = 256;
+
+// y_r = x_r W_m^T + b_m, or dx_r = dy_r W_m.
+struct MGrouped {
+    const void* x;                       // rows (n_rows, k)
+    void* y;                             // rows (n_rows, n)
+    const cuda::std::uint32_t* offsets;  // [n_groups + 1] or null: one group
+    const float* biases;                 // (n_groups, n) or null
+    cuda::std::int64_t x_stride, y_stride;
+    cuda::std::uint32_t n_rows, n, k, n_groups;
+    cuda::std::uint32_t n_tiles;         // tiles of columns
+    cuda::std::uint32_t add;             // not 0: y += product
+    cuda::std::uint32_t x_vector, w_vector, y_vector;  // not 0: 16-byte accesses are aligned
+    cuda::std::uint32_t tiles_per_block; // tiles of columns that a block of the wgmma kernels takes
+    const void* weights[MAX_GROUPS];     // (n, k) each forward, (k, n) each for the input gradient
+};
+static_assert(sizeof(MGrouped) == 88 + 8 * MAX_GROUPS && offsetof(MGrouped, x_stride) == 32);
+static_assert(offsetof(MGrouped, n_rows) == 48 && offsetof(MGrouped, n_tiles) == 64 && offsetof(MGrouped, weights) == 88);
+
+// partial[split + m] = a^T b over the rows of m in the split. a is the wider of x and dy.
+struct KGrouped {
+    const void *a, *b;                   // rows (n_rows, a_width), (n_rows, b_width)
+    const cuda::std::uint32_t* offsets;  // [n_groups + 1] or null: one group
+    float* partial;                      // (n_splits + n_groups - 1, out_features, in_features)
+    cuda::std::int64_t a_stride, b_stride;
+    cuda::std::int64_t to_a, to_b;       // steps in a partial for one column of a, of b
+    cuda::std::uint32_t n_rows, a_width, b_width, n_groups;
+    cuda::std::uint32_t rows_per_split, b_tiles;
+    cuda::std::uint32_t a_vector, b_vector;
+};
+static_assert(sizeof(KGrouped) == 96 && offsetof(KGrouped, a_stride) == 32 && offsetof(KGrouped, n_rows) == 64);
+static_assert(offsetof(KGrouped, rows_per_split) == 80 && offsetof(KGrouped, b_vector) == 92);
+
+// dW_m = sum over splits of partial[split + m], in order.
+struct KGroupedSum {
+    const float* partial;
+    const cuda::std::uint32_t* offsets;
+    cuda::std::uint64_t size;            // out_features * in_features
+    cuda::std::uint32_t n_rows, n_groups, rows_per_split, unused;
+    void* grads[MAX_GROUPS];             // (out_features, in_features) each
+};
+static_assert(sizeof(KGroupedSum) == 40 + 8 * MAX_GROUPS && offsetof(KGroupedSum, n_rows) == 24);
+static_assert(offsetof(KGroupedSum, grads) == 40);
