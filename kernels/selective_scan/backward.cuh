@@ -45,7 +45,15 @@ template <bool ALIGNED, typename T, int N> __device__ __forceinline__ void fetch
     }
 }
 
-template <typename T, int G, int THREADS> struct Shared {
+// KEEP: there is room for the states of steps 0..5 beside their decays, and for sums of the biases' gradients.
+constexpr int KEPT = 5;
+template <int N, int THREADS, bool KEEP> struct Kept {};
+template <int N, int THREADS> struct Kept<N, THREADS, true> {
+    float4 kept[KEPT][THREADS];
+    Vec<float, N> grad_bias[4][THREADS];
+};
+
+template <typename T, int G, int THREADS, bool KEEP> struct Shared : Kept<TILE / G, THREADS, KEEP> {
     static constexpr int CH = THREADS / G, N = TILE / G, WARPS = THREADS / 32, NBC = TILE * 2 * NS * G / THREADS;
     static constexpr int STRIDE = CH + 8;  // neighbouring rows begin in different banks
     float4 step[TILE][CH];  // delta; delta u, then s1 = sum_n e A log2(e); g; sigmoid(z). See `place`.
@@ -72,8 +80,8 @@ template <typename T, int G, int THREADS> struct Shared {
     static __device__ __forceinline__ int place(int channel) { return channel ^ ((channel >> 3) & 7 & (CH / 8 - 1)); }
 };
 
-// Steps 0..8 forwards; their decays go to shared memory.
-template <bool STARTS, typename S>
+// Steps 0..8 forwards; their decays, and with KEEP the first states, go to shared memory.
+template <bool STARTS, bool KEEP, typename S>
 __device__ __forceinline__ void advance(S& s, float (&h)[NS], const float (&a)[NS], int c, int g) {
     // Loads first: the compiler cannot know that the stores leave them alone, and each would wait for the last.
     float2 d[WINDOW];
@@ -94,6 +102,9 @@ __device__ __forceinline__ void advance(S& s, float (&h)[NS], const float (&a)[N
             h[i] = fmaf(e[i], h[i], d[t].y * b[i]);
         }
         s.decay[t][threadIdx.x] = make_float4(e[0], e[1], e[2], e[3]);
+        if constexpr (KEEP) {
+            if (t < KEPT) s.kept[t][threadIdx.x] = make_float4(h[0], h[1], h[2], h[3]);
+        }
     }
 }
 
@@ -126,27 +137,34 @@ struct Target {
     }
 };
 
-// The eight steps from t0 on, forwards and back. h0 is the state before them.
+// States after each of the eight steps from t0 on, of which the first FROM are there.
+template <int FROM, typename S>
+__device__ __forceinline__ void states(S& s, int t0, const float (&decay)[WINDOW][NS], const float (&h0)[NS],
+                                       float (&h)[WINDOW][NS], int c, int g) {
+#pragma unroll
+    for (int r = FROM; r < WINDOW; r++) {
+        const float delta_u = s.step[t0 + r][S::place(c)].y;
+        const float4 b4 = *reinterpret_cast<const float4*>(&s.bc[t0 + r][g * NS]);
+        const float B[NS] = {b4.x, b4.y, b4.z, b4.w};
+#pragma unroll
+        for (int i = 0; i < NS; i++) h[r][i] = fmaf(decay[r][i], r ? h[r > 0 ? r - 1 : 0][i] : h0[i], delta_u * B[i]);
+    }
+}
+
+// The eight steps from t0 on, back; h0 is the state before them, h those after.
 template <int G, bool TENSOR, typename S>
-__device__ __forceinline__ void window(S& s, int t0, const float (&decay)[WINDOW][NS], const float (&h0)[NS],
+__device__ __forceinline__ void window(S& s, int t0, const float (&decay)[WINDOW][NS], const float (&h)[WINDOW][NS], const float (&h0)[NS],
                                        const float (&a)[NS], float (&carry)[NS], float (&grad_a)[NS], int c, int g,
                                        const Selector (&selectors)[4], const Target& q_to) {
     constexpr int CW = 32 / G, NB = NS * G;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, place = S::place(c);
     float4(*step)[S::CH] = &s.step[t0];
     const float(*bc)[2 * NB] = &s.bc[t0];
-    float h[WINDOW][NS], ys[WINDOW];
+    float ys[WINDOW];
 #pragma unroll
     for (int r = 0; r < WINDOW; r++) {
-        const float delta_u = step[r][place].y;
-        const float4 b4 = *reinterpret_cast<const float4*>(&bc[r][g * NS]);
         const float4 c4 = *reinterpret_cast<const float4*>(&bc[r][NB + g * NS]);
-        const float B[NS] = {b4.x, b4.y, b4.z, b4.w}, C[NS] = {c4.x, c4.y, c4.z, c4.w};
-#pragma unroll
-        for (int i = 0; i < NS; i++) {
-            h[r][i] = fmaf(decay[r][i], r ? h[r > 0 ? r - 1 : 0][i] : h0[i], delta_u * B[i]);
-            ys[r] = i ? fmaf(h[r][i], C[i], ys[r]) : h[r][i] * C[i];
-        }
+        ys[r] = fmaf(h[r][3], c4.w, fmaf(h[r][2], c4.z, fmaf(h[r][1], c4.y, h[r][0] * c4.x)));
     }
     // What a pair of steps leaves is folded and stored while the next pair runs: stores behind its loads.
     struct Pair {
@@ -218,9 +236,9 @@ __device__ __forceinline__ void window(S& s, int t0, const float (&decay)[WINDOW
     leave(last, 1);
 }
 
-template <typename T, int G, int THREADS, typename A>
+template <typename T, int G, int THREADS, bool KEEP, typename A>
 __device__ __forceinline__ void run(const ScanBackward& p) {
-    using S = Shared<T, G, THREADS>;
+    using S = Shared<T, G, THREADS, KEEP>;
     constexpr int CH = S::CH, CW = 32 / G, N = S::N, PER_STEP = THREADS / TILE, NBC = S::NBC, NB = NS * G;
     constexpr bool EXACT = sizeof(T) == 4, ALIGNED = A::ALIGNED, TENSOR = A::TENSOR, FULL = A::FULL;
     extern __shared__ __align__(16) unsigned char memory[];
@@ -249,6 +267,10 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
 #pragma unroll
     for (int i = 0; i < NS; i++) a[i] *= LOG2_E;
     s.grad_d[tid].zero();
+    if constexpr (KEEP) {
+#pragma unroll
+        for (int m = 0; m < 4; m++) s.grad_bias[m][tid].zero();
+    }
     if (tid < CH) s.d_skip[tid] = in.D && first + tid < d_inner ? in.D[first + tid] : 0.f;
 
     const int n_tiles = (seqlen + TILE - 1) / TILE;
@@ -334,6 +356,15 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
             out[i] = FULL || in.z ? y * silu : y;
         }
         s.grad_d[tid] = pack<float, N>(grad_d);
+        if constexpr (KEEP && FULL) {
+            if (n > 0) {
+                Vec<float, N>& to = s.grad_bias[s.biases.modality(row)][tid];
+                float sums[N];
+#pragma unroll
+                for (int i = 0; i < N; i++) sums[i] = to.get(i) + grad_dt[i];
+                to = pack<float, N>(sums);
+            }
+        }
         store_vec<ALIGNED>(at_row<T>(p.grad_u, row, p.grad_u_stride, channel), pack<T, N>(grad_u), n);
         store_vec<ALIGNED>(at_row<T>(p.grad_dt, row, p.grad_dt_stride, channel), pack<T, N>(grad_dt), n);
         if (FULL || p.grad_z) store_vec<ALIGNED>(at_row<T>(p.grad_z, row, p.grad_z_stride, channel), pack<T, N>(grad_z), n);
@@ -379,26 +410,43 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
     for (int tile = n_tiles - 1; tile >= 0; tile--) {
         prefetch(tile - 1);
         {
-            float decay[WINDOW][NS];
+            float decay[WINDOW][NS], states_of[WINDOW][NS];
             const float4 h4 = s.state[tile & 1][tid];
             float h[NS] = {h4.x, h4.y, h4.z, h4.w};
             if (starts) {
-                advance<true>(s, h, a, c, g);
+                advance<true, KEEP>(s, h, a, c, g);
                 decays<true>(s, decay, a, c);
             } else {
-                advance<false>(s, h, a, c, g);
+                advance<false, KEEP>(s, h, a, c, g);
                 decays<false>(s, decay, a, c);
             }
-#pragma unroll 1
-            for (int t0 = WINDOW;; t0 = 0) {
-                window<G, TENSOR>(s, t0, decay, h, a, carry, grad_a, c, g, selectors, q_to);
-                if (t0 == 0) break;
+            auto back_to_start = [&] {  // decays and the state before steps 0..8
                 const float4 before = s.state[tile & 1][tid];
                 h[0] = before.x, h[1] = before.y, h[2] = before.z, h[3] = before.w;
 #pragma unroll
                 for (int r = 0; r < WINDOW; r++) {
                     const float4 e = s.decay[r][tid];
                     decay[r][0] = e.x, decay[r][1] = e.y, decay[r][2] = e.z, decay[r][3] = e.w;
+                }
+            };
+            if constexpr (KEEP) {
+                states<0>(s, WINDOW, decay, h, states_of, c, g);
+                window<G, TENSOR>(s, WINDOW, decay, states_of, h, a, carry, grad_a, c, g, selectors, q_to);
+                back_to_start();
+#pragma unroll
+                for (int r = 0; r < KEPT; r++) {
+                    const float4 k = s.kept[r][tid];
+                    states_of[r][0] = k.x, states_of[r][1] = k.y, states_of[r][2] = k.z, states_of[r][3] = k.w;
+                }
+                states<KEPT>(s, 0, decay, h, states_of, c, g);
+                window<G, TENSOR>(s, 0, decay, states_of, h, a, carry, grad_a, c, g, selectors, q_to);
+            } else {
+#pragma unroll 1
+                for (int t0 = WINDOW;; t0 = 0) {
+                    states<0>(s, t0, decay, h, states_of, c, g);
+                    window<G, TENSOR>(s, t0, decay, states_of, h, a, carry, grad_a, c, g, selectors, q_to);
+                    if (t0 == 0) break;
+                    back_to_start();
                 }
             }
         }
@@ -418,6 +466,15 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
 #pragma unroll
         for (int t = 0; t < TILE; t++) sum += __uint_as_float(s.grad_d[t * PER_STEP + tid / N].words[tid % N]);
         p.partial_d[int64_t(sequence) * d_inner + first + tid] = sum;
+    }
+    if constexpr (KEEP && FULL) {
+        for (uint32_t m = 0; m < in.layout.n_biases; m++) {
+            if (tid >= CH || first + tid >= d_inner) break;
+            float sum = 0.f;
+#pragma unroll
+            for (int t = 0; t < TILE; t++) sum += __uint_as_float(s.grad_bias[m][t * PER_STEP + tid / N].words[tid % N]);
+            p.partial_bias[(uint64_t(sequence) * in.layout.n_biases + m) * d_inner + first + tid] = sum;
+        }
     }
 }
 
@@ -455,15 +512,21 @@ template <int NB> __device__ __forceinline__ void sum_weights(const ScanSums& p)
         for (uint32_t b = 0; b < p.batch; b++) sum += p.partial_d[int64_t(b) * p.d_inner + channel];
         p.grad_D[channel] = sum;
     }
+    if (p.grad_bias && state < p.n_biases) {  // at most 4 modalities, of at least 16 threads
+        sum = 0.f;
+        for (uint32_t b = 0; b < p.batch; b++)
+            sum += p.partial_bias[(uint64_t(b) * p.n_biases + state) * p.d_inner + channel];
+        p.grad_bias[uint64_t(state) * p.d_inner + channel] = sum;
+    }
 }
 
 }  // namespace scan_backward
 
-#define SCAN_BACKWARD(NAME, T, G, THREADS, BLOCKS, ...)                                                              \
-    static_assert(sizeof(scan_backward::Shared<T, G, THREADS>) <= 228 * 1024 / BLOCKS - 1024);                          \
-    extern "C" __constant__ const uint32_t NAME##_shared_bytes = sizeof(scan_backward::Shared<T, G, THREADS>);              \
+#define SCAN_BACKWARD(NAME, T, G, THREADS, BLOCKS, KEEP, ...)                                                        \
+    static_assert(sizeof(scan_backward::Shared<T, G, THREADS, KEEP>) <= 228 * 1024 / BLOCKS - 1024);                    \
+    extern "C" __constant__ const uint32_t NAME##_shared_bytes = sizeof(scan_backward::Shared<T, G, THREADS, KEEP>);        \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const __grid_constant__ ScanBackward p) {       \
-        scan_backward::run<T, G, THREADS, Assume<__VA_ARGS__>>(p);                                                    \
+        scan_backward::run<T, G, THREADS, KEEP, Assume<__VA_ARGS__>>(p);                                              \
     }
 #define SCAN_SUMS(T_NAME, T, NB)                                                                                   \
     extern "C" __global__ void selective_scan_sum_bc_##T_NAME##_##NB(const __grid_constant__ ScanSums p) {                \

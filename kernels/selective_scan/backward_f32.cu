@@ -1,8 +1,8 @@
 #include "backward.cuh"
-SCAN_BACKWARD(selective_scan_backward_f32_16_aligned, float, 4, 128, 3, true, false, false)
-SCAN_BACKWARD(selective_scan_backward_f32_16, float, 4, 128, 3, false, false, false)
-SCAN_BACKWARD(selective_scan_backward_f32_32, float, 8, 128, 2, false, false, false)
-SCAN_BACKWARD(selective_scan_backward_f32_64, float, 16, 128, 2, false, false, false)
+SCAN_BACKWARD(selective_scan_backward_f32_16_aligned, float, 4, 128, 3, false, true, false, false)
+SCAN_BACKWARD(selective_scan_backward_f32_16, float, 4, 128, 3, false, false, false, false)
+SCAN_BACKWARD(selective_scan_backward_f32_32, float, 8, 128, 2, false, false, false, false)
+SCAN_BACKWARD(selective_scan_backward_f32_64, float, 16, 128, 2, false, false, false, false)
 SCAN_SUMS(f32, float, 16)
 SCAN_SUMS(f32, float, 32)
 SCAN_SUMS(f32, float, 64)

@@ -41,6 +41,11 @@ template <int WIDTH> struct NearBiases {
     alignas(16) float bias[4][WIDTH];
     uint4 borders;  // first rows of modalities 1, 2 and 3; ~0 where there is none
 
+    __device__ __forceinline__ int modality(uint32_t row) const {
+        const uint4 from = borders;
+        return (row >= from.x) + (row >= from.y) + (row >= from.z);
+    }
+
     // Must be followed by a barrier.
     __device__ __forceinline__ void stage(const ScanInputs& in, int first) {
         const uint32_t n = in.layout.n_biases, d_inner = in.layout.d_inner;
@@ -73,8 +78,7 @@ __device__ __forceinline__ void add_bias(float (&x)[N], const Vec<T, N>& dt, con
     if (A::FULL || in.dt_bias) {
         const float* bias;
         if constexpr (A::FULL) {
-            const uint4 borders = near.borders;
-            bias = &near.bias[(row >= borders.x) + (row >= borders.y) + (row >= borders.z)][at];
+            bias = &near.bias[near.modality(row)][at];
         } else {
             bias = far_bias(in, row) + channel;
         }

@@ -40,20 +40,21 @@ struct ScanBackward {
     float* partial_bc;  // (blocks of channels, rows, 2 padded d_state)
     float* partial_a;   // (batch, d_inner, padded d_state)
     float* partial_d;   // (batch, d_inner)
+    float* partial_bias;  // (batch, n_biases, d_inner); by the kernels that sum the biases' gradients
     cuda::std::uint32_t grad_out_stride, grad_u_stride, grad_dt_stride, grad_z_stride, out_stride, n_rows;
 };
-static_assert(sizeof(ScanBackward) == 248 && offsetof(ScanBackward, grad_out) == 152);
-static_assert(offsetof(ScanBackward, partial_bc) == 200 && offsetof(ScanBackward, grad_out_stride) == 224);
+static_assert(sizeof(ScanBackward) == 256 && offsetof(ScanBackward, grad_out) == 152);
+static_assert(offsetof(ScanBackward, partial_bc) == 200 && offsetof(ScanBackward, grad_out_stride) == 232);
 
 struct ScanSums {
-    const float *partial_bc, *partial_a, *partial_d;
+    const float *partial_bc, *partial_a, *partial_d, *partial_bias;
     void *grad_B, *grad_C;  // rows
-    float *grad_A, *grad_D;  // grad_D may be null
+    float *grad_A, *grad_D, *grad_bias;  // grad_D and grad_bias may be null
     cuda::std::uint64_t grad_B_stride, grad_C_stride;
     cuda::std::uint64_t n_rows;
-    cuda::std::uint32_t n_blocks, batch, d_inner, d_state;
+    cuda::std::uint32_t n_blocks, batch, d_inner, d_state, n_biases, unused;
 };
-static_assert(sizeof(ScanSums) == 96 && offsetof(ScanSums, grad_B_stride) == 56 && offsetof(ScanSums, n_blocks) == 80);
+static_assert(sizeof(ScanSums) == 120 && offsetof(ScanSums, grad_B_stride) == 72 && offsetof(ScanSums, n_blocks) == 96);
 
 struct ScanStep {
     ScanInputs in;

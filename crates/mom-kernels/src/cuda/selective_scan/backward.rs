@@ -14,20 +14,22 @@ struct Variant {
     channels: usize,
     threads: u32,
     suffix: &'static str,
+    /// Whether it sums the gradients of the biases itself.
+    sums_biases: bool,
 }
 
 /// The kernel for a shape. Three blocks of 32 channels fit a multiprocessor, or two of 64 that have fewer registers and run
 /// slower each: those for a grid that would leave a part of a third round of the smaller ones.
 fn variant(gpu: &Gpu, dims: Dims, aligned: bool, full: bool) -> Variant {
-    let plain = |channels, suffix| Variant { channels, threads: 128, suffix };
+    let plain = |channels, suffix| Variant { channels, threads: 128, suffix, sums_biases: false };
     match (padded_states(dims.d_state), aligned, full) {
         (16, true, true) => {
             let blocks = dims.batch * dims.d_inner.div_ceil(32);
             let resident = |blocks_each: usize| blocks_each * gpu.n_multiprocessors() as usize;
             if blocks <= resident(3) || blocks > resident(4) {
-                plain(32, "16_full_roomy")
+                Variant { sums_biases: true, ..plain(32, "16_full_roomy") }
             } else {
-                Variant { channels: 64, threads: 256, suffix: "16_full_wide" }
+                Variant { channels: 64, threads: 256, ..plain(64, "16_full_wide") }
             }
         }
         (16, true, false) => plain(32, "16_aligned"),
@@ -43,7 +45,8 @@ pub fn backward_workspace_len<T: DeviceElement>(inputs: &ScanInputs<'_, T>) -> R
     Ok(parts(dims).iter().sum())
 }
 
-/// Partial sums: of dB and dC by block, of dA and dD by sequence, of the bias by chunk of rows.
+/// Partial sums: of dB and dC by block, of dA and dD by sequence, of the biases by chunk of
+/// rows or by sequence.
 fn parts(dims: Dims) -> [usize; 4] {
     let padded = padded_states(dims.d_state);
     let n_blocks = dims.d_inner.div_ceil(512 / padded);
@@ -51,7 +54,12 @@ fn parts(dims: Dims) -> [usize; 4] {
         n_blocks * dims.n_rows() * 2 * padded,
         dims.batch * dims.d_inner * padded,
         (dims.batch * dims.d_inner).next_multiple_of(4),
-        if dims.n_biases > 0 { column_sums::workspace_len(dims.n_rows(), dims.n_biases, dims.d_inner) } else { 0 },
+        if dims.n_biases > 0 {
+            let by_rows = column_sums::workspace_len(dims.n_rows(), dims.n_biases, dims.d_inner);
+            by_rows.max(dims.batch * dims.n_biases * dims.d_inner)
+        } else {
+            0
+        },
     ]
 }
 
@@ -88,7 +96,7 @@ pub fn backward<T: DeviceElement>(
     let variant = variant(gpu, dims, aligned, inputs.is_full(dims));
     let n_blocks = dims.d_inner.div_ceil(variant.channels);
     let raw_inputs = inputs.raw(gpu, dims);
-    let partials = [partial_bc.address(gpu), partial_a.address(gpu), partial_d.address(gpu)];
+    let partials = [partial_bc.address(gpu), partial_a.address(gpu), partial_d.address(gpu), partial_bias.address(gpu)];
     let params = grads.raw(gpu, raw_inputs, &saved_states, output_grads, partials);
     let grid = Grid::line(blocks(OP, "batch * d_inner", dims.batch * n_blocks, 1)?, variant.threads);
     let kernel = format!("selective_scan_backward_{dtype}_{}", variant.suffix);
@@ -100,10 +108,12 @@ pub fn backward<T: DeviceElement>(
         partial_bc: partials[0],
         partial_a: partials[1],
         partial_d: partials[2],
+        partial_bias: partials[3],
         grad_b: grads.grad_b.address(gpu),
         grad_c: grads.grad_c.address(gpu),
         grad_a: grads.grad_a.address(gpu),
         grad_d: optional_mut(gpu, &grads.grad_d_skip),
+        grad_bias: if variant.sums_biases { optional_mut(gpu, &grads.grad_dt_bias) } else { 0 },
         grad_b_stride: u64::from(grads.grad_b.stride_bytes()),
         grad_c_stride: u64::from(grads.grad_c.stride_bytes()),
         n_rows: dims.n_rows() as u64,
@@ -111,6 +121,8 @@ pub fn backward<T: DeviceElement>(
         batch: dims.batch as u32,
         d_inner: dims.d_inner as u32,
         d_state: dims.d_state as u32,
+        n_biases: dims.n_biases as u32,
+        unused: 0,
     };
     let grid = blocks(OP, "n_rows * d_state", dims.n_rows() * (2 * padded / 4), 256)?;
     let kernel = format!("selective_scan_sum_bc_{dtype}_{padded}");
@@ -122,9 +134,10 @@ pub fn backward<T: DeviceElement>(
     // SAFETY: a thread sums one state of one channel below d_inner over the sequences; sizes as above.
     unsafe { gpu.launch(module, &kernel, Grid::line(grid, 256), &sums)? };
 
-    if let (Some(dt_bias), Some(grad)) = (&inputs.dt_bias, grads.grad_dt_bias) {
+    if let (Some(dt_bias), Some(grad), false) = (&inputs.dt_bias, grads.grad_dt_bias, variant.sums_biases) {
+        let len = column_sums::workspace_len(dims.n_rows(), dims.n_biases, dims.d_inner);
         let grad_dt: DeviceRows<'_, T> = grads.grad_dt.into_rows();
-        column_sums::column_sums(gpu, &dt_bias.offsets, &grad_dt, grad, partial_bias)?;
+        column_sums::column_sums(gpu, &dt_bias.offsets, &grad_dt, grad, partial_bias.first("workspace", len)?)?;
     }
     Ok(())
 }

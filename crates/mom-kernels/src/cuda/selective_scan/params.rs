@@ -262,7 +262,7 @@ impl<T: DeviceElement> ScanGrads<'_, T> {
         inputs: RawInputs,
         saved_states: &DeviceRef<'_, f32>,
         output_grads: &ScanOutputGrads<'_, T>,
-        partials: [u64; 3],
+        partials: [u64; 4],
     ) -> RawBackward {
         let optional = |rows: &Option<DeviceRowsMut<'_, T>>| rows.as_ref().map_or(0, |rows| rows.address(gpu));
         let stride = |rows: &Option<DeviceRowsMut<'_, T>>| rows.as_ref().map_or(0, |rows| rows.stride_bytes());
@@ -279,6 +279,7 @@ impl<T: DeviceElement> ScanGrads<'_, T> {
             partial_bc: partials[0],
             partial_a: partials[1],
             partial_d: partials[2],
+            partial_bias: partials[3],
             grad_out_stride: output_grads.grad_out.stride_bytes(),
             grad_u_stride: self.grad_u.stride_bytes(),
             grad_dt_stride: self.grad_dt.stride_bytes(),
@@ -363,6 +364,7 @@ pub(super) struct RawBackward {
     pub partial_bc: u64,
     pub partial_a: u64,
     pub partial_d: u64,
+    pub partial_bias: u64,
     pub grad_out_stride: u32,
     pub grad_u_stride: u32,
     pub grad_dt_stride: u32,
@@ -371,8 +373,8 @@ pub(super) struct RawBackward {
     pub n_rows: u32,
 }
 const _: () = {
-    assert!(size_of::<RawBackward>() == 248 && offset_of!(RawBackward, grad_out) == 152);
-    assert!(offset_of!(RawBackward, partial_bc) == 200 && offset_of!(RawBackward, grad_out_stride) == 224);
+    assert!(size_of::<RawBackward>() == 256 && offset_of!(RawBackward, grad_out) == 152);
+    assert!(offset_of!(RawBackward, partial_bc) == 200 && offset_of!(RawBackward, grad_out_stride) == 232);
 };
 
 #[repr(C)]
@@ -381,10 +383,12 @@ pub(super) struct RawSums {
     pub partial_bc: u64,
     pub partial_a: u64,
     pub partial_d: u64,
+    pub partial_bias: u64,
     pub grad_b: u64,
     pub grad_c: u64,
     pub grad_a: u64,
     pub grad_d: u64,
+    pub grad_bias: u64,
     pub grad_b_stride: u64,
     pub grad_c_stride: u64,
     pub n_rows: u64,
@@ -392,10 +396,12 @@ pub(super) struct RawSums {
     pub batch: u32,
     pub d_inner: u32,
     pub d_state: u32,
+    pub n_biases: u32,
+    pub unused: u32,
 }
 const _: () = {
-    assert!(size_of::<RawSums>() == 96 && offset_of!(RawSums, grad_b_stride) == 56);
-    assert!(offset_of!(RawSums, n_blocks) == 80);
+    assert!(size_of::<RawSums>() == 120 && offset_of!(RawSums, grad_b_stride) == 72);
+    assert!(offset_of!(RawSums, n_blocks) == 96);
 };
 
 #[repr(C)]
