@@ -1,5 +1,6 @@
 //! The grouped products on the GPU against the CPU's in f64: every direction, element type, tile and odd size; poisoned
 //! memory; twice the same bits; one captured graph for other counts.
+#![allow(clippy::unwrap_used)]
 
 mod cuda_support;
 
