@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use candle_core::{DType, Device};
 use mom_data::scenes::{ShardOptions, write_shards};
-use mom_data::{ImageConfig, TextConfig, TokenizerConfig};
+use mom_data::{DataError, ImageConfig, TextConfig, TokenizerConfig};
 use mom_models::{Model, ModelConfig, Normaliser, Scale, Setting, TokenBatch, Variant};
 
 use crate::config::{DataSection, DeviceKind, ModelSection, OptimizerSection, TrainSection};
@@ -372,6 +372,7 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
             // These concern every run: a disk that is full, a folder that is not ours.
             Err(
                 error @ (Error::File(_)
+                | Error::Data(DataError::Io { .. })
                 | Error::Locked { .. }
                 | Error::OtherConfig { .. }
                 | Error::OtherData { .. }
@@ -392,7 +393,7 @@ fn as_run(observer: &mut dyn SweepObserver) -> &mut dyn Observer {
     observer
 }
 
-/// Seconds that each run of a plan will take, from timing two steps of each setting on this machine.
+/// Seconds that each run of a plan will take, from timing a step of each size on this machine.
 ///
 /// # Errors
 /// What a model reports.
@@ -401,8 +402,7 @@ pub fn estimate_secs(plan: &[Planned]) -> Result<Vec<f64>> {
     let mut secs = Vec::new();
     for Planned { config, .. } in plan {
         let same = |other: &RunConfig| {
-            other.model.setting == config.model.setting
-                && other.model.scale == config.model.scale
+            other.model.scale == config.model.scale
                 && (other.data.batch, other.data.seqlen) == (config.data.batch, config.data.seqlen)
         };
         let of_step = match timed.iter().find(|(other, _)| same(other)) {

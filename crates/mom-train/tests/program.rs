@@ -46,7 +46,7 @@ fn a_sweep_killed_at_several_points_ends_with_the_same_results() {
             .spawn()
             .unwrap();
         // Later and later, so that it gets somewhere.
-        std::thread::sleep(Duration::from_millis(60 + 60 * kills));
+        std::thread::sleep(Duration::from_millis(20 + 30 * kills));
         if child.try_wait().unwrap().is_some() {
             break;
         }

@@ -25,6 +25,12 @@ impl Observer for DieAt {
     }
 }
 
+/// Trains up to a step and ends there without a word.
+fn kill_at(step: u64, config: &RunConfig, run: &Path, prepared: &Prepared) {
+    let die = std::panic::AssertUnwindSafe(|| train(config, run, prepared, &mut DieAt(step)));
+    assert!(std::panic::catch_unwind(die).is_err());
+}
+
 fn weights(run: &Path) -> Vec<u8> {
     let checkpoints = run.join("checkpoints");
     let newest = fs::read_dir(checkpoints).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
@@ -42,8 +48,7 @@ fn two_runs_and_a_stopped_and_resumed_one_write_the_same_bytes() {
         let first = train(&config, &runs[0], &prepared, &mut Silent).unwrap();
         train(&config, &runs[1], &prepared, &mut Silent).unwrap();
         for die_at in [3, 7, 9] {
-            let die = std::panic::AssertUnwindSafe(|| train(&config, &runs[2], &prepared, &mut DieAt(die_at)));
-            assert!(std::panic::catch_unwind(die).is_err());
+            kill_at(die_at, &config, &runs[2], &prepared);
         }
         let resumed = train(&config, &runs[2], &prepared, &mut Silent).unwrap();
         for other in &runs[1..] {
@@ -102,8 +107,7 @@ fn a_checkpoint_with_a_weight_that_is_not_a_number_is_refused_by_name() {
     let config = config(Setting::Chameleon, &[]);
     let prepared = prepare(&config, folder.path());
     let run = folder.path().join("run");
-    let die = std::panic::AssertUnwindSafe(|| train(&config, &run, &prepared, &mut DieAt(6)));
-    assert!(std::panic::catch_unwind(die).is_err());
+    kill_at(6, &config, &run, &prepared);
     // A weight of the checkpoint goes bad: what a broken memory or a bug would do.
     let checkpoint = run.join("checkpoints/step-00000004");
     let path = checkpoint.join("weights.safetensors");
@@ -193,8 +197,7 @@ fn a_folder_of_another_configuration_or_other_data_is_refused_and_untouched() {
     let first = config(Setting::Chameleon, &[]);
     let prepared = prepare(&first, folder.path());
     let run = folder.path().join("run");
-    let die = std::panic::AssertUnwindSafe(|| train(&first, &run, &prepared, &mut DieAt(6)));
-    assert!(std::panic::catch_unwind(die).is_err());
+    kill_at(6, &first, &run, &prepared);
     let before = read(run.join("metrics.jsonl"));
     let heads = (read(run.join("config.toml")), read(run.join("model.json")));
 
@@ -218,8 +221,7 @@ fn a_damaged_checkpoint_is_named() {
     let config = config(Setting::Chameleon, &[]);
     let prepared = prepare(&config, folder.path());
     let run = folder.path().join("run");
-    let die = std::panic::AssertUnwindSafe(|| train(&config, &run, &prepared, &mut DieAt(6)));
-    assert!(std::panic::catch_unwind(die).is_err());
+    kill_at(6, &config, &run, &prepared);
     let path = run.join("checkpoints/step-00000004/weights.safetensors");
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
