@@ -1,5 +1,4 @@
-//! Checks the GPU kernels against the CPU's, then times them: `gpu_kernels [--only NAME] [--sweep] [--reps N]
-//! [--json FILE]`.
+//! Checks the GPU kernels against the CPU's, then times them: `gpu [--only NAME] [--sweep] [--reps N] [--json FILE]`.
 //!
 //! Each repetition starts with a cold second-level cache; times are of CUDA events around the launches of one call,
 //! median and the 10th and 90th of a hundred. Bytes are the fewest that the operation must move, so that GB/s over the
