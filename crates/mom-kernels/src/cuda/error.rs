@@ -12,6 +12,17 @@ pub enum CudaError {
     /// The arguments do not fit; nothing was launched.
     #[error(transparent)]
     Argument(#[from] crate::Error),
+    /// A view of device memory was passed to a [`Gpu`](super::Gpu) of another stream than that of the one that made it.
+    #[error(
+        "a view made by one Gpu (device {made_on}) was passed to another (device {passed_to}), whose stream does not \
+         wait for the first one's: expected views made by the Gpu that launches"
+    )]
+    ForeignView {
+        /// Device of the `Gpu` that made the view.
+        made_on: usize,
+        /// Device of the `Gpu` that was to launch.
+        passed_to: usize,
+    },
     /// This machine has no NVIDIA driver library.
     #[error("no NVIDIA driver: none of {tried} could be loaded; the CPU functions of this crate need none")]
     NoDriver {

@@ -71,6 +71,11 @@ impl Gpu {
         &self.stream
     }
 
+    /// Index of the device.
+    pub fn ordinal(&self) -> usize {
+        self.stream.context().ordinal()
+    }
+
     /// Multiprocessors of the device.
     pub fn n_multiprocessors(&self) -> u32 {
         self.n_multiprocessors
@@ -99,8 +104,10 @@ impl Gpu {
     /// # Errors
     /// Out of memory.
     pub fn zeros<T: DeviceRepr + ValidAsZeroBits>(&self, len: usize) -> Result<CudaSlice<T>> {
-        // An empty allocation is an error to the driver.
-        self.stream.alloc_zeros(len.max(1)).map_err(CudaError::driver("allocating device memory"))
+        if len == 0 {
+            return self.empty();
+        }
+        self.stream.alloc_zeros(len).map_err(CudaError::driver("allocating device memory"))
     }
 
     /// Copies host memory to the device.
@@ -108,7 +115,19 @@ impl Gpu {
     /// # Errors
     /// Out of memory.
     pub fn upload<T: DeviceRepr>(&self, from: &[T]) -> Result<CudaSlice<T>> {
+        if from.is_empty() {
+            return self.empty();
+        }
         self.stream.clone_htod(from).map_err(CudaError::driver("copying to the device"))
+    }
+
+    /// A slice without elements. The driver refuses empty allocations, so that one element lies behind it.
+    fn empty<T: DeviceRepr>(&self) -> Result<CudaSlice<T>> {
+        // SAFETY: nothing reads the element.
+        let one = unsafe { self.stream.alloc::<T>(1) }.map_err(CudaError::driver("allocating device memory"))?;
+        // SAFETY: the pointer is that of an allocation of this stream's, given up just now; 0 elements fit it, and the
+        // new slice frees it as the old one would have.
+        Ok(unsafe { self.stream.upgrade_device_ptr(one.leak(), 0) })
     }
 
     /// Copies device memory to the host, once the stream has come so far.

@@ -33,6 +33,7 @@ impl Gpu {
         grid: Grid,
         params: &P,
     ) -> Result<()> {
+        self.expect_own_views()?;
         let (x, y, z) = grid.blocks;
         if x == 0 || y == 0 || z == 0 {
             return Ok(());

@@ -2,8 +2,10 @@
 //!
 //! A view is made by a [`Gpu`] and holds cudarc's record of the access: when it is dropped, behind the launches that it
 //! went into, other streams learn that this stream has read or written. Lifetimes are those of host slices: a writable
-//! view borrows its memory exclusively.
+//! view borrows its memory exclusively. A view goes into launches of its own stream alone; another is told so
+//! ([`CudaError::ForeignView`](super::CudaError::ForeignView)) before anything is launched.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -61,18 +63,37 @@ impl DeviceElement for f32 {
 #[derive(Debug, Clone)]
 struct Range<'a> {
     pointer: u64,
-    gpu: *const Gpu,
+    gpu: &'a Gpu,
     _access: Rc<SyncOnDrop<'a>>,
 }
 
+thread_local! {
+    /// Devices of a view and of the [`Gpu`] with another stream that asked for its address, until a launch tells.
+    static FOREIGN: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
+}
+
 impl Range<'_> {
-    /// The address. Panics if the view was made by another [`Gpu`]: its stream would not wait for this one.
+    /// The address for a launch by `gpu`. A view of another stream, which would not wait for this one, has none: null,
+    /// and [`Gpu::expect_own_views`] is an error, which every launch asks first.
     fn address(&self, gpu: &Gpu) -> u64 {
-        assert!(
-            std::ptr::eq(self.gpu, gpu),
-            "a view of device memory was passed to another Gpu than the one that made it"
-        );
-        self.pointer
+        if std::ptr::eq(self.gpu, gpu) || self.gpu.stream() == gpu.stream() {
+            return self.pointer;
+        }
+        FOREIGN.set(Some((self.gpu.ordinal(), gpu.ordinal())));
+        0
+    }
+}
+
+impl Gpu {
+    /// Whether every address that this thread has asked for since it was last here was one of the asking [`Gpu`]'s own.
+    ///
+    /// It stands between the addresses and what is done with them: in the one place that launches, and before any other
+    /// call that addresses go to.
+    pub(super) fn expect_own_views(&self) -> super::error::Result<()> {
+        match FOREIGN.take() {
+            None => Ok(()),
+            Some((made_on, passed_to)) => Err(super::CudaError::ForeignView { made_on, passed_to }),
+        }
     }
 }
 

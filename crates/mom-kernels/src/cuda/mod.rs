@@ -5,7 +5,7 @@
 //! allocates device memory or synchronises (workspaces are asked for and passed in), so everything works inside of a
 //! graph capture once the kernels are loaded ([`Gpu::preload`]). The stream of a capture cannot be the default one, and
 //! cudarc's event tracking must be off in its context (`disable_event_tracking`): a capture must not wait for what was
-//! recorded before it.
+//! recorded before it. `examples/gpu_graph.rs` shows one, replayed over other inputs.
 //!
 //! Activations are bf16, f16 or f32 ([`DeviceElement`]); arithmetic, states, reductions and the small weights (`A`, `D`,
 //! biases, conv taps, norm weights) are f32. Reductions have a fixed order: two calls give the same bits.

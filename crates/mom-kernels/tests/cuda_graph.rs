@@ -1,0 +1,211 @@
+//! Conv and scan, both directions, captured once and replayed over other inputs: bit for bit the launches one by one.
+#![allow(clippy::unwrap_used)]
+
+mod cuda_support;
+
+use cuda_support::*;
+use mom_kernels::causal_conv1d::Activation;
+use mom_kernels::cuda::cudarc::driver::CudaSlice;
+use mom_kernels::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use mom_kernels::cuda::half::bf16;
+use mom_kernels::cuda::{DevicePlan, Gpu, Module, causal_conv1d as conv, selective_scan as scan};
+use mom_kernels::selective_scan::DeltaActivation;
+
+const BATCH: usize = 3;
+const SEQLEN: usize = 200;
+const D: usize = 64;
+const D_STATE: usize = 16;
+const N: usize = BATCH * SEQLEN;
+
+/// x -> conv -> u -> scan -> out, and the gradients of all of them.
+struct Memory {
+    plan: DevicePlan,
+    ids: CudaSlice<u8>,
+    x: CudaSlice<bf16>,
+    dt: CudaSlice<bf16>,
+    bc: CudaSlice<bf16>,
+    grad_out: CudaSlice<bf16>,
+    taps: CudaSlice<f32>,
+    a: CudaSlice<f32>,
+    u: CudaSlice<bf16>,
+    out: CudaSlice<bf16>,
+    saved: CudaSlice<f32>,
+    grad_u: CudaSlice<bf16>,
+    grad_dt: CudaSlice<bf16>,
+    grad_bc: CudaSlice<bf16>,
+    grad_x: CudaSlice<bf16>,
+    grad_a: CudaSlice<f32>,
+    grad_taps: CudaSlice<f32>,
+    scan_workspace: CudaSlice<f32>,
+    conv_workspace: CudaSlice<f32>,
+}
+
+impl Memory {
+    fn new(gpu: &Gpu) -> Self {
+        let mut random = Random(1);
+        let ids = gpu.zeros(N).unwrap();
+        let plan = DevicePlan::sort(gpu, BATCH, SEQLEN, 3, &gpu.read(&ids), None).unwrap();
+        let mut new = Self {
+            plan,
+            ids,
+            x: poisoned(gpu, N * D),
+            dt: poisoned(gpu, N * D),
+            bc: poisoned(gpu, N * 2 * D_STATE),
+            grad_out: poisoned(gpu, N * D),
+            taps: upload(gpu, &random.normals(D * 4, 0.5)),
+            a: upload(gpu, &(0..D * D_STATE).map(|i| -((i % D_STATE) as f64 + 1.0)).collect::<Vec<_>>()),
+            u: poisoned(gpu, N * D),
+            out: poisoned(gpu, N * D),
+            saved: poisoned(gpu, scan::saved_states_len(BATCH, SEQLEN, D, D_STATE)),
+            grad_u: poisoned(gpu, N * D),
+            grad_dt: poisoned(gpu, N * D),
+            grad_bc: poisoned(gpu, N * 2 * D_STATE),
+            grad_x: poisoned(gpu, N * D),
+            grad_a: poisoned(gpu, D * D_STATE),
+            grad_taps: poisoned(gpu, D * 4),
+            scan_workspace: poisoned(gpu, 1),
+            conv_workspace: poisoned(gpu, 1),
+        };
+        let conv_len = conv::backward_workspace_len(&conv_inputs(gpu, &new.plan, &new.x, &new.taps)).unwrap();
+        let inputs = scan_inputs(gpu, &new.plan, [&new.u, &new.dt, &new.bc], &new.a);
+        let scan_len = scan::backward_workspace_len(&inputs).unwrap();
+        drop(inputs);
+        (new.conv_workspace, new.scan_workspace) = (poisoned(gpu, conv_len), poisoned(gpu, scan_len));
+        new
+    }
+
+    /// Other inputs at the same addresses, and poison in every output.
+    fn fill(&mut self, gpu: &Gpu, seed: u64) {
+        let mut random = Random(seed);
+        let ids: Vec<u8> = (0..N).map(|_| random.below(3) as u8).collect();
+        let stream = gpu.stream();
+        stream.memcpy_htod(&ids, &mut self.ids).unwrap();
+        for to in [&mut self.x, &mut self.dt, &mut self.bc, &mut self.grad_out] {
+            let values: Vec<bf16> = random.normals(to.len(), 1.0).into_iter().map(bf16::round).collect();
+            stream.memcpy_htod(&values, to).unwrap();
+        }
+        let outputs = [&mut self.u, &mut self.out, &mut self.grad_u, &mut self.grad_dt, &mut self.grad_x];
+        for to in outputs.into_iter().chain([&mut self.grad_bc]) {
+            stream.memcpy_htod(&vec![bf16::NAN; to.len()], to).unwrap();
+        }
+        for to in [&mut self.saved, &mut self.grad_a, &mut self.grad_taps] {
+            stream.memcpy_htod(&vec![f32::NAN; to.len()], to).unwrap();
+        }
+    }
+
+    fn run(&mut self, gpu: &Gpu) {
+        self.plan.sort_again(gpu, &gpu.read(&self.ids)).unwrap();
+        let conv_inputs = conv_inputs(gpu, &self.plan, &self.x, &self.taps);
+        conv::forward(gpu, &conv_inputs, gpu.rows_mut(&mut self.u, D).unwrap(), None).unwrap();
+        let scan_inputs = scan_inputs(gpu, &self.plan, [&self.u, &self.dt, &self.bc], &self.a);
+        let outputs = scan::ScanOutputs {
+            out: gpu.rows_mut(&mut self.out, D).unwrap(),
+            last_state: None,
+            saved_states: Some(gpu.write(&mut self.saved)),
+        };
+        scan::forward(gpu, &scan_inputs, outputs).unwrap();
+        let grad_bc = gpu.rows_mut(&mut self.grad_bc, 2 * D_STATE).unwrap();
+        let (grad_b, grad_c) = grad_bc.split_columns(D_STATE).unwrap();
+        let grads = scan::ScanGrads {
+            grad_u: gpu.rows_mut(&mut self.grad_u, D).unwrap(),
+            grad_dt: gpu.rows_mut(&mut self.grad_dt, D).unwrap(),
+            grad_dt_bias: None,
+            grad_a: gpu.write(&mut self.grad_a),
+            grad_b,
+            grad_c,
+            grad_d_skip: None,
+            grad_z: None,
+            grad_initial_state: None,
+            out: None,
+        };
+        let grad_out = gpu.rows(&self.grad_out, D).unwrap();
+        let output_grads = scan::ScanOutputGrads { grad_out, grad_last_state: None };
+        let (saved, workspace) = (gpu.read(&self.saved), gpu.write(&mut self.scan_workspace));
+        scan::backward(gpu, &scan_inputs, saved, &output_grads, grads, workspace).unwrap();
+        let grads = conv::ConvGrads {
+            grad_x: gpu.rows_mut(&mut self.grad_x, D).unwrap(),
+            grad_weight: gpu.write(&mut self.grad_taps),
+            grad_bias: None,
+            grad_initial_state: None,
+        };
+        let (grad_u, workspace) = (gpu.rows(&self.grad_u, D).unwrap(), gpu.write(&mut self.conv_workspace));
+        conv::backward(gpu, &conv_inputs, grad_u, None, grads, workspace).unwrap();
+    }
+
+    /// Every output.
+    fn outputs(&self, gpu: &Gpu) -> Vec<Vec<f64>> {
+        let wide = [&self.u, &self.out, &self.grad_u, &self.grad_dt, &self.grad_bc, &self.grad_x];
+        let mut outputs: Vec<_> = wide.into_iter().map(|x| download(gpu, x)).collect();
+        outputs.extend([&self.grad_a, &self.grad_taps].map(|x| download(gpu, x)));
+        outputs
+    }
+}
+
+fn conv_inputs<'a>(
+    gpu: &'a Gpu,
+    plan: &'a DevicePlan,
+    x: &'a CudaSlice<bf16>,
+    taps: &'a CudaSlice<f32>,
+) -> conv::ConvInputs<'a, bf16> {
+    conv::ConvInputs {
+        layout: plan.layout(gpu),
+        x: gpu.rows(x, D).unwrap(),
+        weight: gpu.read(taps),
+        bias: None,
+        activation: Activation::Silu,
+        initial_state: None,
+    }
+}
+
+fn scan_inputs<'a>(
+    gpu: &'a Gpu,
+    plan: &'a DevicePlan,
+    [u, dt, bc]: [&'a CudaSlice<bf16>; 3],
+    a: &'a CudaSlice<f32>,
+) -> scan::ScanInputs<'a, bf16> {
+    let bc = gpu.rows(bc, 2 * D_STATE).unwrap();
+    scan::ScanInputs {
+        layout: plan.layout(gpu),
+        u: gpu.rows(u, D).unwrap(),
+        dt: gpu.rows(dt, D).unwrap(),
+        dt_bias: None,
+        delta_activation: DeltaActivation::Softplus,
+        a: gpu.read(a),
+        b: bc.clone().columns(0, D_STATE).unwrap(),
+        c: bc.columns(D_STATE, D_STATE).unwrap(),
+        d_skip: None,
+        z: None,
+        initial_state: None,
+    }
+}
+
+#[test]
+fn a_replay_gives_the_bits_of_the_launches() {
+    let Some(gpu) = gpu("a_replay_gives_the_bits_of_the_launches") else { return };
+    let context = gpu.stream().context().clone();
+    // The default stream is refused by the driver.
+    let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    assert!(gpu.stream().begin_capture(mode).is_err());
+    drop(gpu);
+    // SAFETY: everything below runs on one stream.
+    unsafe { context.disable_event_tracking() };
+    let gpu = Gpu::with_stream(context.new_stream().unwrap()).unwrap();
+    // Nothing has run before the capture: `preload` is all that it needs.
+    let scan = [Module::SelectiveScanForwardBf16, Module::SelectiveScanBackwardBf16];
+    gpu.preload(&[Module::ModalityPlan, Module::CausalConv1d]).and_then(|()| gpu.preload(&scan)).unwrap();
+    let mut memory = Memory::new(&gpu);
+    gpu.stream().begin_capture(mode).unwrap();
+    memory.run(&gpu);
+    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+    let graph = gpu.stream().end_capture(flags).unwrap().unwrap();
+    for seed in [2, 3] {
+        memory.fill(&gpu, seed);
+        graph.launch().unwrap();
+        let replayed = memory.outputs(&gpu);
+        memory.fill(&gpu, seed);
+        memory.run(&gpu);
+        let launched = memory.outputs(&gpu);
+        assert!(launched.iter().flatten().all(|x| x.is_finite()), "an element was not written");
+        assert!(replayed == launched, "seed {seed}: the replay differs");
+    }
+}

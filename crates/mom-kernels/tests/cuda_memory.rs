@@ -1,0 +1,176 @@
+//! Device memory and what is refused: views of another stream, slices without elements, machines without a GPU,
+//! workspaces that are too small.
+#![allow(clippy::unwrap_used)]
+
+mod cuda_support;
+
+use cuda_support::*;
+use mom_kernels::causal_conv1d::Activation;
+use mom_kernels::cuda::cudarc::driver::CudaSlice;
+use mom_kernels::cuda::{CudaError, DeviceOffsets, DevicePlan, Gpu, Result};
+use mom_kernels::cuda::{adamw, causal_conv1d, column_sums, grouped_gemm, rms_norm, selective_scan};
+use mom_kernels::selective_scan::DeltaActivation;
+
+/// The norm of `x`, its views made by `by` and its launch asked of `of`.
+fn norm(of: &Gpu, by: &Gpu, x: &CudaSlice<f32>, weight: &CudaSlice<f32>, y: &mut CudaSlice<f32>) -> Result<()> {
+    let width = weight.len();
+    rms_norm::forward(of, of.rows(x, width)?, None, by.read(weight), 1e-5, of.rows_mut(y, width)?)
+}
+
+#[test]
+fn a_view_of_another_stream_is_refused() {
+    let Some(gpu) = gpu("a_view_of_another_stream_is_refused") else { return };
+    let other = Gpu::with_stream(gpu.stream().context().new_stream().unwrap()).unwrap();
+    let (x, weight) = (upload::<f32>(&gpu, &[1.0, 2.0, 3.0, 4.0]), upload::<f32>(&gpu, &[1.0, 1.0]));
+    let mut y = poisoned::<f32>(&gpu, 4);
+    for (of, by) in [(&gpu, &other), (&other, &gpu)] {
+        let error = norm(of, by, &x, &weight, &mut y).unwrap_err();
+        assert_eq!(error, CudaError::ForeignView { made_on: 0, passed_to: 0 });
+        assert!(error.to_string().contains("expected views made by the Gpu that launches"), "{error}");
+        assert!(download(&gpu, &y).iter().all(|y| y.is_nan()), "an output was written");
+    }
+    // It is told once: either of them works on. So does another Gpu of the same stream, whose launches are in order.
+    let same = Gpu::with_stream(gpu.stream().clone()).unwrap();
+    for (of, by) in [(&gpu, &gpu), (&other, &other), (&gpu, &same), (&same, &gpu)] {
+        let mut y = poisoned::<f32>(&gpu, 4);
+        norm(of, by, &x, &weight, &mut y).unwrap();
+        assert!(relative(&download(&gpu, &y), &[0.632_454, 1.264_908, 0.848_527, 1.131_370]) < 1e-5);
+    }
+}
+
+#[test]
+fn slices_without_elements() {
+    let Some(gpu) = gpu("slices_without_elements") else { return };
+    let (mut zeros, uploaded) = (gpu.zeros::<f32>(0).unwrap(), gpu.upload::<f32>(&[]).unwrap());
+    assert_eq!((zeros.len(), uploaded.len()), (0, 0));
+    assert!(gpu.read(&zeros).is_empty() && gpu.write(&mut zeros).is_empty());
+    assert_eq!(gpu.rows(&uploaded, 8).unwrap().n_rows(), 0);
+    assert!(gpu.download(&uploaded).unwrap().is_empty());
+    let weight = upload::<f32>(&gpu, &[1.0, 1.0]);
+    norm(&gpu, &gpu, &uploaded, &weight, &mut zeros).unwrap();
+    drop((zeros, uploaded));
+    gpu.stream().synchronize().unwrap();
+    // A plan of no positions.
+    let ids = gpu.zeros::<u8>(0).unwrap();
+    let plan = DevicePlan::sort(&gpu, 0, 16, 3, &gpu.read(&ids), None).unwrap();
+    assert_eq!(plan.n_rows(), 0);
+    plan.check(&gpu).unwrap();
+}
+
+#[test]
+fn a_machine_without_the_device_says_so() {
+    // Without a driver, without any device, or with fewer than this.
+    let error = Gpu::new(1_000).unwrap_err();
+    let text = error.to_string();
+    match error {
+        CudaError::NoDriver { .. } => {
+            assert!(text.contains("libcuda.so.1") && text.contains("CPU functions"), "{text}");
+            assert_eq!(Gpu::new(0).unwrap_err(), error, "it does not depend on the device");
+        }
+        CudaError::NoDevice { ordinal, .. } => {
+            assert_eq!(ordinal, 1_000);
+            assert!(text.starts_with("GPU 1000 cannot be used: "), "{text}");
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// That an operation with one element too few in its workspace names it, what is expected and what it got.
+fn refuses(op: &str, arg: &str, expected: usize, call: impl FnOnce(usize) -> Result<()>) {
+    let text = call(expected - 1).unwrap_err().to_string();
+    assert_eq!(text, format!("{op}: {arg} has {} elements, expected {expected}", expected - 1));
+}
+
+#[test]
+fn small_workspaces_are_named() {
+    let Some(gpu) = gpu("small_workspaces_are_named") else { return };
+    let (batch, seqlen, d, d_state) = (2, 32, 16, 16);
+    let n = batch * seqlen;
+    let memory = |len: usize| gpu.zeros::<f32>(len).unwrap();
+    let (x, weight, states) = (memory(n * d), memory(d), memory(d * d_state));
+    let (mut to_x, mut to_weight) = (memory(n * d), memory(d));
+    let offsets = DeviceOffsets::single(n);
+
+    refuses("rms_norm", "workspace", rms_norm::backward_workspace_len(n, d), |len| {
+        let inputs = rms_norm::NormInputs {
+            x: gpu.rows(&x, d)?,
+            weight: gpu.read(&weight),
+            eps: 1e-5,
+            grad_y: gpu.rows(&x, d)?,
+            grad_sum: None,
+        };
+        let (grad_x, grad_weight) = (gpu.rows_mut(&mut to_x, d)?, gpu.write(&mut to_weight));
+        rms_norm::backward(&gpu, &inputs, grad_x, grad_weight, gpu.write(&mut memory(len)))
+    });
+    refuses("column_sums", "workspace", column_sums::workspace_len(n, 1, d), |len| {
+        let sums = gpu.write(&mut to_weight);
+        column_sums::column_sums(&gpu, &offsets, &gpu.rows(&x, d)?, sums, gpu.write(&mut memory(len)))
+    });
+    refuses("adamw", "partial", adamw::global_norm_workspace_len([n * d]), |len| {
+        adamw::global_norm(&gpu, &[gpu.read(&x)], &mut gpu.write(&mut memory(1)), gpu.write(&mut memory(len)))
+    });
+
+    let plan = DevicePlan::sort(&gpu, batch, seqlen, 1, &gpu.read(&gpu.zeros(n).unwrap()), None).unwrap();
+    let taps = memory(d * 4);
+    let conv = causal_conv1d::ConvInputs {
+        layout: plan.layout(&gpu),
+        x: gpu.rows(&x, d).unwrap(),
+        weight: gpu.read(&taps),
+        bias: None,
+        activation: Activation::Silu,
+        initial_state: None,
+    };
+    refuses("causal_conv1d", "workspace", causal_conv1d::backward_workspace_len(&conv).unwrap(), |len| {
+        let mut grad_taps = memory(d * 4);
+        let grads = causal_conv1d::ConvGrads {
+            grad_x: gpu.rows_mut(&mut to_x, d)?,
+            grad_weight: gpu.write(&mut grad_taps),
+            grad_bias: None,
+            grad_initial_state: None,
+        };
+        causal_conv1d::backward(&gpu, &conv, gpu.rows(&x, d)?, None, grads, gpu.write(&mut memory(len)))
+    });
+
+    let scan = selective_scan::ScanInputs {
+        layout: plan.layout(&gpu),
+        u: gpu.rows(&x, d).unwrap(),
+        dt: gpu.rows(&x, d).unwrap(),
+        dt_bias: None,
+        delta_activation: DeltaActivation::Softplus,
+        a: gpu.read(&states),
+        b: gpu.rows(&x, d).unwrap(),
+        c: gpu.rows(&x, d).unwrap(),
+        d_skip: None,
+        z: None,
+        initial_state: None,
+    };
+    let saved = memory(selective_scan::saved_states_len(batch, seqlen, d, d_state));
+    refuses("selective_scan", "workspace", selective_scan::backward_workspace_len(&scan).unwrap(), |len| {
+        let (mut grad_u, mut grad_dt, mut grad_a) = (memory(n * d), memory(n * d), memory(d * d_state));
+        let (mut grad_b, mut grad_c) = (memory(n * d_state), memory(n * d_state));
+        let grads = selective_scan::ScanGrads {
+            grad_u: gpu.rows_mut(&mut grad_u, d)?,
+            grad_dt: gpu.rows_mut(&mut grad_dt, d)?,
+            grad_dt_bias: None,
+            grad_a: gpu.write(&mut grad_a),
+            grad_b: gpu.rows_mut(&mut grad_b, d_state)?,
+            grad_c: gpu.rows_mut(&mut grad_c, d_state)?,
+            grad_d_skip: None,
+            grad_z: None,
+            grad_initial_state: None,
+            out: None,
+        };
+        let output_grads = selective_scan::ScanOutputGrads { grad_out: gpu.rows(&x, d)?, grad_last_state: None };
+        selective_scan::backward(&gpu, &scan, gpu.read(&saved), &output_grads, grads, gpu.write(&mut memory(len)))
+    });
+
+    let square = memory(d * d);
+    let weights = grouped_gemm::GroupedWeights::new(d, d, vec![gpu.read(&square)], None).unwrap();
+    refuses("grouped_gemm", "workspace", grouped_gemm::backward_weights_workspace_len(n, &weights), |len| {
+        let mut grad = memory(d * d);
+        let grads = grouped_gemm::GroupedGrads { grad_weights: vec![gpu.write(&mut grad)], grad_biases: None };
+        let (x, workspace) = (gpu.rows(&x, d)?, memory(len));
+        let mut workspace = workspace;
+        grouped_gemm::backward_weights(&gpu, &offsets, &x, &x, &weights, grads, gpu.write(&mut workspace))
+    });
+}
