@@ -1,5 +1,5 @@
 //! The grouped products on the GPU against the CPU's in f64: every direction, element type, tile and odd size; poisoned
-//! memory; twice the same bits; one captured graph for other counts.
+//! memory; twice the same bits; one captured graph for other counts; the library's products beside the kernel's.
 #![allow(clippy::unwrap_used)]
 
 mod cuda_support;
@@ -8,6 +8,7 @@ use cuda_support::*;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use mom_kernels::cuda::half::{bf16, f16};
+use mom_kernels::cuda::library::{Factor, matmul};
 use mom_kernels::cuda::{CudaError, DevicePlan, Gpu, Module, grouped_gemm as device};
 use mom_kernels::grouped_gemm::{self as host, Into};
 use mom_kernels::{Element, Error, ModalityPlan, Rows, RowsMut};
@@ -326,6 +327,148 @@ fn graph() {
     graph.launch().unwrap();
     gpu.stream().synchronize().unwrap();
     compare::<bf16>("graph", &second, &on_device.outputs(&gpu, &second));
+}
+
+/// A second [`Gpu`] of the same stream with cuBLASLt loaded.
+fn with_library(gpu: &Gpu) -> Gpu {
+    let with = Gpu::with_stream(gpu.stream().clone()).unwrap();
+    with.load_library().unwrap();
+    with
+}
+
+/// The library's products and the kernel's, for the same wide weights.
+#[test]
+fn engines() {
+    let Some(gpu) = gpu("engines") else { return };
+    let with = with_library(&gpu);
+    let wide = |counts: &[usize]| Case { biases: false, ..case(counts, 512, 520) };
+    let engine = |gpu: &Gpu, case: &Case, known: bool| {
+        let p = Problem::new::<bf16>(case, 9);
+        let d = OnDevice::<bf16>::new(gpu, &p);
+        let (plan, any) = (DevicePlan::upload(gpu, &p.plan).unwrap(), DevicePlan::upload(gpu, &p.plan).unwrap());
+        let plan = if known { plan } else { any.for_any_counts() };
+        device::engine(gpu, &plan.modality_offsets(gpu), &d.weights(gpu, &p)).unwrap()
+    };
+    let base = wide(&[130, 257, 61]);
+    assert_eq!(engine(&with, &base, true), device::Engine::Library);
+    assert_eq!(engine(&with, &base, false), device::Engine::Kernel);
+    assert_eq!(engine(&gpu, &base, true), device::Engine::Kernel);
+    assert_eq!(engine(&with, &Case { biases: true, ..base.clone() }, true), device::Engine::Kernel);
+    assert_eq!(engine(&with, &Case { shared: true, ..base.clone() }, false), device::Engine::Library);
+    for counts in [&[300][..], &[200, 101], &[0, 200, 0], &[64, 0, 65, 1]] {
+        check_all(&with, &wide(counts));
+        check_all(&gpu, &wide(counts));
+    }
+    for case in [
+        Case { shared: true, ..base.clone() },
+        Case { into: Into::Add, ..base.clone() },
+        Case { around: (8, 16), into: Into::Add, ..base.clone() },
+        Case { around: (1, 2), ..base.clone() },
+    ] {
+        check_all(&with, &case);
+        check_all(&gpu, &case);
+    }
+    check_all(&with, &Case { biases: false, ..case(&[3000, 0, 1100], 768, 1536) });
+}
+
+/// One shape in a captured graph, with rows that change their values.
+#[test]
+fn library_in_a_graph() {
+    let Some(gpu) = gpu("library_in_a_graph") else { return };
+    let context = gpu.stream().context().clone();
+    let gpu = Gpu::with_stream(context.new_stream().unwrap()).unwrap();
+    // SAFETY: this test uses one stream. Events recorded outside of a capture may not be waited for inside.
+    unsafe { context.disable_event_tracking() };
+    gpu.load_library().unwrap();
+    gpu.preload(Module::ALL).unwrap();
+    let case = Case { biases: false, ..case(&[100, 0, 200], 768, 640) };
+    let (first, second) = (Problem::new::<bf16>(&case, 10), Problem::new::<bf16>(&case, 11));
+    let mut on_device = OnDevice::<bf16>::new(&gpu, &first);
+    on_device.run(&gpu, &first).unwrap();
+    gpu.stream().synchronize().unwrap();
+    gpu.stream().begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+    let run = on_device.run(&gpu, &first);
+    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+    let graph = gpu.stream().end_capture(flags).unwrap().unwrap();
+    run.unwrap();
+    let other = OnDevice::<bf16>::new(&gpu, &second);
+    gpu.stream().memcpy_dtod(&other.x, &mut on_device.x).unwrap();
+    gpu.stream().memcpy_dtod(&other.grad_y, &mut on_device.grad_y).unwrap();
+    for (from, to) in other.weights.iter().zip(&mut on_device.weights) {
+        gpu.stream().memcpy_dtod(from, to).unwrap();
+    }
+    graph.launch().unwrap();
+    gpu.stream().synchronize().unwrap();
+    compare::<bf16>("library in a graph", &second, &on_device.outputs(&gpu, &second));
+}
+
+/// `alpha op(a) op(b) + beta y` in every form, with columns around y.
+fn check_matmul<T: TestElement, O: TestElement>(gpu: &Gpu, transposed: [bool; 2], beta: f32) {
+    let (m, n, k, wide, alpha) = (130, 72, 96, 88, 0.5f32);
+    let mut r = Random(12);
+    let [a, b] = [rounded::<T>(&r.normals(m * k, 1.0)), rounded::<T>(&r.normals(k * n, 1.0))];
+    let old: Vec<f64> = rounded::<O>(&r.normals(m * wide, 1.0));
+    let inside = |column: usize| (8..8 + n).contains(&column);
+    let old: Vec<f64> = old.iter().enumerate().map(|(i, &x)| if inside(i % wide) { x } else { f64::NAN }).collect();
+    let mut want = Vec::new();
+    for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+        let a = |l: usize| if transposed[0] { a[l * m + i] } else { a[i * k + l] };
+        let b = |l: usize| if transposed[1] { b[j * k + l] } else { b[l * n + j] };
+        let product: f64 = (0..k).map(|l| a(l) * b(l)).sum();
+        let kept = if beta == 0.0 { 0.0 } else { f64::from(beta) * old[i * wide + 8 + j] };
+        want.push(f64::from(alpha) * product + kept);
+    }
+    let (a, b) = (upload::<T>(gpu, &a), upload::<T>(gpu, &b));
+    let run = || {
+        let mut y = if beta == 0.0 { poisoned::<O>(gpu, m * wide) } else { upload::<O>(gpu, &old) };
+        let a = gpu.rows(&a, if transposed[0] { m } else { k }).unwrap();
+        let b = gpu.rows(&b, if transposed[1] { k } else { n }).unwrap();
+        let factor = |rows, transposed| if transposed { Factor::transposed(rows) } else { Factor::plain(rows) };
+        let to = gpu.rows_mut(&mut y, wide).unwrap().columns(8, n).unwrap();
+        matmul(gpu, alpha, factor(&a, transposed[0]), factor(&b, transposed[1]), beta, to).unwrap();
+        download(gpu, &y)
+    };
+    let got = run();
+    assert!(got.iter().enumerate().all(|(i, x)| inside(i % wide) || x.is_nan()), "written around");
+    let inner: Vec<f64> = got.iter().enumerate().filter(|(i, _)| inside(i % wide)).map(|(_, &x)| x).collect();
+    let rounded_once: Vec<f64> = want.iter().map(|&x| f64::from(x as f32)).collect();
+    let mut report = Report::new(format!("matmul {:?} -> {:?} {transposed:?} {beta}", T::DTYPE, O::DTYPE));
+    report.output::<O>("y", &inner, &want, &rounded_once, 1e-5);
+    report.finish();
+    let bits = |x: &[f64]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert!(bits(&got) == bits(&run()), "two runs differ");
+}
+
+#[test]
+fn library_products() {
+    let Some(gpu) = gpu("library_products") else { return };
+    gpu.load_library().unwrap();
+    for transposed in [[false, false], [false, true], [true, false], [true, true]] {
+        for beta in [0.0, 1.0, -2.0] {
+            check_matmul::<bf16, bf16>(&gpu, transposed, beta);
+            check_matmul::<bf16, f32>(&gpu, transposed, beta);
+            check_matmul::<f16, f16>(&gpu, transposed, beta);
+            check_matmul::<f16, f32>(&gpu, transposed, beta);
+            check_matmul::<f32, f32>(&gpu, transposed, beta);
+        }
+    }
+}
+
+#[test]
+fn library_refusals() {
+    let Some(gpu) = gpu("library_refusals") else { return };
+    let (a, b) = (upload::<bf16>(&gpu, &[1.0; 32]), upload::<bf16>(&gpu, &[1.0; 32]));
+    let (a, b) = (gpu.rows(&a, 8).unwrap(), gpu.rows(&b, 4).unwrap());
+    let mut y = poisoned::<f16>(&gpu, 16);
+    let product = |y: &mut CudaSlice<f16>, width| {
+        matmul(&gpu, 1.0, Factor::plain(&a), Factor::plain(&b), 0.0, gpu.rows_mut(y, width).unwrap())
+    };
+    assert_eq!(product(&mut y, 4), Err(CudaError::LibraryNotLoaded));
+    gpu.load_library().unwrap();
+    assert!(matches!(product(&mut y, 4), Err(CudaError::Dtype { arg: "y", expected: "bf16", got: "f16", .. })));
+    assert!(matches!(product(&mut y, 8), Err(CudaError::Argument(Error::Shape { arg: "y", .. }))));
+    let product = matmul(&gpu, 1.0, Factor::plain(&a), Factor::transposed(&b), 0.0, gpu.rows_mut(&mut y, 4).unwrap());
+    assert!(matches!(product, Err(CudaError::Argument(Error::Shape { arg: "b", .. }))));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::half::bf16;
-use mom_kernels::cuda::{DevicePlan, Gpu, grouped_gemm as device};
+use mom_kernels::cuda::library::{Factor, matmul};
+use mom_kernels::cuda::{DevicePlan, DeviceRows, Gpu, grouped_gemm as device};
 use mom_kernels::grouped_gemm::{self as host, Into};
 use mom_kernels::{ModalityPlan, Rows, RowsMut};
 
@@ -109,31 +110,65 @@ fn weights<'a>(
     Ok(device::GroupedWeights::new(p.n_in, p.n_out, each, None)?)
 }
 
-/// Checks against f64 at the shape's own sizes (one sequence of it), then times.
+/// Checks against f64 at the shape's own sizes (one sequence of it), then times: as the crate runs it with the library
+/// loaded, by its kernel alone, and one dense product of the library over the same rows, which is what to compare with.
 pub fn run(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
-    let gpu = bench.gpu;
+    let with_library = Gpu::with_stream(bench.gpu.stream().clone())?;
+    with_library.load_library()?;
     for p in projections(shape) {
-        if !bench.wants(&format!("grouped {}", p.name)) {
-            continue;
+        if bench.wants(&format!("grouped {}", p.name)) {
+            each(bench, &with_library, "", shape, p)?;
+            each(bench, bench.gpu, " (kernel)", shape, p)?;
+            dense(bench, &with_library, shape, p)?;
         }
-        check(gpu, Shape { batch: 1, ..shape }, p)?;
-        let mut problem = Problem::new(gpu, shape, p)?;
-        let n = shape.n_rows() as f64;
-        let (rows, weights) = (n * 2.0 * (p.n_in + p.n_out) as f64, 3.0 * (p.n_in * p.n_out) as f64);
-        let flop = 2.0 * n * (p.n_in * p.n_out) as f64;
-        let convert = |result: Result<(), Error>| result.map_err(|error| panic!("{error}"));
-        let name = |direction: &str| format!("grouped {} {direction}", p.name);
-        bench.time(&name("forward"), shape.name, rows + 2.0 * weights, flop, || convert(problem.forward(gpu)))?;
-        bench.time(&name("backward input"), shape.name, rows + 2.0 * weights, flop, || {
-            convert(problem.backward_input(gpu, Into::Overwrite))
-        })?;
-        bench.time(&name("backward input, add"), shape.name, rows + n * 2.0 * p.n_in as f64, flop, || {
-            convert(problem.backward_input(gpu, Into::Add))
-        })?;
-        bench.time(&name("backward weights"), shape.name, rows + 4.0 * weights, flop, || {
-            convert(problem.backward_weights(gpu))
-        })?;
     }
+    Ok(())
+}
+
+/// One dense product of the library in each direction.
+fn dense(bench: &mut Bench<'_>, gpu: &Gpu, shape: Shape, p: Projection) -> Result<(), Error> {
+    let mut problem = Problem::new(gpu, shape, p)?;
+    let n = shape.n_rows() as f64;
+    let (rows, weights) = (n * 2.0 * (p.n_in + p.n_out) as f64, 2.0 * (p.n_in * p.n_out) as f64);
+    let flop = 2.0 * n * (p.n_in * p.n_out) as f64;
+    let name = |direction: &str| format!("dense {} {direction}", p.name);
+    let (x, grad_y) = (gpu.rows(&problem.x, p.x_width)?.columns(0, p.n_in)?, gpu.rows(&problem.grad_y, p.n_out)?);
+    let weight = DeviceRows::new("weight", gpu.read(&problem.weights).first("weight", p.n_in * p.n_out)?, p.n_in)?;
+    let (factor, transposed) = (Factor::plain, Factor::transposed);
+    bench.time(&name("forward"), shape.name, rows + weights, flop, || {
+        let y = gpu.rows_mut(&mut problem.y, p.n_out)?;
+        matmul(gpu, 1.0, factor(&x), transposed(&weight), 0.0, y)
+    })?;
+    bench.time(&name("backward input"), shape.name, rows + weights, flop, || {
+        let grad_x = gpu.rows_mut(&mut problem.grad_x, p.x_width)?.columns(0, p.n_in)?;
+        matmul(gpu, 1.0, factor(&grad_y), factor(&weight), 0.0, grad_x)
+    })?;
+    bench.time(&name("backward weights"), shape.name, rows + 2.0 * weights, flop, || {
+        let grad = gpu.rows_mut(&mut problem.grad_weights[0], p.n_in)?;
+        matmul(gpu, 1.0, transposed(&grad_y), factor(&x), 0.0, grad)
+    })?;
+    Ok(())
+}
+
+/// Every direction as `gpu` runs it.
+fn each(bench: &mut Bench<'_>, gpu: &Gpu, by: &str, shape: Shape, p: Projection) -> Result<(), Error> {
+    check(gpu, Shape { batch: 1, ..shape }, p)?;
+    let mut problem = Problem::new(gpu, shape, p)?;
+    let n = shape.n_rows() as f64;
+    let (rows, weights) = (n * 2.0 * (p.n_in + p.n_out) as f64, 3.0 * (p.n_in * p.n_out) as f64);
+    let flop = 2.0 * n * (p.n_in * p.n_out) as f64;
+    let convert = |result: Result<(), Error>| result.map_err(|error| panic!("{error}"));
+    let name = |direction: &str| format!("grouped {} {direction}{by}", p.name);
+    bench.time(&name("forward"), shape.name, rows + 2.0 * weights, flop, || convert(problem.forward(gpu)))?;
+    bench.time(&name("backward input"), shape.name, rows + 2.0 * weights, flop, || {
+        convert(problem.backward_input(gpu, Into::Overwrite))
+    })?;
+    bench.time(&name("backward input, add"), shape.name, rows + n * 2.0 * p.n_in as f64, flop, || {
+        convert(problem.backward_input(gpu, Into::Add))
+    })?;
+    bench.time(&name("backward weights"), shape.name, rows + 4.0 * weights, flop, || {
+        convert(problem.backward_weights(gpu))
+    })?;
     Ok(())
 }
 

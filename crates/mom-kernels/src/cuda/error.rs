@@ -1,5 +1,6 @@
 //! What can go wrong between a call and its launch.
 
+use cudarc::cublaslt::result::CublasError;
 use cudarc::driver::DriverError;
 
 /// Result of an operation on the GPU.
@@ -81,6 +82,35 @@ pub enum CudaError {
         grid: (u32, u32, u32),
         /// The driver's answer.
         source: DriverError,
+    },
+    /// This machine has no cuBLASLt.
+    #[error("no cuBLASLt: none of {tried} could be loaded; the kernels of this crate need none")]
+    NoLibrary {
+        /// Names of the library that were tried.
+        tried: &'static str,
+    },
+    /// A product of cuBLASLt was asked for before it was loaded.
+    #[error("cuBLASLt is not loaded: call Gpu::load_library first")]
+    LibraryNotLoaded,
+    /// cuBLASLt refused a call.
+    #[error("{what} failed: {source}")]
+    Library {
+        /// What was tried.
+        what: &'static str,
+        /// The library's answer.
+        source: CublasError,
+    },
+    /// An argument has an element type that the operation does not take.
+    #[error("{op}: {arg} is {got}, expected {expected} or f32")]
+    Dtype {
+        /// Operation that was called.
+        op: &'static str,
+        /// Argument at fault.
+        arg: &'static str,
+        /// Element type that the other arguments ask for.
+        expected: &'static str,
+        /// Element type found.
+        got: &'static str,
     },
     /// Any other call of the driver failed.
     #[error("{what} failed: {source}")]

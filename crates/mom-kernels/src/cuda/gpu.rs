@@ -1,13 +1,15 @@
 //! One stream of one device, and the kernels loaded into it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute};
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DeviceRepr, ValidAsZeroBits};
 use cudarc::nvrtc::Ptx;
 
 use super::error::{CudaError, Result};
+use super::library::Library;
+use super::memory::{DeviceElement, DeviceMut};
 use super::ptx::Module;
 
 /// Oldest compute capability that the kernels run on.
@@ -21,6 +23,7 @@ pub struct Gpu {
     portable: bool,
     modules: Mutex<HashMap<Module, Arc<CudaModule>>>,
     functions: Mutex<HashMap<String, (CudaFunction, u32)>>,
+    library: OnceLock<Library>,
 }
 
 impl Gpu {
@@ -53,6 +56,7 @@ impl Gpu {
             portable: false,
             modules: Mutex::default(),
             functions: Mutex::default(),
+            library: OnceLock::new(),
         })
     }
 
@@ -99,6 +103,29 @@ impl Gpu {
         modules.iter().filter(|module| module.runs_on(capability)).try_for_each(|&module| self.module(module).map(drop))
     }
 
+    /// Loads cuBLASLt for [`super::library::matmul`] and for the products that [`super::grouped_gemm`] leaves to it, with
+    /// 32 MiB of device memory. Does nothing the second time.
+    ///
+    /// # Errors
+    /// No such library on this machine, or it does not start; out of memory.
+    pub fn load_library(&self) -> Result<&Library> {
+        if let Some(library) = self.library.get() {
+            return Ok(library);
+        }
+        let library = Library::new(self)?;
+        Ok(self.library.get_or_init(|| library))
+    }
+
+    /// cuBLASLt, where it was loaded.
+    pub fn library(&self) -> Option<&Library> {
+        self.library.get()
+    }
+
+    /// Makes the device current on this thread, for calls that go past cudarc.
+    pub(super) fn bind(&self) -> Result<()> {
+        self.stream.context().bind_to_thread().map_err(CudaError::driver("making the device current"))
+    }
+
     /// Device memory of `len` elements, all zero.
     ///
     /// # Errors
@@ -108,6 +135,18 @@ impl Gpu {
             return self.empty();
         }
         self.stream.alloc_zeros(len).map_err(CudaError::driver("allocating device memory"))
+    }
+
+    /// Sets every byte to zero, behind what is on the stream.
+    pub(super) fn zero<T: DeviceElement>(&self, memory: &mut DeviceMut<'_, T>) -> Result<()> {
+        if memory.is_empty() {
+            return Ok(());
+        }
+        let (address, bytes) = (memory.address(self), memory.len() * size_of::<T>());
+        self.expect_own_views()?;
+        // SAFETY: that many bytes are at the address and borrowed exclusively; zeros are a value of every element type.
+        unsafe { cudarc::driver::result::memset_d8_async(address, 0, bytes, self.stream.cu_stream()) }
+            .map_err(CudaError::driver("zeroing device memory"))
     }
 
     /// Copies host memory to the device.

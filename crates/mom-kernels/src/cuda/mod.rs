@@ -20,6 +20,7 @@ mod error;
 mod gpu;
 pub mod grouped_gemm;
 mod launch;
+pub mod library;
 mod memory;
 pub mod plan;
 mod ptx;

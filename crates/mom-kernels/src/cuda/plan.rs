@@ -3,6 +3,7 @@
 //! Everything stays on the device: offsets too, so that one captured graph holds for any counts of modalities.
 
 use std::mem::offset_of;
+use std::ops::Range;
 
 use cudarc::driver::{CudaSlice, DeviceRepr};
 
@@ -21,10 +22,12 @@ const SORT_BLOCK: usize = 1024;
 
 /// Borders of the modalities in row order, on the device: `n_modalities + 1` prefix sums, the last the number of rows.
 ///
-/// Made by a [`DevicePlan`] or [`DeviceOffsets::single`], so that kernels need not check them.
+/// Made by a [`DevicePlan`] or [`DeviceOffsets::single`], so that kernels need not check them. The host may know them too:
+/// then a product of the library for each modality can be launched, which [`super::grouped_gemm`] does where that is faster.
 #[derive(Debug, Clone)]
 pub struct DeviceOffsets<'a> {
     pub(super) offsets: Option<DeviceRef<'a, u32>>,
+    on_host: Option<&'a [usize]>,
     n_modalities: usize,
     n_rows: usize,
 }
@@ -32,7 +35,7 @@ pub struct DeviceOffsets<'a> {
 impl DeviceOffsets<'_> {
     /// One group over all rows: what a shared projection uses.
     pub fn single(n_rows: usize) -> Self {
-        Self { offsets: None, n_modalities: 1, n_rows }
+        Self { offsets: None, on_host: None, n_modalities: 1, n_rows }
     }
 
     /// Number of modalities.
@@ -43,6 +46,14 @@ impl DeviceOffsets<'_> {
     /// Number of rows of all modalities together.
     pub fn n_rows(&self) -> usize {
         self.n_rows
+    }
+
+    /// The rows of each modality, where the host knows them.
+    pub(super) fn on_host(&self) -> Option<Vec<Range<usize>>> {
+        match (&self.offsets, self.on_host) {
+            (None, _) => Some(std::iter::once(0..self.n_rows).collect()),
+            (Some(_), offsets) => offsets.map(|offsets| offsets.windows(2).map(|pair| pair[0]..pair[1]).collect()),
+        }
     }
 
     pub(super) fn address(&self, gpu: &Gpu) -> u64 {
@@ -107,6 +118,8 @@ pub struct DevicePlan {
     row_of_position: CudaSlice<u32>,
     position_of_row: CudaSlice<u32>,
     modality_offsets: CudaSlice<u32>,
+    /// The same on the host, where it knows them.
+    host_offsets: Option<Vec<usize>>,
     document_starts: Option<CudaSlice<u8>>,
     /// `[n_modalities][n_blocks]`, for the sort.
     counts: CudaSlice<u32>,
@@ -145,6 +158,7 @@ impl DevicePlan {
             row_of_position: gpu.zeros(n)?,
             position_of_row: gpu.zeros(n)?,
             modality_offsets: gpu.zeros(n_modalities + 1)?,
+            host_offsets: None,
             document_starts,
             counts: gpu.zeros(n_modalities * n.div_ceil(SORT_BLOCK))?,
             first_bad: gpu.zeros(1)?,
@@ -153,13 +167,15 @@ impl DevicePlan {
         Ok(plan)
     }
 
-    /// Sorts another batch of the same shape into this plan: no allocation, no synchronisation.
+    /// Sorts another batch of the same shape into this plan: no allocation, no synchronisation. The host then no longer
+    /// knows the offsets.
     ///
     /// # Errors
     /// A wrong length, a refused launch.
     pub fn sort_again(&mut self, gpu: &Gpu, modality_ids: &DeviceRef<'_, u8>) -> Result<()> {
         let n = self.n_rows();
         expect_size(OP, "modality_ids", "elements", n, modality_ids.len())?;
+        self.host_offsets = None;
         let n_blocks = blocks(OP, "batch * seqlen", n, SORT_BLOCK)?;
         let (counts, row_of_position) = (gpu.write(&mut self.counts), gpu.write(&mut self.row_of_position));
         let (position_of_row, offsets) = (gpu.write(&mut self.position_of_row), gpu.write(&mut self.modality_offsets));
@@ -204,7 +220,7 @@ impl DevicePlan {
         }
     }
 
-    /// Copies a plan to the device.
+    /// Copies a plan to the device. The host goes on to know the offsets.
     ///
     /// # Errors
     /// Out of memory.
@@ -219,10 +235,17 @@ impl DevicePlan {
             row_of_position: gpu.upload(plan.row_of_position())?,
             position_of_row: gpu.upload(plan.position_of_row())?,
             modality_offsets: gpu.upload(&offsets)?,
+            host_offsets: Some(plan.modality_offsets().as_slice().to_vec()),
             document_starts: starts.map(|starts| gpu.upload(&starts)).transpose()?,
             counts: gpu.zeros(plan.n_modalities() * plan.n_rows().div_ceil(SORT_BLOCK))?,
             first_bad: gpu.upload(&[u32::MAX])?,
         })
+    }
+
+    /// The same plan without the offsets on the host: what is launched with it finds them on the device. For a graph that
+    /// is captured once and replayed for other counts of modalities.
+    pub fn for_any_counts(self) -> Self {
+        Self { host_offsets: None, ..self }
     }
 
     /// Number of sequences.
@@ -258,7 +281,8 @@ impl DevicePlan {
     /// Row range of each modality.
     pub fn modality_offsets<'a>(&'a self, gpu: &'a Gpu) -> DeviceOffsets<'a> {
         let offsets = Some(gpu.read(&self.modality_offsets));
-        DeviceOffsets { offsets, n_modalities: self.n_modalities, n_rows: self.n_rows() }
+        let on_host = self.host_offsets.as_deref();
+        DeviceOffsets { offsets, on_host, n_modalities: self.n_modalities, n_rows: self.n_rows() }
     }
 
     /// How conv and scan walk the rows.

@@ -1,11 +1,11 @@
 //! Gradients of the input and of the weights.
 
-use super::Into;
 use super::forward::{Direction, m_grouped};
 use super::params::{
     GroupedGrads, GroupedWeights, OP, RawKGrouped, RawKGroupedSum, TILE_ROWS, VECTOR, addresses, fast_module, groups,
     module, tile_columns,
 };
+use super::{Into, library};
 use crate::cuda::column_sums::{column_sums, workspace_len as column_sums_workspace_len};
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
@@ -76,6 +76,28 @@ pub fn backward_weights<T: DeviceElement, G: DeviceElement>(
 
     let split = Split::new(T::DTYPE, n_rows, n_in, n_out);
     let (partial, rest) = workspace.split_at("workspace", split.partial_len(weights))?;
+    match library::library(gpu, &groups, weights).filter(|_| library::can_sum::<T, G>()) {
+        Some(library) => library::k_grouped(gpu, library, x, grad_y, grads.grad_weights)?,
+        None => k_grouped(gpu, &groups, split, x, grad_y, grads.grad_weights, partial)?,
+    }
+    match grads.grad_biases {
+        Some(sums) => column_sums(gpu, &groups, grad_y, sums, rest),
+        None => Ok(()),
+    }
+}
+
+/// The launches of the own kernel; the caller has checked the shapes.
+fn k_grouped<T: DeviceElement, G: DeviceElement>(
+    gpu: &Gpu,
+    groups: &DeviceOffsets<'_>,
+    split: Split,
+    x: &DeviceRows<'_, T>,
+    grad_y: &DeviceRows<'_, T>,
+    grad_weights: Vec<DeviceMut<'_, G>>,
+    partial: DeviceMut<'_, f32>,
+) -> Result<()> {
+    let (n_rows, n_groups) = (groups.n_rows(), grad_weights.len());
+    let (n_in, n_out) = (x.width(), grad_y.width());
     let (a, b, to_a, to_b) = if n_out > n_in { (grad_y, x, n_in, 1) } else { (x, grad_y, 1, n_in) };
     let params = RawKGrouped {
         a: a.address(gpu),
@@ -104,11 +126,11 @@ pub fn backward_weights<T: DeviceElement, G: DeviceElement>(
     unsafe { gpu.launch(fast, &kernel, grid, &params)? };
 
     let size = n_in * n_out;
-    let grad_addresses = addresses(grads.grad_weights.iter().map(|grad| grad.address(gpu)));
+    let grad_addresses = addresses(grad_weights.iter().map(|grad| grad.address(gpu)));
     let aligned = |address: u64, bytes: usize| address.is_multiple_of(bytes as u64);
     let vector = size % 4 == 0
         && aligned(partial.address(gpu), 16)
-        && grads.grad_weights.iter().all(|grad| aligned(grad.address(gpu), 4 * size_of::<G>()));
+        && grad_weights.iter().all(|grad| aligned(grad.address(gpu), 4 * size_of::<G>()));
     let params = RawKGroupedSum {
         partial: partial.address(gpu),
         offsets: groups.address(gpu),
@@ -127,12 +149,7 @@ pub fn backward_weights<T: DeviceElement, G: DeviceElement>(
     let kernel = format!("k_grouped_sum_{suffix}{}", G::DTYPE.name());
     // SAFETY: reads the pairs of split and modality that have rows, which the first kernel wrote, and writes elements
     // below `size` of each gradient, borrowed exclusively.
-    unsafe { gpu.launch(module(G::DTYPE), &kernel, grid, &params)? };
-
-    match grads.grad_biases {
-        Some(sums) => column_sums(gpu, &groups, grad_y, sums, rest),
-        None => Ok(()),
-    }
+    unsafe { gpu.launch(module(G::DTYPE), &kernel, grid, &params) }
 }
 
 /// How the sum over the rows is cut: by the sizes alone, so that its order is the same on every card.

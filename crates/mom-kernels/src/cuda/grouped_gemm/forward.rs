@@ -1,7 +1,7 @@
 //! Rows times the weight of their modality: the forward pass, and what the input gradient shares with it.
 
-use super::Into;
 use super::params::{GroupedWeights, OP, RawMGrouped, TILE_ROWS, VECTOR, fast_module, groups, tile_columns};
+use super::{Into, library};
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
 use crate::cuda::memory::{DeviceElement, DeviceRows, DeviceRowsMut};
@@ -57,6 +57,9 @@ pub(super) fn m_grouped<T: DeviceElement>(
         Direction::Forward => ("forward", weights.biases(gpu)),
         Direction::Input => ("input", 0),
     };
+    if let Some(library) = library::library(gpu, groups, weights) {
+        return library::m_grouped(gpu, library, direction, x, weights, &y, into);
+    }
     let columns = tile_columns(T::DTYPE, n);
     let n_tiles = n.div_ceil(columns);
     // For any offsets: each modality's last tile may be cut.

@@ -8,14 +8,20 @@
 //! ```
 //!
 //! One launch serves all modalities: blocks find theirs from the offsets on the device, so that a captured graph holds
-//! for any counts. bf16 and f16 run on tensor cores with f32 sums, f32 on multiply-adds. A modality without rows costs
-//! nothing, and its gradients are zero. The order of every sum is fixed by the sizes. **Saved for backward:** x.
+//! for any counts. Where cuBLASLt is loaded ([`Gpu::load_library`](super::Gpu::load_library)) and the host knows the
+//! offsets ([`DevicePlan::upload`](super::DevicePlan::upload), not [`sort`](super::DevicePlan::sort), nor a plan
+//! [`for_any_counts`](super::DevicePlan::for_any_counts)), wide products without biases are one launch of it for each
+//! modality instead: [`engine`] tells. bf16 and f16 run on tensor cores with f32 sums, f32 on multiply-adds. A modality
+//! without rows costs nothing, and its gradients are zero. The order of every sum is fixed by the sizes. **Saved for
+//! backward:** x.
 
 mod backward;
 mod forward;
+mod library;
 mod params;
 
 pub use crate::grouped_gemm::Into;
 pub use backward::{backward_input, backward_weights, backward_weights_workspace_len};
 pub use forward::forward;
+pub use library::{Engine, engine};
 pub use params::{GroupedGrads, GroupedWeights};

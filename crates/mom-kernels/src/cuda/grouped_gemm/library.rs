@@ -1,0 +1,132 @@
+//! The same products by the library, one for each modality that has rows.
+
+use std::ops::Range;
+
+use super::Into;
+use super::forward::Direction;
+use super::params::{GroupedWeights, groups};
+use crate::cuda::error::Result;
+use crate::cuda::library::{Library, RawFactor, RawOutput, RawProduct, has_output};
+use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut};
+use crate::cuda::{DeviceOffsets, Gpu};
+
+/// Features in and out from which on a product of the library for each modality is faster than one launch of the own
+/// kernel: in_proj and out_proj, not x_proj and dt_proj. docs/kernels.md has the figures.
+const MIN_FEATURES: usize = 512;
+
+/// Who computes the products of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// One launch of this crate's kernel, which finds the modalities' rows on the device.
+    Kernel,
+    /// cuBLASLt, one launch for each modality that has rows.
+    Library,
+}
+
+/// Who computes the products of these weights: the library where it is loaded, the host knows the offsets, there are no
+/// biases and both widths are at least 512; else the kernel. (Gradients of the weights of a 16-bit type other than the
+/// activations' are always the kernel's.)
+///
+/// # Errors
+/// Numbers of modalities that disagree, 2^31 rows or more.
+pub fn engine<T: DeviceElement>(
+    gpu: &Gpu,
+    offsets: &DeviceOffsets<'_>,
+    weights: &GroupedWeights<'_, T>,
+) -> Result<Engine> {
+    let groups = groups(offsets, weights)?;
+    Ok(if library(gpu, &groups, weights).is_some() { Engine::Library } else { Engine::Kernel })
+}
+
+/// The library and the rows of each modality, for products that go to it: it is loaded, the host knows the offsets, there
+/// are no biases to add and both widths are large.
+pub(super) fn library<'g, T: DeviceElement>(
+    gpu: &'g Gpu,
+    groups: &DeviceOffsets<'_>,
+    weights: &GroupedWeights<'_, T>,
+) -> Option<(&'g Library, Vec<Range<usize>>)> {
+    let wide = weights.in_features().min(weights.out_features()) >= MIN_FEATURES && !weights.has_biases();
+    let library = gpu.library().filter(|_| wide)?;
+    Some((library, groups.on_host()?))
+}
+
+/// Rows `m` of `x` times the weight of `m`; the callers have checked the shapes.
+pub(super) fn m_grouped<T: DeviceElement>(
+    gpu: &Gpu,
+    (library, groups): (&Library, Vec<Range<usize>>),
+    direction: Direction,
+    x: &DeviceRows<'_, T>,
+    weights: &GroupedWeights<'_, T>,
+    y: &DeviceRowsMut<'_, T>,
+    into: Into,
+) -> Result<()> {
+    let weight_addresses = weights.addresses(gpu);
+    for (rows, weight) in groups.into_iter().zip(weight_addresses).filter(|(rows, _)| !rows.is_empty()) {
+        let product = RawProduct {
+            dtype: T::DTYPE,
+            m: rows.len(),
+            n: y.width(),
+            k: x.width(),
+            a: RawFactor {
+                at: row::<T>(x.address(gpu), x.stride(), rows.start),
+                stride: x.stride(),
+                transposed: false,
+            },
+            b: RawFactor { at: weight, stride: weights.in_features(), transposed: direction == Direction::Forward },
+            y: RawOutput { at: row::<T>(y.address(gpu), y.stride(), rows.start), stride: y.stride(), dtype: T::DTYPE },
+            alpha: 1.0,
+            beta: if into == Into::Add { 1.0 } else { 0.0 },
+        };
+        // SAFETY: x and y have the rows of every modality, the weight `out_features` rows of `in_features`, as the callers
+        // and `GroupedWeights::new` have checked; y is borrowed exclusively.
+        unsafe { library.product(gpu, &product)? };
+    }
+    Ok(())
+}
+
+/// `dW_m = dy^T x`, zero for a modality without rows; the callers have checked the shapes and that the library
+/// [`has`](can_sum) these gradients.
+pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
+    gpu: &Gpu,
+    (library, groups): (&Library, Vec<Range<usize>>),
+    x: &DeviceRows<'_, T>,
+    grad_y: &DeviceRows<'_, T>,
+    grad_weights: Vec<DeviceMut<'_, G>>,
+) -> Result<()> {
+    let factor = |of: &DeviceRows<'_, T>, start: usize, transposed: bool| RawFactor {
+        at: row::<T>(of.address(gpu), of.stride(), start),
+        stride: of.stride(),
+        transposed,
+    };
+    for (rows, mut grad) in groups.into_iter().zip(grad_weights) {
+        if rows.is_empty() {
+            gpu.zero(&mut grad)?;
+            continue;
+        }
+        let product = RawProduct {
+            dtype: T::DTYPE,
+            m: grad_y.width(),
+            n: x.width(),
+            k: rows.len(),
+            a: factor(grad_y, rows.start, true),
+            b: factor(x, rows.start, false),
+            y: RawOutput { at: grad.address(gpu), stride: x.width(), dtype: G::DTYPE },
+            alpha: 1.0,
+            beta: 0.0,
+        };
+        // SAFETY: x and grad_y have the rows of every modality, the gradient `out_features` rows of `in_features`, as the
+        // caller has checked; the gradient is borrowed exclusively.
+        unsafe { library.product(gpu, &product)? };
+    }
+    Ok(())
+}
+
+/// Whether the library writes gradients of this type.
+pub(super) fn can_sum<T: DeviceElement, G: DeviceElement>() -> bool {
+    has_output(T::DTYPE, G::DTYPE)
+}
+
+/// The address of a row.
+fn row<T>(address: u64, stride: usize, row: usize) -> u64 {
+    address + (row * stride * size_of::<T>()) as u64
+}
