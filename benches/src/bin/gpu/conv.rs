@@ -15,11 +15,20 @@ pub fn run(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
     if !bench.wants("conv") {
         return Ok(());
     }
-    one(bench, Shape { batch: 1, ..shape }, true)?;
-    one(bench, shape, false)
+    one(bench, Shape { batch: 1, ..shape }, None)?;
+    one(bench, shape, Some(shape.name))
 }
 
-fn one(bench: &mut Bench<'_>, shape: Shape, check: bool) -> Result<(), Error> {
+/// Times only: lengths at constant tokens.
+pub fn sweep(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
+    if !bench.wants("conv") {
+        return Ok(());
+    }
+    one(bench, shape, Some(&format!("{} x {}", shape.batch, shape.seqlen)))
+}
+
+/// Times both directions under a name, or checks them without one.
+fn one(bench: &mut Bench<'_>, shape: Shape, timed_as: Option<&str>) -> Result<(), Error> {
     let gpu = bench.gpu;
     let (n, d) = (shape.n_rows(), shape.d_inner());
     let host_plan = ModalityPlan::new(shape.batch, shape.seqlen, 3, &modality_ids(n), None)?;
@@ -51,10 +60,10 @@ fn one(bench: &mut Bench<'_>, shape: Shape, check: bool) -> Result<(), Error> {
         };
         device::backward(gpu, &inputs, gpu.rows(&d_grad_out, d)?, None, grads, gpu.write(&mut workspace))
     };
-    if !check {
+    if let Some(name) = timed_as {
         let elements = (n * d) as f64;
-        bench.time("conv forward", shape.name, 4.0 * elements, 8.0 * elements, forward)?;
-        bench.time("conv backward", shape.name, 6.0 * elements, 24.0 * elements, backward)?;
+        bench.time("conv forward", name, 4.0 * elements, 8.0 * elements, forward)?;
+        bench.time("conv backward", name, 6.0 * elements, 24.0 * elements, backward)?;
         return Ok(());
     }
     forward()?;

@@ -1,16 +1,30 @@
-//! Checks the GPU kernels against the CPU's, then times them: `gpu [--only NAME] [--sweep] [--reps N] [--json FILE]`.
+//! Checks the GPU kernels against the CPU's in f64, then times them: `gpu --help`.
 //!
 //! Each repetition starts with a cold second-level cache; times are of CUDA events around the launches of one call,
 //! median and the 10th and 90th of a hundred. Bytes are the fewest that the operation must move, so that GB/s over the
 //! measured copy tells how far from the floor a kernel is. Shapes S and L are those of docs/kernels.md.
+//!
+//! An operation that is outside of its tolerance is not timed, and the program fails at its end.
 
+mod bars;
 mod conv;
 mod grouped;
+mod machine;
+mod peers;
+mod report;
 mod rest;
 mod scan;
 mod timing;
 
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
 use mom_kernels::cuda::Gpu;
+
+use crate::machine::Machine;
+use crate::report::Report;
+use crate::timing::Bench;
 
 /// A shape of a model's block.
 #[derive(Debug, Clone, Copy)]
@@ -37,41 +51,77 @@ impl Shape {
 
 const SMALL: Shape = Shape { name: "S", batch: 8, seqlen: 4096, d_model: 768 };
 const LARGE: Shape = Shape { name: "L", batch: 4, seqlen: 4096, d_model: 2048 };
+const SHAPES: [Shape; 2] = [SMALL, LARGE];
+
+/// Tokens of every shape of a sweep.
+const SWEEP_TOKENS: usize = 65_536;
 
 type Error = Box<dyn std::error::Error>;
 
-fn main() -> Result<(), Error> {
-    let mut arguments = std::env::args().skip(1);
-    let (mut only, mut reps, mut json, mut sweep) = (None, 30, None, false);
-    while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
-        match argument.as_str() {
-            "--only" => only = Some(value()?),
-            "--reps" => reps = value()?.parse()?,
-            "--sweep" => sweep = true,
-            "--json" => json = Some(value()?),
-            _ => {
-                return Err(
-                    format!("unknown argument {argument}; takes --only NAME, --sweep, --reps N, --json FILE").into()
-                );
-            }
+/// Checks the GPU kernels against the CPU's in f64, then times them.
+#[derive(Debug, Parser)]
+#[command(name = "gpu")]
+struct Arguments {
+    /// Operations whose name contains this; may be given more than once.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Scan and conv at lengths of 256 to 65,536 too, at constant tokens.
+    #[arg(long)]
+    sweep: bool,
+    /// The same operations by PyTorch, mamba_ssm and causal_conv1d, as far as this machine's python3 has them.
+    #[arg(long)]
+    peers: bool,
+    /// Timed repetitions of an operation.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    reps: u32,
+    /// Device to run on.
+    #[arg(long, default_value_t = 0)]
+    device: usize,
+    /// Every figure, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// The commit that is measured, for the JSON; git is asked without it.
+    #[arg(long)]
+    commit: Option<String>,
+    /// Fail where a bar is missed, too.
+    #[arg(long)]
+    strict: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
         }
     }
-    let gpu = Gpu::new(0)?;
-    let mut bench = timing::Bench::new(&gpu, only, reps)?;
-    bench.ceilings()?;
-    for shape in [SMALL, LARGE] {
-        rest::run(&mut bench, shape)?;
-        conv::run(&mut bench, shape)?;
-        scan::run(&mut bench, shape)?;
-        grouped::run(&mut bench, shape)?;
+}
+
+/// Whether everything that was asked for is within its tolerance, and with `--strict` within its bar.
+fn run(arguments: &Arguments) -> Result<bool, Error> {
+    let gpu = Gpu::new(arguments.device)?;
+    let mut bench = Bench::new(&gpu, arguments.only.clone(), arguments.reps as usize)?;
+    let machine = Machine::measure(&mut bench)?;
+    for shape in SHAPES {
+        bench.attempt("norm and plan", |bench| rest::run(bench, shape));
+        bench.attempt("conv", |bench| conv::run(bench, shape));
+        bench.attempt("scan", |bench| scan::run(bench, shape));
+        bench.attempt("grouped", |bench| grouped::run(bench, shape));
     }
-    for seqlen in [256, 1024, 4096, 16_384, 65_536].into_iter().filter(|_| sweep) {
-        scan::sweep(&mut bench, Shape { name: "sweep", batch: 65_536 / seqlen, seqlen, d_model: 768 })?;
+    for seqlen in [256, 1024, 4096, 16_384, 65_536].into_iter().filter(|_| arguments.sweep) {
+        let shape = Shape { name: "sweep", batch: SWEEP_TOKENS / seqlen, seqlen, d_model: SMALL.d_model };
+        bench.attempt("conv", |bench| conv::sweep(bench, shape));
+        bench.attempt("scan", |bench| scan::sweep(bench, shape));
     }
-    rest::optimiser(&mut bench)?;
-    if let Some(json) = json {
-        std::fs::write(json, bench.json())?;
+    bench.attempt("adamw", rest::optimiser);
+    let peers = arguments.peers.then(|| peers::run(arguments));
+    let commit = arguments.commit.clone().unwrap_or_else(machine::commit);
+    let report = Report::new(machine, commit, bench.finish(), peers);
+    report.print();
+    if let Some(path) = &arguments.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report)? + "\n")?;
     }
-    Ok(())
+    Ok(report.failures().is_empty() && !(arguments.strict && report.misses_a_bar()))
 }

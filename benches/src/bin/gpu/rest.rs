@@ -1,14 +1,25 @@
 //! The norm with its residual, the optimiser with its norm, the modality plan.
 
-use mom_kernels::cuda::DevicePlan;
 use mom_kernels::cuda::adamw::{AdamWStep, AdamWTensor, Clip, adamw, global_norm, global_norm_workspace_len};
+use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::rms_norm as device;
+use mom_kernels::cuda::{DevicePlan, Gpu, Result as GpuResult};
 use mom_kernels::{ModalityPlan, Rows, RowsMut, rms_norm as host};
 
 use crate::scan::modality_ids;
 use crate::timing::{Bench, expect, noise, relative};
 use crate::{Error, Shape};
+
+const EPS: f32 = 1e-5;
+
+/// Tensors of the optimiser's bench.
+pub const N_TENSORS: usize = 64;
+/// Their length.
+pub const TENSOR_LEN: usize = 1 << 20;
+const STEP: AdamWStep = AdamWStep { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, step: 1 };
+const DECAY: f64 = 0.1;
+const MAX_NORM: f64 = 1.0;
 
 /// Norm and plan at a shape.
 pub fn run(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
@@ -30,33 +41,67 @@ fn norm(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
     let (d_x, d_residual, d_grad_y) = (gpu.upload(&x)?, gpu.upload(&residual)?, gpu.upload(&grad_y)?);
     let d_weight = gpu.upload(&weight)?;
     let (mut y, mut sum) = (gpu.zeros::<bf16>(n * d)?, gpu.zeros::<bf16>(n * d)?);
-    let mut forward = || {
-        let parts = device::Residual { residual: gpu.rows(&d_residual, d)?, sum: gpu.rows_mut(&mut sum, d)? };
-        device::forward(gpu, gpu.rows(&d_x, d)?, Some(parts), gpu.read(&d_weight), 1e-5, gpu.rows_mut(&mut y, d)?)
+    let forward = |sum: &mut CudaSlice<bf16>, y: &mut CudaSlice<bf16>| {
+        let parts = device::Residual { residual: gpu.rows(&d_residual, d)?, sum: gpu.rows_mut(sum, d)? };
+        device::forward(gpu, gpu.rows(&d_x, d)?, Some(parts), gpu.read(&d_weight), EPS, gpu.rows_mut(y, d)?)
     };
-    let bytes = (n * d) as f64 * 2.0;
-    forward()?;
-    bench.time("norm + residual forward", shape.name, 4.0 * bytes, 0.0, forward)?;
     let (mut grad_x, mut grad_weight) = (gpu.zeros::<bf16>(n * d)?, gpu.zeros::<f32>(d)?);
     let mut workspace = gpu.zeros::<f32>(device::backward_workspace_len(n, d))?;
-    let backward = || {
+    let mut backward = |sum: &CudaSlice<bf16>, grad_x: &mut CudaSlice<bf16>, grad_weight: &mut CudaSlice<f32>| {
         let inputs = device::NormInputs {
-            x: gpu.rows(&sum, d)?,
+            x: gpu.rows(sum, d)?,
             weight: gpu.read(&d_weight),
-            eps: 1e-5,
+            eps: EPS,
             grad_y: gpu.rows(&d_grad_y, d)?,
             grad_sum: Some(gpu.rows(&d_residual, d)?),
         };
-        let (grad_x, workspace) = (gpu.rows_mut(&mut grad_x, d)?, gpu.write(&mut workspace));
-        device::backward(gpu, &inputs, grad_x, gpu.write(&mut grad_weight), workspace)
+        let (grad_x, workspace) = (gpu.rows_mut(grad_x, d)?, gpu.write(&mut workspace));
+        device::backward(gpu, &inputs, grad_x, gpu.write(grad_weight), workspace)
     };
-    bench.time("norm + residual backward", shape.name, 4.0 * bytes, 0.0, backward)?;
+    forward(&mut sum, &mut y)?;
+    backward(&sum, &mut grad_x, &mut grad_weight)?;
+    let got = [gpu.download(&y)?, gpu.download(&sum)?, gpu.download(&grad_x)?];
+    check_norm(
+        shape,
+        [&x, &residual, &grad_y],
+        &weight,
+        got.each_ref().map(Vec::as_slice),
+        &gpu.download(&grad_weight)?,
+    )?;
+    let bytes = (n * d) as f64 * 2.0;
+    bench.time("norm + residual forward", shape.name, 4.0 * bytes, 0.0, || forward(&mut sum, &mut y))?;
+    bench.time("norm + residual backward", shape.name, 4.0 * bytes, 0.0, || {
+        backward(&sum, &mut grad_x, &mut grad_weight)
+    })?;
+    Ok(())
+}
+
+/// y, the sum, grad_x and grad_weight against f64; the gradient of the sum from elsewhere is `residual` again.
+fn check_norm(
+    shape: Shape,
+    [x, residual, grad_y]: [&[bf16]; 3],
+    weight: &[f32],
+    [y, sum, grad_x]: [&[bf16]; 3],
+    grad_weight: &[f32],
+) -> Result<(), Error> {
+    let d = shape.d_model;
     let wide = |x: &[bf16]| x.iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
-    let normed = wide(&gpu.download(&sum)?);
-    let weight: Vec<f64> = weight.iter().map(|&w| f64::from(w)).collect();
-    let mut want = vec![0.0; n * d];
-    host::forward(Rows::new("sum", &normed, d)?, &weight, 1e-5, RowsMut::new("y", &mut want, d)?)?;
-    expect(&format!("norm y {}", shape.name), relative(wide(&gpu.download(&y)?), &want), 2e-3)
+    let wide32 = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+    let [x, residual, grad_y, y, sum, grad_x] = [x, residual, grad_y, y, sum, grad_x].map(wide);
+    let weight = wide32(weight);
+    let want_sum: Vec<f64> = x.iter().zip(&residual).map(|(x, residual)| x + residual).collect();
+    // The norm is that of the sum as it was stored.
+    let rows = Rows::new("sum", &sum, d)?;
+    let (mut want_y, mut want_x, mut want_weight) = (vec![0.0; y.len()], vec![0.0; y.len()], vec![0.0; d]);
+    host::forward(rows, &weight, f64::from(EPS), RowsMut::new("y", &mut want_y, d)?)?;
+    let (grad_y, to_x) = (Rows::new("grad_y", &grad_y, d)?, RowsMut::new("grad_x", &mut want_x, d)?);
+    host::backward(rows, &weight, f64::from(EPS), grad_y, to_x, &mut want_weight)?;
+    want_x.iter_mut().zip(&residual).for_each(|(grad, sum)| *grad += sum);
+    let name = |what: &str| format!("norm {what} {}", shape.name);
+    expect(&name("sum"), relative(sum, &want_sum), 2e-3)?;
+    expect(&name("y"), relative(y, &want_y), 2e-3)?;
+    expect(&name("grad_x"), relative(grad_x, &want_x), 2e-3)?;
+    expect(&name("grad_weight"), relative(wide32(grad_weight), &want_weight), 1e-4)
 }
 
 fn plan(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
@@ -73,48 +118,93 @@ fn plan(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
     Ok(())
 }
 
+/// Weights, moments and the rounded weights of a tensor, and its gradient.
+struct Tensor {
+    master: CudaSlice<f32>,
+    first: CudaSlice<f32>,
+    second: CudaSlice<f32>,
+    weight: CudaSlice<bf16>,
+    grad: CudaSlice<bf16>,
+}
+
+/// A step over all tensors, clipped.
+fn step(gpu: &Gpu, tensors: &mut [Tensor], norm: &CudaSlice<f32>, step: u32) -> GpuResult<()> {
+    let mut tensors: Vec<_> = tensors
+        .iter_mut()
+        .map(|tensor| AdamWTensor {
+            grad: gpu.read(&tensor.grad),
+            master: gpu.write(&mut tensor.master),
+            first: gpu.write(&mut tensor.first),
+            second: gpu.write(&mut tensor.second),
+            weight: Some(gpu.write(&mut tensor.weight)),
+            weight_decay: DECAY as f32,
+        })
+        .collect();
+    let clip = Clip { norm: gpu.read(norm), max_norm: MAX_NORM as f32 };
+    adamw(gpu, &mut tensors, AdamWStep { step, ..STEP }, Some(&clip))
+}
+
 /// 64 M weights in 64 tensors, bf16 gradients, clipped.
 pub fn optimiser(bench: &mut Bench<'_>) -> Result<(), Error> {
     if !bench.wants("adamw") {
         return Ok(());
     }
     let gpu = bench.gpu;
-    let (n, len) = (64, 1 << 20);
-    let grad = gpu.upload(&noise(len, 1, 1.0).into_iter().map(bf16::from_f32).collect::<Vec<_>>())?;
-    let mut state = Vec::new();
-    for _ in 0..n {
-        state.push((
-            gpu.zeros::<f32>(len)?,
-            gpu.zeros::<f32>(len)?,
-            gpu.zeros::<f32>(len)?,
-            gpu.zeros::<bf16>(len)?,
-            grad.clone(),
-        ));
+    let grad: Vec<bf16> = noise(TENSOR_LEN, 1, 1.0).into_iter().map(bf16::from_f32).collect();
+    let master = noise(TENSOR_LEN, 2, 1.0);
+    let mut tensors = Vec::new();
+    for _ in 0..N_TENSORS {
+        tensors.push(Tensor {
+            master: gpu.upload(&master)?,
+            first: gpu.zeros(TENSOR_LEN)?,
+            second: gpu.zeros(TENSOR_LEN)?,
+            weight: gpu.zeros(TENSOR_LEN)?,
+            grad: gpu.upload(&grad)?,
+        });
     }
     let mut norm = gpu.zeros::<f32>(1)?;
-    let mut workspace = gpu.zeros::<f32>(global_norm_workspace_len((0..n).map(|_| len)))?;
-    let weights = (n * len) as f64;
-    bench.time("global norm", "64 M", 2.0 * weights, 2.0 * weights, || {
-        let grads: Vec<_> = state.iter().map(|state| gpu.read(&state.4)).collect();
-        global_norm(gpu, &grads, &mut gpu.write(&mut norm), gpu.write(&mut workspace))
-    })?;
-    let mut step = 0;
+    let mut workspace = gpu.zeros::<f32>(global_norm_workspace_len([TENSOR_LEN; N_TENSORS]))?;
+    let mut sum = |norm: &mut CudaSlice<f32>, tensors: &[Tensor]| {
+        let grads: Vec<_> = tensors.iter().map(|tensor| gpu.read(&tensor.grad)).collect();
+        global_norm(gpu, &grads, &mut gpu.write(norm), gpu.write(&mut workspace))
+    };
+    sum(&mut norm, &tensors)?;
+    step(gpu, &mut tensors, &norm, 1)?;
+    check_step(gpu, &grad, &master, &tensors, &norm)?;
+    let weights = (N_TENSORS * TENSOR_LEN) as f64;
+    bench.time("global norm", "64 M", 2.0 * weights, 2.0 * weights, || sum(&mut norm, &tensors))?;
+    let mut n_steps = 1;
     bench.time("adamw", "64 M", 28.0 * weights, 15.0 * weights, || {
-        step += 1;
-        let mut tensors: Vec<_> = state
-            .iter_mut()
-            .map(|(master, first, second, weight, grad)| AdamWTensor {
-                grad: gpu.read(grad),
-                master: gpu.write(master),
-                first: gpu.write(first),
-                second: gpu.write(second),
-                weight: Some(gpu.write(weight)),
-                weight_decay: 0.1,
-            })
-            .collect();
-        let clip = Clip { norm: gpu.read(&norm), max_norm: 1.0 };
-        let config = AdamWStep { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, step };
-        adamw(gpu, &mut tensors, config, Some(&clip))
+        n_steps += 1;
+        step(gpu, &mut tensors, &norm, n_steps)
     })?;
+    Ok(())
+}
+
+/// The first step, of the first and the last tensor, in f64.
+fn check_step(
+    gpu: &Gpu,
+    grad: &[bf16],
+    master: &[f32],
+    tensors: &[Tensor],
+    norm: &CudaSlice<f32>,
+) -> Result<(), Error> {
+    let wide = |x: Vec<f32>| x.into_iter().map(f64::from).collect::<Vec<f64>>();
+    let mut grad: Vec<f64> = grad.iter().map(|x| x.to_f64()).collect();
+    let want_norm = (N_TENSORS as f64 * grad.iter().map(|g| g * g).sum::<f64>()).sqrt();
+    expect("global norm", relative(wide(gpu.download(norm)?), &[want_norm]), 1e-6)?;
+    grad.iter_mut().for_each(|g| *g *= (MAX_NORM / want_norm).min(1.0));
+    let first: Vec<f64> = grad.iter().map(|g| (1.0 - STEP.beta1) * g).collect();
+    let second: Vec<f64> = grad.iter().map(|g| (1.0 - STEP.beta2) * g * g).collect();
+    // At the first step the corrections undo the betas.
+    let update = |(w, g): (&f32, &f64)| f64::from(*w) - STEP.lr * (DECAY * f64::from(*w) + g / (g.abs() + STEP.eps));
+    let want: Vec<f64> = master.iter().zip(&grad).map(update).collect();
+    for tensor in [&tensors[0], &tensors[N_TENSORS - 1]] {
+        expect("adamw weights", relative(wide(gpu.download(&tensor.master)?), &want), 1e-6)?;
+        expect("adamw first moment", relative(wide(gpu.download(&tensor.first)?), &first), 1e-5)?;
+        expect("adamw second moment", relative(wide(gpu.download(&tensor.second)?), &second), 1e-5)?;
+        let rounded = gpu.download(&tensor.weight)?.into_iter().map(|w| w.to_f64());
+        expect("adamw rounded weights", relative(rounded, &want), 2e-3)?;
+    }
     Ok(())
 }

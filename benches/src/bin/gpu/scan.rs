@@ -10,7 +10,8 @@ use mom_kernels::{ModalityPlan, Rows, RowsMut};
 use crate::timing::{Bench, expect, noise, relative};
 use crate::{Error, Shape};
 
-const D_STATE: usize = 16;
+/// States of a channel.
+pub const D_STATE: usize = 16;
 
 /// Modalities in spans: images of 1024 tokens, text and speech of 64 to 400.
 pub fn modality_ids(n: usize) -> Vec<u8> {

@@ -1,59 +1,90 @@
-//! Events, a cold cache, medians; and the card's own ceilings, measured in the same run.
+//! Events, a cold cache, medians; and the comparison that comes before them.
 
-use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
 
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::cudarc::driver::sys::CUevent_flags;
-use mom_kernels::cuda::{CudaError, Gpu, Result as GpuResult};
+use mom_kernels::cuda::{Gpu, Result as GpuResult};
+use serde::Serialize;
 
 use crate::Error;
 
+/// A run: what is asked for, and what came out so far.
 pub struct Bench<'a> {
     pub gpu: &'a Gpu,
-    only: Option<String>,
+    only: Vec<String>,
     reps: usize,
     /// Larger than the second-level cache.
     flush: CudaSlice<u8>,
-    copy_tb_s: f64,
-    records: Vec<Record>,
+    timings: Vec<Timing>,
+    failures: Vec<String>,
 }
 
-struct Record {
-    name: String,
-    shape: String,
-    median_ms: f64,
-    p10_ms: f64,
-    p90_ms: f64,
-    gbytes: f64,
-    gflop: f64,
+/// One operation at one shape, timed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Timing {
+    pub name: String,
+    pub shape: String,
+    pub median_ms: f64,
+    pub p10_ms: f64,
+    pub p90_ms: f64,
+    /// The fewest bytes that it must move.
+    pub gbytes: f64,
+    pub gflop: f64,
 }
+
+impl Timing {
+    pub fn gb_s(&self) -> f64 {
+        1e3 * self.gbytes / self.median_ms
+    }
+
+    pub fn tflop_s(&self) -> f64 {
+        self.gflop / self.median_ms
+    }
+}
+
+/// A comparison with the reference.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    pub what: String,
+    pub error: f64,
+    pub limit: f64,
+}
+
+/// Everything that a run found.
+#[derive(Debug, Default, Serialize)]
+pub struct Findings {
+    pub repetitions: usize,
+    pub failures: Vec<String>,
+    pub checks: Vec<Check>,
+    pub results: Vec<Timing>,
+}
+
+/// Comparisons of this run: they are made where there is a `Gpu` and no `Bench`.
+static CHECKS: Mutex<Vec<Check>> = Mutex::new(Vec::new());
 
 impl<'a> Bench<'a> {
-    pub fn new(gpu: &'a Gpu, only: Option<String>, reps: usize) -> Result<Self, Error> {
-        let context = gpu.stream().context();
-        println!("{}: {} multiprocessors, {} repetitions", context.name()?, gpu.n_multiprocessors(), reps);
-        Ok(Self { gpu, only, reps, flush: gpu.zeros(256 << 20)?, copy_tb_s: 0.0, records: Vec::new() })
+    pub fn new(gpu: &'a Gpu, only: Vec<String>, reps: usize) -> Result<Self, Error> {
+        let name = gpu.stream().context().name()?;
+        println!("{name}: {} multiprocessors, {reps} repetitions", gpu.n_multiprocessors());
+        let flush = gpu.zeros(256 << 20)?;
+        Ok(Self { gpu, only, reps, flush, timings: Vec::new(), failures: Vec::new() })
     }
 
     /// Whether an operation is asked for.
     pub fn wants(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
+        self.only.is_empty() || self.only.iter().any(|only| name.contains(only.as_str()))
     }
 
-    /// Device copy, read plus written.
-    pub fn ceilings(&mut self) -> Result<(), Error> {
-        let gpu = self.gpu;
-        let bytes = 2usize << 30;
-        let (from, mut to) = (gpu.zeros::<u8>(bytes)?, gpu.zeros::<u8>(bytes)?);
-        let ms = self.time("copy", "2 GiB", 2.0 * bytes as f64, 0.0, || {
-            let copied = gpu.stream().memcpy_dtod(&from, &mut to);
-            copied.map_err(|source| CudaError::Driver { what: "copying on the device", source })
-        })?;
-        self.copy_tb_s = 2.0 * bytes as f64 / ms / 1e9;
-        Ok(())
+    /// Runs the checks and timings of an operation; where one fails, the rest of that operation is left out.
+    pub fn attempt(&mut self, what: &str, run: impl FnOnce(&mut Self) -> Result<(), Error>) {
+        if let Err(error) = run(self) {
+            println!("FAILED {what}: {error}");
+            self.failures.push(format!("{what}: {error}"));
+        }
     }
 
-    /// Times one call, prints and keeps it; the median in milliseconds.
+    /// Times one call, prints and keeps it; the median in milliseconds. `bytes` are the fewest that it must move.
     pub fn time(
         &mut self,
         name: &str,
@@ -66,17 +97,20 @@ impl<'a> Bench<'a> {
         for _ in 0..5 {
             call()?;
         }
-        let mut times = Vec::with_capacity(self.reps);
+        let mut events = Vec::with_capacity(self.reps);
         for _ in 0..self.reps {
             stream.memset_zeros(&mut self.flush)?;
             let begin = stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT))?;
             call()?;
-            let end = stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT))?;
+            events.push((begin, stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT))?));
+        }
+        let mut times = Vec::with_capacity(self.reps);
+        for (begin, end) in events {
             times.push(f64::from(begin.elapsed_ms(&end)?));
         }
         times.sort_by(f64::total_cmp);
         let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
-        let record = Record {
+        let timing = Timing {
             name: name.into(),
             shape: shape.into(),
             median_ms: at(0.5),
@@ -85,34 +119,16 @@ impl<'a> Bench<'a> {
             gbytes: bytes / 1e9,
             gflop: flop / 1e9,
         };
-        let (tb_s, tflops) = (record.gbytes / record.median_ms, record.gflop / record.median_ms);
-        let share = if self.copy_tb_s > 0.0 {
-            format!(" ({:.0} % of copy)", 100.0 * tb_s / self.copy_tb_s)
-        } else {
-            String::new()
-        };
-        println!(
-            "{name:34} {shape:12} {:8.4} ms  [{:.4}, {:.4}]  {tb_s:6.3} TB/s{share}  {tflops:7.1} TFLOP/s",
-            record.median_ms, record.p10_ms, record.p90_ms
-        );
-        let median = record.median_ms;
-        self.records.push(record);
+        println!("  timed {name:38} {shape:12} {:8.4} ms", timing.median_ms);
+        let median = timing.median_ms;
+        self.timings.push(timing);
         Ok(median)
     }
 
-    /// Everything measured.
-    pub fn json(&self) -> String {
-        let mut text = format!("{{\n  \"copy_tb_s\": {:.4},\n  \"results\": [\n", self.copy_tb_s);
-        for (i, r) in self.records.iter().enumerate() {
-            let comma = if i + 1 == self.records.len() { "" } else { "," };
-            let _ = writeln!(
-                text,
-                "    {{\"name\": \"{}\", \"shape\": \"{}\", \"median_ms\": {:.5}, \"p10_ms\": {:.5}, \"p90_ms\": {:.5}, \
-                 \"gbytes\": {:.5}, \"gflop\": {:.5}}}{comma}",
-                r.name, r.shape, r.median_ms, r.p10_ms, r.p90_ms, r.gbytes, r.gflop
-            );
-        }
-        text + "  ]\n}\n"
+    /// Everything that was found.
+    pub fn finish(self) -> Findings {
+        let checks = std::mem::take(&mut *CHECKS.lock().unwrap_or_else(PoisonError::into_inner));
+        Findings { repetitions: self.reps, failures: self.failures, checks, results: self.timings }
     }
 }
 
@@ -128,9 +144,11 @@ pub fn relative(got: impl IntoIterator<Item = f64>, want: &[f64]) -> f64 {
     if error.is_finite() { (error / norm).sqrt() } else { f64::INFINITY }
 }
 
-/// Fails loudly where an error is above its limit: a fast wrong kernel is not timed.
+/// Keeps an error, and fails where it is above its limit: a fast wrong kernel is not timed.
 pub fn expect(what: &str, error: f64, limit: f64) -> Result<(), Error> {
-    println!("  check {what:30} error {error:.2e} (limit {limit:.0e})");
+    println!("  check {what:38} error {error:.2e} (limit {limit:.0e})");
+    let check = Check { what: what.to_owned(), error, limit };
+    CHECKS.lock().unwrap_or_else(PoisonError::into_inner).push(check);
     if error <= limit { Ok(()) } else { Err(format!("{what}: error {error:.2e} is over {limit:.0e}").into()) }
 }
 
