@@ -2,7 +2,6 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor, Var};
@@ -11,7 +10,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use mom_benches::mixer::Mixer;
 use mom_benches::shape::{BATCH, D_INNER, D_MODEL, DT_RANK, N_MODALITIES, N_ROWS, SEQLEN, X_DBL};
 use mom_benches::{best_secs, report, spans, values};
-use mom_core::{Block, BlockConfig, Init, MixerConfig, Untied};
+use mom_core::{Block, BlockConfig, Init, MixerConfig, Plan, Untied};
 use mom_kernels::grouped_gemm::{GroupedGrads, GroupedWeights, Into, backward_input, backward_weights, forward};
 use mom_kernels::{ModalityOffsets, Rows, RowsMut, mixer};
 
@@ -81,7 +80,7 @@ fn bench(c: &mut Criterion) {
     let multiply_adds = 3 * N_ROWS * (D_MODEL * 2 * D_INNER + D_INNER * X_DBL + DT_RANK * D_INNER + D_INNER * D_MODEL);
 
     let (block, input) = block();
-    let block_plan = Arc::new(plan.clone());
+    let block_plan = Plan::from(plan.clone());
     let mut run_block = || {
         let y = block.forward(&input, &block_plan).unwrap();
         black_box(y.sum_all().unwrap().backward().unwrap());

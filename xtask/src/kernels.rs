@@ -21,6 +21,7 @@ const MODULES: &[(&str, &str)] = &[
     ("grouped_gemm_f32", "grouped_gemm/f32.cu"),
     ("grouped_gemm_sm90_bf16", "grouped_gemm/sm90_bf16.cu"),
     ("grouped_gemm_sm90_f16", "grouped_gemm/sm90_f16.cu"),
+    ("mixer", "mixer/mixer.cu"),
     ("modality_plan", "modality_plan/modality_plan.cu"),
     ("rms_norm", "rms_norm/rms_norm.cu"),
     ("selective_scan_backward_bf16", "selective_scan/backward_bf16.cu"),

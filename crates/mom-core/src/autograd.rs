@@ -9,14 +9,23 @@
 //! inputs 3, 4 -----------> carrier -> token -> main -> output
 //! ```
 //! A carrier is a custom operation over two or three inputs whose one-element output (the token) only makes the inputs
-//! ancestors of the main node. When candle reaches the main node it runs [`Backward::backward`] once, which gives all
-//! gradients; they wait in a slot that the carriers share. The main node hands a zero to its token, so candle goes on to
-//! the carriers, each of which hands out the gradients of its own inputs. This relies on the tape visiting a node only
-//! after all of its users, and on custom operations being visited once per backward pass.
+//! ancestors of the main node; a single input needs none. When candle reaches the main node it runs
+//! [`Backward::backward`] once, which gives all gradients; they wait in a slot that the carriers share. The main node hands
+//! a zero to its token, so candle goes on to the carriers, each of which hands out the gradients of its own inputs. This
+//! relies on the tape visiting a node only after all of its users, and on custom operations being visited once per
+//! backward pass.
 
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Shape, Tensor, WithDType};
+use candle_core::op::BackpropOp;
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Storage, Tensor, TensorId, Var,
+    WithDType,
+};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
 
 /// The backward pass of a recorded function.
 pub trait Backward: Send + Sync + 'static {
@@ -46,27 +55,142 @@ pub fn record<T: WithDType>(
     backward: impl Backward,
 ) -> candle_core::Result<Tensor> {
     let shape = shape.into();
-    let needed: Vec<bool> = inputs.iter().map(Tensor::track_op).collect();
-    if !needed.contains(&true) {
-        return Tensor::from_vec(output, shape, &Device::Cpu);
-    }
     if shape.elem_count() != output.len() {
         return Err(candle_core::Error::ShapeMismatch { buffer_size: output.len(), shape });
     }
+    record_storage(inputs, Storage::Cpu(T::to_cpu_storage_owned(output)), shape, backward)
+}
+
+/// As [`record`], for an output on any device, which is that of the inputs.
+///
+/// # Errors
+/// What candle reports.
+pub fn record_storage(
+    inputs: Vec<Tensor>,
+    output: Storage,
+    shape: impl Into<Shape>,
+    backward: impl Backward,
+) -> candle_core::Result<Tensor> {
+    let shape = shape.into();
+    let needed: Vec<bool> = inputs.iter().map(Tensor::track_op).collect();
+    if !needed.contains(&true) {
+        return Ok(Tensor::from_storage(output, shape, BackpropOp::none(), false));
+    }
+    let sink = Sink::current();
+    let sunk: Vec<Option<TensorId>> = inputs.iter().map(|input| sink.as_ref()?.takes(input)).collect();
+    let mut taped: Vec<Tensor> =
+        inputs.iter().zip(&sunk).filter(|(_, sunk)| sunk.is_none()).map(|(input, _)| input.clone()).collect();
+    if !taped.iter().any(Tensor::track_op)
+        && let Some(sink) = &sink
+    {
+        // Everything that is asked for goes to the sink, and yet the tape must come by here.
+        taped.push(sink.0.anchor.as_tensor().clone());
+    }
     let slot = Arc::new(Slot { name: backward.name(), gradients: Mutex::new(Vec::new()) });
-    let carrier = |first| Carrier { slot: slot.clone(), first };
-    // The chain starts with one to three inputs and takes two more at each link.
-    let (mut token, mut next) = match inputs.len() {
-        1 => (inputs[0].apply_op1(carrier(0))?, 1),
-        n if n % 2 == 0 => (inputs[0].apply_op2(&inputs[1], carrier(0))?, 2),
-        _ => (inputs[0].apply_op3(&inputs[1], &inputs[2], carrier(0))?, 3),
+    let main = |direct| Main {
+        slot: slot.clone(),
+        needed,
+        sunk,
+        sink,
+        direct,
+        output: Mutex::new(Some((output, shape))),
+        backward: Box::new(backward),
     };
-    while next < inputs.len() {
-        token = inputs[next].apply_op3(&inputs[next + 1], &token, carrier(next))?;
+    if let [input] = &taped[..] {
+        return input.apply_op1(main(true));
+    }
+    let carrier = |first| Carrier { slot: slot.clone(), first };
+    // The chain starts with two or three inputs and takes two more at each link.
+    let (mut token, mut next) = match taped.len() {
+        n if n % 2 == 0 => (taped[0].apply_op2(&taped[1], carrier(0))?, 2),
+        _ => (taped[0].apply_op3(&taped[1], &taped[2], carrier(0))?, 3),
+    };
+    while next < taped.len() {
+        token = taped[next].apply_op3(&taped[next + 1], &token, carrier(next))?;
         next += 2;
     }
-    let output = Mutex::new(Some((T::to_cpu_storage_owned(output), shape)));
-    token.apply_op1(Main { slot, needed, output, backward: Box::new(backward) })
+    token.apply_op1(main(false))
+}
+
+/// Takes the gradients of parameters off the tape.
+///
+/// candle's tape fills a tensor with zeros for every gradient and adds to it, and visits each parameter as a node of its
+/// own: three passes over memory that a parameter with a single use does not need. What is recorded within
+/// [`Self::scope`] hands the gradients of a sink's parameters to the sink instead.
+///
+/// ```
+/// # use candle_core::{Device, Tensor, Var};
+/// use mom_core::autograd::Sink;
+/// # let (a, b) = (Var::new(&[1f32, 2.0], &Device::Cpu)?, Var::new(&[3f32], &Device::Cpu)?);
+/// let sink = Sink::new([&a, &b], &Device::Cpu)?;
+/// let loss = sink.scope(|| mom_core::ops::rms_norm(&Tensor::ones((4, 2), a.dtype(), &Device::Cpu)?, &a, 1e-5))?;
+/// loss.sum_all()?.backward()?;
+/// assert_eq!(sink.take(&a).map(|gradient| gradient.dims().to_vec()), Some(vec![2]));
+/// assert!(sink.take(&b).is_none(), "it was not used");
+/// # Ok::<(), mom_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Sink(Arc<SinkParts>);
+
+#[derive(Debug)]
+struct SinkParts {
+    parameters: HashSet<TensorId>,
+    gradients: Mutex<HashMap<TensorId, Tensor>>,
+    anchor: Var,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Sink>> = const { RefCell::new(None) };
+}
+
+impl Sink {
+    /// A sink for the gradients of these parameters, which live on `device`.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn new<'a>(parameters: impl IntoIterator<Item = &'a Var>, device: &Device) -> candle_core::Result<Self> {
+        Ok(Self(Arc::new(SinkParts {
+            parameters: parameters.into_iter().map(|parameter| parameter.as_tensor().id()).collect(),
+            gradients: Mutex::default(),
+            anchor: Var::zeros(1, DType::F32, device)?,
+        })))
+    }
+
+    /// Runs a forward pass whose nodes will hand gradients to this sink.
+    pub fn scope<R>(&self, forward: impl FnOnce() -> R) -> R {
+        struct Restore(Option<Sink>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                CURRENT.set(self.0.take());
+            }
+        }
+        let _restore = Restore(CURRENT.replace(Some(self.clone())));
+        forward()
+    }
+
+    /// The gradient of a parameter, summed over its uses; `None` where it has none. It is no longer here afterwards.
+    pub fn take(&self, parameter: &Var) -> Option<Tensor> {
+        self.0.gradients.lock().unwrap_or_else(PoisonError::into_inner).remove(&parameter.as_tensor().id())
+    }
+
+    fn current() -> Option<Self> {
+        CURRENT.with_borrow(Clone::clone)
+    }
+
+    fn takes(&self, input: &Tensor) -> Option<TensorId> {
+        let id = input.id();
+        self.0.parameters.contains(&id).then_some(id)
+    }
+
+    fn put(&self, id: TensorId, gradient: Tensor) -> candle_core::Result<()> {
+        let mut gradients = self.0.gradients.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = match gradients.remove(&id) {
+            Some(sum) => (sum + gradient)?,
+            None => gradient,
+        };
+        gradients.insert(id, sum);
+        Ok(())
+    }
 }
 
 /// Where gradients wait between the main node and the carriers.
@@ -114,17 +238,11 @@ impl Carrier {
     fn token() -> (CpuStorage, Shape) {
         (CpuStorage::F32(vec![0.0]), Shape::from(1))
     }
-}
 
-impl CustomOp1 for Carrier {
-    fn name(&self) -> &'static str {
-        self.slot.name
-    }
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        Ok(Self::token())
-    }
-    fn bwd(&self, input: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        self.slot.take(self.first, input)
+    #[cfg(feature = "cuda")]
+    fn token_beside(input: &CudaStorage) -> candle_core::Result<(CudaStorage, Shape)> {
+        let device = input.device().clone();
+        Ok((CudaStorage::wrap_cuda_slice(device.alloc_zeros::<f32>(1)?, device), Shape::from(1)))
     }
 }
 
@@ -140,6 +258,16 @@ impl CustomOp2 for Carrier {
         _: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         Ok(Self::token())
+    }
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        a: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        Self::token_beside(a)
     }
     fn bwd(
         &self,
@@ -167,6 +295,18 @@ impl CustomOp3 for Carrier {
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         Ok(Self::token())
     }
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        a: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        Self::token_beside(a)
+    }
     /// The third argument of every carrier but the first is the token before it, which has no gradient in the slot at
     /// all: index 2 of the first carrier is an input, index `first + 2` of the others is the next carrier's input.
     fn bwd(
@@ -192,8 +332,24 @@ impl CustomOp3 for Carrier {
 struct Main {
     slot: Arc<Slot>,
     needed: Vec<bool>,
-    output: Mutex<Option<(CpuStorage, Shape)>>,
+    /// Inputs whose gradients go to the sink.
+    sunk: Vec<Option<TensorId>>,
+    sink: Option<Sink>,
+    /// Whether the tape's only input is this node's own, rather than a token.
+    direct: bool,
+    output: Mutex<Option<(Storage, Shape)>>,
     backward: Box<dyn Backward>,
+}
+
+impl Main {
+    fn output(&self) -> candle_core::Result<(Storage, Shape)> {
+        let output = self.output.lock().unwrap_or_else(PoisonError::into_inner).take();
+        output.ok_or_else(|| candle_core::Error::Msg(format!("{}: recorded twice", self.slot.name)))
+    }
+
+    fn elsewhere(&self) -> candle_core::Error {
+        candle_core::Error::Msg(format!("{}: the output is on another device than the inputs", self.slot.name))
+    }
 }
 
 impl CustomOp1 for Main {
@@ -201,10 +357,19 @@ impl CustomOp1 for Main {
         self.slot.name
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let output = self.output.lock().unwrap_or_else(PoisonError::into_inner).take();
-        output.ok_or_else(|| candle_core::Error::Msg(format!("{}: recorded twice", self.slot.name)))
+        match self.output()? {
+            (Storage::Cpu(storage), shape) => Ok((storage, shape)),
+            _ => Err(self.elsewhere()),
+        }
     }
-    fn bwd(&self, token: &Tensor, _: &Tensor, grad_output: &Tensor) -> candle_core::Result<Option<Tensor>> {
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        match self.output()? {
+            (Storage::Cuda(storage), shape) => Ok((storage, shape)),
+            _ => Err(self.elsewhere()),
+        }
+    }
+    fn bwd(&self, input: &Tensor, _: &Tensor, grad_output: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let gradients = self.backward.backward(&grad_output.contiguous()?, &self.needed)?;
         if gradients.len() != self.needed.len() {
             return Err(candle_core::Error::Msg(format!(
@@ -214,8 +379,16 @@ impl CustomOp1 for Main {
                 self.needed.len()
             )));
         }
-        self.slot.put(gradients);
-        Ok(Some(token.zeros_like()?))
+        let mut taped = Vec::new();
+        for (gradient, sunk) in gradients.into_iter().zip(&self.sunk) {
+            match (sunk, &self.sink, gradient) {
+                (Some(id), Some(sink), Some(gradient)) => sink.put(*id, gradient)?,
+                (Some(_), ..) => {}
+                (None, _, gradient) => taped.push(gradient),
+            }
+        }
+        self.slot.put(taped);
+        if self.direct { self.slot.take(0, input) } else { Ok(Some(input.zeros_like()?)) }
     }
 }
 

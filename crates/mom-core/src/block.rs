@@ -1,7 +1,5 @@
 //! The residual block: `x + mixer(norm(x))`.
 
-use std::sync::Arc;
-
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use mom_kernels::ModalityPlan;
@@ -9,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::require;
 use crate::init::Draw;
-use crate::{Init, MixerConfig, MixerState, MixtureOfMamba, Result, ops, to_positions, to_rows};
+use crate::{Init, MixerConfig, MixerState, MixtureOfMamba, Plan, Result, ops, to_positions, to_rows};
 
 /// RMS norm with a weight, `norm.weight` in a checkpoint. Its gradient is ours: candle-nn's fused norm has none.
 #[derive(Debug, Clone)]
@@ -24,7 +22,7 @@ impl RmsNorm {
     /// # Errors
     /// A parameter that is missing or of another shape.
     pub fn new(size: usize, eps: f64, init: &Init, vb: VarBuilder) -> Result<Self> {
-        Ok(Self { weight: init.parameter(&vb, &[size], "weight", "weight", Draw::Constant(1.0))?, eps })
+        Ok(Self { weight: init.precise(&vb, &[size], "weight", "weight", Draw::Constant(1.0))?, eps })
     }
 
     /// Normalises the last dimension of `x`.
@@ -88,6 +86,8 @@ impl BlockConfig {
 pub struct Block {
     norm: RmsNorm,
     mixer: MixtureOfMamba,
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    recompute: bool,
 }
 
 impl Block {
@@ -98,7 +98,13 @@ impl Block {
     pub fn new(config: &BlockConfig, init: &Init, vb: VarBuilder) -> Result<Self> {
         config.validate()?;
         let norm = RmsNorm::new(config.mixer.d_model, config.norm_eps, init, vb.pp("norm"))?;
-        Ok(Self { norm, mixer: MixtureOfMamba::new(&config.mixer, init, vb.pp("mixer"))? })
+        Ok(Self { norm, mixer: MixtureOfMamba::new(&config.mixer, init, vb.pp("mixer"))?, recompute: false })
+    }
+
+    /// The same block with or without recompute: on a GPU nothing but the input is then kept for the backward pass, which
+    /// runs the forward pass again. On the CPU it changes nothing.
+    pub fn with_recompute(self, recompute: bool) -> Self {
+        Self { recompute, ..self }
     }
 
     /// The mixer.
@@ -110,7 +116,22 @@ impl Block {
     ///
     /// # Errors
     /// As [`MixtureOfMamba::forward`].
-    pub fn forward(&self, x: &Tensor, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            let x = x.contiguous()?;
+            self.mixer.check(&x, plan)?;
+            let norm = (self.norm.weight.clone(), self.norm.eps);
+            return crate::cuda::block(x, norm, self.mixer.weights(), plan, self.recompute);
+        }
+        self.forward_by_modules(x, plan)
+    }
+
+    /// The same computation as [`Self::forward`], norm, mixer and residual as nodes of their own.
+    ///
+    /// # Errors
+    /// As [`MixtureOfMamba::forward`].
+    pub fn forward_by_modules(&self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
         Ok((self.mixer.forward(&self.norm.forward(x)?, plan)? + x)?)
     }
 
@@ -118,7 +139,7 @@ impl Block {
     ///
     /// # Errors
     /// As [`MixtureOfMamba::forward`].
-    pub fn forward_positions(&self, x: &Tensor, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+    pub fn forward_positions(&self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
         to_positions(&self.forward(&to_rows(x, plan)?, plan)?, plan)
     }
 

@@ -57,9 +57,34 @@ impl Init {
     /// # Errors
     /// A stored parameter of another shape, as candle reports it.
     pub fn parameter(&self, vb: &VarBuilder, shape: &[usize], name: &str, key: &str, draw: Draw) -> Result<Tensor> {
+        self.parameter_as(vb, vb.dtype(), shape, name, key, draw)
+    }
+
+    /// As [`Self::parameter`], in f32 where the builder's element type has 16 bits: A_log, D, conv taps, biases and norms,
+    /// which are small, and which the kernels compute with in f32.
+    ///
+    /// # Errors
+    /// As [`Self::parameter`].
+    pub fn precise(&self, vb: &VarBuilder, shape: &[usize], name: &str, key: &str, draw: Draw) -> Result<Tensor> {
+        let dtype = match vb.dtype() {
+            DType::BF16 | DType::F16 => DType::F32,
+            dtype => dtype,
+        };
+        self.parameter_as(vb, dtype, shape, name, key, draw)
+    }
+
+    fn parameter_as(
+        &self,
+        vb: &VarBuilder,
+        dtype: DType,
+        shape: &[usize],
+        name: &str,
+        key: &str,
+        draw: Draw,
+    ) -> Result<Tensor> {
         // A builder over a VarMap makes what it does not have, from a hint that cannot say what is wanted here; a NaN marks
         // such a new variable, and its values are set below. Builders over files ignore the hint.
-        let tensor = vb.get_with_hints(shape, name, candle_nn::Init::Const(f64::NAN))?;
+        let tensor = vb.get_with_hints_dtype(shape, name, candle_nn::Init::Const(f64::NAN), dtype)?;
         if tensor.is_variable() && first_is_nan(&tensor)? {
             let prefix = vb.prefix();
             let key = if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };

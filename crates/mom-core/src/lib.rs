@@ -17,10 +17,9 @@
 //! else is an error, never a silent conversion.
 //!
 //! ```
-//! use std::sync::Arc;
 //! use candle_core::{DType, Device, Tensor};
 //! use candle_nn::{VarBuilder, VarMap};
-//! use mom_core::{Init, MixerConfig, MixtureOfMamba, ModalityPlan, Untied};
+//! use mom_core::{Init, MixerConfig, MixtureOfMamba, ModalityPlan, Plan, Untied};
 //!
 //! // Two modalities, every projection per modality.
 //! let config = MixerConfig { n_modalities: 2, untied: Untied::ALL, ..MixerConfig::new(16) };
@@ -29,7 +28,7 @@
 //! let mixer = MixtureOfMamba::new(&config, &Init::seeded(7), vb)?;
 //!
 //! // One sequence of five tokens: text, text, image, image, text.
-//! let plan = Arc::new(ModalityPlan::new(1, 5, 2, &[0, 0, 1, 1, 0], None)?);
+//! let plan = Plan::from(ModalityPlan::new(1, 5, 2, &[0, 0, 1, 1, 0], None)?);
 //! let x = Tensor::ones((1, 5, 16), DType::F32, &Device::Cpu)?;
 //! let y = mixer.forward_positions(&x, &plan)?;
 //! assert_eq!(y.dims(), &[1, 5, 16]);
@@ -43,18 +42,24 @@
 pub mod autograd;
 mod block;
 mod config;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+mod device;
 mod error;
 pub mod host;
 mod init;
 mod mixer;
 pub mod ops;
+mod plan;
 mod state;
 
 pub use block::{Block, BlockConfig, RmsNorm};
 pub use config::{MixerConfig, Projection, SharedDtBias, Untied};
+pub use device::cuda_device;
 pub use error::{Error, Result};
 pub use init::{Draw, Init};
 pub use mixer::MixtureOfMamba;
 pub use mom_kernels::{ModalityOffsets, ModalityPlan};
 pub use ops::rows::{to_positions, to_rows};
+pub use plan::Plan;
 pub use state::MixerState;

@@ -18,7 +18,7 @@ use crate::host::{Float, Host, contiguous, dispatch, tensor};
 use crate::init::{Draw, Init};
 use crate::ops::{self, GroupedLinear, SelectiveScan, grouped_linear};
 use crate::state::{MixerState, StateFloat};
-use crate::{MixerConfig, Projection, Result, to_positions, to_rows};
+use crate::{MixerConfig, Plan, Projection, Result, to_positions, to_rows};
 
 const OP: &str = "mixer";
 
@@ -36,15 +36,15 @@ pub struct MixtureOfMamba {
 }
 
 #[derive(Debug)]
-struct Weights {
-    in_proj: GroupedLinear,
-    conv_weight: Tensor,
-    conv_bias: Option<Tensor>,
-    x_proj: GroupedLinear,
-    dt_proj: GroupedLinear,
-    a_log: Tensor,
-    d_skip: Tensor,
-    out_proj: GroupedLinear,
+pub(crate) struct Weights {
+    pub in_proj: GroupedLinear,
+    pub conv_weight: Tensor,
+    pub conv_bias: Option<Tensor>,
+    pub x_proj: GroupedLinear,
+    pub dt_proj: GroupedLinear,
+    pub a_log: Tensor,
+    pub d_skip: Tensor,
+    pub out_proj: GroupedLinear,
 }
 
 impl MixtureOfMamba {
@@ -59,7 +59,7 @@ impl MixtureOfMamba {
         config.validate()?;
         let (d_inner, d_state, d_conv) = (config.d_inner(), config.d_state, config.d_conv);
         let conv_draw = Draw::Uniform((d_conv as f64).powf(-0.5));
-        let get = |shape: &[usize], name: &str, draw| init.parameter(&vb, shape, name, name, draw);
+        let get = |shape: &[usize], name: &str, draw| init.precise(&vb, shape, name, name, draw);
         let conv_bias = config.conv_bias.then(|| get(&[d_inner], "conv1d.bias", conv_draw)).transpose()?;
         let weights = Weights {
             in_proj: projection(config, Projection::In, init, &vb)?,
@@ -79,7 +79,12 @@ impl MixtureOfMamba {
         &self.config
     }
 
-    /// Element type of the parameters.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn weights(&self) -> &Arc<Weights> {
+        &self.weights
+    }
+
+    /// Element type of the projections.
     pub fn dtype(&self) -> DType {
         self.weights.a_log.dtype()
     }
@@ -89,11 +94,15 @@ impl MixtureOfMamba {
     /// `x`: `(n_rows, d_model)`. Returns `(n_rows, d_model)`.
     ///
     /// # Errors
-    /// A plan of another number of modalities, shapes that disagree, an unsupported or differing element type, another
-    /// device than the CPU.
-    pub fn forward(&self, x: &Tensor, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+    /// A plan of another number of modalities, shapes that disagree, an element type that the device's operations do not
+    /// have (f32 and f64 on the CPU; bf16, f16 and f32 on a GPU), tensors on several devices.
+    pub fn forward(&self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
         let x = contiguous(x)?;
         self.check(&x, plan)?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return crate::cuda::mixer(x, &self.weights, plan);
+        }
         dispatch!(OP, "x", x, T => self.forward_as::<T>(x, plan))
     }
 
@@ -101,7 +110,7 @@ impl MixtureOfMamba {
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn forward_positions(&self, x: &Tensor, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+    pub fn forward_positions(&self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
         to_positions(&self.forward(&to_rows(x, plan)?, plan)?, plan)
     }
 
@@ -109,7 +118,7 @@ impl MixtureOfMamba {
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn forward_by_operations(&self, x: &Tensor, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+    pub fn forward_by_operations(&self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
         self.check(x, plan)?;
         let Weights { in_proj, conv_weight, conv_bias, x_proj, dt_proj, a_log, d_skip, out_proj } = &*self.weights;
         let (d_inner, d_state, dt_rank) = (self.config.d_inner(), self.config.d_state, self.config.dt_rank());
@@ -175,14 +184,14 @@ impl MixtureOfMamba {
         })
     }
 
-    fn check(&self, x: &Tensor, plan: &ModalityPlan) -> Result<()> {
+    pub(crate) fn check(&self, x: &Tensor, plan: &ModalityPlan) -> Result<()> {
         let n_modalities = self.config.n_modalities;
         let expected = format!("{n_modalities}, as in the mixer");
         require(plan.n_modalities() == n_modalities, "plan.n_modalities", &expected, plan.n_modalities())?;
         expect_shape(OP, "x", &[plan.n_rows(), self.config.d_model], x)
     }
 
-    fn forward_as<T: StateFloat>(&self, x: Tensor, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+    fn forward_as<T: StateFloat>(&self, x: Tensor, plan: &Plan) -> Result<Tensor> {
         let shape = x.shape().clone();
         let inputs: Vec<_> = std::iter::once(&x).chain(self.weights.tensors()).cloned().collect();
         let hosts = self.weights.hosts::<T>()?;
@@ -229,12 +238,12 @@ fn projection(config: &MixerConfig, projection: Projection, init: &Init, vb: &Va
     let untied = config.untied.contains(projection);
     for modality in 0..if untied { config.n_modalities } else { 1 } {
         let prefix = if untied { format!("local_experts_{base}.{modality}") } else { base.clone() };
-        let get = |part: &str, shape: &[usize], draw| {
-            init.parameter(vb, shape, &format!("{prefix}.{part}"), &format!("{base}.{modality}.{part}"), draw)
-        };
-        weights.push(get("weight", &[n_out, n_in], Draw::Uniform(bound * scale))?);
+        let names = |part: &str| (format!("{prefix}.{part}"), format!("{base}.{modality}.{part}"));
+        let (name, key) = names("weight");
+        weights.push(init.parameter(vb, &[n_out, n_in], &name, &key, Draw::Uniform(bound * scale))?);
         if config.has_bias(projection) {
-            biases.push(get("bias", &[n_out], bias_draw)?);
+            let (name, key) = names("bias");
+            biases.push(init.precise(vb, &[n_out], &name, &key, bias_draw)?);
         }
     }
     GroupedLinear::new(n_in, n_out, weights, biases)
@@ -242,7 +251,7 @@ fn projection(config: &MixerConfig, projection: Projection, init: &Init, vb: &Va
 
 impl Weights {
     /// Every parameter; [`Node::gradients`] keeps this order.
-    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         let conv = std::iter::once(&self.conv_weight).chain(&self.conv_bias);
         self.in_proj
             .tensors()
@@ -297,7 +306,7 @@ impl<T: Float> Hosts<'_, T> {
 struct Node<T> {
     x: Tensor,
     weights: Arc<Weights>,
-    plan: Arc<ModalityPlan>,
+    plan: Plan,
     saved: MixerSaved<T>,
 }
 

@@ -8,13 +8,12 @@ mod common;
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use common::relative_error;
 use mom_core::ops::{SelectiveScan, selective_scan};
-use mom_core::{Init, MixerConfig, MixtureOfMamba, ModalityPlan, Projection, SharedDtBias, Untied, to_rows};
+use mom_core::{Init, MixerConfig, MixtureOfMamba, ModalityPlan, Plan, Projection, SharedDtBias, Untied, to_rows};
 use mom_kernels::selective_scan::{DeltaActivation, ScanInputs, ScanOutputs, forward};
 use mom_kernels::{Rows, RowsMut};
 
@@ -106,7 +105,7 @@ impl Case {
             Some(ids) => ids.flatten_all().unwrap().to_vec1::<i64>().unwrap().iter().map(|&id| id as u8).collect(),
             None => vec![0; batch * seqlen],
         };
-        let plan = Arc::new(ModalityPlan::new(batch, seqlen, config.n_modalities, &ids, None).unwrap());
+        let plan = Plan::from(ModalityPlan::new(batch, seqlen, config.n_modalities, &ids, None).unwrap());
         let output = mixer.forward_positions(&x, &plan).unwrap();
         self.expect(dtype, "output", &output, tolerance);
         let loss = (output * self.tensor("grad_output", dtype)).unwrap().sum_all().unwrap();
@@ -131,7 +130,7 @@ impl Case {
         let (tolerance, gradient_tolerance) = tolerances(dtype);
         let to_time_major = |t: &Tensor| t.transpose(1, 2).unwrap().contiguous().unwrap();
         let (batch, d_inner, seqlen) = self.tensors["u"].dims3().unwrap();
-        let plan = Arc::new(ModalityPlan::dense(batch, seqlen, None).unwrap());
+        let plan = Plan::from(ModalityPlan::dense(batch, seqlen, None).unwrap());
         let variables: HashMap<&str, Var> = ["u", "delta", "A", "B", "C", "D", "z", "delta_bias"]
             .into_iter()
             .filter(|name| self.tensors.contains_key(*name))

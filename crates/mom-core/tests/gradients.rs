@@ -3,16 +3,14 @@
 
 mod common;
 
-use std::sync::Arc;
-
 use candle_core::{DType, Tensor, Var};
 use common::{assert_close, mixer, tensor};
-use mom_core::{MixerConfig, ModalityPlan, SharedDtBias, Untied, ops};
+use mom_core::{MixerConfig, ModalityPlan, Plan, SharedDtBias, Untied, ops};
 
-fn plan(batch: usize, seqlen: usize, n_modalities: usize, starts: &[usize]) -> Arc<ModalityPlan> {
+fn plan(batch: usize, seqlen: usize, n_modalities: usize, starts: &[usize]) -> Plan {
     let ids: Vec<u8> = (0..batch * seqlen).map(|p| ((p / 3 + p / 7) % n_modalities) as u8).collect();
     let starts: Vec<bool> = (0..batch * seqlen).map(|p| starts.contains(&p)).collect();
-    Arc::new(ModalityPlan::new(batch, seqlen, n_modalities, &ids, Some(&starts)).unwrap())
+    Plan::from(ModalityPlan::new(batch, seqlen, n_modalities, &ids, Some(&starts)).unwrap())
 }
 
 #[test]

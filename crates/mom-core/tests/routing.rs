@@ -3,13 +3,11 @@
 
 mod common;
 
-use std::sync::Arc;
-
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use common::{assert_close, mixer, tensor};
 use mom_core::{
-    Block, BlockConfig, Error, Init, MixerConfig, MixtureOfMamba, ModalityPlan, Untied, to_positions, to_rows,
+    Block, BlockConfig, Error, Init, MixerConfig, MixtureOfMamba, ModalityPlan, Plan, Untied, to_positions, to_rows,
 };
 use proptest::prelude::*;
 
@@ -19,8 +17,8 @@ fn config(n_modalities: usize, untied: Untied) -> MixerConfig {
     MixerConfig { n_modalities, untied, ..MixerConfig::new(D_MODEL) }
 }
 
-fn plan(batch: usize, seqlen: usize, k: usize, ids: &[u8], starts: Option<&[bool]>) -> Arc<ModalityPlan> {
-    Arc::new(ModalityPlan::new(batch, seqlen, k, ids, starts).unwrap())
+fn plan(batch: usize, seqlen: usize, k: usize, ids: &[u8], starts: Option<&[bool]>) -> Plan {
+    Plan::from(ModalityPlan::new(batch, seqlen, k, ids, starts).unwrap())
 }
 
 fn span(x: &Tensor, start: usize, len: usize) -> Tensor {

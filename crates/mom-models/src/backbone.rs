@@ -1,10 +1,8 @@
 //! The backbone: blocks between an embedding and a final norm.
 
-use std::sync::Arc;
-
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use mom_core::{Block, Init, MixerState, ModalityPlan, RmsNorm};
+use mom_core::{Block, Init, MixerState, ModalityPlan, Plan, RmsNorm};
 
 use crate::{ModelConfig, Result};
 
@@ -38,7 +36,7 @@ impl Backbone {
     ///
     /// # Errors
     /// As [`Block::forward`].
-    pub fn forward(&self, x: &Tensor, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
         let mut x = x.clone();
         for block in &self.blocks {
             x = block.forward(&x, plan)?;

@@ -1,7 +1,6 @@
 //! What a model reads: plain host arrays.
 
-use std::sync::Arc;
-
+use mom_core::Plan;
 use mom_kernels::ModalityPlan;
 
 use crate::error::require_batch;
@@ -77,7 +76,7 @@ impl TokenBatch<'_> {
     }
 
     /// Checks everything against a model, once, and sorts the positions by modality.
-    pub(crate) fn plan(&self, config: &ModelConfig) -> Result<Arc<ModalityPlan>> {
+    pub(crate) fn plan(&self, config: &ModelConfig) -> Result<Plan> {
         let n_modalities = config.setting.n_modalities();
         let (batch, seqlen) = (self.batch, self.seqlen);
         let plan = ModalityPlan::new(batch, seqlen, n_modalities, self.modality_ids, Some(self.document_starts))?;
@@ -103,7 +102,7 @@ impl TokenBatch<'_> {
             require_batch(false, "target_modality_ids", Some(p), expected, self.target_modality_ids[p])?;
         }
         self.check_patches(config, &plan)?;
-        Ok(Arc::new(plan))
+        Ok(Plan::from(plan))
     }
 
     fn check_patches(&self, config: &ModelConfig, plan: &ModalityPlan) -> Result<()> {

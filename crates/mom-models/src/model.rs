@@ -1,10 +1,8 @@
 //! A model of one of the three settings, and its loss.
 
-use std::sync::Arc;
-
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use mom_core::{Draw, Init, ModalityPlan};
+use mom_core::{Draw, Init, Plan};
 
 use crate::diffusion::Noise;
 use crate::error::{require, require_batch};
@@ -164,7 +162,7 @@ impl Model {
 
     /// The residual stream before the first block: rows in modality order. Text and codes are embedded tokens; in
     /// Transfusion the rows of modality 1 are the noisy patches, in the order of their positions.
-    fn input(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+    fn input(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>, plan: &Plan) -> Result<Tensor> {
         let token_rows = match &self.patcher {
             Some(_) => plan.modality_offsets().rows(0).len(),
             None => plan.n_rows(),

@@ -1,15 +1,13 @@
 //! Causal depthwise convolution along time, then SiLU.
 
-use std::sync::Arc;
-
 use candle_core::Tensor;
 use mom_kernels::causal_conv1d::{self as kernel, Activation, ConvGrads, ConvInputs};
 use mom_kernels::{ModalityPlan, Rows, RowsMut};
 
-use crate::Result;
 use crate::autograd::{Backward, record};
 use crate::error::expect_shape;
 use crate::host::{Float, Host, contiguous, dispatch, tensor};
+use crate::{Plan, Result};
 
 const OP: &str = "causal_conv1d";
 
@@ -20,7 +18,7 @@ const OP: &str = "causal_conv1d";
 ///
 /// # Errors
 /// Shapes that disagree, d_conv out of range, an unsupported or differing element type, another device than the CPU.
-pub fn causal_conv1d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+pub fn causal_conv1d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, plan: &Plan) -> Result<Tensor> {
     let (x, weight) = (contiguous(x)?, contiguous(weight)?);
     let bias = bias.map(contiguous).transpose()?;
     let (n_rows, d_inner) = (plan.n_rows(), x.dims().last().copied().unwrap_or(0));
@@ -41,7 +39,7 @@ struct Node {
     x: Tensor,
     weight: Tensor,
     bias: Option<Tensor>,
-    plan: Arc<ModalityPlan>,
+    plan: Plan,
 }
 
 struct Hosts<'a, T> {

@@ -1,15 +1,13 @@
 //! A linear layer with weights of its own for each modality, over rows in modality order.
 
-use std::sync::Arc;
-
 use candle_core::Tensor;
 use mom_kernels::grouped_gemm::{self, GroupedGrads, GroupedWeights, Into as Write};
-use mom_kernels::{ModalityPlan, Rows, RowsMut};
+use mom_kernels::{Rows, RowsMut};
 
-use crate::Result;
 use crate::autograd::{Backward, record};
 use crate::error::expect_shape;
 use crate::host::{Float, Host, contiguous, dispatch, tensor};
+use crate::{Plan, Result};
 
 const OP: &str = "grouped_linear";
 
@@ -113,9 +111,13 @@ impl<T: Float> LinearHosts<'_, T> {
 ///
 /// # Errors
 /// Shapes that disagree, an unsupported or differing element type, another device than the CPU.
-pub fn grouped_linear(x: &Tensor, linear: &GroupedLinear, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+pub fn grouped_linear(x: &Tensor, linear: &GroupedLinear, plan: &Plan) -> Result<Tensor> {
     let x = contiguous(x)?;
     expect_shape(OP, "x", &[plan.n_rows(), linear.in_features], &x)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return crate::cuda::grouped_linear(x, linear, plan);
+    }
     let node = Node { x: x.clone(), linear: linear.clone(), plan: plan.clone() };
     dispatch!(OP, "x", x, T => {
         let y = node.forward::<T>()?;
@@ -127,7 +129,7 @@ pub fn grouped_linear(x: &Tensor, linear: &GroupedLinear, plan: &Arc<ModalityPla
 struct Node {
     x: Tensor,
     linear: GroupedLinear,
-    plan: Arc<ModalityPlan>,
+    plan: Plan,
 }
 
 impl Node {

@@ -21,6 +21,10 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     let weight = contiguous(weight)?;
     let d_model = x.dims().last().copied().unwrap_or(0);
     expect_shape(OP, "weight", &[d_model], &weight)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return crate::cuda::rms_norm(x, weight, eps);
+    }
     dispatch!(OP, "x", x, T => {
         let y = forward::<T>(&x, &weight, eps)?;
         let shape = x.shape().clone();

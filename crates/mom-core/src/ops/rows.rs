@@ -1,7 +1,5 @@
 //! Between `(batch, seqlen, features)` and rows in modality order, `(n_rows, features)`.
 
-use std::sync::Arc;
-
 use candle_core::Tensor;
 use mom_kernels::ModalityPlan;
 use rayon::prelude::*;
@@ -9,7 +7,7 @@ use rayon::prelude::*;
 use crate::autograd::{Backward, record};
 use crate::error::expect_shape;
 use crate::host::{Float, Host, contiguous, dispatch};
-use crate::{Error, Result};
+use crate::{Error, Plan, Result};
 
 /// Positions to rows.
 ///
@@ -17,7 +15,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// A shape that is not the plan's, an unsupported element type or device.
-pub fn to_rows(x: &Tensor, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+pub fn to_rows(x: &Tensor, plan: &Plan) -> Result<Tensor> {
     let features = last_dim(x);
     expect_shape("to_rows", "x", &[plan.batch(), plan.seqlen(), features], x)?;
     move_rows(x, plan, Direction::ToRows)
@@ -29,7 +27,7 @@ pub fn to_rows(x: &Tensor, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
 ///
 /// # Errors
 /// A shape that is not the plan's, an unsupported element type or device.
-pub fn to_positions(x: &Tensor, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+pub fn to_positions(x: &Tensor, plan: &Plan) -> Result<Tensor> {
     expect_shape("to_positions", "x", &[plan.n_rows(), last_dim(x)], x)?;
     move_rows(x, plan, Direction::ToPositions)
 }
@@ -39,28 +37,28 @@ fn last_dim(x: &Tensor) -> usize {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Direction {
+pub(crate) enum Direction {
     ToRows,
     ToPositions,
 }
 
 impl Direction {
     /// Row or position that each output row is taken from.
-    fn sources(self, plan: &ModalityPlan) -> &[u32] {
+    pub fn sources(self, plan: &ModalityPlan) -> &[u32] {
         match self {
             Self::ToRows => plan.position_of_row(),
             Self::ToPositions => plan.row_of_position(),
         }
     }
 
-    fn shape(self, plan: &ModalityPlan, features: usize) -> Vec<usize> {
+    pub fn shape(self, plan: &ModalityPlan, features: usize) -> Vec<usize> {
         match self {
             Self::ToRows => vec![plan.n_rows(), features],
             Self::ToPositions => vec![plan.batch(), plan.seqlen(), features],
         }
     }
 
-    fn reversed(self) -> Self {
+    pub fn reversed(self) -> Self {
         match self {
             Self::ToRows => Self::ToPositions,
             Self::ToPositions => Self::ToRows,
@@ -68,8 +66,12 @@ impl Direction {
     }
 }
 
-fn move_rows(x: &Tensor, plan: &Arc<ModalityPlan>, direction: Direction) -> Result<Tensor> {
+fn move_rows(x: &Tensor, plan: &Plan, direction: Direction) -> Result<Tensor> {
     let x = contiguous(x)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return crate::cuda::move_rows(x, plan, direction);
+    }
     let shape = direction.shape(plan, last_dim(&x));
     let backward = MoveRows { plan: plan.clone(), direction };
     dispatch!("rows", "x", x, T => {
@@ -92,7 +94,7 @@ fn gather<T: Float>(x: &Tensor, plan: &ModalityPlan, direction: Direction) -> Re
 }
 
 struct MoveRows {
-    plan: Arc<ModalityPlan>,
+    plan: Plan,
     direction: Direction,
 }
 

@@ -1,17 +1,15 @@
 //! The selective scan with everything that is fused into it.
 
-use std::sync::Arc;
-
 use candle_core::Tensor;
 use mom_kernels::selective_scan::{
     self as kernel, DeltaActivation, DtBias, ScanGrads, ScanInputs, ScanOutputGrads, ScanOutputs, saved_states_len,
 };
 use mom_kernels::{ModalityOffsets, ModalityPlan, Rows, RowsMut};
 
-use crate::Result;
 use crate::autograd::{Backward, record};
 use crate::error::expect_shape;
 use crate::host::{Float, Host, contiguous, dispatch, tensor};
+use crate::{Plan, Result};
 
 const OP: &str = "selective_scan";
 
@@ -44,7 +42,7 @@ pub struct SelectiveScan {
 ///
 /// # Errors
 /// Shapes that disagree, d_state out of range, an unsupported or differing element type, another device than the CPU.
-pub fn selective_scan(inputs: SelectiveScan, plan: &Arc<ModalityPlan>) -> Result<Tensor> {
+pub fn selective_scan(inputs: SelectiveScan, plan: &Plan) -> Result<Tensor> {
     let inputs = inputs.contiguous()?;
     let (d_inner, d_state) = inputs.check(plan)?;
     let dims = Dims { n_rows: plan.n_rows(), d_inner, d_state };
@@ -188,7 +186,7 @@ fn forward<T: Float>(
 struct Node {
     inputs: SelectiveScan,
     states: Tensor,
-    plan: Arc<ModalityPlan>,
+    plan: Plan,
     offsets: ModalityOffsets,
     dims: Dims,
 }

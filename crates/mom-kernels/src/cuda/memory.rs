@@ -180,6 +180,11 @@ impl<T> DeviceRef<'_, T> {
 }
 
 impl<'a, T> DeviceMut<'a, T> {
+    /// The same memory for a shorter time.
+    pub fn reborrow(&mut self) -> DeviceMut<'_, T> {
+        DeviceMut { range: self.range.clone(), len: self.len, element: PhantomData }
+    }
+
     /// The same memory to be read: what was written is.
     pub fn into_ref(self) -> DeviceRef<'a, T> {
         DeviceRef { range: self.range, len: self.len, element: PhantomData }
@@ -216,6 +221,19 @@ impl<T> DeviceMut<'_, T> {
 
     pub(super) fn address(&self, gpu: &Gpu) -> u64 {
         self.range.address(gpu)
+    }
+}
+
+impl<'a> DeviceMut<'a, u8> {
+    /// Bytes as `len` elements: what they hold means nothing.
+    ///
+    /// # Errors
+    /// There are fewer, or they do not begin where such an element may.
+    pub(super) fn cast<T>(self, arg: &'static str, len: usize) -> Result<DeviceMut<'a, T>> {
+        expect_room(arg, len * size_of::<T>(), self.len)?;
+        let offset = (self.range.pointer % align_of::<T>() as u64) as usize;
+        expect_size("device memory", arg, "bytes off its alignment", 0, offset)?;
+        Ok(DeviceMut { range: self.range, len, element: PhantomData })
     }
 }
 
@@ -270,6 +288,43 @@ impl Shape {
     fn expect(self, op: &'static str, arg: &'static str, n_rows: usize, width: usize) -> Result<()> {
         expect_size(op, arg, "rows", n_rows, self.n_rows)?;
         expect_size(op, arg, "columns", width, self.width)
+    }
+}
+
+impl Gpu {
+    /// Copies rows of the same width; the callers have checked that there are as many.
+    pub(super) fn copy_rows<T>(
+        &self,
+        from: &DeviceRows<'_, T>,
+        to: &mut DeviceRowsMut<'_, T>,
+    ) -> super::error::Result<()> {
+        use cudarc::driver::sys::{CUDA_MEMCPY2D, CUmemorytype, cuMemcpy2DAsync_v2};
+        to.expect("copy_rows", "to", from.n_rows(), from.width())?;
+        let pitch = |stride: usize| stride * size_of::<T>();
+        let copy = CUDA_MEMCPY2D {
+            srcMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            srcDevice: from.address(self),
+            srcPitch: pitch(from.stride()),
+            dstMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            dstDevice: to.address(self),
+            dstPitch: pitch(to.stride()),
+            WidthInBytes: pitch(from.width()),
+            Height: from.n_rows(),
+            srcXInBytes: 0,
+            srcY: 0,
+            srcHost: std::ptr::null(),
+            srcArray: std::ptr::null_mut(),
+            dstXInBytes: 0,
+            dstY: 0,
+            dstHost: std::ptr::null_mut(),
+            dstArray: std::ptr::null_mut(),
+        };
+        self.expect_own_views()?;
+        // SAFETY: both matrices have the rows and the width that are copied, `to` is borrowed exclusively, and the views
+        // keep their memory until the copy is on the stream.
+        unsafe { cuMemcpy2DAsync_v2(&copy, self.stream().cu_stream()) }
+            .result()
+            .map_err(super::CudaError::driver("copying rows on the device"))
     }
 }
 

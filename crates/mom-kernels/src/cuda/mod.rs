@@ -22,6 +22,7 @@ pub mod grouped_gemm;
 mod launch;
 pub mod library;
 mod memory;
+pub mod mixer;
 pub mod plan;
 mod ptx;
 pub mod rms_norm;

@@ -39,6 +39,7 @@ modules! {
     GroupedGemmF32 = "grouped_gemm_f32",
     GroupedGemmSm90Bf16 = "grouped_gemm_sm90_bf16",
     GroupedGemmSm90F16 = "grouped_gemm_sm90_f16",
+    Mixer = "mixer",
     ModalityPlan = "modality_plan",
     RmsNorm = "rms_norm",
     SelectiveScanForwardBf16 = "selective_scan_forward_bf16",

@@ -1,11 +1,9 @@
 //! A linear layer over rows, the same for all of them.
 
-use std::sync::Arc;
-
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use mom_core::ops::{GroupedLinear, grouped_linear};
-use mom_core::{Draw, Init, ModalityPlan};
+use mom_core::{Draw, Init, ModalityPlan, Plan};
 
 use crate::Result;
 
@@ -20,7 +18,7 @@ impl Linear {
     /// A parameter that is missing or of another shape.
     pub fn new(n_in: usize, n_out: usize, weight: Draw, init: &Init, vb: VarBuilder) -> Result<Self> {
         let weight = init.parameter(&vb, &[n_out, n_in], "weight", "weight", weight)?;
-        let bias = init.parameter(&vb, &[n_out], "bias", "bias", Draw::Constant(0.0))?;
+        let bias = init.precise(&vb, &[n_out], "bias", "bias", Draw::Constant(0.0))?;
         Ok(Self(GroupedLinear::new(n_in, n_out, vec![weight], vec![bias])?))
     }
 
@@ -35,6 +33,6 @@ impl Linear {
     /// As [`grouped_linear`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let n_rows = x.dims().first().copied().unwrap_or(0);
-        Ok(grouped_linear(x, &self.0, &Arc::new(ModalityPlan::dense(1, n_rows, None)?))?)
+        Ok(grouped_linear(x, &self.0, &Plan::from(ModalityPlan::dense(1, n_rows, None)?))?)
     }
 }

@@ -1,6 +1,6 @@
 //! Backward pass.
 
-use super::params::{CHANNELS, ConvGrads, ConvInputs, LANES, OP, RawBackward, STRETCHES};
+use super::params::{CHANNELS, ConvGrads, ConvInputs, Dims, LANES, OP, RawBackward, STRETCHES};
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
 use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows};
@@ -9,9 +9,16 @@ use crate::cuda::{Gpu, Module};
 use crate::error::expect_size;
 
 /// Elements of the workspace of [`backward`].
+///
+/// # Errors
+/// Sizes that disagree.
 pub fn backward_workspace_len<T: DeviceElement>(inputs: &ConvInputs<'_, T>) -> Result<usize> {
-    let dims = inputs.validate()?;
-    Ok(dims.time_blocks() * 5 * dims.d_inner)
+    Ok(inputs.validate()?.workspace_len())
+}
+
+/// As [`backward_workspace_len`], from the sizes.
+pub fn workspace_len(batch: usize, seqlen: usize, d_inner: usize) -> usize {
+    Dims { batch, seqlen, d_inner, d_conv: 1 }.workspace_len()
 }
 
 /// All gradients of the convolution; every output of `grads` is overwritten.
@@ -34,7 +41,7 @@ pub fn backward<T: DeviceElement>(
     grad_out.expect(OP, "grad_out", dims.batch * dims.seqlen, dims.d_inner)?;
     dims.expect_state("grad_last_state", grad_last_state.as_ref().map(DeviceRef::len))?;
     grads.validate(inputs, dims)?;
-    expect_size(OP, "workspace", "elements", dims.time_blocks() * 5 * dims.d_inner, workspace.len())?;
+    expect_size(OP, "workspace", "elements", dims.workspace_len(), workspace.len())?;
     let aligned = dims.d_inner.is_multiple_of(CHANNELS)
         && inputs.x.is_aligned(CHANNELS)
         && grad_out.is_aligned(CHANNELS)

@@ -8,6 +8,6 @@ mod forward;
 mod params;
 
 pub use crate::causal_conv1d::{Activation, MAX_D_CONV};
-pub use backward::{backward, backward_workspace_len};
+pub use backward::{backward, backward_workspace_len, workspace_len};
 pub use forward::forward;
 pub use params::{ConvGrads, ConvInputs};

@@ -71,6 +71,11 @@ impl Dims {
         (self.batch * self.seqlen.div_ceil(STRETCH)).div_ceil(STRETCHES as usize)
     }
 
+    /// Partial sums of four taps and the bias.
+    pub fn workspace_len(&self) -> usize {
+        self.time_blocks() * 5 * self.d_inner
+    }
+
     pub fn grid(&self) -> Result<u32> {
         let columns = self.d_inner.div_ceil(LANES as usize * CHANNELS);
         blocks(OP, "batch * seqlen * d_inner", columns * self.time_blocks(), 1)

@@ -19,9 +19,11 @@ mod backward;
 mod forward;
 mod library;
 mod params;
+mod residual;
 
 pub use crate::grouped_gemm::Into;
 pub use backward::{backward_input, backward_weights, backward_weights_workspace_len};
 pub use forward::forward;
 pub use library::{Engine, engine};
 pub use params::{GroupedGrads, GroupedWeights};
+pub use residual::forward_add;

@@ -82,6 +82,11 @@ impl<'a, T: DeviceElement> GroupedWeights<'a, T> {
         Self { biases: None, ..self.clone() }
     }
 
+    /// The biases, `(n_weights, out_features)`.
+    pub(in crate::cuda) fn bias_rows(&self) -> Option<DeviceRef<'a, f32>> {
+        self.biases.clone()
+    }
+
     pub(super) fn biases(&self, gpu: &Gpu) -> u64 {
         optional_ref(gpu, &self.biases)
     }

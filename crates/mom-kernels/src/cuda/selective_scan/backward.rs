@@ -40,9 +40,17 @@ fn variant(gpu: &Gpu, dims: Dims, aligned: bool, full: bool) -> Variant {
 }
 
 /// Elements of the workspace of [`backward`], whichever kernel it takes.
+///
+/// # Errors
+/// Sizes that disagree.
 pub fn backward_workspace_len<T: DeviceElement>(inputs: &ScanInputs<'_, T>) -> Result<usize> {
     let dims = inputs.validate()?;
     Ok(parts(dims).iter().sum())
+}
+
+/// As [`backward_workspace_len`], from the sizes; `n_biases` rows of biases of dt, 0 without.
+pub fn workspace_len(batch: usize, seqlen: usize, d_inner: usize, d_state: usize, n_biases: usize) -> usize {
+    parts(Dims { batch, seqlen, d_inner, d_state, n_biases }).iter().sum()
 }
 
 /// Partial sums: of dB and dC by block, of dA and dD by sequence, of the biases by chunk of

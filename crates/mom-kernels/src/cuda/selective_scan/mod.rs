@@ -12,7 +12,7 @@ mod params;
 mod step;
 
 pub use crate::selective_scan::{DeltaActivation, MAX_D_STATE, STATE_STRIDE};
-pub use backward::{backward, backward_workspace_len};
+pub use backward::{backward, backward_workspace_len, workspace_len};
 pub use forward::{forward, saved_states_len};
 pub use params::{DtBias, ScanGrads, ScanInputs, ScanOutputGrads, ScanOutputs};
 pub use step::step;

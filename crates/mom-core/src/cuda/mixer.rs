@@ -1,0 +1,262 @@
+//! The mixer and the residual block on the GPU, each one node of the tape.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::Tensor;
+use mom_kernels::cuda::cudarc::driver::CudaSlice;
+use mom_kernels::cuda::mixer::{
+    self as kernels, Block, BlockGrads, MixerBackward, MixerGrads, MixerOutputs, MixerSaved, MixerSavedRef,
+    MixerWeights,
+};
+use mom_kernels::cuda::selective_scan::saved_states_len;
+use mom_kernels::cuda::{CudaError, Gpu};
+
+use super::grouped_linear::{Projection, ProjectionGrads};
+use super::{GpuFloat, OnDevice, OnGpu, dispatch};
+use crate::autograd::{Backward, record_storage};
+use crate::mixer::Weights;
+use crate::{Plan, Result};
+
+const OP: &str = "mixer";
+
+/// The norm before the mixer: its weight and epsilon.
+type Norm = (Tensor, f64);
+
+/// As [`crate::MixtureOfMamba::forward`]; `x` is contiguous.
+pub(crate) fn mixer(x: Tensor, weights: &Arc<Weights>, plan: &Plan) -> Result<Tensor> {
+    record(Parts { x, norm: None, weights: weights.clone(), plan: plan.clone() }, false)
+}
+
+/// As [`crate::Block::forward`]; `x` is contiguous. `recompute`: nothing is saved, and the backward pass begins with the
+/// forward pass.
+pub(crate) fn block(x: Tensor, norm: Norm, weights: &Arc<Weights>, plan: &Plan, recompute: bool) -> Result<Tensor> {
+    record(Parts { x, norm: Some(norm), weights: weights.clone(), plan: plan.clone() }, recompute)
+}
+
+fn record(parts: Parts, recompute: bool) -> Result<Tensor> {
+    dispatch!(OP, "x", parts.x, T => {
+        let on = OnGpu::of(parts.x.device())?;
+        let inputs: Vec<_> = parts.tensors().cloned().collect();
+        let saves = !recompute && inputs.iter().any(Tensor::track_op);
+        let mut saved = saves.then(|| parts.room::<T>(&on)).transpose()?;
+        let out = parts.forward::<T>(&on, saved.as_mut())?;
+        let shape = parts.x.shape().clone();
+        let node = Node { parts, saved: Mutex::new(saved) };
+        Ok(record_storage(inputs, on.storage(out), shape, node)?)
+    })
+}
+
+/// What both passes read.
+struct Parts {
+    x: Tensor,
+    norm: Option<Norm>,
+    weights: Arc<Weights>,
+    plan: Plan,
+}
+
+/// What the forward pass leaves for the backward pass.
+struct Saved<T> {
+    xz: CudaSlice<T>,
+    x_dbl: CudaSlice<T>,
+    states: CudaSlice<f32>,
+}
+
+impl<T: GpuFloat> Saved<T> {
+    fn write<'a>(&'a mut self, gpu: &'a Gpu) -> MixerSaved<'a, T> {
+        MixerSaved {
+            xz: gpu.write(&mut self.xz),
+            x_dbl: gpu.write(&mut self.x_dbl),
+            states: gpu.write(&mut self.states),
+        }
+    }
+
+    fn read<'a>(&'a self, gpu: &'a Gpu) -> MixerSavedRef<'a, T> {
+        MixerSavedRef { xz: gpu.read(&self.xz), x_dbl: gpu.read(&self.x_dbl), states: gpu.read(&self.states) }
+    }
+}
+
+/// The weights as the kernels read them, with or without a norm before them.
+enum Views<'a, T> {
+    Mixer(MixerWeights<'a, T>),
+    Block(Block<'a, T>),
+}
+
+impl<T: GpuFloat> Views<'_, T> {
+    fn mixer(&self) -> &MixerWeights<'_, T> {
+        match self {
+            Self::Mixer(mixer) => mixer,
+            Self::Block(block) => &block.mixer,
+        }
+    }
+}
+
+impl Parts {
+    /// Every input of the node; [`Node::gradients`] keeps this order.
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let norm = self.norm.as_ref().map(|(weight, _)| weight);
+        std::iter::once(&self.x).chain(norm).chain(self.weights.tensors())
+    }
+
+    /// Calls `with` with the weights as views.
+    fn with_views<T: GpuFloat, R>(&self, gpu: &Gpu, with: impl FnOnce(&Views<'_, T>) -> Result<R>) -> Result<R> {
+        let weights = &*self.weights;
+        let projections = [&weights.in_proj, &weights.x_proj, &weights.dt_proj, &weights.out_proj].map(Projection::of);
+        let [in_proj, x_proj, dt_proj, out_proj] = projections;
+        let (in_proj, x_proj, dt_proj, out_proj) = (in_proj?, x_proj?, dt_proj?, out_proj?);
+        let in_proj = in_proj.on_device::<T>()?;
+        let x_proj = x_proj.on_device::<T>()?;
+        let dt_proj = dt_proj.on_device::<T>()?;
+        let out_proj = out_proj.on_device::<T>()?;
+        let small = |arg, tensor| OnDevice::<f32>::of(OP, arg, tensor);
+        let conv_weight = small("conv1d.weight", &weights.conv_weight)?;
+        let conv_bias = weights.conv_bias.as_ref().map(|bias| small("conv1d.bias", bias)).transpose()?;
+        let (a_log, d_skip) = (small("A_log", &weights.a_log)?, small("D", &weights.d_skip)?);
+        let norm = match &self.norm {
+            Some((weight, eps)) => Some((small("norm.weight", weight)?, *eps)),
+            None => None,
+        };
+        let mixer = MixerWeights {
+            in_proj: in_proj.grouped(gpu)?,
+            conv_weight: conv_weight.view(gpu)?,
+            conv_bias: conv_bias.as_ref().map(|bias| bias.view(gpu)).transpose()?,
+            x_proj: x_proj.grouped(gpu)?,
+            dt_proj: dt_proj.grouped(gpu)?,
+            a_log: a_log.view(gpu)?,
+            d_skip: d_skip.view(gpu)?,
+            out_proj: out_proj.grouped(gpu)?,
+        };
+        with(&match &norm {
+            Some((weight, eps)) => Views::Block(Block { norm: weight.view(gpu)?, norm_eps: *eps as f32, mixer }),
+            None => Views::Mixer(mixer),
+        })
+    }
+
+    /// Room for what the forward pass leaves.
+    fn room<T: GpuFloat>(&self, on: &OnGpu) -> Result<Saved<T>> {
+        let (plan, weights) = (&self.plan, &*self.weights);
+        let (n_rows, d_inner, d_state) = (plan.n_rows(), weights.d_skip.elem_count(), weights.a_log.dim(1)?);
+        Ok(Saved {
+            xz: on.uninit(n_rows * weights.in_proj.out_features())?,
+            x_dbl: on.uninit(n_rows * weights.x_proj.out_features())?,
+            states: on.uninit(saved_states_len(plan.batch(), plan.seqlen(), d_inner, d_state))?,
+        })
+    }
+
+    /// The output; fills `saved` where there is room.
+    fn forward<T: GpuFloat>(&self, on: &OnGpu, saved: Option<&mut Saved<T>>) -> Result<CudaSlice<T>> {
+        let gpu = &*on.gpu;
+        let saves = saved.is_some();
+        let plan = self.plan.on(on)?;
+        let x = OnDevice::<T>::of(OP, "x", &self.x)?;
+        let mut out = on.uninit::<T>(self.x.elem_count())?;
+        let write = saved.map(|saved| saved.write(gpu));
+        self.with_views::<T, _>(gpu, |views| {
+            let sizes = views.mixer().sizes(plan)?;
+            let x = x.rows(gpu, sizes.d_model)?;
+            let to = gpu.rows_mut(&mut out, sizes.d_model).map_err(CudaError::from)?;
+            match views {
+                Views::Mixer(mixer) => {
+                    let mut workspace = on.uninit::<u8>(kernels::forward_workspace_bytes::<T>(&sizes, saves))?;
+                    let outputs = MixerOutputs { out: to, residual: None, saved: write };
+                    kernels::forward(gpu, plan, &x, mixer, outputs, gpu.write(&mut workspace))?;
+                }
+                Views::Block(block) => {
+                    let mut workspace = on.uninit::<u8>(kernels::block_forward_workspace_bytes(plan, block, saves)?)?;
+                    kernels::block_forward(gpu, plan, &x, block, to, write, gpu.write(&mut workspace))?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(out)
+    }
+}
+
+struct Node<T> {
+    parts: Parts,
+    /// Taken by the backward pass, so that its memory is free from there on; computed again by another one.
+    saved: Mutex<Option<Saved<T>>>,
+}
+
+impl<T: GpuFloat> Node<T> {
+    fn gradients(&self, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let parts = &self.parts;
+        let on = OnGpu::of(parts.x.device())?;
+        let gpu = &*on.gpu;
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let saved = match saved {
+            Some(saved) => saved,
+            None => {
+                let mut saved = parts.room(&on)?;
+                parts.forward(&on, Some(&mut saved))?;
+                saved
+            }
+        };
+        let plan = parts.plan.on(&on)?;
+        let weights = &*parts.weights;
+        let (x, grad) = (OnDevice::<T>::of(OP, "x", &parts.x)?, OnDevice::<T>::of(OP, "grad_output", grad)?);
+        let small = |tensor: &Tensor| on.uninit::<f32>(tensor.elem_count());
+        let mut grad_x = on.uninit::<T>(parts.x.elem_count())?;
+        let mut grad_norm = parts.norm.as_ref().map(|(weight, _)| small(weight)).transpose()?;
+        let mut in_proj = ProjectionGrads::<T>::uninit(&on, &weights.in_proj)?;
+        let mut x_proj = ProjectionGrads::<T>::uninit(&on, &weights.x_proj)?;
+        let mut dt_proj = ProjectionGrads::<T>::uninit(&on, &weights.dt_proj)?;
+        let mut out_proj = ProjectionGrads::<T>::uninit(&on, &weights.out_proj)?;
+        let mut conv_weight = small(&weights.conv_weight)?;
+        let mut conv_bias = weights.conv_bias.as_ref().map(small).transpose()?;
+        let (mut a_log, mut d_skip) = (small(&weights.a_log)?, small(&weights.d_skip)?);
+        parts.with_views::<T, _>(gpu, |views| {
+            let d_model = views.mixer().in_proj.in_features();
+            let pass =
+                MixerBackward { x: x.rows(gpu, d_model)?, saved: saved.read(gpu), grad_out: grad.rows(gpu, d_model)? };
+            let mixer_grads = MixerGrads {
+                x: gpu.rows_mut(&mut grad_x, d_model).map_err(CudaError::from)?,
+                in_proj: in_proj.write(gpu),
+                conv_weight: gpu.write(&mut conv_weight),
+                conv_bias: conv_bias.as_mut().map(|bias| gpu.write(bias)),
+                x_proj: x_proj.write(gpu),
+                dt_proj: dt_proj.write(gpu),
+                a_log: gpu.write(&mut a_log),
+                d_skip: gpu.write(&mut d_skip),
+                out_proj: out_proj.write(gpu),
+            };
+            match (views, grad_norm.as_mut()) {
+                (Views::Block(block), Some(norm)) => {
+                    let mut workspace = on.uninit::<u8>(kernels::block_backward_workspace_bytes(plan, block)?)?;
+                    let grads = BlockGrads { norm: gpu.write(norm), mixer: mixer_grads };
+                    kernels::block_backward(gpu, plan, block, &pass, grads, gpu.write(&mut workspace))?;
+                }
+                (views, _) => {
+                    let mixer = views.mixer();
+                    let mut workspace = on.uninit::<u8>(kernels::backward_workspace_bytes(plan, mixer)?)?;
+                    kernels::backward(gpu, plan, mixer, &pass, mixer_grads, gpu.write(&mut workspace))?;
+                }
+            }
+            Ok(())
+        })?;
+        let like = |gradient, parameter: &Tensor| Some(on.tensor(gradient, parameter.shape()));
+        let mut all = vec![Some(on.tensor(grad_x, parts.x.shape()))];
+        if let (Some(gradient), Some((weight, _))) = (grad_norm, &parts.norm) {
+            all.push(like(gradient, weight));
+        }
+        all.extend(in_proj.into_tensors(&on, &weights.in_proj)?);
+        all.push(like(conv_weight, &weights.conv_weight));
+        if let (Some(gradient), Some(bias)) = (conv_bias, &weights.conv_bias) {
+            all.push(like(gradient, bias));
+        }
+        all.extend(x_proj.into_tensors(&on, &weights.x_proj)?);
+        all.extend(dt_proj.into_tensors(&on, &weights.dt_proj)?);
+        all.push(like(a_log, &weights.a_log));
+        all.push(like(d_skip, &weights.d_skip));
+        all.extend(out_proj.into_tensors(&on, &weights.out_proj)?);
+        Ok(all)
+    }
+}
+
+impl<T: GpuFloat> Backward for Node<T> {
+    fn name(&self) -> &'static str {
+        OP
+    }
+    fn backward(&self, grad: &Tensor, _: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
+        Ok(self.gradients(grad)?)
+    }
+}

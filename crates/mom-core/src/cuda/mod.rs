@@ -1,0 +1,211 @@
+//! Tensors on a GPU as what mom-kernels reads and writes.
+//!
+//! Every function here works on the stream of the tensors' device: what candle does and what our kernels do follow each
+//! other without synchronisation.
+
+mod grouped_linear;
+mod mixer;
+mod rms_norm;
+mod rows;
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use candle_core::cuda_backend::{CudaDType, DeviceId};
+use candle_core::op::BackpropOp;
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Shape, Storage, StorageRef, Tensor, WithDType};
+use mom_kernels::ModalityPlan;
+use mom_kernels::cuda::cudarc::driver::{CudaSlice, DeviceRepr, sys};
+use mom_kernels::cuda::{DeviceElement, DevicePlan, DeviceRef, DeviceRows, Gpu};
+
+use crate::{Error, Result};
+
+pub(crate) use grouped_linear::grouped_linear;
+pub(crate) use mixer::{block, mixer};
+pub(crate) use rms_norm::rms_norm;
+pub(crate) use rows::move_rows;
+
+/// Element types of activations on the GPU.
+pub trait GpuFloat: DeviceElement + CudaDType + WithDType {}
+impl GpuFloat for half::bf16 {}
+impl GpuFloat for half::f16 {}
+impl GpuFloat for f32 {}
+
+/// Calls a generic function for the element type of a tensor on a GPU.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __dispatch_gpu {
+    ($op:expr, $arg:expr, $tensor:expr, $t:ident => $call:expr) => {
+        match $tensor.dtype() {
+            candle_core::DType::BF16 => {
+                type $t = half::bf16;
+                $call
+            }
+            candle_core::DType::F16 => {
+                type $t = half::f16;
+                $call
+            }
+            candle_core::DType::F32 => {
+                type $t = f32;
+                $call
+            }
+            got => Err($crate::Error::DType { op: $op, arg: $arg, expected: "bf16, f16 or f32", got }.into()),
+        }
+    };
+}
+#[doc(inline)]
+pub use crate::__dispatch_gpu as dispatch;
+
+pub(crate) fn device(ordinal: usize) -> Result<Device> {
+    let device = Device::new_cuda_with_stream(ordinal)?;
+    let cuda = device.as_cuda_device()?;
+    // SAFETY: events order accesses between streams; every access to this device's tensors is on its own stream, and
+    // nothing here hands them to another. Without them a step can be captured as a graph.
+    unsafe { cuda.disable_event_tracking() };
+    keep_freed_memory(ordinal)?;
+    OnGpu::of(&device)?;
+    Ok(device)
+}
+
+/// Memory that is freed stays in the driver's pool: by default it goes back at each synchronisation, and taking it again
+/// costs more than a kernel.
+fn keep_freed_memory(ordinal: usize) -> Result<()> {
+    let error = |what| move |source| mom_kernels::cuda::CudaError::Driver { what, source };
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: the driver writes one handle for a device that is there.
+    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, ordinal as i32) }
+        .result()
+        .map_err(error("asking for the memory pool"))?;
+    let mut threshold = u64::MAX;
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: this attribute is a u64.
+    unsafe { sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()) }
+        .result()
+        .map_err(error("setting the memory pool's threshold"))?;
+    Ok(())
+}
+
+/// A candle device and the kernels on its stream.
+#[derive(Debug, Clone)]
+pub struct OnGpu {
+    /// candle's side.
+    pub device: CudaDevice,
+    /// The kernels' side.
+    pub gpu: Arc<Gpu>,
+}
+
+impl OnGpu {
+    /// The GPU of a device; the same one for all of its tensors.
+    ///
+    /// # Errors
+    /// Not a GPU, or one that the kernels do not run on.
+    pub fn of(device: &Device) -> Result<Self> {
+        static GPUS: OnceLock<Mutex<HashMap<DeviceId, Arc<Gpu>>>> = OnceLock::new();
+        let device = device.as_cuda_device()?.clone();
+        let mut gpus = GPUS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gpu) = gpus.get(&device.id()) {
+            return Ok(Self { device, gpu: gpu.clone() });
+        }
+        let gpu = Arc::new(Gpu::with_stream(device.cuda_stream())?);
+        gpus.insert(device.id(), gpu.clone());
+        Ok(Self { device, gpu })
+    }
+
+    /// Memory whose contents mean nothing until a kernel has written them all.
+    pub fn uninit<T: DeviceRepr>(&self, len: usize) -> Result<CudaSlice<T>> {
+        // SAFETY: each caller hands the whole of it to an operation that overwrites it before anything reads it.
+        Ok(unsafe { self.device.alloc::<T>(len.max(1)) }?)
+    }
+
+    /// Device memory as storage for [`crate::autograd::record_storage`].
+    pub fn storage<T: CudaDType>(&self, slice: CudaSlice<T>) -> Storage {
+        Storage::Cuda(CudaStorage::wrap_cuda_slice(slice, self.device.clone()))
+    }
+
+    /// Device memory as an untracked tensor.
+    pub fn tensor<T: CudaDType>(&self, slice: CudaSlice<T>, shape: impl Into<Shape>) -> Tensor {
+        Tensor::from_storage(self.storage(slice), shape, BackpropOp::none(), false)
+    }
+}
+
+/// A contiguous tensor on a GPU, readable by kernels for as long as this lives.
+pub struct OnDevice<'a, T> {
+    guard: StorageRef<'a>,
+    start: usize,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<'a, T: GpuFloat> OnDevice<'a, T> {
+    /// Reads `tensor`, which must be contiguous.
+    ///
+    /// # Errors
+    /// Another element type than T, another kind of device, gaps between the elements.
+    pub fn of(op: &'static str, arg: &'static str, tensor: &'a Tensor) -> Result<Self> {
+        if tensor.dtype() != <T as WithDType>::DTYPE {
+            let expected = match <T as WithDType>::DTYPE {
+                DType::BF16 => "bf16",
+                DType::F16 => "f16",
+                _ => "f32",
+            };
+            return Err(Error::DType { op, arg, expected, got: tensor.dtype() });
+        }
+        let (guard, layout) = tensor.storage_and_layout();
+        if !matches!(&*guard, Storage::Cuda(_)) {
+            return Err(Error::Device {
+                op,
+                arg,
+                expected: "the GPU of the others",
+                got: format!("{:?}", tensor.device()),
+            });
+        }
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            return Err(Error::Candle(candle_core::Error::RequiresContiguous { op }));
+        };
+        Ok(Self { guard, start, len: end - start, element: PhantomData })
+    }
+
+    /// The elements.
+    ///
+    /// # Errors
+    /// None after [`Self::of`].
+    pub fn view<'b>(&'b self, gpu: &'b Gpu) -> Result<DeviceRef<'b, T>> {
+        match &*self.guard {
+            Storage::Cuda(storage) => {
+                let slice = storage.as_cuda_slice::<T>()?;
+                Ok(gpu.read_view(slice.slice(self.start..self.start + self.len)))
+            }
+            _ => Err(Error::Device { op: "device", arg: "tensor", expected: "a GPU", got: "the host".to_owned() }),
+        }
+    }
+
+    /// The elements as rows.
+    ///
+    /// # Errors
+    /// A length that is no multiple of the width.
+    pub fn rows<'b>(&'b self, gpu: &'b Gpu, width: usize) -> Result<DeviceRows<'b, T>> {
+        Ok(DeviceRows::new("rows", self.view(gpu)?, width).map_err(mom_kernels::cuda::CudaError::from)?)
+    }
+}
+
+/// A plan and the device that it is on.
+#[derive(Debug)]
+pub(crate) struct PlanOnDevice {
+    plan: DevicePlan,
+    device: DeviceId,
+}
+
+impl PlanOnDevice {
+    pub fn upload(on: &OnGpu, plan: &ModalityPlan) -> Result<Self> {
+        Ok(Self { plan: DevicePlan::upload(&on.gpu, plan)?, device: on.device.id() })
+    }
+
+    pub fn on(&self, on: &OnGpu) -> Result<&DevicePlan> {
+        if self.device == on.device.id() {
+            return Ok(&self.plan);
+        }
+        let (expected, got) = ("the GPU that the plan was used on before", format!("{:?}", on.device.id()));
+        Err(Error::Device { op: "plan", arg: "device", expected, got })
+    }
+}

@@ -1,0 +1,151 @@
+//! Blocks and operations on a GPU against the same on the CPU, through candle's tape.
+#![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used, clippy::explicit_write)]
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::{VarBuilder, VarMap};
+use mom_core::autograd::Sink;
+use mom_core::{Block, BlockConfig, Init, MixerConfig, ModalityPlan, Plan, Untied, cuda_device};
+
+/// The first GPU; where there is none, says so on stderr.
+fn gpu(test: &str) -> Option<Device> {
+    match cuda_device(0) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            writeln!(std::io::stderr(), "SKIPPED {test}: {error}").unwrap();
+            assert!(std::env::var_os("MOM_REQUIRE_GPU").is_none(), "MOM_REQUIRE_GPU is set, but {error}");
+            None
+        }
+    }
+}
+
+const D_MODEL: usize = 32;
+
+fn plan() -> Plan {
+    let (batch, seqlen) = (2, 96);
+    let ids: Vec<u8> = (0..batch * seqlen).map(|p| ((p / 7) % 3) as u8).collect();
+    let starts: Vec<bool> = (0..batch * seqlen).map(|p| p % seqlen == 0 || p % 41 == 5).collect();
+    Plan::from(ModalityPlan::new(batch, seqlen, 3, &ids, Some(&starts)).unwrap())
+}
+
+fn values(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+struct Model {
+    block: Block,
+    parameters: VarMap,
+    x: Var,
+    scale: Tensor,
+}
+
+impl Model {
+    fn new(dtype: DType, device: &Device) -> Self {
+        let parameters = VarMap::new();
+        let config =
+            BlockConfig::new(MixerConfig { n_modalities: 3, untied: Untied::ALL, ..MixerConfig::new(D_MODEL) });
+        let vb = VarBuilder::from_varmap(&parameters, dtype, device);
+        let block = Block::new(&config, &Init::seeded(3), vb).unwrap();
+        let n = plan().n_rows();
+        let tensor = |seed| Tensor::from_vec(values(n * D_MODEL, seed), (n, D_MODEL), device).unwrap();
+        let x = Var::from_tensor(&tensor(1).to_dtype(dtype).unwrap()).unwrap();
+        Self { block, parameters, x, scale: tensor(2) }
+    }
+
+    fn loss(&self, plan: &Plan, forward: impl Fn(&Block, &Tensor, &Plan) -> mom_core::Result<Tensor>) -> Tensor {
+        let out = forward(&self.block, &self.x, plan).unwrap();
+        (out.to_dtype(DType::F32).unwrap() * &self.scale).unwrap().sum_all().unwrap()
+    }
+
+    /// Gradients by name, and the loss.
+    fn run(&self, forward: impl Fn(&Block, &Tensor, &Plan) -> mom_core::Result<Tensor>) -> BTreeMap<String, Vec<f32>> {
+        let loss = self.loss(&plan(), forward);
+        let grads = loss.backward().unwrap();
+        let mut all = BTreeMap::from([("loss".to_owned(), vec![loss.to_scalar::<f32>().unwrap()])]);
+        for (name, var) in self.parameters.data().lock().unwrap().iter().chain([(&"x".to_owned(), &self.x)]) {
+            all.insert(name.clone(), host(grads.get(var).unwrap()));
+        }
+        all
+    }
+}
+
+fn host(tensor: &Tensor) -> Vec<f32> {
+    tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn compare(got: &BTreeMap<String, Vec<f32>>, want: &BTreeMap<String, Vec<f32>>, limit: f64) {
+    assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>());
+    for (name, want) in want {
+        let error: f64 = got[name].iter().zip(want).map(|(g, w)| f64::from(g - w).powi(2)).sum();
+        let norm: f64 = want.iter().map(|w| f64::from(*w).powi(2)).sum();
+        let error = (error / norm).sqrt();
+        println!("{name:40} {error:.2e}");
+        assert!(error <= limit, "{name}: {error:.2e} over {limit:.2e}");
+    }
+}
+
+#[test]
+fn a_block_agrees_with_the_cpu_as_one_node_and_as_modules() {
+    let Some(device) = gpu("a_block_agrees_with_the_cpu_as_one_node_and_as_modules") else { return };
+    let want = Model::new(DType::F32, &Device::Cpu).run(Block::forward);
+    let on_gpu = Model::new(DType::F32, &device);
+    compare(&on_gpu.run(Block::forward), &want, 1e-4);
+    compare(&on_gpu.run(Block::forward_by_modules), &want, 1e-4);
+    // bf16: weights and activations are rounded by 1.7e-3 of their norm, half a dozen times in a row.
+    compare(&Model::new(DType::BF16, &device).run(Block::forward), &want, 3e-2);
+}
+
+#[test]
+fn recompute_and_a_sink_change_no_bit() {
+    let Some(device) = gpu("recompute_and_a_sink_change_no_bit") else { return };
+    let model = Model::new(DType::BF16, &device);
+    let want = model.run(Block::forward);
+    assert_eq!(want, model.run(Block::forward), "two runs");
+    let again = Model { block: model.block.clone().with_recompute(true), ..Model::new(DType::BF16, &device) };
+    let parameters = model.parameters.data().lock().unwrap().clone();
+    let recomputed = Model { parameters: model.parameters, x: model.x.clone(), scale: model.scale.clone(), ..again };
+    assert_eq!(want, recomputed.run(Block::forward), "recompute");
+
+    let sink = Sink::new(parameters.values(), &device).unwrap();
+    let loss = sink.scope(|| recomputed.loss(&plan(), Block::forward));
+    let grads = loss.backward().unwrap();
+    assert_eq!(host(grads.get(&recomputed.x).unwrap()), want["x"]);
+    for (name, var) in &parameters {
+        assert!(grads.get(var).is_none(), "{name} is on the tape too");
+        assert_eq!(host(&sink.take(var).unwrap()), want[name], "{name}");
+    }
+}
+
+#[test]
+fn positions_go_to_rows_and_back() {
+    let Some(device) = gpu("positions_go_to_rows_and_back") else { return };
+    let plan = plan();
+    let x = Var::from_tensor(&Tensor::from_vec(values(plan.n_rows() * 5, 4), (2, 96, 5), &device).unwrap()).unwrap();
+    let rows = mom_core::to_rows(&x, &plan).unwrap();
+    let on_cpu = mom_core::to_rows(&x.to_device(&Device::Cpu).unwrap(), &plan).unwrap();
+    assert_eq!(host(&rows), host(&on_cpu));
+    let back = mom_core::to_positions(&rows, &plan).unwrap();
+    assert_eq!(host(&back), host(&x));
+    let grads = (&back * &back).unwrap().sum_all().unwrap().backward().unwrap();
+    let doubled: Vec<f32> = host(&x).iter().map(|x| 2.0 * x).collect();
+    assert_eq!(host(grads.get(&x).unwrap()), doubled);
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let Some(device) = gpu("what_does_not_fit_is_an_error") else { return };
+    let model = Model::new(DType::F32, &device);
+    let elsewhere = model.x.to_device(&Device::Cpu).unwrap();
+    assert!(model.block.forward(&elsewhere, &plan()).is_err(), "x on the host, weights on the GPU");
+    let wide = model.x.to_dtype(DType::F64).unwrap();
+    let message = model.block.forward(&wide, &plan()).unwrap_err().to_string();
+    assert!(message.contains("bf16, f16 or f32"), "{message}");
+}

@@ -1,0 +1,193 @@
+//! The mixer on the GPU, and the residual block around it; equations and meaning as [`crate::mixer`].
+//!
+//! The operations of this module's siblings in a row, over one workspace that the caller owns. **Saved for backward:**
+//! in_proj's and x_proj's outputs and the scan's states. Conv, dt and y are computed again, and so is the norm.
+
+mod backward;
+mod block;
+mod decays;
+mod forward;
+mod workspace;
+
+pub use backward::{MixerBackward, MixerGrads, backward, backward_workspace_bytes};
+pub use block::{
+    Block, BlockGrads, block_backward, block_backward_workspace_bytes, block_forward, block_forward_workspace_bytes,
+};
+pub use forward::{MixerOutputs, forward, forward_workspace_bytes};
+
+use super::causal_conv1d::ConvInputs;
+use super::error::Result;
+use super::grouped_gemm::GroupedWeights;
+use super::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows};
+use super::selective_scan::{DtBias, ScanInputs, saved_states_len};
+use super::{DeviceOffsets, DevicePlan, Gpu};
+use crate::causal_conv1d::Activation;
+use crate::error::expect_size;
+use crate::selective_scan::DeltaActivation;
+
+const OP: &str = "mixer";
+
+/// Weights of a mixer: projections of the activations' type, the rest f32.
+#[derive(Debug, Clone)]
+pub struct MixerWeights<'a, T> {
+    /// `d_model -> 2 d_inner`.
+    pub in_proj: GroupedWeights<'a, T>,
+    /// `(d_inner, d_conv)`.
+    pub conv_weight: DeviceRef<'a, f32>,
+    /// `(d_inner)`.
+    pub conv_bias: Option<DeviceRef<'a, f32>>,
+    /// `d_inner -> dt_rank + 2 d_state`, without bias.
+    pub x_proj: GroupedWeights<'a, T>,
+    /// `dt_rank -> d_inner`; its biases enter in the scan.
+    pub dt_proj: GroupedWeights<'a, T>,
+    /// `(d_inner, d_state)`: A = -exp(A_log).
+    pub a_log: DeviceRef<'a, f32>,
+    /// `(d_inner)`: the skip D.
+    pub d_skip: DeviceRef<'a, f32>,
+    /// `d_inner -> d_model`.
+    pub out_proj: GroupedWeights<'a, T>,
+}
+
+/// Where the forward pass leaves what [`backward`] needs: lengths are [`MixerSizes`]'.
+#[derive(Debug)]
+pub struct MixerSaved<'a, T> {
+    /// `(n_rows, 2 d_inner)`: in_proj's output.
+    pub xz: DeviceMut<'a, T>,
+    /// `(n_rows, dt_rank + 2 d_state)`: x_proj's output.
+    pub x_dbl: DeviceMut<'a, T>,
+    /// States of the scan.
+    pub states: DeviceMut<'a, f32>,
+}
+
+/// [`MixerSaved`] to be read.
+#[derive(Debug, Clone)]
+pub struct MixerSavedRef<'a, T> {
+    /// As written.
+    pub xz: DeviceRef<'a, T>,
+    /// As written.
+    pub x_dbl: DeviceRef<'a, T>,
+    /// As written.
+    pub states: DeviceRef<'a, f32>,
+}
+
+/// Sizes of a mixer over the rows of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MixerSizes {
+    /// Rows.
+    pub n_rows: usize,
+    /// Features of the input and output.
+    pub d_model: usize,
+    /// Channels of conv and scan.
+    pub d_inner: usize,
+    /// States of a channel.
+    pub d_state: usize,
+    /// Features between x_proj and dt_proj.
+    pub dt_rank: usize,
+    /// Elements of [`MixerSaved::states`].
+    pub states_len: usize,
+}
+
+impl MixerSizes {
+    /// Elements of [`MixerSaved::xz`].
+    pub fn xz_len(&self) -> usize {
+        self.n_rows * 2 * self.d_inner
+    }
+
+    /// Features of x_proj's output.
+    pub fn x_dbl_width(&self) -> usize {
+        self.dt_rank + 2 * self.d_state
+    }
+
+    /// Elements of [`MixerSaved::x_dbl`].
+    pub fn x_dbl_len(&self) -> usize {
+        self.n_rows * self.x_dbl_width()
+    }
+
+    /// Elements of a matrix of channels.
+    fn inner_len(&self) -> usize {
+        self.n_rows * self.d_inner
+    }
+}
+
+impl<T: DeviceElement> MixerWeights<'_, T> {
+    /// Sizes over the rows of a plan.
+    ///
+    /// # Errors
+    /// Weights that do not fit together.
+    pub fn sizes(&self, plan: &DevicePlan) -> Result<MixerSizes> {
+        let d_inner = self.d_skip.len();
+        let d_state = self.a_log.len() / d_inner.max(1);
+        let (d_model, dt_rank) = (self.in_proj.in_features(), self.dt_proj.in_features());
+        for (arg, expected, got) in [
+            ("in_proj output", 2 * d_inner, self.in_proj.out_features()),
+            ("x_proj input", d_inner, self.x_proj.in_features()),
+            ("x_proj output", dt_rank + 2 * d_state, self.x_proj.out_features()),
+            ("dt_proj output", d_inner, self.dt_proj.out_features()),
+            ("out_proj input", d_inner, self.out_proj.in_features()),
+            ("out_proj output", d_model, self.out_proj.out_features()),
+        ] {
+            expect_size(OP, arg, "features", expected, got)?;
+        }
+        expect_size(OP, "a_log", "elements", d_inner * d_state, self.a_log.len())?;
+        let states_len = saved_states_len(plan.batch(), plan.seqlen(), d_inner, d_state);
+        Ok(MixerSizes { n_rows: plan.n_rows(), d_model, d_inner, d_state, dt_rank, states_len })
+    }
+
+    fn conv_inputs<'b>(
+        &'b self,
+        gpu: &'b Gpu,
+        plan: &'b DevicePlan,
+        xz: &DeviceRows<'b, T>,
+    ) -> Result<ConvInputs<'b, T>> {
+        Ok(ConvInputs {
+            layout: plan.layout(gpu),
+            x: xz.clone().columns(0, self.d_skip.len())?,
+            weight: self.conv_weight.clone(),
+            bias: self.conv_bias.clone(),
+            activation: Activation::Silu,
+            initial_state: None,
+        })
+    }
+
+    fn dt_bias<'b>(&'b self, gpu: &'b Gpu, plan: &'b DevicePlan) -> Option<DtBias<'b>> {
+        let offsets = match self.dt_proj.n_groups() {
+            1 => DeviceOffsets::single(plan.n_rows()),
+            _ => plan.modality_offsets(gpu),
+        };
+        self.dt_proj.bias_rows().map(|bias| DtBias { bias, offsets })
+    }
+}
+
+/// What the scan reads, as the mixer's matrices hold it.
+struct ScanParts<'b, T> {
+    xz: DeviceRows<'b, T>,
+    u: DeviceRows<'b, T>,
+    dt: DeviceRows<'b, T>,
+    x_dbl: DeviceRows<'b, T>,
+    a: DeviceRef<'b, f32>,
+}
+
+impl<'b, T: DeviceElement> ScanParts<'b, T> {
+    fn inputs(
+        self,
+        gpu: &'b Gpu,
+        plan: &'b DevicePlan,
+        weights: &'b MixerWeights<'_, T>,
+        sizes: MixerSizes,
+    ) -> Result<ScanInputs<'b, T>> {
+        let MixerSizes { d_inner, d_state, dt_rank, .. } = sizes;
+        Ok(ScanInputs {
+            layout: plan.layout(gpu),
+            u: self.u,
+            dt: self.dt,
+            dt_bias: weights.dt_bias(gpu, plan),
+            delta_activation: DeltaActivation::Softplus,
+            a: self.a,
+            b: self.x_dbl.clone().columns(dt_rank, d_state)?,
+            c: self.x_dbl.columns(dt_rank + d_state, d_state)?,
+            d_skip: Some(weights.d_skip.clone()),
+            z: Some(self.xz.columns(d_inner, d_inner)?),
+            initial_state: None,
+        })
+    }
+}

@@ -1,0 +1,290 @@
+//! The mixer and its block on the GPU against the CPU's in f64: every gradient, every choice of split projections, poisoned
+//! memory, twice the same bits, one modality as a dense block.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+mod cuda_support;
+
+use common::mixer::{MixerCase, Sizes, Split};
+use common::{Fields, Noise, Tokens, cast};
+use cuda_support::*;
+use mom_kernels::cuda::cudarc::driver::CudaSlice;
+use mom_kernels::cuda::grouped_gemm::{GroupedGrads, GroupedWeights};
+use mom_kernels::cuda::half::bf16;
+use mom_kernels::cuda::mixer::{
+    self as device, Block, BlockGrads, MixerBackward, MixerGrads, MixerSaved, MixerSavedRef,
+};
+use mom_kernels::cuda::mixer::{MixerOutputs, MixerWeights};
+use mom_kernels::cuda::{DevicePlan, Dtype, Gpu};
+use mom_kernels::{Rows, RowsMut, rms_norm};
+
+const EPS: f64 = 1e-5;
+const ALL: Split = [true; 4];
+const ALIGNED: Sizes = Sizes { d_model: 64, d_inner: 128, d_state: 16, d_conv: 4, dt_rank: 8 };
+const ODD: Sizes = Sizes { d_model: 9, d_inner: 37, d_state: 5, d_conv: 3, dt_rank: 3 };
+
+/// Inputs of a block besides the mixer's fields.
+struct Around {
+    norm: Vec<f64>,
+    grad_out: Vec<f64>,
+}
+
+/// `out` and the gradients of everything, by field; the norm's weight is `norm`.
+type Results = Fields<f64>;
+
+fn on_host(case: &MixerCase<f64>, around: &Around) -> Results {
+    let d_model = case.sizes.d_model;
+    let x = &case.fields["x"];
+    let mut normed = vec![0.0; x.len()];
+    let rows = Rows::new("x", x, d_model).unwrap();
+    rms_norm::forward(rows, &around.norm, EPS, RowsMut::new("y", &mut normed, d_model).unwrap()).unwrap();
+    let mut inner = case.clone();
+    inner.fields.insert("x", normed);
+    let out = inner.forward(None).iter().zip(x).map(|(mixed, x)| mixed + x).collect();
+    let mut results = inner.backward(&around.grad_out);
+    let (mut grad_x, mut grad_norm) = (vec![0.0; x.len()], vec![0.0; d_model]);
+    let grad_normed = Rows::new("grad", &results["x"], d_model).unwrap();
+    let grad_rows = RowsMut::new("grad_x", &mut grad_x, d_model).unwrap();
+    rms_norm::backward(rows, &around.norm, EPS, grad_normed, grad_rows, &mut grad_norm).unwrap();
+    grad_x.iter_mut().zip(&around.grad_out).for_each(|(grad, past)| *grad += past);
+    results.extend([("x", grad_x), ("norm", grad_norm), ("out", out)]);
+    results
+}
+
+/// A projection's weights or gradients on the device.
+struct Projection<T> {
+    sizes: [usize; 2],
+    weights: Vec<CudaSlice<T>>,
+    biases: Option<CudaSlice<f32>>,
+}
+
+impl<T: TestElement> Projection<T> {
+    fn new(gpu: &Gpu, case: &MixerCase<f64>, [weight, bias]: [&'static str; 2], sizes: [usize; 2]) -> Self {
+        let weights = case.fields[weight].chunks_exact(sizes[0] * sizes[1]).map(|w| upload(gpu, w)).collect();
+        let biases = case.fields.get(bias).map(|biases| upload(gpu, biases));
+        Self { sizes, weights, biases }
+    }
+
+    fn poisoned(&self, gpu: &Gpu) -> Self {
+        let weights = self.weights.iter().map(|w| poisoned(gpu, w.len())).collect();
+        Self { sizes: self.sizes, weights, biases: self.biases.as_ref().map(|b| poisoned(gpu, b.len())) }
+    }
+
+    fn read<'a>(&'a self, gpu: &'a Gpu) -> GroupedWeights<'a, T> {
+        let weights = self.weights.iter().map(|w| gpu.read(w)).collect();
+        let [n_in, n_out] = self.sizes;
+        GroupedWeights::new(n_in, n_out, weights, self.biases.as_ref().map(|b| gpu.read(b))).unwrap()
+    }
+
+    fn write<'a>(&'a mut self, gpu: &'a Gpu) -> GroupedGrads<'a, T> {
+        GroupedGrads {
+            grad_weights: self.weights.iter_mut().map(|w| gpu.write(w)).collect(),
+            grad_biases: self.biases.as_mut().map(|b| gpu.write(b)),
+        }
+    }
+
+    fn insert(&self, gpu: &Gpu, [weight, bias]: [&'static str; 2], results: &mut Results) {
+        results.insert(weight, self.weights.iter().flat_map(|w| download(gpu, w)).collect());
+        if let Some(biases) = &self.biases {
+            results.insert(bias, download(gpu, biases));
+        }
+    }
+}
+
+const NAMES: [[&str; 2]; 4] = [
+    ["in_proj.weight", "in_proj.bias"],
+    ["x_proj.weight", ""],
+    ["dt_proj.weight", "dt_proj.bias"],
+    ["out_proj.weight", "out_proj.bias"],
+];
+
+fn on_device<T: TestElement>(gpu: &Gpu, case: &MixerCase<f64>, around: &Around) -> Results {
+    let Sizes { d_model, d_inner, d_state, dt_rank, .. } = case.sizes;
+    let plan = DevicePlan::upload(gpu, &case.plan).unwrap();
+    let features = [[d_model, 2 * d_inner], [d_inner, dt_rank + 2 * d_state], [dt_rank, d_inner], [d_inner, d_model]];
+    let projections = [0, 1, 2, 3].map(|at| Projection::<T>::new(gpu, case, NAMES[at], features[at]));
+    let small = |name: &str| upload::<f32>(gpu, &case.fields[name]);
+    let (conv_weight, a_log, d_skip) = (small("conv.weight"), small("A_log"), small("D"));
+    let conv_bias = case.fields.contains_key("conv.bias").then(|| small("conv.bias"));
+    let norm = upload::<f32>(gpu, &around.norm);
+    let [x, grad_out] = [&case.fields["x"], &around.grad_out].map(|x| upload::<T>(gpu, x));
+    let [in_proj, x_proj, dt_proj, out_proj] = projections.each_ref().map(|p| p.read(gpu));
+    let block = Block {
+        norm: gpu.read(&norm),
+        norm_eps: EPS as f32,
+        mixer: MixerWeights {
+            in_proj,
+            conv_weight: gpu.read(&conv_weight),
+            conv_bias: conv_bias.as_ref().map(|bias| gpu.read(bias)),
+            x_proj,
+            dt_proj,
+            a_log: gpu.read(&a_log),
+            d_skip: gpu.read(&d_skip),
+            out_proj,
+        },
+    };
+    let sizes = block.mixer.sizes(&plan).unwrap();
+    let bytes = |len: usize| gpu.upload(&vec![0xffu8; len]).unwrap();
+    let x_rows = gpu.rows(&x, d_model).unwrap();
+
+    let mut plain = poisoned::<T>(gpu, x.len());
+    let mut workspace = bytes(device::block_forward_workspace_bytes(&plan, &block, false).unwrap());
+    let out_rows = gpu.rows_mut(&mut plain, d_model).unwrap();
+    device::block_forward(gpu, &plan, &x_rows, &block, out_rows, None, gpu.write(&mut workspace)).unwrap();
+
+    let mut out = poisoned::<T>(gpu, x.len());
+    let (mut xz, mut x_dbl) = (poisoned::<T>(gpu, sizes.xz_len()), poisoned::<T>(gpu, sizes.x_dbl_len()));
+    let mut states = poisoned::<f32>(gpu, sizes.states_len);
+    let mut workspace = bytes(device::block_forward_workspace_bytes(&plan, &block, true).unwrap());
+    let saved = MixerSaved { xz: gpu.write(&mut xz), x_dbl: gpu.write(&mut x_dbl), states: gpu.write(&mut states) };
+    let out_rows = gpu.rows_mut(&mut out, d_model).unwrap();
+    device::block_forward(gpu, &plan, &x_rows, &block, out_rows, Some(saved), gpu.write(&mut workspace)).unwrap();
+    assert_eq!(gpu.download(&plain).unwrap(), gpu.download(&out).unwrap(), "saving changes nothing");
+
+    let mut grads = projections.each_ref().map(|p| p.poisoned(gpu));
+    let [mut grad_conv, mut grad_a_log, mut grad_d] =
+        [&conv_weight, &a_log, &d_skip].map(|w| poisoned::<f32>(gpu, w.len()));
+    let mut grad_conv_bias = conv_bias.as_ref().map(|bias| poisoned::<f32>(gpu, bias.len()));
+    let (mut grad_norm, mut grad_x) = (poisoned::<f32>(gpu, d_model), poisoned::<T>(gpu, x.len()));
+    let mut workspace = bytes(device::block_backward_workspace_bytes(&plan, &block).unwrap());
+    let pass = MixerBackward {
+        x: x_rows,
+        saved: MixerSavedRef { xz: gpu.read(&xz), x_dbl: gpu.read(&x_dbl), states: gpu.read(&states) },
+        grad_out: gpu.rows(&grad_out, d_model).unwrap(),
+    };
+    let [in_proj, x_proj, dt_proj, out_proj] = grads.each_mut().map(|p| p.write(gpu));
+    let block_grads = BlockGrads {
+        norm: gpu.write(&mut grad_norm),
+        mixer: MixerGrads {
+            x: gpu.rows_mut(&mut grad_x, d_model).unwrap(),
+            in_proj,
+            conv_weight: gpu.write(&mut grad_conv),
+            conv_bias: grad_conv_bias.as_mut().map(|bias| gpu.write(bias)),
+            x_proj,
+            dt_proj,
+            a_log: gpu.write(&mut grad_a_log),
+            d_skip: gpu.write(&mut grad_d),
+            out_proj,
+        },
+    };
+    device::block_backward(gpu, &plan, &block, &pass, block_grads, gpu.write(&mut workspace)).unwrap();
+
+    let mut results = Results::from([
+        ("out", download(gpu, &out)),
+        ("x", download(gpu, &grad_x)),
+        ("norm", download(gpu, &grad_norm)),
+        ("conv.weight", download(gpu, &grad_conv)),
+        ("A_log", download(gpu, &grad_a_log)),
+        ("D", download(gpu, &grad_d)),
+    ]);
+    if let Some(bias) = &grad_conv_bias {
+        results.insert("conv.bias", download(gpu, bias));
+    }
+    for (grads, names) in grads.iter().zip(NAMES) {
+        grads.insert(gpu, names, &mut results);
+    }
+    results
+}
+
+/// The case with its values as the device sees them, and what stands around it.
+fn seen_by_device<T: TestElement>(mut case: MixerCase<f64>) -> (MixerCase<f64>, Around) {
+    let mut noise = Noise::new(77);
+    for (name, values) in &mut case.fields {
+        let wide = matches!(*name, "A_log" | "D" | "conv.weight" | "conv.bias") || name.ends_with("bias");
+        *values = if wide { rounded::<f32>(values) } else { rounded::<T>(values) };
+    }
+    let d_model = case.sizes.d_model;
+    let norm = rounded::<f32>(&cast(&noise.values(d_model, 1.0, 0.3)));
+    let grad_out = rounded::<T>(&cast(&noise.values(case.tokens.n_rows() * d_model, 0.0, 1.0)));
+    (case, Around { norm, grad_out })
+}
+
+fn check<T: TestElement>(gpu: &Gpu, name: &str, case: MixerCase<f64>) {
+    let (case, around) = seen_by_device::<T>(case);
+    let (got, want) = (on_device::<T>(gpu, &case, &around), on_host(&case, &around));
+    assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>());
+    let mut report = Report::new(format!("{} {name}", T::DTYPE.name()));
+    for (what, want) in &want {
+        // 16-bit: x normed, xz, u, x_dbl, dt, y and their gradients are rounded on the way, each by 1.7e-3 of its norm, and
+        // these weights carry errors on undiminished.
+        let limit = match (T::DTYPE, *what) {
+            (Dtype::F32, "out") => 1e-5,
+            (Dtype::F32, _) => 1e-4,
+            _ => 1.7e-2,
+        };
+        report.within(what, &got[what], want, limit);
+    }
+    report.finish();
+    let again = on_device::<T>(gpu, &case, &around);
+    for (what, values) in &got {
+        let bits = |values: &[f64]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(values), bits(&again[what]), "{what}: two runs differ");
+    }
+}
+
+#[test]
+fn blocks_agree_with_the_cpu() {
+    let Some(gpu) = gpu("blocks_agree_with_the_cpu") else { return };
+    let spans = || Tokens::random(1, 2, 150, 3).with_documents(3);
+    check::<f32>(&gpu, "aligned", MixerCase::random(spans(), ALIGNED, ALL, 1));
+    check::<bf16>(&gpu, "aligned", MixerCase::random(spans(), ALIGNED, ALL, 1));
+    check::<f32>(&gpu, "odd", MixerCase::random(Tokens::random(2, 3, 37, 2), ODD, ALL, 2));
+    check::<bf16>(&gpu, "odd", MixerCase::random(Tokens::random(2, 3, 37, 2), ODD, ALL, 2));
+    let without = ["conv.bias", "in_proj.bias", "dt_proj.bias", "out_proj.bias"];
+    check::<f32>(&gpu, "no biases", MixerCase::random(spans(), ALIGNED, ALL, 3).without(&without));
+}
+
+#[test]
+fn every_choice_of_split_projections_agrees() {
+    let Some(gpu) = gpu("every_choice_of_split_projections_agrees") else { return };
+    for choice in 0..16u64 {
+        let split = [0, 1, 2, 3].map(|bit| choice >> bit & 1 == 1);
+        let tokens = Tokens::random(choice, 2, 40, 3);
+        check::<f32>(&gpu, &format!("split {split:?}"), MixerCase::random(tokens, ALIGNED, split, choice));
+    }
+}
+
+#[test]
+fn one_modality_is_a_dense_block() {
+    let Some(gpu) = gpu("one_modality_is_a_dense_block") else { return };
+    let run = |split| {
+        let case = MixerCase::random(Tokens::random(4, 2, 70, 1), ALIGNED, split, 4);
+        let (case, around) = seen_by_device::<bf16>(case);
+        on_device::<bf16>(&gpu, &case, &around)
+    };
+    assert_eq!(run(ALL), run([false; 4]));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let Some(gpu) = gpu("what_does_not_fit_is_refused_by_name") else { return };
+    let case = MixerCase::random(Tokens::random(5, 1, 8, 2), ODD, ALL, 5);
+    let plan = DevicePlan::upload(&gpu, &case.plan).unwrap();
+    let Sizes { d_model, d_inner, d_state, dt_rank, .. } = ODD;
+    let projection = |at: usize, sizes| Projection::<f32>::new(&gpu, &case, NAMES[at], sizes);
+    let in_proj = projection(0, [d_model, 2 * d_inner]);
+    let x_proj = projection(1, [d_inner, dt_rank + 2 * d_state]);
+    let dt_proj = projection(2, [dt_rank, d_inner]);
+    let out_proj = projection(3, [d_inner, d_model]);
+    let [conv, a_log, d_skip] = ["conv.weight", "A_log", "D"].map(|name| upload::<f32>(&gpu, &case.fields[name]));
+    let mut weights = MixerWeights {
+        in_proj: in_proj.read(&gpu),
+        conv_weight: gpu.read(&conv),
+        conv_bias: None,
+        x_proj: x_proj.read(&gpu),
+        dt_proj: dt_proj.read(&gpu),
+        a_log: gpu.read(&a_log),
+        d_skip: gpu.read(&d_skip),
+        out_proj: out_proj.read(&gpu),
+    };
+    let x = upload::<f32>(&gpu, &case.fields["x"]);
+    let mut out = poisoned::<f32>(&gpu, x.len());
+    let mut small = gpu.zeros::<u8>(64).unwrap();
+    let outputs = MixerOutputs { out: gpu.rows_mut(&mut out, d_model).unwrap(), residual: None, saved: None };
+    let rows = gpu.rows(&x, d_model).unwrap();
+    let error = device::forward(&gpu, &plan, &rows, &weights, outputs, gpu.write(&mut small)).unwrap_err().to_string();
+    assert!(error.contains("workspace") && error.contains("64"), "{error}");
+    weights.out_proj = in_proj.read(&gpu);
+    let error = weights.sizes(&plan).unwrap_err().to_string();
+    assert!(error.contains("out_proj input"), "{error}");
+}
