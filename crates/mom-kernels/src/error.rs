@@ -45,6 +45,16 @@ pub enum Error {
         /// Number of modalities.
         n_modalities: usize,
     },
+    /// Ids that a kernel has met name nothing; it computed as if they were absent.
+    #[error("{op}: {count} of {arg} are out of range")]
+    OutOfRange {
+        /// Operation that met them.
+        op: &'static str,
+        /// What holds them.
+        arg: &'static str,
+        /// How many were met.
+        count: usize,
+    },
     /// A gradient or an option is asked for whose input is absent, or the other way round.
     #[error("{op}: {arg} is {got}, expected {expected}")]
     Presence {

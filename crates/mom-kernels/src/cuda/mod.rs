@@ -16,9 +16,11 @@
 pub mod adamw;
 pub mod causal_conv1d;
 pub mod column_sums;
+pub mod cross_entropy;
 mod error;
 mod gpu;
 pub mod grouped_gemm;
+mod ids;
 mod launch;
 pub mod library;
 mod memory;

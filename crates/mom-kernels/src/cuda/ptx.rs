@@ -34,6 +34,7 @@ modules! {
     AdamW = "adamw",
     CausalConv1d = "causal_conv1d",
     ColumnSums = "column_sums",
+    CrossEntropy = "cross_entropy",
     GroupedGemmBf16 = "grouped_gemm_bf16",
     GroupedGemmF16 = "grouped_gemm_f16",
     GroupedGemmF32 = "grouped_gemm_f32",
