@@ -17,6 +17,7 @@ const MODULES: &[(&str, &str)] = &[
     ("causal_conv1d", "causal_conv1d/causal_conv1d.cu"),
     ("column_sums", "column_sums/column_sums.cu"),
     ("cross_entropy", "cross_entropy/cross_entropy.cu"),
+    ("embedding", "embedding/embedding.cu"),
     ("grouped_gemm_bf16", "grouped_gemm/bf16.cu"),
     ("grouped_gemm_f16", "grouped_gemm/f16.cu"),
     ("grouped_gemm_f32", "grouped_gemm/f32.cu"),

@@ -110,17 +110,17 @@ impl Problem {
 
 /// Where the gradient goes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Place {
+enum Target {
     None,
     Beside(Frame),
-    InPlace,
+    Logits,
 }
 
 /// Loss, lse and gradient (the logits where there is none), and the count of targets out of range.
-fn run<T: TestElement>(gpu: &Gpu, p: &Problem, frame: Frame, place: Place) -> ([Vec<f64>; 3], u32) {
+fn run<T: TestElement>(gpu: &Gpu, p: &Problem, frame: Frame, place: Target) -> ([Vec<f64>; 3], u32) {
     let (n_rows, width) = (p.targets.len(), p.vocabulary);
     let mut logits = upload::<T>(gpu, &frame.fill(&p.logits, width));
-    let grad_frame = if let Place::Beside(frame) = place { frame } else { frame };
+    let grad_frame = if let Target::Beside(frame) = place { frame } else { frame };
     let mut grad = poisoned::<T>(gpu, n_rows * grad_frame.stride(width));
     let (mut loss, mut lse) = (poisoned::<f32>(gpu, n_rows), poisoned::<f32>(gpu, n_rows));
     let mut out_of_range = gpu.zeros::<u32>(1).unwrap();
@@ -139,22 +139,22 @@ fn run<T: TestElement>(gpu: &Gpu, p: &Problem, frame: Frame, place: Place) -> ([
         rows.columns(frame.before, width).unwrap()
     }
     match place {
-        Place::None => {
+        Target::None => {
             let rows = columns(gpu.rows(&logits, frame.stride(width)).unwrap(), frame, width);
             forward(gpu, &rows, &targets, &mut losses).unwrap();
         }
-        Place::Beside(to) => {
+        Target::Beside(to) => {
             let rows = columns(gpu.rows(&logits, frame.stride(width)).unwrap(), frame, width);
             let mut grad = columns_mut(gpu.rows_mut(&mut grad, to.stride(width)).unwrap(), to, width);
             forward_backward(gpu, &rows, &targets, SCALE, &mut grad, &mut losses).unwrap();
         }
-        Place::InPlace => {
+        Target::Logits => {
             let mut rows = columns_mut(gpu.rows_mut(&mut logits, frame.stride(width)).unwrap(), frame, width);
             forward_backward_in_place(gpu, &mut rows, &targets, SCALE, &mut losses).unwrap();
         }
     }
     drop((losses, targets));
-    let (from, frame) = if let Place::Beside(to) = place { (&grad, to) } else { (&logits, frame) };
+    let (from, frame) = if let Target::Beside(to) = place { (&grad, to) } else { (&logits, frame) };
     let (grad, untouched) = frame.take(&download(gpu, from), width);
     assert!(untouched, "{frame:?} {place:?}: something was written beside the columns");
     ([download(gpu, &loss), download(gpu, &lse), grad], gpu.download(&out_of_range).unwrap()[0])
@@ -164,13 +164,13 @@ fn check_problem<T: TestElement>(gpu: &Gpu, p: &Problem, frame: Frame) {
     let [loss, lse, grad] = p.reference(|x| x);
     let naive = p.reference(|x| f64::from(x as f32));
     let n_rows = p.targets.len();
-    for place in [Place::None, Place::InPlace, Place::Beside(frame), Place::Beside(Frame { before: 3, behind: 2 })] {
+    for place in [Target::None, Target::Logits, Target::Beside(frame), Target::Beside(Frame { before: 3, behind: 2 })] {
         let (got, out_of_range) = run::<T>(gpu, p, frame, place);
         let name = format!("{} {n_rows}x{} {frame:?} {place:?}", T::DTYPE.name(), p.vocabulary);
         let mut report = Report::new(name.clone());
         report.within("loss", &got[0], &loss, 1e-5);
         report.within("lse", &got[1], &lse, 1e-6);
-        if place == Place::None {
+        if place == Target::None {
             assert_eq!(got[2], p.logits, "the logits are not written");
         } else {
             report.output::<T>("grad", &got[2], &grad, &naive[2], 1e-4);
@@ -243,7 +243,7 @@ fn no_row_and_no_target() {
     forward_backward_in_place(&gpu, &mut rows, &targets, SCALE, &mut losses).unwrap();
     // Logits that are no numbers do not reach a row without a target.
     let p = Problem { logits: vec![f64::NAN; 300], targets: vec![NO_TARGET; 3], ..none };
-    let (got, _) = run::<f32>(&gpu, &p, DENSE, Place::InPlace);
+    let (got, _) = run::<f32>(&gpu, &p, DENSE, Target::Logits);
     assert!(got.iter().flatten().all(|&x| x == 0.0));
 }
 
@@ -255,7 +255,7 @@ fn what_is_no_number_is_not_swallowed() {
             let mut p = Problem::new::<f32>(2, vocabulary, false);
             p.targets = vec![5, 5];
             p.logits[poisoned] = f64::NAN;
-            let (got, _) = run::<f32>(&gpu, &p, DENSE, Place::InPlace);
+            let (got, _) = run::<f32>(&gpu, &p, DENSE, Target::Logits);
             assert!(got[0][0].is_nan() && got[2][..vocabulary].iter().all(|x| x.is_nan()), "{vocabulary} {poisoned}");
             assert!(got[0][1].is_finite() && got[2][vocabulary..].iter().all(|x| x.is_finite()));
         }
@@ -264,7 +264,7 @@ fn what_is_no_number_is_not_swallowed() {
     let mut p = Problem::new::<f32>(1, 100, false);
     p.targets = vec![7];
     p.logits[50] = f64::NEG_INFINITY;
-    let (got, _) = run::<f32>(&gpu, &p, DENSE, Place::InPlace);
+    let (got, _) = run::<f32>(&gpu, &p, DENSE, Target::Logits);
     let [loss, _, grad] = p.reference(|x| x);
     assert!((got[0][0] - loss[0]).abs() < 1e-5 && got[2][50] == 0.0 && (got[2][7] - grad[7]).abs() < 1e-6);
 }
@@ -276,7 +276,7 @@ fn a_target_out_of_range_is_told() {
         let mut p = Problem::new::<f32>(30, vocabulary, false);
         p.targets[4] = vocabulary as u32;
         p.targets[29] = NO_TARGET - 1;
-        let (got, out_of_range) = run::<f32>(&gpu, &p, DENSE, Place::InPlace);
+        let (got, out_of_range) = run::<f32>(&gpu, &p, DENSE, Target::Logits);
         assert_eq!(out_of_range, 2);
         let [loss, _, grad] = p.reference(|x| x);
         let mut report = Report::new("two targets that name no class");

@@ -49,6 +49,12 @@ pub trait DeviceElement: sealed::Sealed + DeviceRepr + ValidAsZeroBits + Copy + 
     const DTYPE: Dtype;
 }
 
+/// Types that gradients of `W` may have: its own, or f32.
+pub trait GradientOf<W>: DeviceElement {}
+impl<W: DeviceElement> GradientOf<W> for W {}
+impl GradientOf<half::bf16> for f32 {}
+impl GradientOf<half::f16> for f32 {}
+
 impl DeviceElement for half::bf16 {
     const DTYPE: Dtype = Dtype::Bf16;
 }

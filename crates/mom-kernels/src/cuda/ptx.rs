@@ -35,6 +35,7 @@ modules! {
     CausalConv1d = "causal_conv1d",
     ColumnSums = "column_sums",
     CrossEntropy = "cross_entropy",
+    Embedding = "embedding",
     GroupedGemmBf16 = "grouped_gemm_bf16",
     GroupedGemmF16 = "grouped_gemm_f16",
     GroupedGemmF32 = "grouped_gemm_f32",
