@@ -12,7 +12,7 @@ struct RowTile {
     uint32_t group, row, n_rows;  // n_rows is 0 past the last tile
 };
 
-__device__ __forceinline__ RowTile row_tile(const MGrouped& p, uint32_t tile, uint32_t tile_rows) {
+template <typename P> __device__ __forceinline__ RowTile row_tile(const P& p, uint32_t tile, uint32_t tile_rows) {
     RowTile found{0, 0, 0};
     uint32_t first_tile = 0, begin = 0;
     for (uint32_t group = 0; group < p.n_groups; group++) {

@@ -16,7 +16,7 @@ struct MGrouped {
     cuda::std::uint32_t n_tiles;         // tiles of columns
     cuda::std::uint32_t add;             // not 0: y += product
     cuda::std::uint32_t x_vector, w_vector, y_vector;  // not 0: 16-byte accesses are aligned
-    cuda::std::uint32_t tiles_per_block; // tiles of columns that a block of the wgmma kernels takes
+    cuda::std::uint32_t unused;
     const void* weights[MAX_GROUPS];     // (n, k) each forward, (k, n) each for the input gradient
 };
 static_assert(sizeof(MGrouped) == 88 + 8 * MAX_GROUPS && offsetof(MGrouped, x_stride) == 32);
@@ -46,3 +46,39 @@ struct KGroupedSum {
 };
 static_assert(sizeof(KGroupedSum) == 40 + 8 * MAX_GROUPS && offsetof(KGroupedSum, n_rows) == 24);
 static_assert(offsetof(KGroupedSum, grads) == 40);
+
+// A tensor map as the driver encodes it: a matrix in memory, and the box of it that a bulk copy moves.
+struct alignas(128) TensorMap {
+    cuda::std::uint64_t words[16];
+};
+
+// Modalities whose weights have a map.
+constexpr int MAX_MAPS = 16;
+
+// As MGrouped, for compute capability 9.0.
+struct MGrouped90 {
+    TensorMap x;                         // (n_rows, k), boxes 128 x 64
+    TensorMap y;                         // (n_rows, n), boxes 16 x 64
+    TensorMap weights[MAX_MAPS];         // (n, k), boxes tile columns x 64; for the input gradient (k, n), boxes 64 x 64
+    void* to;                            // y
+    const cuda::std::uint32_t* offsets;
+    const float* biases;
+    cuda::std::int64_t y_stride;
+    cuda::std::uint32_t n_rows, n, k, n_groups;
+    cuda::std::uint32_t n_tiles, add;
+    cuda::std::uint32_t tiles_per_block; // tiles of columns that a block takes where its rows stay; else 0
+    cuda::std::uint32_t unused;
+};
+static_assert(offsetof(MGrouped90, to) == 128 * (2 + MAX_MAPS) && offsetof(MGrouped90, n_rows) == 128 * (2 + MAX_MAPS) + 32);
+static_assert(sizeof(MGrouped90) == 128 * (3 + MAX_MAPS));
+
+// As KGrouped, for compute capability 9.0.
+struct KGrouped90 {
+    TensorMap a, b;                      // boxes 64 x 64
+    const cuda::std::uint32_t* offsets;
+    float* partial;
+    cuda::std::int64_t to_a, to_b;
+    cuda::std::uint32_t n_rows, a_width, b_width, n_groups;
+    cuda::std::uint32_t rows_per_split, b_tiles;
+};
+static_assert(offsetof(KGrouped90, offsets) == 256 && offsetof(KGrouped90, n_rows) == 288 && sizeof(KGrouped90) == 384);

@@ -70,20 +70,34 @@ template <typename T, bool K_MAJOR, int EXTENT> struct Tile {
         return uint32_t((chunk >> 3) * ROWS * 128 + row * 128 + (((chunk & 7) ^ (row & 7)) << 4));
     }
 
+    // C chunks of every row of a panel. A thread has one chunk of rows that lie a multiple of 8 apart, so that it computes
+    // its addresses once: these instructions are what bounds a tile whose products are few.
+    template <int C>
+    static __device__ __forceinline__ void load_panel(uint32_t to, const T* from, int64_t stride, int rows, int columns, int k_valid) {
+        constexpr int APART = THREADS / C;
+        static_assert(THREADS % C == 0 && APART % 8 == 0);
+        const int row = threadIdx.x / C, chunk = threadIdx.x % C, k_used = (k_valid + 15) & ~15;
+        const int bytes = 2 * min(max(columns - chunk * 8, 0), 8);
+        from += row * stride + chunk * 8;
+        to += row * 128 + ((chunk ^ (row & 7)) << 4);
+#pragma unroll
+        for (int i = 0; i < (ROWS + APART - 1) / APART; i++) {
+            // Products skip what lies past the sum by 16 or more.
+            const bool used = K_MAJOR ? chunk * 8 < k_used : row + i * APART < k_used;
+            if ((ROWS % APART == 0 || row + i * APART < ROWS) && used)
+                cp_async(to + i * APART * 128, from + i * APART * stride, row + i * APART < rows ? bytes : 0);
+        }
+    }
+
     // Step `step` of the sum, of which `k_valid` elements exist.
     static __device__ __forceinline__ void load(uint32_t to, const Operand<T>& from, int step, int k_valid) {
         const T* base = from.at + (K_MAJOR ? int64_t(step) * BK : int64_t(step) * BK * from.stride);
         const int rows = K_MAJOR ? from.valid : k_valid, columns = K_MAJOR ? k_valid : from.valid;
         if (from.vector) {
 #pragma unroll
-            for (int j = 0; j < (ROWS * CHUNKS + THREADS - 1) / THREADS; j++) {
-                const int i = threadIdx.x + j * THREADS, row = i / CHUNKS, chunk = i % CHUNKS;
-                if (ROWS * CHUNKS % THREADS != 0 && i >= ROWS * CHUNKS) break;
-                // Products skip what lies past the sum by 16 or more.
-                if ((K_MAJOR ? chunk * 8 : row) >= ((k_valid + 15) & ~15)) continue;
-                const int n = row < rows ? min(max(columns - chunk * 8, 0), 8) : 0;
-                cp_async(to + at(row, chunk), n > 0 ? base + row * from.stride + chunk * 8 : from.at, 2 * n);
-            }
+            for (int p = 0; p < CHUNKS / 8; p++) load_panel<8>(to + p * ROWS * 128, base + p * 64, from.stride, rows, columns - p * 64, k_valid);
+            constexpr int p = CHUNKS / 8;
+            if constexpr (CHUNKS % 8 != 0) load_panel<CHUNKS % 8>(to + p * ROWS * 128, base + p * 64, from.stride, rows, columns - p * 64, k_valid);
         } else {
 #pragma unroll 1
             for (int i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {

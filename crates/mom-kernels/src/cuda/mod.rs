@@ -30,6 +30,7 @@ pub mod plan;
 mod ptx;
 pub mod rms_norm;
 pub mod selective_scan;
+mod tensor_map;
 
 pub use cudarc;
 pub use error::{CudaError, Result};

@@ -2,10 +2,10 @@
 
 use super::forward::{Direction, m_grouped};
 use super::params::{
-    GroupedGrads, GroupedWeights, OP, RawKGrouped, RawKGroupedSum, TILE_ROWS, VECTOR, addresses, fast_module, groups,
-    module, tile_columns,
+    GroupedGrads, GroupedWeights, OP, RawKGrouped, RawKGroupedSum, TILE_ROWS, VECTOR, addresses, groups, module,
+    tile_columns,
 };
-use super::{Into, library};
+use super::{Into, library, sm90};
 use crate::cuda::column_sums::{column_sums, workspace_len as column_sums_workspace_len};
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
@@ -99,32 +99,9 @@ fn k_grouped<T: DeviceElement, G: DeviceElement>(
     let (n_rows, n_groups) = (groups.n_rows(), grad_weights.len());
     let (n_in, n_out) = (x.width(), grad_y.width());
     let (a, b, to_a, to_b) = if n_out > n_in { (grad_y, x, n_in, 1) } else { (x, grad_y, 1, n_in) };
-    let params = RawKGrouped {
-        a: a.address(gpu),
-        b: b.address(gpu),
-        offsets: groups.address(gpu),
-        partial: partial.address(gpu),
-        a_stride: a.stride() as i64,
-        b_stride: b.stride() as i64,
-        to_a: to_a as i64,
-        to_b: to_b as i64,
-        n_rows: n_rows as u32,
-        a_width: a.width() as u32,
-        b_width: b.width() as u32,
-        n_groups: n_groups as u32,
-        rows_per_split: split.rows as u32,
-        b_tiles: split.b_tiles as u32,
-        a_vector: u32::from(a.is_aligned(VECTOR)),
-        b_vector: u32::from(b.is_aligned(VECTOR)),
-    };
-    let n_tiles = blocks(OP, "tiles", split.a_tiles * split.b_tiles, 1)?;
-    let grid = Grid { blocks: (n_tiles, split.n as u32, 1), threads: (256, 1, 1) };
-    let (fast, prefix) = fast_module(gpu, T::DTYPE)?;
-    let kernel = format!("{prefix}k_grouped_n{}_{}", split.columns, T::DTYPE.name());
-    // SAFETY: a and b are x and grad_y, whose shapes were checked; a block reads rows of its split, below n_rows, and
-    // writes inside of the partial sums at split + modality, below n + n_groups - 1.
-    unsafe { gpu.launch(fast, &kernel, grid, &params)? };
-
+    if sm90::k_grouped(gpu, groups, split, [a, b], [to_a, to_b], &partial)?.is_none() {
+        partial_sums(gpu, groups, split, [a, b], [to_a, to_b], &partial)?;
+    }
     let size = n_in * n_out;
     let grad_addresses = addresses(grad_weights.iter().map(|grad| grad.address(gpu)));
     let aligned = |address: u64, bytes: usize| address.is_multiple_of(bytes as u64);
@@ -152,16 +129,51 @@ fn k_grouped<T: DeviceElement, G: DeviceElement>(
     unsafe { gpu.launch(module(G::DTYPE), &kernel, grid, &params) }
 }
 
+/// The first of the two launches, on any card.
+fn partial_sums<T: DeviceElement>(
+    gpu: &Gpu,
+    groups: &DeviceOffsets<'_>,
+    split: Split,
+    [a, b]: [&DeviceRows<'_, T>; 2],
+    [to_a, to_b]: [usize; 2],
+    partial: &DeviceMut<'_, f32>,
+) -> Result<()> {
+    let params = RawKGrouped {
+        a: a.address(gpu),
+        b: b.address(gpu),
+        offsets: groups.address(gpu),
+        partial: partial.address(gpu),
+        a_stride: a.stride() as i64,
+        b_stride: b.stride() as i64,
+        to_a: to_a as i64,
+        to_b: to_b as i64,
+        n_rows: groups.n_rows() as u32,
+        a_width: a.width() as u32,
+        b_width: b.width() as u32,
+        n_groups: groups.n_modalities() as u32,
+        rows_per_split: split.rows as u32,
+        b_tiles: split.b_tiles as u32,
+        a_vector: u32::from(a.is_aligned(VECTOR)),
+        b_vector: u32::from(b.is_aligned(VECTOR)),
+    };
+    let n_tiles = blocks(OP, "tiles", split.a_tiles * split.b_tiles, 1)?;
+    let grid = Grid { blocks: (n_tiles, split.n as u32, 1), threads: (256, 1, 1) };
+    let kernel = format!("k_grouped_n{}_{}", split.columns, T::DTYPE.name());
+    // SAFETY: a and b are x and grad_y, whose shapes were checked; a block reads rows of its split, below n_rows, and
+    // writes inside of the partial sums at split + modality, below n + n_groups - 1.
+    unsafe { gpu.launch(module(T::DTYPE), &kernel, grid, &params) }
+}
+
 /// How the sum over the rows is cut: by the sizes alone, so that its order is the same on every card.
 #[derive(Debug, Clone, Copy)]
-struct Split {
-    columns: usize,
-    a_tiles: usize,
-    b_tiles: usize,
+pub(super) struct Split {
+    pub columns: usize,
+    pub a_tiles: usize,
+    pub b_tiles: usize,
     /// Rows of a split.
-    rows: usize,
+    pub rows: usize,
     /// Number of splits.
-    n: usize,
+    pub n: usize,
 }
 
 /// Rows that a step of a tile takes, kernels/grouped_gemm/tile.cuh.

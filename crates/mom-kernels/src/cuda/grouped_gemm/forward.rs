@@ -1,7 +1,7 @@
 //! Rows times the weight of their modality: the forward pass, and what the input gradient shares with it.
 
-use super::params::{GroupedWeights, OP, RawMGrouped, TILE_ROWS, VECTOR, fast_module, groups, tile_columns};
-use super::{Into, library};
+use super::params::{GroupedWeights, OP, RawMGrouped, TILE_ROWS, VECTOR, groups, module, tile_columns};
+use super::{Into, library, sm90};
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
 use crate::cuda::memory::{DeviceElement, DeviceRows, DeviceRowsMut};
@@ -27,12 +27,6 @@ pub fn forward<T: DeviceElement>(
     m_grouped(gpu, Direction::Forward, &groups, x, weights, y, Into::Overwrite)
 }
 
-/// Largest sum whose rows stay in shared memory: three steps of 64, kernels/grouped_gemm/sm90.cuh.
-const SHORT: usize = 192;
-
-/// Two blocks on each of 132 multiprocessors.
-const BLOCKS_AT_ONCE: usize = 264;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     Forward,
@@ -53,21 +47,20 @@ pub(super) fn m_grouped<T: DeviceElement>(
     if n_rows == 0 {
         return Ok(());
     }
+    if let Some(library) = library::library(gpu, groups, weights) {
+        return library::m_grouped(gpu, library, direction, x, weights, &y, into);
+    }
+    if let Some(launched) = sm90::m_grouped(gpu, direction, groups, x, weights, &y, into)? {
+        return Ok(launched);
+    }
     let (name, biases) = match direction {
         Direction::Forward => ("forward", weights.biases(gpu)),
         Direction::Input => ("input", 0),
     };
-    if let Some(library) = library::library(gpu, groups, weights) {
-        return library::m_grouped(gpu, library, direction, x, weights, &y, into);
-    }
     let columns = tile_columns(T::DTYPE, n);
     let n_tiles = n.div_ceil(columns);
     // For any offsets: each modality's last tile may be cut.
     let m_tiles = n_rows.div_ceil(TILE_ROWS) + groups.n_modalities() - 1;
-    let (module, prefix) = fast_module(gpu, T::DTYPE)?;
-    // A short sum: a block keeps its rows in shared memory and takes many column tiles, as few blocks as fill the card.
-    let short = !prefix.is_empty() && columns == 128 && n_tiles > 1 && k <= SHORT;
-    let tiles_per_block = if short { n_tiles.div_ceil((BLOCKS_AT_ONCE / m_tiles).max(1)) } else { 1 };
     let params = RawMGrouped {
         x: x.address(gpu),
         y: y.address(gpu),
@@ -84,19 +77,13 @@ pub(super) fn m_grouped<T: DeviceElement>(
         x_vector: u32::from(x.is_aligned(VECTOR)),
         w_vector: u32::from(weights.is_vector()),
         y_vector: u32::from(y.is_aligned(VECTOR)),
-        tiles_per_block: tiles_per_block as u32,
+        unused: 0,
         weights: weights.addresses(gpu),
     };
-    let grid = Grid::line(blocks(OP, "tiles", m_tiles * n_tiles.div_ceil(tiles_per_block), 1)?, 256);
-    let kind = match (short, columns, n_tiles) {
-        (true, ..) if k <= 128 => "short2_",
-        (true, ..) => "short3_",
-        (false, 128, 1) if !prefix.is_empty() => "narrow_",
-        _ => "",
-    };
-    let kernel = format!("{prefix}m_grouped_{name}_n{columns}_{kind}{}", T::DTYPE.name());
+    let grid = Grid::line(blocks(OP, "tiles", m_tiles * n_tiles, 1)?, 256);
+    let kernel = format!("m_grouped_{name}_n{columns}_{}", T::DTYPE.name());
     // SAFETY: x has n_rows rows of k, y n_rows rows of n, each weight k * n elements and the biases a row of n for each,
     // as the callers and `GroupedWeights::new` have checked; offsets end at n_rows; a tile's loads and stores are cut at
     // the end of its modality's rows and of the columns.
-    unsafe { gpu.launch(module, &kernel, grid, &params) }
+    unsafe { gpu.launch(module(T::DTYPE), &kernel, grid, &params) }
 }

@@ -20,6 +20,7 @@ mod forward;
 mod library;
 mod params;
 mod residual;
+mod sm90;
 
 pub use crate::grouped_gemm::Into;
 pub use backward::{backward_input, backward_weights, backward_weights_workspace_len};

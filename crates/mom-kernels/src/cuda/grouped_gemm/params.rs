@@ -145,16 +145,6 @@ pub(super) fn module(dtype: Dtype) -> Module {
     }
 }
 
-/// The module with wgmma and the prefix of its kernels, on a card that has it.
-pub(super) fn fast_module(gpu: &Gpu, dtype: Dtype) -> Result<(Module, &'static str)> {
-    let fast = match dtype {
-        Dtype::Bf16 => Module::GroupedGemmSm90Bf16,
-        Dtype::F16 => Module::GroupedGemmSm90F16,
-        Dtype::F32 => return Ok((module(dtype), "")),
-    };
-    Ok(if gpu.takes(fast)? { (fast, "sm90_") } else { (module(dtype), "") })
-}
-
 /// Columns of the tile for an output that is `width` wide: the narrow outputs of x_proj (80, 160) and dt_proj's input
 /// gradient (48, 128) are one tile wide, so that the long operand is read once.
 pub(super) fn tile_columns(dtype: Dtype, width: usize) -> usize {
@@ -186,7 +176,7 @@ pub(super) struct RawMGrouped {
     pub x_vector: u32,
     pub w_vector: u32,
     pub y_vector: u32,
-    pub tiles_per_block: u32,
+    pub unused: u32,
     pub weights: [u64; MAX_GROUPS],
 }
 const _: () = {

@@ -1,0 +1,58 @@
+// Bulk tensor copies of compute capability 9.0, and the barriers in shared memory that they complete on.
+#pragma once
+#include "../common/dtype.cuh"
+#include "params.h"
+
+namespace grouped_gemm {
+
+__device__ __forceinline__ void barrier_init(uint32_t at, uint32_t arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(arrivals) : "memory");
+}
+// What was initialised is seen by the copy engine; a barrier of the block follows.
+__device__ __forceinline__ void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+__device__ __forceinline__ void barrier_arrive(uint32_t at) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");
+}
+// Arrives, and lets the phase wait for `bytes` that copies will bring.
+__device__ __forceinline__ void barrier_expect(uint32_t at, uint32_t bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
+}
+// Waits until the phase of this parity is complete.
+__device__ __forceinline__ void barrier_wait(uint32_t at, uint32_t parity) {
+    asm volatile(
+        "{\n"
+        ".reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@!done bra again;\n"
+        "}" ::"r"(at), "r"(parity) : "memory");
+}
+
+// The box whose first element is (row, column); what lies outside of the matrix comes as zeros.
+__device__ __forceinline__ void load_box(uint32_t to, const TensorMap& map, int column, int row, uint32_t barrier) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+                 "l"(&map), "r"(column), "r"(row), "r"(barrier) : "memory");
+}
+// Writes a box, without what lies outside of the matrix; complete_stores tells when shared memory is free again.
+__device__ __forceinline__ void store_box(const TensorMap& map, int column, int row, uint32_t from) {
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(&map), "r"(column), "r"(row),
+                 "r"(from) : "memory");
+}
+__device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// All but the last N groups of this thread have read their shared memory.
+template <int N> __device__ __forceinline__ void stores_have_read() {
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");
+}
+// What was written to shared memory is seen by copies and by wgmma that follow a barrier.
+__device__ __forceinline__ void fence_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Slots of shared memory that a producer fills and consumers free, in turn.
+template <int SLOTS> struct Turn {
+    uint32_t slot = 0, parity = 0;
+    __device__ __forceinline__ void next() {
+        slot = slot + 1 == SLOTS ? 0 : slot + 1;
+        parity ^= slot == 0;
+    }
+};
+
+}  // namespace grouped_gemm
