@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use mom_kernels::cuda::cudarc::driver::result::{device, mem_pool};
+use mom_kernels::cuda::cudarc::driver::sys::CUmemPool_attribute;
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::library::{Factor, matmul};
 use mom_kernels::cuda::{CudaError, DeviceRows, Gpu};
@@ -64,6 +66,19 @@ fn product(bench: &mut Bench<'_>) -> Result<Option<f64>, Error> {
         matmul(gpu, 1.0, Factor::plain(&x), Factor::transposed(&weight), 0.0, gpu.rows_mut(&mut y, n)?)
     })?;
     Ok(Some(flop / ms / 1e9))
+}
+
+/// Bytes of device memory that are allocated now.
+pub fn allocated_bytes(gpu: &Gpu) -> Result<u64, Error> {
+    gpu.stream().synchronize()?;
+    let mut bytes = 0u64;
+    // SAFETY: the device is that of a live context, the pool its own, and the driver writes 64 bits for this attribute.
+    unsafe {
+        let pool = device::get_default_mem_pool(gpu.stream().context().cu_device())?;
+        let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT;
+        mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast())?;
+    }
+    Ok(bytes)
 }
 
 fn nvidia_smi(device: usize, what: &str) -> String {

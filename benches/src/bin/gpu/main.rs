@@ -7,6 +7,7 @@
 //! An operation that is outside of its tolerance is not timed, and the program fails at its end.
 
 mod bars;
+mod block;
 mod conv;
 mod grouped;
 mod machine;
@@ -15,6 +16,7 @@ mod report;
 mod rest;
 mod scan;
 mod timing;
+mod vocabulary;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -109,6 +111,8 @@ fn run(arguments: &Arguments) -> Result<bool, Error> {
         bench.attempt("conv", |bench| conv::run(bench, shape));
         bench.attempt("scan", |bench| scan::run(bench, shape));
         bench.attempt("grouped", |bench| grouped::run(bench, shape));
+        bench.attempt("block", |bench| block::run(bench, shape));
+        bench.attempt("vocabulary", |bench| vocabulary::run(bench, shape));
     }
     for seqlen in [256, 1024, 4096, 16_384, 65_536].into_iter().filter(|_| arguments.sweep) {
         let shape = Shape { name: "sweep", batch: SWEEP_TOKENS / seqlen, seqlen, d_model: SMALL.d_model };

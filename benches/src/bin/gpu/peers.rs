@@ -6,12 +6,9 @@ use mom_kernels::ModalityPlan;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{Arguments, Error, SHAPES, rest, scan};
+use crate::{Arguments, Error, SHAPES, rest, scan, vocabulary};
 
 const SCRIPT: &str = include_str!("peers.py");
-
-/// Tokens that a model tells apart, for the loss and the embedding.
-const VOCABULARY: usize = 32_000;
 
 /// What the script found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -63,7 +60,7 @@ fn ask(arguments: &Arguments) -> Result<Peers, Error> {
         }));
     }
     let config = json!({
-        "reps": arguments.reps, "only": arguments.only, "d_state": scan::D_STATE, "vocabulary": VOCABULARY,
+        "reps": arguments.reps, "only": arguments.only, "d_state": scan::D_STATE, "vocabulary": vocabulary::VOCABULARY,
         "optimiser": {"n_tensors": rest::N_TENSORS, "len": rest::TENSOR_LEN}, "shapes": shapes,
     });
     let mut python = Command::new("python3");

@@ -36,10 +36,12 @@ impl Report {
         let peer_results = || peers.iter().flat_map(|peers| &peers.results);
         let own = |name: &str, shape: &str| findings.results.iter().find(|t| t.name == name && t.shape == shape);
         let bars = verdicts(|name, shape| {
-            let own = own(name, shape).map(|t| Known { median_ms: t.median_ms, gbytes: t.gbytes });
+            let own = own(name, shape).map(|t| Known { value: t.median_ms, gbytes: t.gbytes });
             let peer = peer_results().find(|peer| peer.name == name && peer.shape == shape);
-            let peer = peer.map(|peer| Known { median_ms: peer.median_ms, gbytes: 0.0 });
-            own.into_iter().chain(peer).min_by(|a, b| a.median_ms.total_cmp(&b.median_ms))
+            let peer = peer.map(|peer| Known { value: peer.median_ms, gbytes: 0.0 });
+            let memory = findings.memory.iter().find(|m| m.name == name && m.shape == shape);
+            let memory = memory.map(|memory| Known { value: memory.mib, gbytes: 0.0 });
+            own.into_iter().chain(peer).chain(memory).min_by(|a, b| a.value.total_cmp(&b.value))
         });
         let ratios = peer_results()
             .filter_map(|peer| {
@@ -88,35 +90,42 @@ impl Report {
 
     fn print_results(&self) {
         println!(
-            "\n{:40} {:10} {:>9} {:>20} {:>7} {:>6} {:>8} {:>8}",
+            "\n{:44} {:10} {:>9} {:>20} {:>7} {:>6} {:>8} {:>8}",
             "operation", "shape", "ms", "[10 %, 90 %]", "GB/s", "copy", "TFLOP/s", "product"
         );
         for t in &self.findings.results {
-            let copy = percent(Some(t.gb_s() / 1e3 / self.machine.copy_tb_s));
+            let copy = percent(Some(t.gb_s() / 1e3 / self.machine.copy_tb_s).filter(|share| *share > 0.0));
             // A scan's multiply-adds are not a product's.
-            let is_product = ["grouped", "dense", "product"].iter().any(|kind| t.name.starts_with(kind));
+            let is_product = ["grouped", "dense", "product", "block"].iter().any(|kind| t.name.starts_with(kind));
             let product =
                 percent(self.machine.product_tflop_s.filter(|_| is_product).map(|product| t.tflop_s() / product));
             println!(
-                "{:40} {:10} {:9.4} {:>20} {:7.0} {copy:>6} {:8.1} {product:>8}",
+                "{:44} {:10} {:9.4} {:>20} {:>7} {copy:>6} {:>8} {product:>8}",
                 t.name,
                 t.shape,
                 t.median_ms,
                 format!("[{:.4}, {:.4}]", t.p10_ms, t.p90_ms),
-                t.gb_s(),
-                t.tflop_s()
+                figure(t.gb_s(), 0),
+                figure(t.tflop_s(), 1)
             );
+        }
+        for memory in &self.findings.memory {
+            println!("{:44} {:10} {:5.0} MiB", memory.name, memory.shape, memory.mib);
         }
     }
 
     fn print_ratios(&self) {
         let Some(peers) = &self.peers else { return };
         println!(
-            "\npeers: {}\n{:36} {:6} {:>9}  {:52} {:>9} {:>6}",
+            "\npeers: {}\n{:36} {:6} {:>9}  {:50} {:>9} {:>6}",
             peers.software, "ours", "shape", "ms", "peer", "ms", "ratio"
         );
         for r in &self.ratios {
-            println!("{:36} {:6} {:9.4}  {:52} {:9.4} {:6.2}", r.name, r.shape, r.ms, r.peer, r.peer_ms, r.ratio);
+            println!("{:36} {:6} {:9.4}  {:50} {:9.4} {:6.2}", r.name, r.shape, r.ms, r.peer, r.peer_ms, r.ratio);
+        }
+        let compared = |name: &str, shape: &str| self.ratios.iter().any(|r| r.peer == name && r.shape == shape);
+        for peer in peers.results.iter().filter(|peer| !compared(&peer.name, &peer.shape)) {
+            println!("{:36} {:6} {:>9}  {:50} {:9.4}", "", peer.shape, "", peer.name, peer.median_ms);
         }
         for peer in &peers.absent {
             println!("absent: {} {}: {}", peer.name, peer.shape, peer.why);
@@ -127,24 +136,31 @@ impl Report {
         if self.bars.is_empty() {
             return;
         }
-        println!("\n{:34} {:5} {:>9} {:>16} {:>16}", "bar", "shape", "ms", "must", "goal");
+        println!("\n{:34} {:5} {:>13} {:>16} {:>16}", "bar", "shape", "measured", "must", "goal");
         for bar in &self.bars {
+            let figure = |value: f64| if bar.unit == "ms" { format!("{value:.4}") } else { format!("{value:.0}") };
             let verdict = |limit: Option<f64>| match limit {
-                Some(limit) if bar.ms <= limit => format!("{limit:8.4} met   "),
-                Some(limit) => format!("{limit:8.4} MISSED"),
+                Some(limit) if bar.value <= limit => format!("{} met   ", figure(limit)),
+                Some(limit) => format!("{} MISSED", figure(limit)),
                 None => "not measured".to_owned(),
             };
-            let note = if bar.other_run && bar.must_ms.is_some() { "  (peer from another run)" } else { "" };
+            let note = if bar.other_run && bar.must.is_some() { "  (peer from another run)" } else { "" };
             println!(
-                "{:34} {:5} {:9.4} {:>16} {:>16}{note}",
+                "{:34} {:5} {:>9} {:3} {:>16} {:>16}{note}",
                 bar.what,
                 bar.shape,
-                bar.ms,
-                verdict(bar.must_ms),
-                verdict(bar.goal_ms)
+                figure(bar.value),
+                bar.unit,
+                verdict(bar.must),
+                verdict(bar.goal)
             );
         }
     }
+}
+
+/// Nothing where nothing was counted.
+fn figure(value: f64, decimals: usize) -> String {
+    if value > 0.0 { format!("{value:.decimals$}") } else { String::new() }
 }
 
 fn percent(share: Option<f64>) -> String {

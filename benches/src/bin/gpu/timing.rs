@@ -17,6 +17,7 @@ pub struct Bench<'a> {
     /// Larger than the second-level cache.
     flush: CudaSlice<u8>,
     timings: Vec<Timing>,
+    memory: Vec<Memory>,
     failures: Vec<String>,
 }
 
@@ -43,6 +44,14 @@ impl Timing {
     }
 }
 
+/// What an operation held on the device at once, its arguments too.
+#[derive(Debug, Clone, Serialize)]
+pub struct Memory {
+    pub name: String,
+    pub shape: String,
+    pub mib: f64,
+}
+
 /// A comparison with the reference.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
@@ -58,6 +67,7 @@ pub struct Findings {
     pub failures: Vec<String>,
     pub checks: Vec<Check>,
     pub results: Vec<Timing>,
+    pub memory: Vec<Memory>,
 }
 
 /// Comparisons of this run: they are made where there is a `Gpu` and no `Bench`.
@@ -68,7 +78,7 @@ impl<'a> Bench<'a> {
         let name = gpu.stream().context().name()?;
         println!("{name}: {} multiprocessors, {reps} repetitions", gpu.n_multiprocessors());
         let flush = gpu.zeros(256 << 20)?;
-        Ok(Self { gpu, only, reps, flush, timings: Vec::new(), failures: Vec::new() })
+        Ok(Self { gpu, only, reps, flush, timings: Vec::new(), memory: Vec::new(), failures: Vec::new() })
     }
 
     /// Whether an operation is asked for.
@@ -119,16 +129,21 @@ impl<'a> Bench<'a> {
             gbytes: bytes / 1e9,
             gflop: flop / 1e9,
         };
-        println!("  timed {name:38} {shape:12} {:8.4} ms", timing.median_ms);
+        println!("  timed {name:44} {shape:10} {:8.4} ms", timing.median_ms);
         let median = timing.median_ms;
         self.timings.push(timing);
         Ok(median)
     }
 
+    /// Keeps what an operation held on the device.
+    pub fn holds(&mut self, name: &str, shape: &str, bytes: u64) {
+        self.memory.push(Memory { name: name.into(), shape: shape.into(), mib: bytes as f64 / f64::from(1 << 20) });
+    }
+
     /// Everything that was found.
     pub fn finish(self) -> Findings {
         let checks = std::mem::take(&mut *CHECKS.lock().unwrap_or_else(PoisonError::into_inner));
-        Findings { repetitions: self.reps, failures: self.failures, checks, results: self.timings }
+        Findings { repetitions: self.reps, failures: self.failures, checks, results: self.timings, memory: self.memory }
     }
 }
 
@@ -146,7 +161,7 @@ pub fn relative(got: impl IntoIterator<Item = f64>, want: &[f64]) -> f64 {
 
 /// Keeps an error, and fails where it is above its limit: a fast wrong kernel is not timed.
 pub fn expect(what: &str, error: f64, limit: f64) -> Result<(), Error> {
-    println!("  check {what:38} error {error:.2e} (limit {limit:.0e})");
+    println!("  check {what:44} error {error:.2e} (limit {limit:.0e})");
     let check = Check { what: what.to_owned(), error, limit };
     CHECKS.lock().unwrap_or_else(PoisonError::into_inner).push(check);
     if error <= limit { Ok(()) } else { Err(format!("{what}: error {error:.2e} is over {limit:.0e}").into()) }
