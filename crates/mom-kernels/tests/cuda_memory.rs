@@ -7,6 +7,7 @@ mod cuda_support;
 use cuda_support::*;
 use mom_kernels::causal_conv1d::Activation;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
+use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::{CudaError, DeviceOffsets, DevicePlan, Gpu, Result};
 use mom_kernels::cuda::{adamw, causal_conv1d, column_sums, grouped_gemm, rms_norm, selective_scan};
 use mom_kernels::selective_scan::DeltaActivation;
@@ -35,6 +36,30 @@ fn a_view_of_another_stream_is_refused() {
         let mut y = poisoned::<f32>(&gpu, 4);
         norm(of, by, &x, &weight, &mut y).unwrap();
         assert!(relative(&download(&gpu, &y), &[0.632_454, 1.264_908, 0.848_527, 1.131_370]) < 1e-5);
+    }
+}
+
+/// Products describe their factors to the copy engine before they launch, or hand them to a library.
+#[test]
+fn a_product_of_views_of_another_stream_is_refused() {
+    let Some(gpu) = gpu("a_product_of_views_of_another_stream_is_refused") else { return };
+    let other = Gpu::with_stream(gpu.stream().context().new_stream().unwrap()).unwrap();
+    let with_library = Gpu::with_stream(gpu.stream().clone()).unwrap();
+    with_library.load_library().unwrap();
+    let (n, width) = (256, 512);
+    let (x, weight) = (poisoned::<bf16>(&gpu, n * width), poisoned::<bf16>(&gpu, width * width));
+    let mut y = gpu.zeros::<bf16>(n * width).unwrap();
+    for of in [&gpu, &with_library] {
+        let product = |by: &Gpu, y: &mut CudaSlice<bf16>| -> Result<()> {
+            let weights = grouped_gemm::GroupedWeights::new(width, width, vec![of.read(&weight)], None)?;
+            let offsets = DeviceOffsets::single(n);
+            grouped_gemm::forward(of, &offsets, &by.rows(&x, width)?, &weights, of.rows_mut(y, width)?)
+        };
+        let error = product(&other, &mut y).unwrap_err();
+        assert_eq!(error, CudaError::ForeignView { made_on: 0, passed_to: 0 });
+        product(of, &mut y).unwrap();
+        assert!(download(&gpu, &y).iter().all(|y| y.is_nan()), "the product of NaNs");
+        gpu.stream().memset_zeros(&mut y).unwrap();
     }
 }
 

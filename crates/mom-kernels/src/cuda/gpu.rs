@@ -9,7 +9,7 @@ use cudarc::nvrtc::Ptx;
 
 use super::error::{CudaError, Result};
 use super::library::Library;
-use super::memory::{DeviceElement, DeviceMut};
+use super::memory::{DeviceElement, DeviceMut, expect_own_views};
 use super::ptx::Module;
 
 /// Oldest compute capability that the kernels run on.
@@ -143,7 +143,7 @@ impl Gpu {
             return Ok(());
         }
         let (address, bytes) = (memory.address(self), memory.len() * size_of::<T>());
-        self.expect_own_views()?;
+        expect_own_views()?;
         // SAFETY: that many bytes are at the address and borrowed exclusively; zeros are a value of every element type.
         unsafe { cudarc::driver::result::memset_d8_async(address, 0, bytes, self.stream.cu_stream()) }
             .map_err(CudaError::driver("zeroing device memory"))

@@ -4,6 +4,7 @@ use cudarc::driver::{DeviceRepr, LaunchConfig, PushKernelArg};
 
 use super::error::{CudaError, Result};
 use super::gpu::Gpu;
+use super::memory::expect_own_views;
 use super::ptx::Module;
 
 /// Shape of a launch.
@@ -33,7 +34,7 @@ impl Gpu {
         grid: Grid,
         params: &P,
     ) -> Result<()> {
-        self.expect_own_views()?;
+        expect_own_views()?;
         let (x, y, z) = grid.blocks;
         if x == 0 || y == 0 || z == 0 {
             return Ok(());

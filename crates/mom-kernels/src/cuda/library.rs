@@ -24,7 +24,7 @@ use cudarc::driver::CudaSlice;
 
 use super::error::{CudaError, Result};
 use super::gpu::Gpu;
-use super::memory::{DeviceElement, DeviceRows, DeviceRowsMut, Dtype};
+use super::memory::{DeviceElement, DeviceRows, DeviceRowsMut, Dtype, expect_own_views};
 use crate::error::{Error, expect_size};
 
 const OP: &str = "matmul";
@@ -232,8 +232,7 @@ impl Library {
             let (expected, got) = (p.dtype.name(), p.y.dtype.name());
             return Err(CudaError::Dtype { op: OP, arg: "y", expected, got });
         }
-        gpu.expect_own_views()?;
-        gpu.expect_own_views()?;
+        expect_own_views()?;
         gpu.bind()?;
         let exact = Shape::new(p);
         let descriptors = Descriptors::new(&exact)?;

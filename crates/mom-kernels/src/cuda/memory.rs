@@ -80,7 +80,7 @@ thread_local! {
 
 impl Range<'_> {
     /// The address for a launch by `gpu`. A view of another stream, which would not wait for this one, has none: null,
-    /// and [`Gpu::expect_own_views`] is an error, which every launch asks first.
+    /// and [`expect_own_views`] is an error, which every launch asks first.
     fn address(&self, gpu: &Gpu) -> u64 {
         if std::ptr::eq(self.gpu, gpu) || self.gpu.stream() == gpu.stream() {
             return self.pointer;
@@ -90,16 +90,14 @@ impl Range<'_> {
     }
 }
 
-impl Gpu {
-    /// Whether every address that this thread has asked for since it was last here was one of the asking [`Gpu`]'s own.
-    ///
-    /// It stands between the addresses and what is done with them: in the one place that launches, and before any other
-    /// call that addresses go to.
-    pub(super) fn expect_own_views(&self) -> super::error::Result<()> {
-        match FOREIGN.take() {
-            None => Ok(()),
-            Some((made_on, passed_to)) => Err(super::CudaError::ForeignView { made_on, passed_to }),
-        }
+/// Whether every address that this thread has asked for since it was last here was one of the asking [`Gpu`]'s own.
+///
+/// It stands between the addresses and what is done with them: in the one place that launches, and before any other call
+/// that addresses go to.
+pub(super) fn expect_own_views() -> super::error::Result<()> {
+    match FOREIGN.take() {
+        None => Ok(()),
+        Some((made_on, passed_to)) => Err(super::CudaError::ForeignView { made_on, passed_to }),
     }
 }
 
@@ -325,7 +323,7 @@ impl Gpu {
             dstHost: std::ptr::null_mut(),
             dstArray: std::ptr::null_mut(),
         };
-        self.expect_own_views()?;
+        expect_own_views()?;
         // SAFETY: both matrices have the rows and the width that are copied, `to` is borrowed exclusively, and the views
         // keep their memory until the copy is on the stream.
         unsafe { cuMemcpy2DAsync_v2(&copy, self.stream().cu_stream()) }

@@ -6,7 +6,7 @@ use cudarc::driver::sys::{
 };
 
 use super::error::{CudaError, Result};
-use super::memory::{DeviceElement, Dtype};
+use super::memory::{DeviceElement, Dtype, expect_own_views};
 
 /// `TensorMap` of kernels/grouped_gemm/params.h.
 #[repr(C, align(128))]
@@ -29,8 +29,9 @@ impl TensorMap {
     /// Boxes of `box_rows` rows and 128 bytes, permuted in shared memory as 128-byte swizzling does.
     ///
     /// # Errors
-    /// The driver refuses the matrix.
+    /// The driver refuses the matrix; its address was asked for by another stream than its own.
     pub fn new<T: DeviceElement>(matrix: &Matrix, box_rows: usize) -> Result<Self> {
+        expect_own_views()?;
         let data_type = match T::DTYPE {
             Dtype::Bf16 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
             Dtype::F16 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
