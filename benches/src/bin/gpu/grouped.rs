@@ -157,18 +157,15 @@ fn each(bench: &mut Bench<'_>, gpu: &Gpu, by: &str, shape: Shape, p: Projection)
     let n = shape.n_rows() as f64;
     let (rows, weights) = (n * 2.0 * (p.n_in + p.n_out) as f64, 3.0 * (p.n_in * p.n_out) as f64);
     let flop = 2.0 * n * (p.n_in * p.n_out) as f64;
-    let convert = |result: Result<(), Error>| result.map_err(|error| panic!("{error}"));
     let name = |direction: &str| format!("grouped {} {direction}{by}", p.name);
-    bench.time(&name("forward"), shape.name, rows + 2.0 * weights, flop, || convert(problem.forward(gpu)))?;
+    bench.time(&name("forward"), shape.name, rows + 2.0 * weights, flop, || problem.forward(gpu))?;
     bench.time(&name("backward input"), shape.name, rows + 2.0 * weights, flop, || {
-        convert(problem.backward_input(gpu, Into::Overwrite))
+        problem.backward_input(gpu, Into::Overwrite)
     })?;
     bench.time(&name("backward input, add"), shape.name, rows + n * 2.0 * p.n_in as f64, flop, || {
-        convert(problem.backward_input(gpu, Into::Add))
+        problem.backward_input(gpu, Into::Add)
     })?;
-    bench.time(&name("backward weights"), shape.name, rows + 4.0 * weights, flop, || {
-        convert(problem.backward_weights(gpu))
-    })?;
+    bench.time(&name("backward weights"), shape.name, rows + 4.0 * weights, flop, || problem.backward_weights(gpu))?;
     Ok(())
 }
 

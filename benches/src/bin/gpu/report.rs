@@ -94,19 +94,19 @@ impl Report {
             "operation", "shape", "ms", "[10 %, 90 %]", "GB/s", "copy", "TFLOP/s", "product"
         );
         for t in &self.findings.results {
-            let copy = percent(Some(t.gb_s() / 1e3 / self.machine.copy_tb_s).filter(|share| *share > 0.0));
+            let copy = percent(Some(t.gb_s / 1e3 / self.machine.copy_tb_s).filter(|share| *share > 0.0));
             // A scan's multiply-adds are not a product's.
             let is_product = ["grouped", "dense", "product", "block"].iter().any(|kind| t.name.starts_with(kind));
             let product =
-                percent(self.machine.product_tflop_s.filter(|_| is_product).map(|product| t.tflop_s() / product));
+                percent(self.machine.product_tflop_s.filter(|_| is_product).map(|product| t.tflop_s / product));
             println!(
                 "{:44} {:10} {:9.4} {:>20} {:>7} {copy:>6} {:>8} {product:>8}",
                 t.name,
                 t.shape,
                 t.median_ms,
                 format!("[{:.4}, {:.4}]", t.p10_ms, t.p90_ms),
-                figure(t.gb_s(), 0),
-                figure(t.tflop_s(), 1)
+                figure(t.gb_s, 0),
+                figure(t.tflop_s, 1)
             );
         }
         for memory in &self.findings.memory {

@@ -1,10 +1,10 @@
-//! The norm with its residual, the optimiser with its norm, the modality plan.
+//! The norm with its residual, the modality plan, sums by modality, the optimiser with its norm.
 
 use mom_kernels::cuda::adamw::{AdamWStep, AdamWTensor, Clip, adamw, global_norm, global_norm_workspace_len};
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::rms_norm as device;
-use mom_kernels::cuda::{DevicePlan, Gpu, Result as GpuResult};
+use mom_kernels::cuda::{DevicePlan, Gpu, Result as GpuResult, column_sums};
 use mom_kernels::{ModalityPlan, Rows, RowsMut, rms_norm as host};
 
 use crate::scan::modality_ids;
@@ -21,13 +21,16 @@ const STEP: AdamWStep = AdamWStep { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8
 const DECAY: f64 = 0.1;
 const MAX_NORM: f64 = 1.0;
 
-/// Norm and plan at a shape.
+/// Norm, plan and sums at a shape.
 pub fn run(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
     if bench.wants("norm") {
         norm(bench, shape)?;
     }
     if bench.wants("plan") {
         plan(bench, shape)?;
+    }
+    if bench.wants("column sums") {
+        sums(bench, shape)?;
     }
     Ok(())
 }
@@ -115,6 +118,32 @@ fn plan(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
         return Err("the plan differs from the host's".into());
     }
     bench.time("modality plan", shape.name, n as f64 * 10.0, 0.0, || plan.sort_again(gpu, &gpu.read(&d_ids)))?;
+    Ok(())
+}
+
+/// The gradient of dt_proj's biases: rows of d_inner summed by modality.
+fn sums(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
+    let gpu = bench.gpu;
+    let (n, d) = (shape.n_rows(), shape.d_inner());
+    let host_plan = ModalityPlan::new(shape.batch, shape.seqlen, 3, &modality_ids(n), None)?;
+    let plan = DevicePlan::upload(gpu, &host_plan)?;
+    let x: Vec<bf16> = noise(n * d, 1, 1.0).into_iter().map(bf16::from_f32).collect();
+    let (device_x, mut to) = (gpu.upload(&x)?, gpu.zeros::<f32>(3 * d)?);
+    let mut workspace = gpu.zeros::<f32>(column_sums::workspace_len(n, 3, d))?;
+    let mut run = |to: &mut CudaSlice<f32>| {
+        let (x, workspace) = (gpu.rows(&device_x, d)?, gpu.write(&mut workspace));
+        column_sums::column_sums(gpu, &plan.modality_offsets(gpu), &x, gpu.write(to), workspace)
+    };
+    run(&mut to)?;
+    let mut want = vec![0.0; 3 * d];
+    for (modality, want) in want.chunks_exact_mut(d).enumerate() {
+        for row in host_plan.modality_offsets().rows(modality) {
+            want.iter_mut().zip(&x[row * d..]).for_each(|(sum, x)| *sum += x.to_f64());
+        }
+    }
+    let got = gpu.download(&to)?.into_iter().map(f64::from);
+    expect(&format!("column sums {}", shape.name), relative(got, &want), 1e-5)?;
+    bench.time("column sums", shape.name, 2.0 * (n * d) as f64, (n * d) as f64, || run(&mut to))?;
     Ok(())
 }
 

@@ -10,6 +10,9 @@ use mom_kernels::{ModalityPlan, Rows, RowsMut};
 use crate::timing::{Bench, expect, noise, relative};
 use crate::{Error, Shape};
 
+/// Sequences that are decoded at once.
+const DECODED: usize = 64;
+
 /// States of a channel.
 pub const D_STATE: usize = 16;
 
@@ -105,6 +108,61 @@ impl Problem {
     }
 }
 
+/// The host's values in f64.
+struct Wide {
+    u: Vec<f64>,
+    dt: Vec<f64>,
+    xz: Vec<f64>,
+    x_dbl: Vec<f64>,
+    grad_out: Vec<f64>,
+    a: Vec<f64>,
+    bias: Vec<f64>,
+    d_skip: Vec<f64>,
+}
+
+impl Host {
+    fn wide(&self) -> Wide {
+        Wide {
+            u: wide(&self.u),
+            dt: wide(&self.dt),
+            xz: wide(&self.xz),
+            x_dbl: wide(&self.x_dbl),
+            grad_out: wide(&self.grad_out),
+            a: wide32(&self.a),
+            bias: wide32(&self.bias),
+            d_skip: wide32(&self.d_skip),
+        }
+    }
+}
+
+impl Wide {
+    fn inputs<'a>(&'a self, shape: Shape, plan: &'a ModalityPlan) -> Result<host::ScanInputs<'a, f64>, Error> {
+        let (d, rank) = (shape.d_inner(), shape.dt_rank());
+        let x_dbl = Rows::new("x_dbl", &self.x_dbl, rank + 2 * D_STATE)?;
+        Ok(host::ScanInputs {
+            layout: plan.layout(),
+            u: Rows::new("u", &self.u, d)?,
+            dt: Rows::new("dt", &self.dt, d)?,
+            dt_bias: Some(host::DtBias { bias: &self.bias, offsets: plan.modality_offsets() }),
+            delta_activation: DeltaActivation::Softplus,
+            a: &self.a,
+            b: x_dbl.columns(rank, D_STATE)?,
+            c: x_dbl.columns(rank + D_STATE, D_STATE)?,
+            d_skip: Some(&self.d_skip),
+            z: Some(Rows::new("xz", &self.xz, 2 * d)?.columns(d, d)?),
+            initial_state: None,
+        })
+    }
+}
+
+fn wide(x: &[bf16]) -> Vec<f64> {
+    x.iter().map(|x| x.to_f64()).collect()
+}
+
+fn wide32(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
 struct Outputs {
     out: CudaSlice<bf16>,
     saved: CudaSlice<f32>,
@@ -166,13 +224,14 @@ impl Outputs {
     }
 }
 
-/// Checks against f64 at the shape's own sizes (one sequence of it), then times.
+/// Checks against f64 at the shape's own sizes (one sequence of it), then times; last a step of decoding.
 pub fn run(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
     if !bench.wants("scan") {
         return Ok(());
     }
     check(bench.gpu, Shape { batch: 1, ..shape })?;
-    time(bench, shape, shape.name)
+    time(bench, shape, shape.name)?;
+    step(bench, Shape { batch: DECODED, seqlen: 1, ..shape })
 }
 
 /// Times only: lengths at constant tokens.
@@ -192,14 +251,45 @@ fn time(bench: &mut Bench<'_>, shape: Shape, name: &str) -> Result<(), Error> {
     let states = elements; // 16 f32 every 16 steps: 4 bytes an element
     // Per element and state: decay, product, two multiply-adds.
     let flop = elements * D_STATE as f64 * 6.0;
-    let convert = |result: Result<(), Error>| result.map_err(|error| panic!("{error}"));
-    bench.time("scan forward", name, elements * 8.0 + small, flop, || convert(outputs.forward(gpu, &p, false)))?;
+    bench.time("scan forward", name, elements * 8.0 + small, flop, || outputs.forward(gpu, &p, false))?;
     bench.time("scan forward, saving", name, elements * 8.0 + small + 4.0 * states, flop, || {
-        convert(outputs.forward(gpu, &p, true))
+        outputs.forward(gpu, &p, true)
     })?;
     bench.time("scan backward", name, elements * 14.0 + 2.0 * small + 4.0 * states, 3.0 * flop, || {
-        convert(outputs.backward(gpu, &p))
+        outputs.backward(gpu, &p)
     })?;
+    Ok(())
+}
+
+/// A position of every sequence, from a state that is not zero.
+fn step(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
+    let gpu = bench.gpu;
+    let p = Problem::new(gpu, shape)?;
+    let d = shape.d_inner();
+    let state = noise(shape.batch * d * D_STATE, 8, 1.0);
+    let mut device_state = gpu.upload(&state)?;
+    let mut out = gpu.zeros::<bf16>(shape.batch * d)?;
+    let run = |state: &mut CudaSlice<f32>, out: &mut CudaSlice<bf16>| -> Result<(), Error> {
+        Ok(device::step(gpu, &p.inputs(gpu)?, gpu.write(state), gpu.rows_mut(out, d)?)?)
+    };
+    run(&mut device_state, &mut out)?;
+    let (h, mut want_state, mut want) = (p.host.wide(), wide32(&state), vec![0.0; shape.batch * d]);
+    host::step(&h.inputs(shape, &p.host.plan)?, &mut want_state, RowsMut::new("out", &mut want, d)?)?;
+    expect(&format!("scan step out {}", shape.name), relative(wide(&gpu.download(&out)?), &want), 2e-3)?;
+    expect(
+        &format!("scan step state {}", shape.name),
+        relative(wide32(&gpu.download(&device_state)?), &want_state),
+        1e-5,
+    )?;
+    let elements = (shape.batch * d) as f64;
+    let bytes = elements * (8.0 * D_STATE as f64 + 8.0);
+    bench.time(
+        &format!("scan step, {DECODED} sequences"),
+        shape.name,
+        bytes,
+        elements * D_STATE as f64 * 6.0,
+        || run(&mut device_state, &mut out),
+    )?;
     Ok(())
 }
 
@@ -209,25 +299,8 @@ fn check(gpu: &Gpu, shape: Shape) -> Result<(), Error> {
     outputs.forward(gpu, &p, true)?;
     outputs.backward(gpu, &p)?;
     let (n, d, rank) = (shape.n_rows(), shape.d_inner(), shape.dt_rank());
-    let wide = |x: &[bf16]| x.iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
-    let wide32 = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
-    let h = &p.host;
-    let (u, dt, xz, x_dbl, grad_out) = (wide(&h.u), wide(&h.dt), wide(&h.xz), wide(&h.x_dbl), wide(&h.grad_out));
-    let (a, bias, d_skip) = (wide32(&h.a), wide32(&h.bias), wide32(&h.d_skip));
-    let x_dbl = Rows::new("x_dbl", &x_dbl, rank + 2 * D_STATE)?;
-    let inputs = host::ScanInputs {
-        layout: h.plan.layout(),
-        u: Rows::new("u", &u, d)?,
-        dt: Rows::new("dt", &dt, d)?,
-        dt_bias: Some(host::DtBias { bias: &bias, offsets: h.plan.modality_offsets() }),
-        delta_activation: DeltaActivation::Softplus,
-        a: &a,
-        b: x_dbl.columns(rank, D_STATE)?,
-        c: x_dbl.columns(rank + D_STATE, D_STATE)?,
-        d_skip: Some(&d_skip),
-        z: Some(Rows::new("xz", &xz, 2 * d)?.columns(d, d)?),
-        initial_state: None,
-    };
+    let h = p.host.wide();
+    let inputs = h.inputs(shape, &p.host.plan)?;
     let zeros = |len: usize| vec![0.0f64; len];
     let (mut out, mut saved) = (zeros(n * d), zeros(host::saved_states_len(shape.batch, shape.seqlen, d, D_STATE)));
     let to =
@@ -248,7 +321,8 @@ fn check(gpu: &Gpu, shape: Shape) -> Result<(), Error> {
         grad_initial_state: None,
         out: None,
     };
-    let output_grads = host::ScanOutputGrads { grad_out: Rows::new("grad_out", &grad_out, d)?, grad_last_state: None };
+    let output_grads =
+        host::ScanOutputGrads { grad_out: Rows::new("grad_out", &h.grad_out, d)?, grad_last_state: None };
     host::backward(&inputs, &saved, &output_grads, grads)?;
 
     let narrow = |x: &CudaSlice<bf16>| -> Result<Vec<f64>, Error> { Ok(wide(&gpu.download(x)?)) };

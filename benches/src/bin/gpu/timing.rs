@@ -2,9 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use mom_kernels::cuda::Gpu;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::cudarc::driver::sys::CUevent_flags;
-use mom_kernels::cuda::{Gpu, Result as GpuResult};
 use serde::Serialize;
 
 use crate::Error;
@@ -32,16 +32,9 @@ pub struct Timing {
     /// The fewest bytes that it must move.
     pub gbytes: f64,
     pub gflop: f64,
-}
-
-impl Timing {
-    pub fn gb_s(&self) -> f64 {
-        1e3 * self.gbytes / self.median_ms
-    }
-
-    pub fn tflop_s(&self) -> f64 {
-        self.gflop / self.median_ms
-    }
+    /// Of the median.
+    pub gb_s: f64,
+    pub tflop_s: f64,
 }
 
 /// What an operation held on the device at once, its arguments too.
@@ -95,15 +88,16 @@ impl<'a> Bench<'a> {
     }
 
     /// Times one call, prints and keeps it; the median in milliseconds. `bytes` are the fewest that it must move.
-    pub fn time(
+    pub fn time<E: Into<Error>>(
         &mut self,
         name: &str,
         shape: &str,
         bytes: f64,
         flop: f64,
-        mut call: impl FnMut() -> GpuResult<()>,
+        mut call: impl FnMut() -> Result<(), E>,
     ) -> Result<f64, Error> {
         let stream = self.gpu.stream();
+        let mut call = || call().map_err(Into::into);
         for _ in 0..5 {
             call()?;
         }
@@ -128,6 +122,8 @@ impl<'a> Bench<'a> {
             p90_ms: at(0.9),
             gbytes: bytes / 1e9,
             gflop: flop / 1e9,
+            gb_s: bytes / at(0.5) / 1e6,
+            tflop_s: flop / at(0.5) / 1e9,
         };
         println!("  timed {name:44} {shape:10} {:8.4} ms", timing.median_ms);
         let median = timing.median_ms;
@@ -161,10 +157,10 @@ pub fn relative(got: impl IntoIterator<Item = f64>, want: &[f64]) -> f64 {
 
 /// Keeps an error, and fails where it is above its limit: a fast wrong kernel is not timed.
 pub fn expect(what: &str, error: f64, limit: f64) -> Result<(), Error> {
-    println!("  check {what:44} error {error:.2e} (limit {limit:.0e})");
+    println!("  check {what:44} error {error:.2e} (limit {limit:.1e})");
     let check = Check { what: what.to_owned(), error, limit };
     CHECKS.lock().unwrap_or_else(PoisonError::into_inner).push(check);
-    if error <= limit { Ok(()) } else { Err(format!("{what}: error {error:.2e} is over {limit:.0e}").into()) }
+    if error <= limit { Ok(()) } else { Err(format!("{what}: error {error:.2e} is over {limit:.1e}").into()) }
 }
 
 /// Values that look random, the same on every run: uniform in -1..1, times `scale`.
