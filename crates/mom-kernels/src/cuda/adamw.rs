@@ -6,25 +6,27 @@
 //! w = w (1 - lr decay) - lr (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
 //! ```
 //!
-//! Master weights and moments are f32 whatever the gradients are. Nothing comes to the host: the norm stays on the device.
-//! A captured graph keeps the step's constants (lr, step) as they were.
+//! Master weights and moments are f32 whatever the gradients are. Nothing comes to the host: the norm stays on the
+//! device. A captured graph keeps an [`AdamWStep`] as it was and reads a [`StepRecord`] again at each launch.
 
 use std::mem::offset_of;
 
-use cudarc::driver::DeviceRepr;
+use cudarc::driver::{DeviceRepr, ValidAsZeroBits};
 
 use super::error::Result;
 use super::launch::{Grid, blocks};
-use super::memory::{DeviceElement, DeviceMut, DeviceRef};
+use super::memory::{DeviceElement, DeviceMut, DeviceRef, Dtype, GradientOf};
 use super::{Gpu, Module};
 use crate::error::{Error, expect_size};
 
 const OP: &str = "adamw";
 
-/// As in kernels/adamw: tensors of a launch, threads and elements of a block.
+/// As in kernels/adamw: tensors of a launch, threads and elements of a block; the same of the sums of squares.
 const MAX_TENSORS: usize = 32;
 const THREADS: u32 = 256;
 const CHUNK: usize = 4096;
+const MAX_GRADS: usize = 160;
+const SQUARES_CHUNK: usize = 16_384;
 
 /// Constants of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,6 +43,42 @@ pub struct AdamWStep {
     pub step: u32,
 }
 
+/// The part of a step's constants that changes from one step to the next, in device memory: a captured graph reads it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepRecord {
+    /// Learning rate.
+    pub lr: f32,
+    /// Number of this step, from 1; zero counts as 1.
+    pub step: u32,
+}
+const _: () = assert!(size_of::<StepRecord>() == 8);
+// SAFETY: a plain struct of numbers in C layout.
+unsafe impl DeviceRepr for StepRecord {}
+// SAFETY: zeros are numbers.
+unsafe impl ValidAsZeroBits for StepRecord {}
+
+/// Where a step's constants come from.
+#[derive(Debug, Clone)]
+pub enum Step<'a> {
+    /// The host.
+    Host(AdamWStep),
+    /// `lr` and `step` of device memory, instead of those of `constants`. Corrections are made of them on the device,
+    /// in f64.
+    Device {
+        /// `(1)`.
+        record: DeviceRef<'a, StepRecord>,
+        /// The rest.
+        constants: AdamWStep,
+    },
+}
+
+impl From<AdamWStep> for Step<'_> {
+    fn from(constants: AdamWStep) -> Self {
+        Self::Host(constants)
+    }
+}
+
 /// A bound on the global norm of the gradients.
 #[derive(Debug, Clone)]
 pub struct Clip<'a> {
@@ -50,29 +88,29 @@ pub struct Clip<'a> {
     pub max_norm: f32,
 }
 
-/// A tensor to be updated; all of one length.
+/// A tensor to be updated; all of one length. Gradients are of the weights' type or f32.
 #[derive(Debug)]
-pub struct AdamWTensor<'a, T> {
+pub struct AdamWTensor<'a, G, W = G> {
     /// Its gradient.
-    pub grad: DeviceRef<'a, T>,
+    pub grad: DeviceRef<'a, G>,
     /// The weights, in and out.
     pub master: DeviceMut<'a, f32>,
     /// First moment, in and out; zero before the first step.
     pub first: DeviceMut<'a, f32>,
     /// Second moment, in and out; zero before the first step.
     pub second: DeviceMut<'a, f32>,
-    /// The weights rounded to the element type, overwritten, if asked for.
-    pub weight: Option<DeviceMut<'a, T>>,
+    /// The weights rounded to their type, overwritten, if asked for.
+    pub weight: Option<DeviceMut<'a, W>>,
     /// Weight decay of this tensor.
     pub weight_decay: f32,
 }
 
 /// Elements of the workspace of [`global_norm`], for gradients of these lengths.
 pub fn global_norm_workspace_len(lens: impl IntoIterator<Item = usize>) -> usize {
-    lens.into_iter().map(|len| len.div_ceil(CHUNK)).sum()
+    lens.into_iter().map(|len| len.div_ceil(SQUARES_CHUNK)).sum()
 }
 
-/// Sums of squares of gradients into `partial`, one for each 4096 elements: the first half of [`global_norm`], for
+/// Sums of squares of gradients into `partial`, one for each 16,384 elements: the first half of [`global_norm`], for
 /// gradients of several element types.
 ///
 /// `partial`: [`global_norm_workspace_len`] of these gradients.
@@ -87,20 +125,19 @@ pub fn squares<T: DeviceElement>(
     let len = global_norm_workspace_len(grads.iter().map(DeviceRef::len));
     expect_size(OP, "partial", "elements", len, partial.len())?;
     let mut at = 0;
-    for grads in grads.chunks(MAX_TENSORS) {
-        let mut params = Raw::new();
+    for grads in grads.chunks(MAX_GRADS) {
+        let partial = partial.address(gpu) + (at * size_of::<f32>()) as u64;
+        let mut params =
+            RawSquares { grads: [RawGrad::NONE; MAX_GRADS], partial, n_grads: grads.len() as u32, unused: 0 };
         let mut n_blocks = 0;
-        for (tensor, grad) in params.tensors.iter_mut().zip(grads) {
-            *tensor =
-                RawTensor { grad: grad.address(gpu), len: grad.len() as u64, first_block: n_blocks, ..RawTensor::NONE };
-            n_blocks += blocks(OP, "gradient", grad.len(), CHUNK)?;
+        for (raw, grad) in params.grads.iter_mut().zip(grads) {
+            *raw = RawGrad { grad: grad.address(gpu), len: grad.len() as u64, first_block: n_blocks, unused: 0 };
+            n_blocks += blocks(OP, "gradient", grad.len(), SQUARES_CHUNK)?;
         }
-        params.n_tensors = grads.len() as u32;
-        params.partial = partial.address(gpu) + (at * size_of::<f32>()) as u64;
         at += n_blocks as usize;
         let kernel = format!("adamw_squares_{}", T::DTYPE.name());
-        // SAFETY: a block reads 4096 elements of a gradient, bounded by its length, and writes its partial, of which there
-        // are as many as blocks.
+        // SAFETY: a block reads 16,384 elements of a gradient, bounded by its length, and writes its partial, of which
+        // there are as many as blocks.
         unsafe { gpu.launch(Module::AdamW, &kernel, Grid::line(n_blocks, THREADS), &params)? };
     }
     Ok(())
@@ -138,15 +175,48 @@ pub fn global_norm<T: DeviceElement>(
 /// # Errors
 /// Sizes that disagree, a step of zero, a refused launch. Tensors before the one at fault may have been updated only if
 /// the driver refused a launch.
-pub fn adamw<T: DeviceElement>(
+pub fn adamw<'a, W: DeviceElement, G: GradientOf<W>>(
     gpu: &Gpu,
-    tensors: &mut [AdamWTensor<'_, T>],
-    step: AdamWStep,
+    tensors: &mut [AdamWTensor<'_, G, W>],
+    step: impl Into<Step<'a>>,
     clip: Option<&Clip<'_>>,
 ) -> Result<()> {
-    if step.step == 0 {
-        return Err(Error::Limit { op: OP, arg: "step", min: 1, max: u32::MAX as usize, got: 0 }.into());
-    }
+    update(gpu, tensors, &step.into(), clip, 0)
+}
+
+/// [`adamw`], where the norm of the gradients is finite. Else nothing is written, and `skipped` `(1)` is raised by one.
+///
+/// # Errors
+/// As [`adamw`].
+pub fn adamw_if_finite<'a, W: DeviceElement, G: GradientOf<W>>(
+    gpu: &Gpu,
+    tensors: &mut [AdamWTensor<'_, G, W>],
+    step: impl Into<Step<'a>>,
+    clip: &Clip<'_>,
+    skipped: &mut DeviceMut<'_, u32>,
+) -> Result<()> {
+    expect_size(OP, "skipped", "elements", 1, skipped.len())?;
+    update(gpu, tensors, &step.into(), Some(clip), skipped.address(gpu))
+}
+
+/// `skipped`: the address of a count, or null.
+fn update<W: DeviceElement, G: GradientOf<W>>(
+    gpu: &Gpu,
+    tensors: &mut [AdamWTensor<'_, G, W>],
+    step: &Step<'_>,
+    clip: Option<&Clip<'_>>,
+    skipped: u64,
+) -> Result<()> {
+    let (constants, record) = match step {
+        Step::Host(constants) if constants.step == 0 => {
+            return Err(Error::Limit { op: OP, arg: "step", min: 1, max: u32::MAX as usize, got: 0 }.into());
+        }
+        Step::Host(constants) => (constants, 0),
+        Step::Device { record, constants } => {
+            expect_size(OP, "record", "elements", 1, record.len())?;
+            (constants, record.address(gpu))
+        }
+    };
     for tensor in tensors.iter() {
         let len = tensor.master.len();
         expect_size(OP, "grad", "elements", len, tensor.grad.len())?;
@@ -159,8 +229,13 @@ pub fn adamw<T: DeviceElement>(
     if let Some(clip) = clip {
         expect_size(OP, "norm", "elements", 1, clip.norm.len())?;
     }
+    let kernel = match (G::DTYPE, W::DTYPE) {
+        (Dtype::F32, Dtype::Bf16 | Dtype::F16) => format!("adamw_f32_{}", W::DTYPE.name()),
+        _ => format!("adamw_{}", W::DTYPE.name()),
+    };
+    let mut tells = 1;
     for tensors in tensors.chunks(MAX_TENSORS) {
-        let mut params = Raw::new();
+        let mut params = Raw::new(constants);
         let mut n_blocks = 0;
         for (raw, tensor) in params.tensors.iter_mut().zip(tensors) {
             *raw = RawTensor {
@@ -178,16 +253,14 @@ pub fn adamw<T: DeviceElement>(
         params.n_tensors = tensors.len() as u32;
         params.norm = clip.map_or(0, |clip| clip.norm.address(gpu));
         params.max_norm = clip.map_or(0.0, |clip| clip.max_norm);
-        params.lr = step.lr as f32;
-        params.beta1 = step.beta1 as f32;
-        params.beta2 = step.beta2 as f32;
-        params.eps = step.eps as f32;
-        params.correction1 = (1.0 - step.beta1.powf(f64::from(step.step))) as f32;
-        params.correction2 = (1.0 - step.beta2.powf(f64::from(step.step))) as f32;
-        let kernel = format!("adamw_{}", T::DTYPE.name());
-        // SAFETY: all parts of a tensor have its length, by which the kernel bounds its blocks of 4096 elements; what is
-        // written is borrowed exclusively.
+        params.record = record;
+        params.skipped = skipped;
+        params.tells = tells;
+        // SAFETY: all parts of a tensor have its length, by which the kernel bounds its blocks of 4096 elements;
+        // record, norm and count have one element; what is written is borrowed exclusively.
         unsafe { gpu.launch(Module::AdamW, &kernel, Grid::line(n_blocks, THREADS), &params)? };
+        // The first launch that happens counts a skipped step.
+        tells = if n_blocks > 0 { 0 } else { tells };
     }
     Ok(())
 }
@@ -221,8 +294,12 @@ impl RawTensor {
 struct Raw {
     tensors: [RawTensor; MAX_TENSORS],
     norm: u64,
-    partial: u64,
+    record: u64,
+    skipped: u64,
+    log_beta1: f64,
+    log_beta2: f64,
     n_tensors: u32,
+    tells: u32,
     max_norm: f32,
     lr: f32,
     beta1: f32,
@@ -230,28 +307,61 @@ struct Raw {
     eps: f32,
     correction1: f32,
     correction2: f32,
+    unused: u32,
 }
 const _: () = {
-    assert!(size_of::<Raw>() == 56 * 32 + 48 && offset_of!(Raw, norm) == 1792 && offset_of!(Raw, max_norm) == 1812);
+    assert!(size_of::<Raw>() == 56 * 32 + 80 && offset_of!(Raw, norm) == 1792 && offset_of!(Raw, log_beta1) == 1816);
+    assert!(offset_of!(Raw, max_norm) == 1840);
 };
 
 impl Raw {
-    fn new() -> Self {
+    /// Without tensors, norm, record and count.
+    fn new(step: &AdamWStep) -> Self {
+        let correction = |beta: f64| (1.0 - beta.powf(f64::from(step.step))) as f32;
         Self {
             tensors: [RawTensor::NONE; MAX_TENSORS],
             norm: 0,
-            partial: 0,
+            record: 0,
+            skipped: 0,
+            log_beta1: step.beta1.ln(),
+            log_beta2: step.beta2.ln(),
             n_tensors: 0,
+            tells: 0,
             max_norm: 0.0,
-            lr: 0.0,
-            beta1: 0.0,
-            beta2: 0.0,
-            eps: 0.0,
-            correction1: 1.0,
-            correction2: 1.0,
+            lr: step.lr as f32,
+            beta1: step.beta1 as f32,
+            beta2: step.beta2 as f32,
+            eps: step.eps as f32,
+            correction1: correction(step.beta1),
+            correction2: correction(step.beta2),
+            unused: 0,
         }
     }
 }
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct RawGrad {
+    grad: u64,
+    len: u64,
+    first_block: u32,
+    unused: u32,
+}
+const _: () = assert!(size_of::<RawGrad>() == 24);
+
+impl RawGrad {
+    const NONE: Self = Self { grad: 0, len: 0, first_block: 0, unused: 0 };
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct RawSquares {
+    grads: [RawGrad; MAX_GRADS],
+    partial: u64,
+    n_grads: u32,
+    unused: u32,
+}
+const _: () = assert!(size_of::<RawSquares>() == 24 * 160 + 16 && offset_of!(RawSquares, n_grads) == 3848);
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -264,5 +374,7 @@ const _: () = assert!(size_of::<RawTotal>() == 24);
 
 // SAFETY: a plain struct of numbers in C layout; the addresses in it are device addresses.
 unsafe impl DeviceRepr for Raw {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for RawSquares {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for RawTotal {}
