@@ -4,9 +4,9 @@
 mod cuda_support;
 
 use cuda_support::*;
-use mom_kernels::cuda::Gpu;
 use mom_kernels::cuda::half::{bf16, f16};
 use mom_kernels::cuda::rms_norm as device;
+use mom_kernels::cuda::{DeviceRows, DeviceRowsMut, Gpu};
 use mom_kernels::{Element, Rows, RowsMut, rms_norm as host};
 
 const EPS: f64 = 1e-5;
@@ -97,13 +97,77 @@ fn check<T: TestElement>(gpu: &Gpu, n_rows: usize, width: usize) {
     }
 }
 
-#[test]
-fn sizes() {
-    let Some(gpu) = gpu("sizes") else { return };
+fn every_type(test: &str, problems: &[(usize, usize)]) {
+    let Some(gpu) = gpu(test) else { return };
     // A row of one or two elements has a gradient that is all but cancelled: nothing to hold a relative error against.
-    for (n_rows, width) in [(1, 5), (3, 7), (16, 8), (17, 96), (100, 255), (33, 768), (65, 2048), (5, 5000)] {
+    for &(n_rows, width) in problems {
         check::<bf16>(&gpu, n_rows, width);
         check::<f16>(&gpu, n_rows, width);
         check::<f32>(&gpu, n_rows, width);
     }
+}
+
+/// Rows that no lane holds (not on vectors, or wider than 6144), rows of one warp, of teams of 2, 4 and 8.
+#[test]
+fn few_rows() {
+    let problems = [(1, 5), (3, 7), (16, 8), (17, 96), (100, 255), (33, 768), (11, 1024), (7, 1536), (65, 2048)];
+    every_type("few_rows", &problems);
+}
+
+#[test]
+fn wide_rows() {
+    every_type("wide_rows", &[(9, 4096), (5, 5000), (9, 6144), (4, 6152)]);
+}
+
+/// More rows than blocks: each stays for several, and the last of a block's rows are not there.
+#[test]
+fn many_rows() {
+    every_type("many_rows", &[(9001, 64), (4003, 1536), (2203, 768), (1500, 3072)]);
+}
+
+#[test]
+fn columns_of_a_wider_matrix() {
+    let Some(gpu) = gpu("columns_of_a_wider_matrix") else { return };
+    let (n_rows, width) = (40, 96);
+    let mut r = Random(5);
+    let x = rounded::<bf16>(&r.normals(n_rows * 2 * width, 1.0));
+    let weight = upload::<f32>(&gpu, &r.normals(width, 1.0));
+    let d_x = upload::<bf16>(&gpu, &x);
+    // Columns on vectors, and columns that are not: the same rows as a matrix of their own.
+    for first in [16, 3] {
+        let of_row = |row: usize| &x[row * 2 * width + first..][..width];
+        let own: Vec<f64> = (0..n_rows).flat_map(of_row).copied().collect();
+        let own = upload::<bf16>(&gpu, &own);
+        let (mut y, mut want) = (poisoned::<bf16>(&gpu, n_rows * width), poisoned::<bf16>(&gpu, n_rows * width));
+        let rows = gpu.rows(&d_x, 2 * width).unwrap().columns(first, width).unwrap();
+        let to = gpu.rows_mut(&mut y, width).unwrap();
+        device::forward(&gpu, rows, None, gpu.read(&weight), EPS as f32, to).unwrap();
+        let to = gpu.rows_mut(&mut want, width).unwrap();
+        device::forward(&gpu, gpu.rows(&own, width).unwrap(), None, gpu.read(&weight), EPS as f32, to).unwrap();
+        let mut report = Report::new(format!("columns from {first}"));
+        report.within("y", &download(&gpu, &y), &download(&gpu, &want), 1e-3);
+        report.finish();
+    }
+}
+
+#[test]
+fn no_row_has_no_gradient() {
+    let Some(gpu) = gpu("no_row_has_no_gradient") else { return };
+    let width = 96;
+    let (mut memory, weight) = (gpu.zeros::<f32>(1).unwrap(), gpu.zeros::<f32>(width).unwrap());
+    let (none, mut grad_weight) = (gpu.zeros::<f32>(1).unwrap(), poisoned::<f32>(&gpu, width));
+    let mut workspace = poisoned::<f32>(&gpu, device::backward_workspace_len(0, width));
+    let rows = DeviceRows::new("x", gpu.read(&none).first("x", 0).unwrap(), width).unwrap();
+    let inputs = device::NormInputs {
+        x: rows.clone(),
+        weight: gpu.read(&weight),
+        eps: EPS as f32,
+        grad_y: rows,
+        grad_sum: None,
+    };
+    let to = DeviceRowsMut::new("grad_x", gpu.write(&mut memory).first("grad_x", 0).unwrap(), width).unwrap();
+    let len = device::backward_workspace_len(0, width);
+    let workspace = gpu.write(&mut workspace).first("workspace", len).unwrap();
+    device::backward(&gpu, &inputs, to, gpu.write(&mut grad_weight), workspace).unwrap();
+    assert_eq!(download(&gpu, &grad_weight), vec![0.0; width]);
 }

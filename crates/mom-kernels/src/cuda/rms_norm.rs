@@ -9,16 +9,21 @@ use cudarc::driver::DeviceRepr;
 use super::column_sums::{self, column_sums};
 use super::error::Result;
 use super::launch::{Grid, blocks};
-use super::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut};
+use super::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype};
 use super::{DeviceOffsets, Gpu, Module};
 use crate::error::expect_size;
 
 const OP: &str = "rms_norm";
 
-/// As in kernels/rms_norm: elements of a vector, warps of a block, rows of a block of the backward pass.
+/// As in kernels/rms_norm: elements of a vector, warps of a block, rows of a block of the backward pass where rows are
+/// not held, vectors of a lane where they are.
 const VECTOR: usize = 8;
 const WARPS: u32 = 8;
 const CHUNK: usize = 16;
+const MAX_VECTORS: usize = 3;
+
+/// Most blocks of a backward pass that holds rows, each with a partial sum of the weight's gradient.
+const MAX_BLOCKS: usize = 1024;
 
 /// What is added to x before the norm, and where the sum goes.
 #[derive(Debug)]
@@ -57,6 +62,7 @@ pub fn forward<T: DeviceElement>(
         && x.is_aligned(VECTOR)
         && y.is_aligned(VECTOR)
         && parts_aligned;
+    let held = Held::of(width, aligned);
     let params = RawForward {
         x: x.address(gpu),
         residual: residual.as_ref().map_or(0, |parts| parts.residual.address(gpu)),
@@ -70,11 +76,15 @@ pub fn forward<T: DeviceElement>(
         n_rows: blocks(OP, "n_rows", n_rows, 1)?,
         width: width as u32,
         eps,
-        unused: 0,
+        team: held.map_or(1, |held| held.team),
     };
-    let grid = Grid::line(blocks(OP, "n_rows", n_rows, WARPS as usize)?, WARPS * 32);
-    // SAFETY: the checks have bound every matrix to n_rows and width; a warp owns a row, outputs are borrowed exclusively.
-    unsafe { gpu.launch(Module::RmsNorm, &name("forward", T::DTYPE.name(), aligned), grid, &params) }
+    let (kernel, n_blocks) = match held {
+        Some(held) => (held.kernel::<T>("forward"), held.blocks::<T>(gpu, n_rows, [4, 3])),
+        None => (format!("rms_norm_forward_{}", T::DTYPE.name()), blocks(OP, "n_rows", n_rows, WARPS as usize)?),
+    };
+    // SAFETY: the checks have bound every matrix to n_rows and width; a warp or a team of them owns a row, outputs are
+    // borrowed exclusively. Where rows are held, every vector of a row is aligned and none goes beyond it.
+    unsafe { gpu.launch(Module::RmsNorm, &kernel, Grid::line(n_blocks, WARPS * 32), &params) }
 }
 
 /// Inputs of the backward pass.
@@ -95,7 +105,8 @@ pub struct NormInputs<'a, T> {
 /// Elements of the workspace of [`backward`].
 pub fn backward_workspace_len(n_rows: usize, width: usize) -> usize {
     let n_chunks = n_rows.div_ceil(CHUNK);
-    n_chunks * width + column_sums::workspace_len(n_chunks, 1, width)
+    let held = n_rows.min(MAX_BLOCKS) * width;
+    held.max(n_chunks * width + column_sums::workspace_len(n_chunks, 1, width))
 }
 
 /// Gradients of [`forward`]; `grad_x` (of x and of the residual alike) and `grad_weight` are overwritten.
@@ -121,21 +132,20 @@ pub fn backward<T: DeviceElement>(
         grad_sum.expect(OP, "grad_sum", n_rows, width)?;
     }
     expect_size(OP, "workspace", "elements", backward_workspace_len(n_rows, width), workspace.len())?;
-    let n_chunks = n_rows.div_ceil(CHUNK);
-    let (partial, rest) = workspace.split_at("workspace", n_chunks * width)?;
     let aligned = width.is_multiple_of(VECTOR)
         && weight.is_aligned(4)
         && x.is_aligned(VECTOR)
         && grad_y.is_aligned(VECTOR)
         && grad_x.is_aligned(VECTOR)
         && grad_sum.as_ref().is_none_or(|rows| rows.is_aligned(VECTOR));
+    let held = Held::of(width, aligned);
     let params = RawBackward {
         x: x.address(gpu),
         grad_y: grad_y.address(gpu),
         grad_sum: grad_sum.as_ref().map_or(0, |rows| rows.address(gpu)),
         weight: weight.address(gpu),
         grad_x: grad_x.address(gpu),
-        partial: partial.address(gpu),
+        partial: workspace.address(gpu),
         x_stride: x.stride_bytes(),
         grad_y_stride: grad_y.stride_bytes(),
         grad_sum_stride: grad_sum.as_ref().map_or(0, |rows| rows.stride_bytes()),
@@ -143,18 +153,64 @@ pub fn backward<T: DeviceElement>(
         n_rows: blocks(OP, "n_rows", n_rows, 1)?,
         width: width as u32,
         eps: inputs.eps,
-        unused: 0,
+        team: held.map_or(1, |held| held.team),
     };
-    let grid = Grid::line(blocks(OP, "n_rows", n_rows, CHUNK)?, WARPS * 32);
-    // SAFETY: the checks have bound every matrix to n_rows and width and the partials to a row of width a chunk; a block
-    // owns a chunk of rows, outputs are borrowed exclusively.
-    unsafe { gpu.launch(Module::RmsNorm, &name("backward", T::DTYPE.name(), aligned), grid, &params)? };
-    let rows = DeviceRows::new("partial", partial.into_ref(), width)?;
-    column_sums(gpu, &DeviceOffsets::single(n_chunks), &rows, grad_weight, rest)
+    let Some(held) = held else {
+        let n_chunks = n_rows.div_ceil(CHUNK);
+        let grid = Grid::line(blocks(OP, "n_rows", n_rows, CHUNK)?, WARPS * 32);
+        let kernel = format!("rms_norm_backward_{}", T::DTYPE.name());
+        // SAFETY: the checks have bound every matrix to n_rows and width and the partials to a row of width a chunk; a
+        // block owns a chunk of rows, outputs are borrowed exclusively.
+        unsafe { gpu.launch(Module::RmsNorm, &kernel, grid, &params)? };
+        let (partial, rest) = workspace.split_at("workspace", n_chunks * width)?;
+        let (rest, _) = rest.split_at("workspace", column_sums::workspace_len(n_chunks, 1, width))?;
+        let rows = DeviceRows::new("partial", partial.into_ref(), width)?;
+        return column_sums(gpu, &DeviceOffsets::single(n_chunks), &rows, grad_weight, rest);
+    };
+    let n_blocks = held.blocks::<T>(gpu, n_rows, [3, 2]);
+    // SAFETY: the checks have bound every matrix to n_rows and width, and the partials to a row of width for each of as
+    // many blocks; a team of warps owns a row, outputs are borrowed exclusively. Every vector of a row is aligned and
+    // none goes beyond it.
+    unsafe {
+        gpu.launch(Module::RmsNorm, &held.kernel::<T>("backward"), Grid::line(n_blocks, WARPS * 32), &params)?;
+    }
+    let params = RawWeight {
+        partial: params.partial,
+        grad_weight: grad_weight.address(gpu),
+        n_partial: n_blocks,
+        width: width as u32,
+    };
+    let grid = Grid { blocks: (blocks(OP, "width", width, 32)?, 1, 1), threads: (32, 32, 1) };
+    // SAFETY: reads the partial sums of the first kernel's blocks, writes columns below width.
+    unsafe { gpu.launch(Module::RmsNorm, "rms_norm_weight", grid, &params) }
 }
 
-fn name(direction: &str, dtype: &str, aligned: bool) -> String {
-    format!("rms_norm_{direction}_{dtype}{}", if aligned { "_aligned" } else { "" })
+/// How rows are held in registers: by a team of warps each, some vectors a lane.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    team: u32,
+    vectors: usize,
+}
+
+impl Held {
+    /// For rows of `width` elements, where they consist of aligned vectors and a block has enough lanes.
+    fn of(width: usize, aligned: bool) -> Option<Self> {
+        let n = width.div_ceil(VECTOR);
+        let lanes = |team: u32| team as usize * 32;
+        let team = [1, 2, 4, 8].into_iter().find(|&team| n <= MAX_VECTORS * lanes(team)).filter(|_| aligned)?;
+        Some(Self { team, vectors: n.div_ceil(lanes(team)).max(2) })
+    }
+
+    fn kernel<T: DeviceElement>(self, direction: &str) -> String {
+        format!("rms_norm_{direction}_held_{}_{}", T::DTYPE.name(), self.vectors)
+    }
+
+    /// Blocks that stay for all rows. A multiprocessor holds so many of 2 and of 3 vectors a lane, and of f32 one less.
+    fn blocks<T: DeviceElement>(self, gpu: &Gpu, n_rows: usize, held: [u32; 2]) -> u32 {
+        let held = held[self.vectors - 2] - u32::from(T::DTYPE == Dtype::F32);
+        let rows = (WARPS / self.team) as usize;
+        n_rows.div_ceil(rows).min(MAX_BLOCKS).min((gpu.n_multiprocessors() * held) as usize) as u32
+    }
 }
 
 // What the kernels take: kernels/rms_norm/params.h, field by field.
@@ -174,7 +230,7 @@ struct RawForward {
     n_rows: u32,
     width: u32,
     eps: f32,
-    unused: u32,
+    team: u32,
 }
 const _: () = {
     assert!(size_of::<RawForward>() == 72 && offset_of!(RawForward, x_stride) == 40);
@@ -197,14 +253,26 @@ struct RawBackward {
     n_rows: u32,
     width: u32,
     eps: f32,
-    unused: u32,
+    team: u32,
 }
 const _: () = {
     assert!(size_of::<RawBackward>() == 80 && offset_of!(RawBackward, partial) == 40);
     assert!(offset_of!(RawBackward, eps) == 72);
 };
 
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct RawWeight {
+    partial: u64,
+    grad_weight: u64,
+    n_partial: u32,
+    width: u32,
+}
+const _: () = assert!(size_of::<RawWeight>() == 24 && offset_of!(RawWeight, n_partial) == 16);
+
 // SAFETY: a plain struct of numbers in C layout; the addresses in it are device addresses.
 unsafe impl DeviceRepr for RawForward {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for RawBackward {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for RawWeight {}
