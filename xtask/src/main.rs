@@ -31,6 +31,9 @@ enum Task {
     /// Print weights and active FLOPs of every scale.
     #[command(disable_help_flag = true)]
     Sizes(ablate::AblateArgs),
+    /// Time training steps of a model on this machine.
+    #[command(disable_help_flag = true)]
+    Speed(ablate::AblateArgs),
     /// Compile the GPU kernels to the PTX inside of mom-kernels.
     Kernels(kernels::KernelsArgs),
 }
@@ -43,6 +46,7 @@ fn main() -> Result<ExitCode> {
         Task::Generate(args) => ablate::run(root, "generate", &args),
         Task::Shards(args) => ablate::run(root, "shards", &args),
         Task::Sizes(args) => ablate::run(root, "sizes", &args),
+        Task::Speed(args) => ablate::run(root, "speed", &args),
         Task::Kernels(args) => kernels::run(&args, root).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -15,7 +15,7 @@
 //! relies on the tape visiting a node only after all of its users, and on custom operations being visited once per
 //! backward pass.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -72,10 +72,10 @@ pub fn record_storage(
     backward: impl Backward,
 ) -> candle_core::Result<Tensor> {
     let shape = shape.into();
-    let needed: Vec<bool> = inputs.iter().map(Tensor::track_op).collect();
-    if !needed.contains(&true) {
+    if !tracks(&inputs) {
         return Ok(Tensor::from_storage(output, shape, BackpropOp::none(), false));
     }
+    let needed: Vec<bool> = inputs.iter().map(Tensor::track_op).collect();
     let sink = Sink::current();
     let sunk: Vec<Option<TensorId>> = inputs.iter().map(|input| sink.as_ref()?.takes(input)).collect();
     let mut taped: Vec<Tensor> =
@@ -112,6 +112,23 @@ pub fn record_storage(
     token.apply_op1(main(false))
 }
 
+/// Whether a function of these tensors goes on the tape: one of them is tracked, and this is no [`without_tape`].
+pub fn tracks<'a>(inputs: impl IntoIterator<Item = &'a Tensor>) -> bool {
+    !WITHOUT_TAPE.get() && inputs.into_iter().any(Tensor::track_op)
+}
+
+/// Runs a forward pass whose functions record and save nothing: for validation and decoding.
+pub fn without_tape<R>(forward: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            WITHOUT_TAPE.set(self.0);
+        }
+    }
+    let _restore = Restore(WITHOUT_TAPE.replace(true));
+    forward()
+}
+
 /// Takes the gradients of parameters off the tape.
 ///
 /// candle's tape fills a tensor with zeros for every gradient and adds to it, and visits each parameter as a node of its
@@ -141,6 +158,7 @@ struct SinkParts {
 
 thread_local! {
     static CURRENT: RefCell<Option<Sink>> = const { RefCell::new(None) };
+    static WITHOUT_TAPE: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Sink {

@@ -8,8 +8,12 @@ use candle_core::{DType, Tensor, Var};
 use candle_nn::VarBuilder;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
 use crate::Result;
+
+/// Values that one task draws.
+const PIECE: usize = 1 << 16;
 
 /// Where initial values come from.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,17 +101,28 @@ impl Init {
     }
 
     fn values(&self, key: &str, n: usize, draw: Draw) -> Vec<f64> {
-        let mut rng = self.stream(key);
+        // A draw takes a fixed number of the stream's 32-bit words, so that any piece of it can be drawn apart.
+        let draws = |words: u128, draw: &(dyn Fn(&mut ChaCha8Rng) -> f64 + Sync)| {
+            let mut values = vec![0.0; n];
+            values.par_chunks_mut(PIECE).enumerate().for_each(|(at, values)| {
+                let mut rng = self.stream(key);
+                rng.set_word_pos((at * PIECE) as u128 * words);
+                values.fill_with(|| draw(&mut rng));
+            });
+            values
+        };
         match draw {
             Draw::Constant(value) => vec![value; n],
-            Draw::Uniform(bound) => (0..n).map(|_| bound * (2.0 * unit(&mut rng) - 1.0)).collect(),
-            Draw::Normal(deviation) => (0..n).map(|_| deviation * normal(&mut rng)).collect(),
+            Draw::Uniform(bound) => draws(2, &|rng| bound * (2.0 * unit(rng) - 1.0)),
+            Draw::Normal(deviation) => draws(4, &|rng| deviation * normal(rng)),
             Draw::LogRange(d_state) => (0..n).map(|i| ((i % d_state + 1) as f64).ln()).collect(),
             Draw::DtBias => {
                 let (low, high) = (1e-3f64.ln(), 1e-1f64.ln());
-                let delta = |rng: &mut ChaCha8Rng| (low + unit(rng) * (high - low)).exp().max(1e-4);
-                // softplus(x) = delta for x = delta + log(1 - e^-delta)
-                (0..n).map(|_| delta(&mut rng)).map(|delta| delta + (-(-delta).exp_m1()).ln()).collect()
+                draws(2, &|rng| {
+                    let delta = (low + unit(rng) * (high - low)).exp().max(1e-4);
+                    // softplus(x) = delta for x = delta + log(1 - e^-delta)
+                    delta + (-(-delta).exp_m1()).ln()
+                })
             }
         }
     }
@@ -158,6 +173,18 @@ mod tests {
         let normal = Init::seeded(1).values("n", 20_000, Draw::Normal(2.0));
         let (mean, square) = normal.iter().fold((0.0, 0.0), |(m, s), v| (m + v / 2e4, s + v * v / 2e4));
         assert!(mean.abs() < 0.05 && (square - 4.0).abs() < 0.15, "{mean} {square}");
+    }
+
+    #[test]
+    fn a_long_draw_is_one_stream() {
+        let n = 2 * PIECE + 77;
+        let init = Init::seeded(5);
+        let mut rng = init.stream("x");
+        let want: Vec<f64> = (0..n).map(|_| 2.0 * unit(&mut rng) - 1.0).collect();
+        assert_eq!(init.values("x", n, Draw::Uniform(1.0)), want);
+        let mut rng = init.stream("y");
+        let want: Vec<f64> = (0..n).map(|_| normal(&mut rng)).collect();
+        assert_eq!(init.values("y", n, Draw::Normal(1.0)), want);
     }
 
     #[test]

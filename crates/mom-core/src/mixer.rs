@@ -12,7 +12,7 @@ use mom_kernels::mixer::{self, MixerSaved, MixerWeights};
 use mom_kernels::selective_scan::DeltaActivation;
 use mom_kernels::{ModalityPlan, Rows};
 
-use crate::autograd::{Backward, record};
+use crate::autograd::{Backward, record, tracks};
 use crate::error::{expect_shape, require};
 use crate::host::{Float, Host, contiguous, dispatch, tensor};
 use crate::init::{Draw, Init};
@@ -198,7 +198,7 @@ impl MixtureOfMamba {
         let weights = hosts.weights()?;
         let host = Host::<T>::of(OP, "x", &x)?;
         let rows = Rows::new("x", host.slice()?, self.config.d_model)?;
-        if inputs.iter().any(Tensor::track_op) {
+        if tracks(&inputs) {
             let (out, saved) = mixer::forward_saving(plan, rows, &weights)?;
             let node = Node { x: x.clone(), weights: self.weights.clone(), plan: plan.clone(), saved };
             Ok(record(inputs, out, shape, node)?)

@@ -8,7 +8,7 @@ pub const NO_TARGET: u32 = u32::MAX;
 /// `batch` packed sequences of `seqlen` positions each.
 ///
 /// Position p = b * seqlen + t. Every vector has `batch * seqlen` entries unless said otherwise.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
     /// Number of sequences.
     pub batch: usize,

@@ -27,6 +27,12 @@ impl Backbone {
         Ok(Self { blocks, norm_f: RmsNorm::new(d_model, config.norm_eps, &init, vb.pp("norm_f"))? })
     }
 
+    /// The same blocks with or without recompute, see [`Block::with_recompute`].
+    pub fn with_recompute(self, recompute: bool) -> Self {
+        let blocks = self.blocks.into_iter().map(|block| block.with_recompute(recompute)).collect();
+        Self { blocks, ..self }
+    }
+
     /// The residual blocks, in their order.
     pub fn blocks(&self) -> &[Block] {
         &self.blocks

@@ -137,7 +137,7 @@ impl<'a> Decoder<'a> {
     ) -> Result<(Vec<MixerState>, Vec<f64>)> {
         let (batch, patch_dim) = (self.batch, self.model.config().patch_dim);
         let values: Vec<f32> = x.iter().map(|&x| x as f32).collect();
-        let noisy = Patcher::tensor(&values, patch_dim, self.model.dtype())?;
+        let noisy = Patcher::tensor(&values, patch_dim, self.model.like())?;
         let images: Vec<u32> = (0..batch * n_patches).map(|i| (i / n_patches) as u32).collect();
         let embedded = patcher.embed(&noisy, &images, &vec![t; batch])?.detach();
         let plan = ModalityPlan::new(batch, n_patches, 2, &vec![1; batch * n_patches], None)?;

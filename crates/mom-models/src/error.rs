@@ -35,6 +35,10 @@ pub enum Error {
     /// A kernel refused its arguments.
     #[error(transparent)]
     Kernel(#[from] mom_kernels::Error),
+    /// The GPU refused.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Gpu(#[from] mom_kernels::cuda::CudaError),
     /// candle failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

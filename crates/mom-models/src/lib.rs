@@ -31,7 +31,7 @@
 //! };
 //! let losses = model.loss(&batch, None, Normaliser::of(&batch))?;
 //! let gradients = losses.total.backward()?;
-//! assert_eq!(losses.by_modality[1].count, 2);
+//! assert_eq!(losses.by_modality()?[1].count, 2);
 //! assert!(parameters.iter().all(|(_, variable)| gradients.get(variable).is_some()));
 //! # Ok::<(), mom_models::Error>(())
 //! ```
@@ -39,6 +39,8 @@
 mod backbone;
 mod batch;
 mod config;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod decode;
 pub mod diffusion;
 mod error;

@@ -6,7 +6,7 @@ use mom_core::{Draw, Init, Plan};
 
 use crate::diffusion::Noise;
 use crate::error::{require, require_batch};
-use crate::layers::{embedding, linear_cross_entropy};
+use crate::layers::{RowLosses, embedding, linear_cross_entropy};
 use crate::{Backbone, ModelConfig, NO_TARGET, Normaliser, Parameters, Patcher, Result, Setting, TokenBatch};
 
 /// Embedding, backbone and heads.
@@ -27,8 +27,35 @@ pub struct Model {
 pub struct Losses {
     /// `(1)`: what is trained on, all parts weighted and over the normaliser's counts.
     pub total: Tensor,
-    /// By modality of the target, in the order of [`Setting::modalities`].
-    pub by_modality: Vec<ModalityLoss>,
+    n_modalities: usize,
+    rows: RowLosses,
+    /// Modality of the target of each of the rows.
+    target_modalities: Vec<u8>,
+    /// Sum over patches of the squared error of the noise, `(1)`, and the number of patches.
+    diffusion: Option<(Tensor, usize)>,
+}
+
+impl Losses {
+    /// The same losses off the tape, which frees what it holds.
+    pub fn detached(self) -> Self {
+        Self { total: self.total.detach(), ..self }
+    }
+
+    /// By modality of the target, in the order of [`Setting::modalities`]. On a device this waits for the losses.
+    ///
+    /// # Errors
+    /// What ran on the device before failed.
+    pub fn by_modality(&self) -> Result<Vec<ModalityLoss>> {
+        let mut by_modality = vec![ModalityLoss::default(); self.n_modalities];
+        for (sum, &modality) in self.rows.nll()?.into_iter().zip(&self.target_modalities) {
+            by_modality[usize::from(modality)] += ModalityLoss { sum, count: 1 };
+        }
+        if let Some((error, count)) = &self.diffusion {
+            let sum = error.to_dtype(DType::F64)?.to_vec1::<f64>()?[0];
+            by_modality[1] += ModalityLoss { sum, count: *count };
+        }
+        Ok(by_modality)
+    }
 }
 
 /// Loss of the targets of one modality: the negative log-likelihood in nats, or in Transfusion's images the mean squared
@@ -84,9 +111,19 @@ impl Model {
     /// # Errors
     /// An invalid configuration; a device or element type that the block does not run on.
     pub fn seeded(config: &ModelConfig, seed: u64, dtype: DType, device: &Device) -> Result<(Self, Parameters)> {
-        require(device.is_cpu(), "device", "the CPU", format!("{device:?}"))?;
-        require(matches!(dtype, DType::F32 | DType::F64), "dtype", "f32 or f64", dtype.as_str())?;
+        if device.is_cpu() {
+            require(matches!(dtype, DType::F32 | DType::F64), "dtype", "f32 or f64 on the CPU", dtype.as_str())?;
+        } else {
+            require(device.is_cuda(), "device", "the CPU or an NVIDIA GPU", format!("{device:?}"))?;
+            let has = matches!(dtype, DType::BF16 | DType::F16 | DType::F32);
+            require(has, "dtype", "bf16, f16 or f32 on a GPU", dtype.as_str())?;
+        }
         Parameters::collect(dtype, device, |vb| Self::new(config, &Init::seeded(seed), vb))
+    }
+
+    /// The same model with or without recompute, see [`mom_core::Block::with_recompute`].
+    pub fn with_recompute(self, recompute: bool) -> Self {
+        Self { backbone: self.backbone.with_recompute(recompute), ..self }
     }
 
     /// The configuration.
@@ -99,8 +136,9 @@ impl Model {
         &self.backbone
     }
 
-    pub(crate) fn dtype(&self) -> DType {
-        self.embedding.dtype()
+    /// A tensor that is where the model is, in its element type.
+    pub(crate) fn like(&self) -> &Tensor {
+        &self.embedding
     }
 
     pub(crate) fn patcher(&self) -> Option<&Patcher> {
@@ -128,36 +166,32 @@ impl Model {
         let plan = batch.plan(&self.config)?;
         let x = self.backbone.forward(&self.input(batch, noise, &plan)?, &plan)?;
 
-        let mut by_modality = vec![ModalityLoss::default(); self.config.setting.n_modalities()];
-        let (mut rows, mut targets, mut positions) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rows, mut targets, mut target_modalities) = (Vec::new(), Vec::new(), Vec::new());
         for (row, &position) in plan.position_of_row().iter().enumerate() {
             let target = batch.targets[position as usize];
             if target != NO_TARGET {
                 rows.push(row as u32);
                 targets.push(target);
-                positions.push(position as usize);
+                target_modalities.push(batch.target_modality_ids[position as usize]);
             }
         }
         let z = self.config.z_loss;
         let with_target = embedding(&x, rows)?;
         let text = linear_cross_entropy(&with_target, &self.lm_head, &targets, z, normaliser.n_targets)?;
-        for (loss, &position) in text.rows.iter().zip(&positions) {
-            let modality = usize::from(batch.target_modality_ids[position]);
-            by_modality[modality] += ModalityLoss { sum: loss.nll, count: 1 };
-        }
         let mut total = text.loss;
+        let mut diffusion = None;
         if let (Some(patcher), Some(noise)) = (&self.patcher, noise)
             && !batch.patches.is_empty()
         {
             let images = plan.modality_offsets().rows(1);
             let predicted = patcher.predict(&x.narrow(0, images.start, images.len())?)?;
             let error = Patcher::squared_error(&predicted, &noise.epsilon)?;
-            let sum = error.to_dtype(DType::F64)?.to_vec1::<f64>()?[0];
-            by_modality[1] += ModalityLoss { sum, count: images.len() };
             let scale = self.config.diffusion_weight / normaliser.n_patches.max(1) as f64;
             total = (total + error.affine(scale, 0.0)?)?;
+            diffusion = Some((error.detach(), images.len()));
         }
-        Ok(Losses { total, by_modality })
+        let n_modalities = self.config.setting.n_modalities();
+        Ok(Losses { total, n_modalities, rows: text.rows, target_modalities, diffusion })
     }
 
     /// The residual stream before the first block: rows in modality order. Text and codes are embedded tokens; in
@@ -184,7 +218,7 @@ impl Model {
             return Ok(tokens);
         }
         let noisy = noise.add_to(patches.values, patches.images);
-        let noisy = Patcher::tensor(&noisy, self.config.patch_dim, self.dtype())?;
+        let noisy = Patcher::tensor(&noisy, self.config.patch_dim, self.like())?;
         Ok(Tensor::cat(&[&tokens, &patcher.embed(&noisy, patches.images, &noise.timesteps)?], 0)?)
     }
 }

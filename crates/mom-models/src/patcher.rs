@@ -55,7 +55,7 @@ impl Patcher {
     pub fn embed(&self, patches: &Tensor, images: &[u32], timesteps: &[u32]) -> Result<Tensor> {
         let features: Vec<f64> = timesteps.iter().flat_map(|&t| diffusion::time_features(t, TIME_FEATURES)).collect();
         let features = Tensor::from_vec(features, (timesteps.len(), TIME_FEATURES), &Device::Cpu)?;
-        let features = features.to_dtype(patches.dtype())?;
+        let features = features.to_dtype(patches.dtype())?.to_device(patches.device())?;
         let time = self.time_out.forward(&self.time_in.forward(&features)?.silu()?)?;
         Ok((self.patch_in.forward(patches)? + embedding(&time, images)?)?)
     }
@@ -71,14 +71,20 @@ impl Patcher {
     /// Sum over patches of the mean squared error of `predicted` against `epsilon`, both `(n_patches, patch_dim)`: `(1)`.
     pub(crate) fn squared_error(predicted: &Tensor, epsilon: &[f32]) -> Result<Tensor> {
         let (_, patch_dim) = predicted.dims2()?;
-        let epsilon = Tensor::from_slice(epsilon, predicted.shape(), &Device::Cpu)?.to_dtype(predicted.dtype())?;
+        // 16 bits hold neither small errors nor their sum.
+        let wide = match predicted.dtype() {
+            DType::BF16 | DType::F16 => DType::F32,
+            dtype => dtype,
+        };
+        let epsilon = Tensor::from_slice(epsilon, predicted.shape(), predicted.device())?.to_dtype(wide)?;
+        let predicted = predicted.to_dtype(wide)?;
         let error = (predicted - epsilon)?.sqr()?.sum_all()?.affine(1.0 / patch_dim as f64, 0.0)?;
         Ok(error.reshape(1)?)
     }
 
-    /// Patches from the host in the model's element type.
-    pub(crate) fn tensor(values: &[f32], patch_dim: usize, dtype: DType) -> Result<Tensor> {
+    /// Patches from the host where a tensor of the model is, in its element type.
+    pub(crate) fn tensor(values: &[f32], patch_dim: usize, like: &Tensor) -> Result<Tensor> {
         let shape = (values.len() / patch_dim.max(1), patch_dim);
-        Ok(Tensor::from_slice(values, shape, &Device::Cpu)?.to_dtype(dtype)?)
+        Ok(Tensor::from_slice(values, shape, like.device())?.to_dtype(like.dtype())?)
     }
 }

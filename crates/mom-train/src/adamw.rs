@@ -3,7 +3,7 @@
 //! One pass over each parameter updates it and both moments in place; candle-nn's takes twelve and hides the moments, which
 //! a checkpoint needs.
 
-use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Tensor, Var};
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Tensor, Var};
 use mom_models::Parameters;
 use rayon::prelude::*;
 
@@ -39,6 +39,21 @@ pub(crate) struct Moments {
 impl Moments {
     fn is_finite(&self) -> bool {
         self.first.iter().chain(&self.second).all(|value| value.is_finite())
+    }
+
+    /// Checks what a file holds for a parameter of `n` elements.
+    pub fn check(&self, path: &std::path::Path, name: &str, n: usize) -> Result<()> {
+        if !self.is_finite() {
+            let reason = format!("a moment of {name} is not finite");
+            return Err(Error::Content { path: path.into(), reason });
+        }
+        for (what, len) in [("first", self.first.len()), ("second", self.second.len())] {
+            if len != n {
+                let reason = format!("{what} moment of {name} has {len} elements, expected {n}");
+                return Err(Error::Content { path: path.into(), reason });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -131,17 +146,7 @@ impl AdamW {
     ) -> Result<()> {
         for parameter in &mut self.parameters {
             let stored = moments(&parameter.name)?;
-            let n = parameter.variable.elem_count();
-            if !stored.is_finite() {
-                let reason = format!("a moment of {} is not finite", parameter.name);
-                return Err(Error::Content { path: path.into(), reason });
-            }
-            for (what, len) in [("first", stored.first.len()), ("second", stored.second.len())] {
-                if len != n {
-                    let reason = format!("{what} moment of {} has {len} elements, expected {n}", parameter.name);
-                    return Err(Error::Content { path: path.into(), reason });
-                }
-            }
+            stored.check(path, &parameter.name, parameter.variable.elem_count())?;
             parameter.moments = stored;
         }
         self.steps = steps;
@@ -158,9 +163,9 @@ pub(crate) fn global_norm(gradients: &[Tensor]) -> Result<f64> {
     Ok(total.sqrt())
 }
 
-/// Sum of squares; NaN or infinite where an element is.
+/// Sum of squares, on the host; NaN or infinite where an element is.
 pub(crate) fn squares(tensor: &Tensor) -> Result<f64> {
-    let tensor = tensor.flatten_all()?.contiguous()?;
+    let tensor = tensor.flatten_all()?.contiguous()?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
     let (guard, layout) = tensor.storage_and_layout();
     let candle_core::Storage::Cpu(CpuStorage::F32(values)) = &*guard else {
         return require(false, "gradient", "f32 on the CPU", tensor.dtype().as_str()).map(|()| f64::NAN);

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use mom_data::Position;
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::adamw::Moments;
 use crate::files::{self, At};
 use crate::metrics::Lengths;
+use crate::optimiser::Stored;
 use crate::report::EvalPoint;
 use crate::trainer::Counters;
 use crate::{Error, Result, RunConfig, Trainer};
@@ -74,16 +75,20 @@ fn write(partial: &Path, trainer: &Trainer, state: &State) -> Result<()> {
     }
     files::create_folder(partial)?;
     let mut weights = Vec::new();
-    for (name, tensor) in trainer.parameters().tensors() {
-        weights.push((name.to_owned(), Floats::of(tensor)?));
+    for stored in trainer.optimiser().weights(trainer.parameters()) {
+        let Stored { name, shape, weights: values } = stored?;
+        weights.push((name.to_owned(), Floats { shape: shape.to_vec(), bytes: bytes(&values).into_owned().into() }));
     }
     write_tensors(&partial.join(WEIGHTS), weights)?;
-    let moments = trainer.optimiser().moments().flat_map(|(name, moments)| {
-        [("first", &moments.first), ("second", &moments.second)].map(|(kind, values)| {
-            (format!("{kind}.{name}"), Floats { shape: vec![values.len()], bytes: bytes(values) })
-        })
-    });
-    write_tensors(&partial.join(OPTIMIZER), moments.collect())?;
+    let mut moments = Vec::new();
+    for stored in trainer.optimiser().moments() {
+        let (name, stored) = stored?;
+        for (kind, values) in [("first", &stored.first), ("second", &stored.second)] {
+            let floats = Floats { shape: vec![values.len()], bytes: bytes(values).into_owned().into() };
+            moments.push((format!("{kind}.{name}"), floats));
+        }
+    }
+    write_tensors(&partial.join(OPTIMIZER), moments)?;
     let path = partial.join(STATE);
     let json =
         serde_json::to_vec_pretty(state).map_err(|e| Error::Content { path: path.clone(), reason: e.to_string() })?;
@@ -122,7 +127,7 @@ pub(crate) fn read_state(checkpoint: &Path) -> Result<State> {
 
 /// Puts a trainer where the checkpoint was.
 pub(crate) fn restore(checkpoint: &Path, state: &State, trainer: &mut Trainer) -> Result<()> {
-    load_weights(&checkpoint.join(WEIGHTS), trainer.parameters())?;
+    let weights = load_weights(&checkpoint.join(WEIGHTS), trainer.parameters())?;
     let path = checkpoint.join(OPTIMIZER);
     let bytes = fs::read(&path).at("read", &path)?;
     let content = |reason: String| Error::Content { path: path.clone(), reason };
@@ -134,14 +139,15 @@ pub(crate) fn restore(checkpoint: &Path, state: &State, trainer: &mut Trainer) -
         }
         Ok(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<f32>>())
     };
-    trainer.optimiser_mut().restore(&path, state.step, |name| {
+    trainer.optimiser_mut().restore(&path, state.step, &weights, |name| {
         Ok(Moments { first: read(format!("first.{name}"))?, second: read(format!("second.{name}"))? })
     })?;
     trainer.restore(state.position, state.counters)
 }
 
-/// Sets variables to the tensors of a file, which must have them all, of the same shapes, and no others.
-pub(crate) fn load_weights(path: &Path, parameters: &mom_models::Parameters) -> Result<()> {
+/// Sets variables to the tensors of a file, which must have them all in f32, of the same shapes, and no others. Returns
+/// the tensors, on the host, in the order of the parameters.
+pub(crate) fn load_weights(path: &Path, parameters: &mom_models::Parameters) -> Result<Vec<Tensor>> {
     let content = |reason: String| Error::Content { path: path.into(), reason };
     let bytes = fs::read(path).at("read", path)?;
     let mut stored: HashMap<String, Tensor> =
@@ -149,12 +155,11 @@ pub(crate) fn load_weights(path: &Path, parameters: &mom_models::Parameters) -> 
     let mut values = Vec::new();
     for (name, variable) in parameters.iter() {
         let tensor = stored.remove(name).ok_or_else(|| content(format!("{name} is missing")))?;
-        if tensor.dims() != variable.dims() || tensor.dtype() != variable.dtype() {
+        if tensor.dims() != variable.dims() || tensor.dtype() != DType::F32 {
             return Err(content(format!(
-                "{name} is {:?} {:?}, expected {:?} {:?}",
+                "{name} is {:?} {:?}, expected F32 {:?}",
                 tensor.dtype(),
                 tensor.dims(),
-                variable.dtype(),
                 variable.dims()
             )));
         }
@@ -166,10 +171,13 @@ pub(crate) fn load_weights(path: &Path, parameters: &mom_models::Parameters) -> 
     if let Some(name) = stored.keys().min() {
         return Err(content(format!("{name} belongs to no parameter of this model")));
     }
-    for (variable, tensor) in values {
-        variable.set(&tensor)?;
-    }
-    Ok(())
+    values
+        .into_iter()
+        .map(|(variable, tensor)| {
+            variable.set(&tensor.to_dtype(variable.dtype())?.to_device(variable.device())?)?;
+            Ok(tensor)
+        })
+        .collect()
 }
 
 /// Little-endian values, as safetensors has them.
@@ -180,13 +188,6 @@ fn bytes(values: &[f32]) -> Cow<'_, [u8]> {
 struct Floats<'a> {
     shape: Vec<usize>,
     bytes: Cow<'a, [u8]>,
-}
-
-impl Floats<'_> {
-    fn of(tensor: &Tensor) -> Result<Self> {
-        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-        Ok(Self { shape: tensor.dims().to_vec(), bytes: bytes(&values).into_owned().into() })
-    }
 }
 
 impl View for Floats<'_> {

@@ -91,6 +91,58 @@ pub struct TrainSection {
     /// Where it runs.
     #[serde(default)]
     pub device: DeviceKind,
+    /// Element type of projections and activations: f32, or bf16 on a GPU, where it is the default. Masters, moments,
+    /// states, losses and sums are f32 in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<Precision>,
+    /// What the backward pass computes again instead of keeping it, on a GPU.
+    #[serde(default, skip_serializing_if = "Recompute::is_none")]
+    pub recompute: Recompute,
+}
+
+/// Element type of projections and activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// IEEE single precision.
+    F32,
+    /// bfloat16.
+    Bf16,
+}
+
+impl Precision {
+    /// What a device computes with unless it is told: f32 on the CPU, bf16 on a GPU.
+    pub const fn of(device: DeviceKind) -> Self {
+        match device {
+            DeviceKind::Cpu => Self::F32,
+            DeviceKind::Cuda => Self::Bf16,
+        }
+    }
+
+    /// candle's name of it.
+    pub const fn dtype(self) -> candle_core::DType {
+        match self {
+            Self::F32 => candle_core::DType::F32,
+            Self::Bf16 => candle_core::DType::BF16,
+        }
+    }
+}
+
+/// What the backward pass computes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recompute {
+    /// Conv, delta and norms alone, inside of each block.
+    #[default]
+    None,
+    /// Each block's whole forward pass: nothing but the residual stream is kept.
+    Block,
+}
+
+impl Recompute {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// Where a run computes.
@@ -100,8 +152,20 @@ pub enum DeviceKind {
     /// The processor.
     #[default]
     Cpu,
-    /// A GPU. This version has no training on it and says so.
+    /// The first GPU that the driver shows (`CUDA_VISIBLE_DEVICES`), in a build with the feature `cuda`.
     Cuda,
+}
+
+impl std::str::FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            other => Err(crate::error::config("dtype", "f32 or bf16", other)),
+        }
+    }
 }
 
 impl std::str::FromStr for DeviceKind {
@@ -267,12 +331,17 @@ impl RunConfig {
         );
         require(fits, "data.recipe.setting", self.model.setting.name(), format!("{recipe:?}"))?;
         data.tokenizers.validate()?;
-        require(
-            train.device == DeviceKind::Cpu,
-            "device",
-            "cpu: this build trains on the CPU alone",
-            train.device.name(),
-        )
+        let built = train.device == DeviceKind::Cpu || cfg!(feature = "cuda");
+        require(built, "device", "cpu: this program was built without the feature \"cuda\"", train.device.name())?;
+        let on_gpu = train.device == DeviceKind::Cuda;
+        let fits = on_gpu || train.dtype != Some(Precision::Bf16);
+        require(fits, "train.dtype", "f32 on the CPU", "bf16")?;
+        require(on_gpu || train.recompute.is_none(), "train.recompute", "none on the CPU", "block")
+    }
+
+    /// Element type of projections and activations.
+    pub fn precision(&self) -> Precision {
+        self.train.dtype.unwrap_or(Precision::of(self.train.device))
     }
 
     /// How samples become documents.

@@ -95,15 +95,24 @@ pub enum Error {
     /// The report failed.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// The block failed.
+    #[error(transparent)]
+    Core(#[from] mom_core::Error),
+    /// The GPU refused.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Gpu(#[from] mom_kernels::cuda::CudaError),
     /// candle failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }
 
+/// [`Error::Config`].
+pub(crate) fn config(field: &'static str, expected: &str, got: impl ToString) -> Error {
+    Error::Config { field, expected: expected.to_owned(), got: got.to_string() }
+}
+
 /// Fails with [`Error::Config`] unless `holds`.
 pub(crate) fn require(holds: bool, field: &'static str, expected: &str, got: impl ToString) -> Result<()> {
-    if holds {
-        return Ok(());
-    }
-    Err(Error::Config { field, expected: expected.to_owned(), got: got.to_string() })
+    if holds { Ok(()) } else { Err(config(field, expected, got)) }
 }

@@ -7,6 +7,7 @@
 //! | [`Trainer`] | model, optimiser and data position: steps, validation, checkpoints |
 //! | [`run`] | a whole run in a folder: resumes, evaluates, writes metrics and its result |
 //! | [`sweep`] | many runs, side by side: settings, variants, seeds; goes on where it stopped |
+//! | [`speed`] | how fast a model trains on this machine |
 //! | [`Generator`] | images from captions, with the model of a run |
 //! | [`report`] | tables, curves and plots of a sweep |
 //!
@@ -43,20 +44,27 @@
 mod adamw;
 mod checkpoint;
 mod config;
+#[cfg(feature = "cuda")]
+mod device_adamw;
+mod engine;
 mod error;
 mod files;
 mod generate;
 pub mod memory;
 mod metrics;
+mod optimiser;
 mod prepare;
 pub mod report;
 pub mod run;
 mod schedule;
+pub mod speed;
 pub mod sweep;
 mod trainer;
 
 pub use adamw::AdamW;
-pub use config::{DataSection, DeviceKind, ModelSection, OptimizerSection, RunConfig, TrainSection};
+pub use config::{
+    DataSection, DeviceKind, ModelSection, OptimizerSection, Precision, Recompute, RunConfig, TrainSection,
+};
 pub use error::{Error, Result};
 pub use files::{FileError, replace as replace_file};
 pub use generate::{GenerateOptions, Generator};

@@ -11,8 +11,9 @@ use mom_data::RgbImage;
 use mom_data::scenes::{SceneConfig, ShardOptions, write_shards};
 use mom_models::decode::Sampling;
 use mom_models::{ModelConfig, SCALES, Setting, Variant, flops};
+use mom_train::speed::SpeedOptions;
 use mom_train::sweep::{self, SweepOptions, Variants};
-use mom_train::{DeviceKind, GenerateOptions, Generator, Prepared, RunConfig, memory, run};
+use mom_train::{DeviceKind, GenerateOptions, Generator, Precision, Prepared, Recompute, RunConfig, memory, run};
 use terminal::Terminal;
 
 #[global_allocator]
@@ -87,6 +88,45 @@ enum Command {
     },
     /// Print sizes: weights and active FLOPs of every scale.
     Sizes,
+    /// Time training steps of a model on this machine, over made-up tokens.
+    Speed(SpeedArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct SpeedArguments {
+    /// transfusion, chameleon or three-modality.
+    #[arg(long, default_value = "chameleon")]
+    setting: Setting,
+    /// dense, mom, published, or some of in, x, dt, out joined by +.
+    #[arg(long, default_value = "mom")]
+    variant: Variant,
+    /// Size of the model.
+    #[arg(long, default_value = "tiny")]
+    scale: String,
+    /// Tokens of the vocabulary.
+    #[arg(long, default_value_t = 32_000)]
+    vocab: usize,
+    /// Sequences in a batch.
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// Positions in a sequence.
+    #[arg(long, default_value_t = 512)]
+    seqlen: usize,
+    /// Steps that are timed, after three that are not.
+    #[arg(long, default_value_t = 10)]
+    steps: usize,
+    /// cpu or cuda.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceKind,
+    /// f32, or bf16 on a GPU, where it is the default.
+    #[arg(long)]
+    dtype: Option<Precision>,
+    /// Keep the residual stream alone and compute each block again on the way back (on a GPU).
+    #[arg(long)]
+    recompute: bool,
+    /// Take one more step apart, by kernel (on a GPU).
+    #[arg(long)]
+    profile: bool,
 }
 
 /// What is compared; the defaults end within ten minutes on two cores.
@@ -208,6 +248,7 @@ fn dispatch(command: Command) -> Result<()> {
             sizes();
             Ok(())
         }
+        Command::Speed(arguments) => speed(&arguments),
     }
 }
 
@@ -277,6 +318,48 @@ fn dry_run(options: &SweepOptions) -> Result<()> {
         terminal::duration(left),
         rayon::current_num_threads()
     );
+    Ok(())
+}
+
+fn speed(arguments: &SpeedArguments) -> Result<()> {
+    let speed = mom_train::speed::measure(&SpeedOptions {
+        setting: arguments.setting,
+        variant: arguments.variant,
+        scale: arguments.scale.parse()?,
+        vocab_size: arguments.vocab,
+        batch: arguments.batch,
+        seqlen: arguments.seqlen,
+        steps: arguments.steps,
+        device: arguments.device,
+        precision: arguments.dtype,
+        recompute: if arguments.recompute { Recompute::Block } else { Recompute::None },
+        profile: arguments.profile,
+    })?;
+    let at = |share: f64| 1e3 * speed.step_secs[(share * (speed.step_secs.len() - 1) as f64).round() as usize];
+    println!(
+        "{} {} {} vocabulary {} batch {} x {}: {:.1} M weights",
+        arguments.setting,
+        arguments.variant,
+        arguments.scale,
+        arguments.vocab,
+        arguments.batch,
+        arguments.seqlen,
+        speed.parameters as f64 / 1e6
+    );
+    println!(
+        "step {:.2} ms ({:.2} to {:.2}), {:.0} tokens/s, {:.1} TFLOP/s, peak memory {:.2} GiB, loss {:.4}",
+        1e3 * speed.median_secs(),
+        at(0.1),
+        at(0.9),
+        speed.tokens_per_sec(),
+        speed.flops / speed.median_secs() / 1e12,
+        speed.peak_memory_bytes as f64 / f64::from(1 << 30),
+        speed.loss
+    );
+    let total: f64 = speed.profile.iter().map(|(_, ms)| ms).sum();
+    for (name, ms) in &speed.profile {
+        println!("{ms:9.3} ms {:5.1} %  {name}", 100.0 * ms / total);
+    }
     Ok(())
 }
 

@@ -14,6 +14,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use crate::{DeviceKind, Result};
+
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
@@ -29,6 +31,29 @@ pub fn peak_bytes() -> u64 {
 /// Starts a new measurement from what is in use now.
 pub fn reset_peak() {
     PEAK.store(IN_USE.load(Relaxed), Relaxed);
+}
+
+/// Starts a new measurement of wherever a run computes.
+pub(crate) fn reset(device: DeviceKind) -> Result<()> {
+    match device {
+        DeviceKind::Cpu => reset_peak(),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda => mom_core::cuda::reset_peak_memory(0)?,
+        #[cfg(not(feature = "cuda"))]
+        DeviceKind::Cuda => {}
+    }
+    Ok(())
+}
+
+/// Highest number of bytes since then: of the heap, or of the device's memory.
+pub(crate) fn peak(device: DeviceKind) -> Result<u64> {
+    match device {
+        DeviceKind::Cpu => Ok(peak_bytes()),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda => Ok(mom_core::cuda::memory(0)?.1),
+        #[cfg(not(feature = "cuda"))]
+        DeviceKind::Cuda => Ok(0),
+    }
 }
 
 fn grow(bytes: usize) {

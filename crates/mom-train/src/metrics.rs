@@ -53,6 +53,7 @@ enum Line<'a> {
         step: u64,
         wall_secs: f64,
         tokens_per_sec: f64,
+        data_wait_secs: f64,
     },
 }
 
@@ -83,8 +84,9 @@ impl Metrics {
         self.metrics.write(&Line::Validation { step: validation.step, tokens, by_modality })
     }
 
-    pub fn timing(&mut self, step: u64, wall_secs: f64, tokens_per_sec: f64) -> Result<()> {
-        self.timing.write(&Line::Timing { step, wall_secs, tokens_per_sec })
+    /// `data_wait_secs`: time that this step waited for its batches.
+    pub fn timing(&mut self, step: u64, wall_secs: f64, tokens_per_sec: f64, data_wait_secs: f64) -> Result<()> {
+        self.timing.write(&Line::Timing { step, wall_secs, tokens_per_sec, data_wait_secs })
     }
 
     /// Means by modality; `null` where there was no target.

@@ -20,7 +20,7 @@ use crate::checkpoint::{self, State};
 use crate::files::{self, At};
 use crate::metrics::{Lengths, Metrics};
 use crate::report::{EvalPoint, ModalityInfo, RunResult};
-use crate::{Error, Prepared, Result, RunConfig, Trainer, Validation, memory};
+use crate::{DeviceKind, Error, Prepared, Result, RunConfig, Trainer, Validation, memory};
 
 const CONFIG: &str = "config.toml";
 const MODEL: &str = "model.json";
@@ -91,6 +91,9 @@ pub fn train(config: &RunConfig, folder: &Path, prepared: &Prepared, observer: &
     }
     memory::reset_peak();
     let mut run = Run::open(config, folder, prepared)?;
+    if config.train.device == DeviceKind::Cuda {
+        memory::reset(config.train.device)?;
+    }
     observer.started(run.trainer.steps_done(), config.train.steps);
     run.go(observer).map_err(|error| match error {
         Error::NonFinite { step, tensor, value, .. } => {
@@ -181,7 +184,12 @@ impl<'a> Run<'a> {
             let (step, tokens) = (report.step, self.trainer.tokens_seen());
             let tokens_per_sec = (tokens - tokens_before) as f64 / secs_here;
             self.metrics.step(&report, tokens)?;
-            self.metrics.timing(step, self.wall_secs + secs_here, tokens_per_sec)?;
+            self.metrics.timing(
+                step,
+                self.wall_secs + secs_here,
+                tokens_per_sec,
+                self.trainer.data_wait().as_secs_f64(),
+            )?;
             observer.stepped(step, report.loss, tokens_per_sec);
             let last = step == train.steps;
             if last || step.is_multiple_of(train.eval_every) {
@@ -224,7 +232,7 @@ impl<'a> Run<'a> {
             counters: self.trainer.counters(),
             curve: self.curve.clone(),
             wall_secs,
-            peak_memory_bytes: self.peak_memory_bytes.max(memory::peak_bytes()),
+            peak_memory_bytes: self.peak_memory_bytes.max(memory::peak(self.config.train.device)?),
             metrics: self.metrics.sync()?,
         };
         let keep = self.config.train.keep_checkpoints;
@@ -250,7 +258,7 @@ impl<'a> Run<'a> {
             tokens: self.trainer.tokens_seen(),
             active_flops_per_token: self.trainer.active_flops_per_token(),
             wall_secs,
-            peak_memory_bytes: self.peak_memory_bytes.max(memory::peak_bytes()),
+            peak_memory_bytes: self.peak_memory_bytes.max(memory::peak(self.config.train.device)?),
             total_parameters: (model.total_parameters() + model.patcher_parameters()) as u64,
             active_parameters: (model.active_parameters() + model.patcher_parameters()) as u64,
         };

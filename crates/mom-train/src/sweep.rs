@@ -17,7 +17,7 @@ use mom_data::scenes::{ShardOptions, write_shards};
 use mom_data::{DataError, ImageConfig, TextConfig, TokenizerConfig};
 use mom_models::{Model, ModelConfig, Normaliser, Scale, Setting, TokenBatch, Variant};
 
-use crate::config::{DataSection, DeviceKind, ModelSection, OptimizerSection, TrainSection};
+use crate::config::{DataSection, DeviceKind, ModelSection, OptimizerSection, Recompute, TrainSection};
 use crate::error::require;
 use crate::prepare::open_corpus;
 use crate::report::{self, ReportHeader, RunResult};
@@ -241,6 +241,8 @@ impl SweepOptions {
                 checkpoint_every: (self.steps / 4).max(1),
                 keep_checkpoints: 1,
                 device: self.device,
+                dtype: None,
+                recompute: Recompute::None,
             },
             optimizer: OptimizerSection {
                 learning_rate: if self.scale.d_model <= 128 { 5e-3 } else { 1e-3 },

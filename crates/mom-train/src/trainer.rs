@@ -1,14 +1,17 @@
 //! Steps and validations of one model.
 
-use candle_core::{DType, Device, Tensor};
+use std::time::{Duration, Instant};
+
+use mom_core::autograd::without_tape;
 use mom_data::{Batch, Loader, Position};
 use mom_models::diffusion::{Noise, Timesteps};
 use mom_models::{ModalityLoss, Model, Normaliser, Parameters, flops};
 
-use crate::adamw::{AdamW, global_norm, squares};
+use crate::engine::{Engine, Input, add, counts};
+use crate::optimiser::Optimiser;
 use crate::prepare::view;
 use crate::schedule::learning_rate;
-use crate::{Error, Prepared, Result, RunConfig};
+use crate::{DeviceKind, Prepared, Recompute, Result, RunConfig, TrainSection};
 
 /// Seed of the noise in validations: the same in every run.
 const VALIDATION_SEED: u64 = 0x5eed;
@@ -17,10 +20,11 @@ const VALIDATION_SEED: u64 = 0x5eed;
 #[derive(Debug)]
 pub struct Trainer {
     config: RunConfig,
-    model: Model,
-    parameters: Parameters,
-    optimiser: AdamW,
+    engine: Engine,
     loader: Loader,
+    /// The next step's batches, made while the device was busy, and the loader's place before them.
+    prefetched: Option<(Vec<Input>, Position)>,
+    data_wait: Duration,
     validation: Vec<Batch>,
     counters: Counters,
 }
@@ -67,34 +71,36 @@ impl Trainer {
     pub fn new(config: &RunConfig, prepared: &Prepared) -> Result<Self> {
         config.validate()?;
         let model_config = config.model_config(&prepared.tokenizers);
-        let (model, parameters) = Model::seeded(&model_config, config.train.seed, DType::F32, &Device::Cpu)?;
+        let TrainSection { seed, device, recompute, .. } = config.train;
+        let recompute = recompute == Recompute::Block;
+        let engine = Engine::new(&model_config, seed, config.precision().dtype(), device, recompute)?;
         let mut validation = prepared.validation_loader(config)?;
         // One pass over the held-out split at most.
         let n_batches = config.train.eval_batches.min(validation.n_sequences().div_ceil(config.data.batch));
         Ok(Self {
-            optimiser: AdamW::new(&parameters)?,
+            engine,
             loader: prepared.train_loader(config)?,
+            prefetched: None,
+            data_wait: Duration::ZERO,
             validation: (0..n_batches).map(|_| validation.next_batch()).collect::<std::result::Result<_, _>>()?,
             counters: Counters::default(),
             config: config.clone(),
-            model,
-            parameters,
         })
     }
 
     /// The model.
     pub fn model(&self) -> &Model {
-        &self.model
+        &self.engine.model
     }
 
     /// Its variables.
     pub fn parameters(&self) -> &Parameters {
-        &self.parameters
+        &self.engine.parameters
     }
 
     /// Optimiser steps taken.
     pub fn steps_done(&self) -> u64 {
-        self.optimiser.steps()
+        self.engine.optimiser.steps()
     }
 
     /// Training positions seen.
@@ -107,71 +113,37 @@ impl Trainer {
         self.counters.flops / self.counters.tokens.max(1) as f64
     }
 
+    /// Time that the last step waited for its batches.
+    pub fn data_wait(&self) -> Duration {
+        self.data_wait
+    }
+
     /// One optimiser step over the next batches.
     ///
     /// # Errors
     /// [`Error::NonFinite`] where the loss or a gradient is not finite, before any weight is touched.
     pub fn step(&mut self) -> Result<StepReport> {
         let step = self.steps_done() + 1;
-        let batches: Vec<Batch> = (0..self.config.train.accumulate)
-            .map(|_| self.loader.next_batch())
-            .collect::<std::result::Result<_, _>>()?;
-        let counts = batches.iter().map(|batch| Normaliser::of(&view(batch))).fold(Normaliser::default(), |a, b| a + b);
-        let mut loss = 0.0;
-        let mut by_modality = vec![ModalityLoss::default(); self.model.config().setting.n_modalities()];
-        let mut gradients: Option<Vec<Tensor>> = None;
-        for (i, batch) in batches.iter().enumerate() {
-            let index = (step - 1) * batches.len() as u64 + i as u64;
-            let noise = noise(batch, self.config.train.seed, index, Timesteps::Independent);
-            let losses = self.model.loss(&view(batch), noise.as_ref(), counts)?;
-            loss += f64::from(losses.total.to_vec1::<f32>()?[0]);
-            if !loss.is_finite() {
-                return Err(self.non_finite(step, "the loss".to_owned(), loss)?);
+        let start = Instant::now();
+        let inputs = match self.prefetched.take() {
+            Some((inputs, _)) => inputs,
+            None => inputs(&mut self.loader, &self.config, step)?,
+        };
+        self.data_wait = start.elapsed();
+        let RunConfig { data, train, optimizer, .. } = &self.config;
+        let n_tokens = data.batch * data.seqlen * inputs.len();
+        let learning_rate = learning_rate(optimizer, step, train.steps);
+        let (loader, prefetched, config) = (&mut self.loader, &mut self.prefetched, &self.config);
+        let report = self.engine.step(&inputs, learning_rate, optimizer, || {
+            if train.device == DeviceKind::Cuda && step < train.steps {
+                let place = loader.position();
+                *prefetched = Some((self::inputs(loader, config, step + 1)?, place));
             }
-            for (sum, of_batch) in by_modality.iter_mut().zip(losses.by_modality) {
-                *sum += of_batch;
-            }
-            let mut store = losses.total.backward()?;
-            let of_batch = self.parameters.iter().map(|(_, variable)| match store.remove(variable) {
-                Some(gradient) => Ok(gradient),
-                None => variable.zeros_like(),
-            });
-            let of_batch = of_batch.collect::<candle_core::Result<Vec<Tensor>>>()?;
-            gradients = Some(match gradients {
-                None => of_batch,
-                Some(sums) => sums.iter().zip(&of_batch).map(|(a, b)| a + b).collect::<candle_core::Result<_>>()?,
-            });
-            self.counters.tokens += (batch.batch * batch.seqlen) as u64;
-        }
-        let gradients = gradients.unwrap_or_default();
-        let n_tokens = self.config.data.batch * self.config.data.seqlen * batches.len();
-        self.counters.flops += flops::training_step(self.model.config(), n_tokens, counts);
-
-        let grad_norm = global_norm(&gradients)?;
-        if !grad_norm.is_finite() {
-            for ((name, _), gradient) in self.parameters.iter().zip(&gradients) {
-                if !squares(gradient)?.is_finite() {
-                    return Err(self.non_finite(step, format!("the gradient of {name}"), grad_norm)?);
-                }
-            }
-            return Err(self.non_finite(step, "the gradient's norm".to_owned(), grad_norm)?);
-        }
-        let clip = self.config.optimizer.clip_norm;
-        let factor = if grad_norm > clip { clip / grad_norm } else { 1.0 };
-        let learning_rate = learning_rate(&self.config.optimizer, step, self.config.train.steps);
-        self.optimiser.step(&gradients, factor, learning_rate, &self.config.optimizer)?;
-        Ok(StepReport { step, loss, by_modality, grad_norm, learning_rate })
-    }
-
-    /// The error of a step that failed; a weight that is not finite itself is the cause, and is named.
-    fn non_finite(&self, step: u64, tensor: String, value: f64) -> Result<Error> {
-        for (name, variable) in self.parameters.iter() {
-            let squares = squares(variable.as_tensor())?;
-            if !squares.is_finite() {
-                return Ok(Error::NonFinite { step, tensor: name.to_owned(), value: squares, checkpoint: None });
-            }
-        }
-        Ok(Error::NonFinite { step, tensor, value, checkpoint: None })
+            Ok(())
+        })?;
+        self.counters.tokens += n_tokens as u64;
+        self.counters.flops += flops::training_step(self.engine.model.config(), n_tokens, counts(&inputs));
+        Ok(report)
     }
 
     /// Losses on the held-out split: the same batches and the same noise in every run.
@@ -179,44 +151,55 @@ impl Trainer {
     /// # Errors
     /// [`Error::NonFinite`] where a loss is not finite.
     pub fn validate(&self) -> Result<Validation> {
-        let mut by_modality = vec![ModalityLoss::default(); self.model.config().setting.n_modalities()];
+        let mut by_modality = self.engine.no_losses();
         for (index, batch) in self.validation.iter().enumerate() {
             let noise = noise(batch, VALIDATION_SEED, index as u64, Timesteps::Stratified);
-            let losses = self.model.loss(&view(batch), noise.as_ref(), Normaliser::of(&view(batch)))?;
-            for (sum, of_batch) in by_modality.iter_mut().zip(losses.by_modality) {
-                *sum += of_batch;
-            }
+            let losses =
+                without_tape(|| self.engine.model.loss(&view(batch), noise.as_ref(), Normaliser::of(&view(batch))))?;
+            add(&mut by_modality, losses.by_modality()?);
         }
         let step = self.steps_done();
-        for (loss, name) in by_modality.iter().zip(self.model.config().setting.modalities()) {
-            if !loss.sum.is_finite() {
-                return Err(self.non_finite(step, format!("the validation loss of {name}"), loss.sum)?);
-            }
+        for (loss, name) in by_modality.iter().zip(self.engine.model.config().setting.modalities()) {
+            self.engine.finite(step, &format!("the validation loss of {name}"), loss.sum)?;
         }
         Ok(Validation { step, by_modality })
     }
 
+    /// Where the next step's batches begin.
     pub(crate) fn position(&self) -> Position {
-        self.loader.position()
+        self.prefetched.as_ref().map_or_else(|| self.loader.position(), |(_, place)| *place)
     }
 
     pub(crate) fn counters(&self) -> Counters {
         self.counters
     }
 
-    pub(crate) fn optimiser(&self) -> &AdamW {
-        &self.optimiser
+    pub(crate) fn optimiser(&self) -> &Optimiser {
+        &self.engine.optimiser
     }
 
-    pub(crate) fn optimiser_mut(&mut self) -> &mut AdamW {
-        &mut self.optimiser
+    pub(crate) fn optimiser_mut(&mut self) -> &mut Optimiser {
+        &mut self.engine.optimiser
     }
 
     pub(crate) fn restore(&mut self, position: Position, counters: Counters) -> Result<()> {
+        self.prefetched = None;
         self.loader.seek(position)?;
         self.counters = counters;
         Ok(())
     }
+}
+
+/// The batches of a step and their noise.
+fn inputs(loader: &mut Loader, config: &RunConfig, step: u64) -> Result<Vec<Input>> {
+    let n = config.train.accumulate as u64;
+    (0..n)
+        .map(|i| {
+            let batch = loader.next_batch()?;
+            let noise = noise(&batch, config.train.seed, (step - 1) * n + i, Timesteps::Independent);
+            Ok(Input { batch, noise })
+        })
+        .collect()
 }
 
 fn noise(batch: &Batch, seed: u64, index: u64, timesteps: Timesteps) -> Option<Noise> {

@@ -13,7 +13,7 @@ use mom_kernels::cuda::{CudaError, Gpu};
 
 use super::grouped_linear::{Projection, ProjectionGrads};
 use super::{GpuFloat, OnDevice, OnGpu, dispatch};
-use crate::autograd::{Backward, record_storage};
+use crate::autograd::{Backward, record_storage, tracks};
 use crate::mixer::Weights;
 use crate::{Plan, Result};
 
@@ -37,7 +37,7 @@ fn record(parts: Parts, recompute: bool) -> Result<Tensor> {
     dispatch!(OP, "x", parts.x, T => {
         let on = OnGpu::of(parts.x.device())?;
         let inputs: Vec<_> = parts.tensors().cloned().collect();
-        let saves = !recompute && inputs.iter().any(Tensor::track_op);
+        let saves = !recompute && tracks(&inputs);
         let mut saved = saves.then(|| parts.room::<T>(&on)).transpose()?;
         let out = parts.forward::<T>(&on, saved.as_mut())?;
         let shape = parts.x.shape().clone();

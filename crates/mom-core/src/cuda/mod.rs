@@ -14,12 +14,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::cuda_backend::{CudaDType, DeviceId};
 use candle_core::op::BackpropOp;
-use candle_core::{CudaDevice, CudaStorage, DType, Device, Shape, Storage, StorageRef, Tensor, WithDType};
+use candle_core::{CudaDevice, CudaStorage, Device, Shape, Storage, StorageRef, Tensor, WithDType};
 use mom_kernels::ModalityPlan;
-use mom_kernels::cuda::cudarc::driver::{CudaSlice, DeviceRepr, sys};
-use mom_kernels::cuda::{DeviceElement, DevicePlan, DeviceRef, DeviceRows, Gpu};
+use mom_kernels::cuda::cudarc::driver::{CudaSlice, DeviceRepr, DriverError, sys};
+use mom_kernels::cuda::{CudaError, DeviceElement, DevicePlan, DeviceRef, DeviceRows, Gpu};
 
 use crate::{Error, Result};
+
+pub use mom_kernels::cuda::half;
 
 pub(crate) use grouped_linear::grouped_linear;
 pub(crate) use mixer::{block, mixer};
@@ -39,11 +41,11 @@ macro_rules! __dispatch_gpu {
     ($op:expr, $arg:expr, $tensor:expr, $t:ident => $call:expr) => {
         match $tensor.dtype() {
             candle_core::DType::BF16 => {
-                type $t = half::bf16;
+                type $t = $crate::cuda::half::bf16;
                 $call
             }
             candle_core::DType::F16 => {
-                type $t = half::f16;
+                type $t = $crate::cuda::half::f16;
                 $call
             }
             candle_core::DType::F32 => {
@@ -71,19 +73,27 @@ pub(crate) fn device(ordinal: usize) -> Result<Device> {
 /// Memory that is freed stays in the driver's pool: by default it goes back at each synchronisation, and taking it again
 /// costs more than a kernel.
 fn keep_freed_memory(ordinal: usize) -> Result<()> {
-    let error = |what| move |source| mom_kernels::cuda::CudaError::Driver { what, source };
-    let mut pool = std::ptr::null_mut();
-    // SAFETY: the driver writes one handle for a device that is there.
-    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, ordinal as i32) }
-        .result()
-        .map_err(error("asking for the memory pool"))?;
     let mut threshold = u64::MAX;
     let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
     // SAFETY: this attribute is a u64.
-    unsafe { sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()) }
+    unsafe { sys::cuMemPoolSetAttribute(pool(ordinal)?, attribute, (&raw mut threshold).cast()) }
         .result()
-        .map_err(error("setting the memory pool's threshold"))?;
+        .map_err(driver_error("setting the memory pool's threshold"))?;
     Ok(())
+}
+
+/// The pool that a device's memory comes from.
+fn pool(ordinal: usize) -> Result<sys::CUmemoryPool> {
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: the driver writes one handle, or says that there is no such device.
+    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, ordinal as i32) }
+        .result()
+        .map_err(driver_error("asking for the memory pool"))?;
+    Ok(pool)
+}
+
+fn driver_error(what: &'static str) -> impl FnOnce(DriverError) -> CudaError {
+    move |source| CudaError::Driver { what, source }
 }
 
 /// A candle device and the kernels on its stream.
@@ -108,6 +118,7 @@ impl OnGpu {
             return Ok(Self { device, gpu: gpu.clone() });
         }
         let gpu = Arc::new(Gpu::with_stream(device.cuda_stream())?);
+        gpu.load_library()?;
         gpus.insert(device.id(), gpu.clone());
         Ok(Self { device, gpu })
     }
@@ -137,28 +148,19 @@ pub struct OnDevice<'a, T> {
     element: PhantomData<T>,
 }
 
-impl<'a, T: GpuFloat> OnDevice<'a, T> {
+impl<'a, T: CudaDType + WithDType> OnDevice<'a, T> {
     /// Reads `tensor`, which must be contiguous.
     ///
     /// # Errors
     /// Another element type than T, another kind of device, gaps between the elements.
     pub fn of(op: &'static str, arg: &'static str, tensor: &'a Tensor) -> Result<Self> {
-        if tensor.dtype() != <T as WithDType>::DTYPE {
-            let expected = match <T as WithDType>::DTYPE {
-                DType::BF16 => "bf16",
-                DType::F16 => "f16",
-                _ => "f32",
-            };
-            return Err(Error::DType { op, arg, expected, got: tensor.dtype() });
+        if tensor.dtype() != T::DTYPE {
+            return Err(Error::DType { op, arg, expected: T::DTYPE.as_str(), got: tensor.dtype() });
         }
         let (guard, layout) = tensor.storage_and_layout();
         if !matches!(&*guard, Storage::Cuda(_)) {
-            return Err(Error::Device {
-                op,
-                arg,
-                expected: "the GPU of the others",
-                got: format!("{:?}", tensor.device()),
-            });
+            let got = format!("{:?}", tensor.device());
+            return Err(Error::Device { op, arg, expected: "the GPU of the others", got });
         }
         let Some((start, end)) = layout.contiguous_offsets() else {
             return Err(Error::Candle(candle_core::Error::RequiresContiguous { op }));
@@ -171,13 +173,23 @@ impl<'a, T: GpuFloat> OnDevice<'a, T> {
     /// # Errors
     /// None after [`Self::of`].
     pub fn view<'b>(&'b self, gpu: &'b Gpu) -> Result<DeviceRef<'b, T>> {
-        match &*self.guard {
-            Storage::Cuda(storage) => {
-                let slice = storage.as_cuda_slice::<T>()?;
-                Ok(gpu.read_view(slice.slice(self.start..self.start + self.len)))
-            }
-            _ => Err(Error::Device { op: "device", arg: "tensor", expected: "a GPU", got: "the host".to_owned() }),
+        self.narrow(gpu, 0, self.len)
+    }
+
+    /// The elements `start..start + len`.
+    ///
+    /// # Errors
+    /// There are fewer.
+    pub fn narrow<'b>(&'b self, gpu: &'b Gpu, start: usize, len: usize) -> Result<DeviceRef<'b, T>> {
+        let Storage::Cuda(storage) = &*self.guard else {
+            return Err(Error::Device { op: "device", arg: "tensor", expected: "a GPU", got: "the host".to_owned() });
+        };
+        if start + len > self.len {
+            let (max, got) = (self.len, start + len);
+            return Err(mom_kernels::Error::Limit { op: "device", arg: "end", min: 0, max, got }.into());
         }
+        let first = self.start + start;
+        Ok(gpu.read_view(storage.as_cuda_slice::<T>()?.slice(first..first + len)))
     }
 
     /// The elements as rows.
@@ -185,7 +197,7 @@ impl<'a, T: GpuFloat> OnDevice<'a, T> {
     /// # Errors
     /// A length that is no multiple of the width.
     pub fn rows<'b>(&'b self, gpu: &'b Gpu, width: usize) -> Result<DeviceRows<'b, T>> {
-        Ok(DeviceRows::new("rows", self.view(gpu)?, width).map_err(mom_kernels::cuda::CudaError::from)?)
+        Ok(DeviceRows::new("rows", self.view(gpu)?, width).map_err(CudaError::from)?)
     }
 }
 
@@ -208,4 +220,35 @@ impl PlanOnDevice {
         let (expected, got) = ("the GPU that the plan was used on before", format!("{:?}", on.device.id()));
         Err(Error::Device { op: "plan", arg: "device", expected, got })
     }
+}
+
+/// Device memory of this process that the pool has handed out: now, and at most since [`reset_peak_memory`]. In bytes.
+///
+/// # Errors
+/// No such GPU.
+pub fn memory(ordinal: usize) -> Result<(u64, u64)> {
+    let read = |attribute| {
+        let mut bytes = 0u64;
+        // SAFETY: these attributes are u64.
+        unsafe { sys::cuMemPoolGetAttribute(pool(ordinal)?, attribute, (&raw mut bytes).cast()) }
+            .result()
+            .map_err(driver_error("reading the memory pool"))?;
+        Ok::<_, Error>(bytes)
+    };
+    use sys::CUmemPool_attribute::{CU_MEMPOOL_ATTR_USED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_HIGH};
+    Ok((read(CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?, read(CU_MEMPOOL_ATTR_USED_MEM_HIGH)?))
+}
+
+/// Starts a new measurement of [`memory`]'s peak.
+///
+/// # Errors
+/// No such GPU.
+pub fn reset_peak_memory(ordinal: usize) -> Result<()> {
+    let mut zero = 0u64;
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    // SAFETY: this attribute is a u64, which may be set to zero alone.
+    unsafe { sys::cuMemPoolSetAttribute(pool(ordinal)?, attribute, (&raw mut zero).cast()) }
+        .result()
+        .map_err(driver_error("resetting the memory pool's peak"))?;
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! One stream of one device, and the kernels loaded into it.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute};
@@ -10,6 +11,7 @@ use cudarc::nvrtc::Ptx;
 use super::error::{CudaError, Result};
 use super::library::Library;
 use super::memory::{DeviceElement, DeviceMut, expect_own_views};
+use super::profile::Timed;
 use super::ptx::Module;
 
 /// Oldest compute capability that the kernels run on.
@@ -23,6 +25,8 @@ pub struct Gpu {
     portable: bool,
     modules: Mutex<HashMap<Module, Arc<CudaModule>>>,
     functions: Mutex<HashMap<String, (CudaFunction, u32)>>,
+    pub(super) profiling: AtomicBool,
+    pub(super) profile: Mutex<Vec<Timed>>,
     library: OnceLock<Library>,
 }
 
@@ -56,6 +60,8 @@ impl Gpu {
             portable: false,
             modules: Mutex::default(),
             functions: Mutex::default(),
+            profiling: AtomicBool::new(false),
+            profile: Mutex::default(),
             library: OnceLock::new(),
         })
     }
@@ -104,7 +110,7 @@ impl Gpu {
     }
 
     /// Loads cuBLASLt for [`super::library::matmul`] and for the products that [`super::grouped_gemm`] leaves to it, with
-    /// 32 MiB of device memory. Does nothing the second time.
+    /// 96 MiB of device memory. Does nothing the second time.
     ///
     /// # Errors
     /// No such library on this machine, or it does not start; out of memory.

@@ -43,11 +43,13 @@ impl Gpu {
         let config = LaunchConfig { grid_dim: grid.blocks, block_dim: grid.threads, shared_mem_bytes };
         let mut launch = self.stream().launch_builder(&function);
         launch.arg(params);
-        // SAFETY: by this function's own contract.
-        unsafe { launch.launch(config) }.map(drop).map_err(|source| CudaError::Launch {
-            kernel: kernel.to_owned(),
-            grid: grid.blocks,
-            source,
+        self.timed(kernel, || {
+            // SAFETY: by this function's own contract.
+            unsafe { launch.launch(config) }.map(drop).map_err(|source| CudaError::Launch {
+                kernel: kernel.to_owned(),
+                grid: grid.blocks,
+                source,
+            })
         })
     }
 }

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::cublaslt::sys::{
     cublasComputeType_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
@@ -20,7 +20,9 @@ use cudarc::cublaslt::sys::{
     cublasLtMatmulPreferenceAttributes_t as PreferenceAttribute, cublasLtMatrixLayout_t, cublasStatus_t, cudaDataType,
 };
 use cudarc::cublaslt::{result, result::CublasError};
-use cudarc::driver::CudaSlice;
+use cudarc::driver::result::{event, stream};
+use cudarc::driver::sys::{CUevent, CUevent_flags, CUevent_wait_flags, CUstream};
+use cudarc::driver::{CudaContext, CudaSlice};
 
 use super::error::{CudaError, Result};
 use super::gpu::Gpu;
@@ -35,12 +37,63 @@ const WORKSPACE_BYTES: usize = 32 << 20;
 /// Partial sums go to the workspace and are added there in order, in the type of the sums: not in place, which is atomic.
 const REDUCTIONS: u32 = 2;
 
-/// cuBLASLt on the stream of a [`Gpu`]: 32 MiB of workspace on the device and the algorithms for the shapes seen.
+/// Products that may run side by side.
+pub(super) const LANES: usize = 3;
+
+/// cuBLASLt on the stream of a [`Gpu`]: 96 MiB of workspace on the device, 32 for each of three products that may run side
+/// by side, and the algorithms for the shapes seen.
 pub struct Library {
     handle: Handle,
     workspace: CudaSlice<u8>,
     workspace_address: u64,
+    lanes: Lanes,
     algorithms: Mutex<HashMap<Shape, cublasLtMatmulAlgo_t>>,
+}
+
+/// Streams beside that of the [`Gpu`], which the first lane is; each begins behind a fork and ends before a join.
+struct Lanes {
+    context: Arc<CudaContext>,
+    streams: [CUstream; LANES - 1],
+    forked: CUevent,
+    done: [CUevent; LANES - 1],
+    /// Of two calls at once, the second would fork from where the first has.
+    taken: Mutex<()>,
+}
+
+// SAFETY: streams and events may be used from any thread.
+unsafe impl Send for Lanes {}
+// SAFETY: as above; calls that use them hold `taken`.
+unsafe impl Sync for Lanes {}
+
+impl Lanes {
+    fn new(gpu: &Gpu) -> Result<Self> {
+        let stream = || stream::create(stream::StreamKind::NonBlocking).map_err(CudaError::driver("creating a stream"));
+        let flags = CUevent_flags::CU_EVENT_DISABLE_TIMING;
+        let event = || event::create(flags).map_err(CudaError::driver("creating an event"));
+        let context = gpu.stream().context().clone();
+        Ok(Self {
+            context,
+            streams: [stream()?, stream()?],
+            forked: event()?,
+            done: [event()?, event()?],
+            taken: Mutex::default(),
+        })
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        // What the driver answers helps nobody.
+        let _ = self.context.bind_to_thread();
+        for stream in self.streams {
+            // SAFETY: created by `Lanes::new`, destroyed once; the driver lets work on it end.
+            let _ = unsafe { stream::destroy(stream) };
+        }
+        for event in [self.forked, self.done[0], self.done[1]] {
+            // SAFETY: as above.
+            let _ = unsafe { event::destroy(event) };
+        }
+    }
 }
 
 impl fmt::Debug for Library {
@@ -210,9 +263,50 @@ impl Library {
         present()?;
         gpu.bind()?;
         let handle = Handle(result::create_handle().map_err(refused("starting cuBLASLt"))?);
-        let workspace = gpu.zeros::<u8>(WORKSPACE_BYTES)?;
+        let workspace = gpu.zeros::<u8>(LANES * WORKSPACE_BYTES)?;
         let workspace_address = gpu.read(&workspace).address(gpu);
-        Ok(Self { handle, workspace, workspace_address, algorithms: Mutex::default() })
+        Ok(Self { handle, workspace, workspace_address, lanes: Lanes::new(gpu)?, algorithms: Mutex::default() })
+    }
+
+    /// Launches products that do not depend on each other, side by side: what one leaves idle at its end, the next takes.
+    /// What follows on the stream of `gpu` waits for all.
+    ///
+    /// # Safety
+    /// As [`Self::product`] for each; no two outputs overlap.
+    pub(super) unsafe fn products(&self, gpu: &Gpu, products: &[RawProduct]) -> Result<()> {
+        let lanes = &self.lanes;
+        let side_by_side = products.len().min(LANES) - usize::from(!products.is_empty());
+        if side_by_side == 0 {
+            // SAFETY: by this function's own contract.
+            return products.iter().try_for_each(|product| unsafe { self.product(gpu, product) });
+        }
+        let _taken = lanes.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = || lanes.streams.iter().zip(&lanes.done).take(side_by_side);
+        let failed = || CudaError::driver("running products side by side");
+        gpu.bind()?;
+        let main = gpu.stream().cu_stream();
+        // SAFETY: the streams and the events are live.
+        unsafe {
+            event::record(lanes.forked, main).map_err(failed())?;
+            for (&stream, _) in others() {
+                stream::wait_event(stream, lanes.forked, CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT).map_err(failed())?;
+            }
+        }
+        let launched = products.iter().enumerate().try_for_each(|(i, product)| {
+            let lane = i % LANES;
+            let stream = if lane == 0 { main } else { lanes.streams[lane - 1] };
+            // SAFETY: by this function's own contract.
+            unsafe { self.product_on(gpu, stream, lane, product) }
+        });
+        // The streams join, whatever was refused on them.
+        for (&stream, &done) in others() {
+            // SAFETY: as above.
+            unsafe {
+                event::record(done, stream).map_err(failed())?;
+                stream::wait_event(main, done, CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT).map_err(failed())?;
+            }
+        }
+        launched
     }
 
     /// Launches a product; nothing for an empty `y`.
@@ -221,6 +315,13 @@ impl Library {
     /// The addresses cover the matrices of the product on this device and are live until the launch is on the stream of
     /// `gpu`, which is the one that this library was loaded for; y is borrowed exclusively.
     pub(super) unsafe fn product(&self, gpu: &Gpu, product: &RawProduct) -> Result<()> {
+        // SAFETY: by this function's own contract; products in the first lane follow each other on one stream.
+        unsafe { self.product_on(gpu, gpu.stream().cu_stream(), 0, product) }
+    }
+
+    /// # Safety
+    /// As [`Self::product`], on a stream whose products alone use the workspace of the lane.
+    unsafe fn product_on(&self, gpu: &Gpu, stream: CUstream, lane: usize, product: &RawProduct) -> Result<()> {
         let p = product;
         if p.m == 0 || p.n == 0 {
             return Ok(());
@@ -254,20 +355,22 @@ impl Library {
                     p.y.at as *mut c_void,
                     descriptors.y.0,
                     &algorithm,
-                    self.workspace_address as *mut c_void,
-                    self.workspace.len(),
-                    gpu.stream().cu_stream().cast(),
+                    (self.workspace_address + (lane * WORKSPACE_BYTES) as u64) as *mut c_void,
+                    WORKSPACE_BYTES,
+                    stream.cast(),
                 )
             }
         };
-        match self.algorithm(exact.class()).and_then(launch) {
-            // The class has none that takes this shape: it gets its own.
-            Err(CublasError(
-                cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED | cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE,
-            )) if exact != exact.class() => self.algorithm(exact).and_then(launch),
-            done => done,
-        }
-        .map_err(refused("a product of cuBLASLt"))
+        gpu.timed("cublasLt", || {
+            match self.algorithm(exact.class()).and_then(launch) {
+                // The class has none that takes this shape: it gets its own.
+                Err(CublasError(
+                    cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED | cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE,
+                )) if exact != exact.class() => self.algorithm(exact).and_then(launch),
+                done => done,
+            }
+            .map_err(refused("a product of cuBLASLt"))
+        })
     }
 
     fn algorithm(&self, shape: Shape) -> std::result::Result<cublasLtMatmulAlgo_t, CublasError> {

@@ -1,7 +1,7 @@
 //! The head and its loss in one: logits never exist but for a chunk of rows.
 
 use candle_core::Tensor;
-use mom_core::autograd::{Backward, record};
+use mom_core::autograd::{Backward, record, tracks};
 use mom_core::host::{Float, Host, dispatch, tensor};
 use mom_kernels::cross_entropy::{Gradient, RowLoss, forward_backward};
 use mom_kernels::grouped_gemm::{self, GroupedGrads, GroupedWeights, Into as Write};
@@ -21,7 +21,29 @@ pub struct CrossEntropy {
     /// `(1)`: sum over rows of `nll + z lse^2`, over `n_targets`.
     pub loss: Tensor,
     /// Losses of the rows, in their order.
-    pub rows: Vec<RowLoss>,
+    pub rows: RowLosses,
+}
+
+/// Losses of rows, where they were computed.
+#[derive(Debug)]
+pub enum RowLosses {
+    /// In memory.
+    Host(Vec<RowLoss>),
+    /// `(n_rows)` f32 on a device: the negative log-likelihoods.
+    Device(Tensor),
+}
+
+impl RowLosses {
+    /// The negative log-likelihood of each row. Waits for the device, where they are on one.
+    ///
+    /// # Errors
+    /// What ran on the device before failed.
+    pub fn nll(&self) -> Result<Vec<f64>> {
+        match self {
+            Self::Host(rows) => Ok(rows.iter().map(|row| row.nll).collect()),
+            Self::Device(nll) => Ok(nll.to_vec1::<f32>()?.into_iter().map(f64::from).collect()),
+        }
+    }
 }
 
 /// Mean cross-entropy of `x W^T` against targets, with a z-loss.
@@ -34,7 +56,7 @@ pub struct CrossEntropy {
 /// **Saved for backward:** these two gradients.
 ///
 /// # Errors
-/// Sizes that disagree, a target out of range, an unsupported or differing element type, another device than the CPU.
+/// Sizes that disagree, a target out of range, an unsupported or differing element type, tensors on several devices.
 pub fn linear_cross_entropy(
     x: &Tensor,
     weight: &Tensor,
@@ -51,7 +73,11 @@ pub fn linear_cross_entropy(
     }
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let scale = 1.0 / n_targets.max(1) as f64;
-    let tracked = x.track_op() || weight.track_op();
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return crate::cuda::linear_cross_entropy(x, weight, targets, z, scale);
+    }
+    let tracked = tracks([&x, &weight]);
     dispatch!(OP, "x", x, T => {
         let Computed { rows, grad_x, grad_weight } = compute::<T>(&x, &weight, targets, z, scale, tracked)?;
         let total: f64 = rows.iter().map(|row| row.nll + z * row.lse * row.lse).sum();
@@ -61,7 +87,7 @@ pub fn linear_cross_entropy(
             Node { grad_x: None, grad_weight: None }
         };
         let loss = record(vec![x, weight], vec![<T as mom_kernels::Element>::from_f64(total * scale)], 1, node)?;
-        Ok(CrossEntropy { loss, rows })
+        Ok(CrossEntropy { loss, rows: RowLosses::Host(rows) })
     })
 }
 
@@ -115,9 +141,10 @@ fn compute<T: Float>(
     Ok(Computed { rows, grad_x, grad_weight })
 }
 
-struct Node {
-    grad_x: Option<Tensor>,
-    grad_weight: Option<Tensor>,
+/// Gradients that were computed with the loss.
+pub(crate) struct Node {
+    pub grad_x: Option<Tensor>,
+    pub grad_weight: Option<Tensor>,
 }
 
 impl Backward for Node {
@@ -127,7 +154,7 @@ impl Backward for Node {
     fn backward(&self, grad: &Tensor, _: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
         [&self.grad_x, &self.grad_weight]
             .into_iter()
-            .map(|saved| saved.as_ref().map(|saved| saved.broadcast_mul(grad)).transpose())
+            .map(|saved| saved.as_ref().map(|saved| saved.broadcast_mul(&grad.to_dtype(saved.dtype())?)).transpose())
             .collect()
     }
 }

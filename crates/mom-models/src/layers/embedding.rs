@@ -29,6 +29,10 @@ pub fn embedding(table: &Tensor, ids: impl Into<Arc<[u32]>>) -> Result<Tensor> {
         require_batch(false, "ids", Some(i), format!("below {n_entries}"), ids[i])?;
     }
     let table = table.contiguous()?;
+    #[cfg(feature = "cuda")]
+    if table.device().is_cuda() {
+        return crate::cuda::embedding(table, &ids);
+    }
     let shape = (ids.len(), d_model);
     dispatch!(OP, "table", table, T => {
         let out = gather::<T>(&table, &ids, d_model)?;

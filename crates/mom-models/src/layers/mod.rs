@@ -4,6 +4,8 @@ mod cross_entropy;
 mod embedding;
 mod linear;
 
-pub use cross_entropy::{CrossEntropy, linear_cross_entropy};
+#[cfg(feature = "cuda")]
+pub(crate) use cross_entropy::Node as CrossEntropyNode;
+pub use cross_entropy::{CrossEntropy, RowLosses, linear_cross_entropy};
 pub use embedding::embedding;
 pub use linear::Linear;

@@ -1,0 +1,185 @@
+//! The layers around the backbone on a GPU.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+use mom_core::autograd::{Backward, record_storage, tracks};
+use mom_core::cuda::{GpuFloat, OnDevice, OnGpu, dispatch};
+use mom_kernels::cuda::cross_entropy::{self, Losses, Scale, Targets};
+use mom_kernels::cuda::embedding::{self as kernels, Into};
+use mom_kernels::cuda::library::{Factor, matmul};
+use mom_kernels::cuda::{CudaError, DeviceRows, DeviceRowsMut};
+
+use crate::Result;
+use crate::layers::{CrossEntropy, CrossEntropyNode, RowLosses};
+
+const HEAD: &str = "linear_cross_entropy";
+const EMBEDDING: &str = "embedding";
+
+/// Logits that exist at a time, in elements: 256 MiB of 16-bit ones, products large enough to fill a card.
+const MAX_LOGITS: usize = 1 << 27;
+
+/// As [`crate::layers::linear_cross_entropy`], whose checks were passed; both tensors are contiguous.
+pub(crate) fn linear_cross_entropy(
+    x: Tensor,
+    weight: Tensor,
+    targets: &[u32],
+    z: f64,
+    scale: f64,
+) -> Result<CrossEntropy> {
+    let tracked = tracks([&x, &weight]);
+    dispatch!(HEAD, "x", x, T => {
+        let on = OnGpu::of(x.device())?;
+        let Computed { nll, lse, grad_x, grad_weight } = if targets.is_empty() {
+            Computed::of_no_rows(&x, &weight)?
+        } else {
+            compute::<T>(&on, &x, &weight, targets, z, scale, tracked)?
+        };
+        let per_row = (&nll + lse.sqr()?.affine(z, 0.0)?)?;
+        let total = if targets.is_empty() { per_row } else { per_row.sum_all()?.affine(scale, 0.0)?.reshape(1)? };
+        let storage = total.storage_and_layout().0.try_clone(total.layout())?;
+        let loss = record_storage(vec![x, weight], storage, 1, CrossEntropyNode { grad_x, grad_weight })?;
+        Ok(CrossEntropy { loss, rows: RowLosses::Device(nll) })
+    })
+}
+
+struct Computed {
+    nll: Tensor,
+    lse: Tensor,
+    grad_x: Option<Tensor>,
+    grad_weight: Option<Tensor>,
+}
+
+fn compute<T: GpuFloat>(
+    on: &OnGpu,
+    x: &Tensor,
+    weight: &Tensor,
+    targets: &[u32],
+    z: f64,
+    scale: f64,
+    tracked: bool,
+) -> Result<Computed> {
+    let gpu = &*on.gpu;
+    let (vocab_size, d_model) = weight.dims2()?;
+    let n_rows = targets.len();
+    let chunk = (MAX_LOGITS / vocab_size).max(128).min(n_rows);
+    let (x_view, weight_view) = (OnDevice::<T>::of(HEAD, "x", x)?, OnDevice::<T>::of(HEAD, "weight", weight)?);
+    let weight_rows = weight_view.rows(gpu, d_model)?;
+    let target_ids = gpu.upload(targets)?;
+    let mut out_of_range = gpu.zeros::<u32>(1)?;
+    let mut logits = on.uninit::<T>(chunk * vocab_size)?;
+    let (mut nll, mut lse) = (on.uninit::<f32>(n_rows)?, on.uninit::<f32>(n_rows)?);
+    let mut grad_x = tracked.then(|| on.uninit::<T>(n_rows * d_model)).transpose()?;
+    // Summed over chunks in f32: bf16 would lose what a chunk adds.
+    let mut grad_weight = tracked.then(|| on.uninit::<f32>(vocab_size * d_model)).transpose()?;
+    for start in (0..n_rows).step_by(chunk) {
+        let end = (start + chunk).min(n_rows);
+        let n = end - start;
+        let x_rows = x_view.narrow(gpu, start * d_model, n * d_model)?;
+        let x_rows = DeviceRows::new("x", x_rows, d_model).map_err(CudaError::from)?;
+        let mut logits = gpu.write_view(logits.slice_mut(..n * vocab_size));
+        let rows = DeviceRowsMut::new("logits", logits.reborrow(), vocab_size).map_err(CudaError::from)?;
+        matmul(gpu, 1.0, Factor::plain(&x_rows), Factor::transposed(&weight_rows), 0.0, rows)?;
+        let targets = Targets { targets: gpu.read_view(target_ids.slice(start..end)), weights: None };
+        let mut losses = Losses {
+            loss: gpu.write_view(nll.slice_mut(start..end)),
+            lse: gpu.write_view(lse.slice_mut(start..end)),
+            out_of_range: gpu.write(&mut out_of_range),
+        };
+        let (Some(grad_x), Some(grad_weight)) = (&mut grad_x, &mut grad_weight) else {
+            let rows = DeviceRows::new("logits", logits.into_ref(), vocab_size).map_err(CudaError::from)?;
+            cross_entropy::forward(gpu, &rows, &targets, &mut losses)?;
+            continue;
+        };
+        let scale = Scale { scale: scale as f32, z: z as f32 };
+        let mut rows = DeviceRowsMut::new("logits", logits, vocab_size).map_err(CudaError::from)?;
+        cross_entropy::forward_backward_in_place(gpu, &mut rows, &targets, scale, &mut losses)?;
+        let grad = rows.into_rows();
+        let to = gpu.write_view(grad_x.slice_mut(start * d_model..end * d_model));
+        let to = DeviceRowsMut::new("grad_x", to, d_model).map_err(CudaError::from)?;
+        matmul(gpu, 1.0, Factor::plain(&grad), Factor::plain(&weight_rows), 0.0, to)?;
+        let to = gpu.rows_mut(grad_weight, d_model).map_err(CudaError::from)?;
+        let beta = if start == 0 { 0.0 } else { 1.0 };
+        matmul(gpu, 1.0, Factor::transposed(&grad), Factor::plain(&x_rows), beta, to)?;
+    }
+    let grad_weight = match grad_weight {
+        Some(grad) => Some(on.tensor(grad, (vocab_size, d_model)).to_dtype(weight.dtype())?),
+        None => None,
+    };
+    Ok(Computed {
+        nll: on.tensor(nll, n_rows),
+        lse: on.tensor(lse, n_rows),
+        grad_x: grad_x.map(|grad| on.tensor(grad, x.shape())),
+        grad_weight,
+    })
+}
+
+impl Computed {
+    /// A loss of zero: a batch without a single target.
+    fn of_no_rows(x: &Tensor, weight: &Tensor) -> Result<Self> {
+        let zero = Tensor::zeros(1, DType::F32, x.device())?;
+        let grad_x = Some(x.zeros_like()?);
+        Ok(Self { nll: zero.clone(), lse: zero, grad_x, grad_weight: Some(weight.zeros_like()?) })
+    }
+}
+
+/// As [`crate::layers::embedding`], whose checks were passed; the table is contiguous.
+pub(crate) fn embedding(table: Tensor, ids: &Arc<[u32]>) -> Result<Tensor> {
+    let (n_entries, width) = table.dims2()?;
+    let n_rows = ids.len();
+    if n_rows == 0 {
+        // A row that nobody sees: the driver has no memory of no bytes.
+        return Ok(embedding(table, &Arc::from([0]))?.narrow(0, 0, 0)?);
+    }
+    dispatch!(EMBEDDING, "table", table, T => {
+        let on = OnGpu::of(table.device())?;
+        let gpu = &*on.gpu;
+        let mut out = on.uninit::<T>(n_rows * width)?;
+        let on_device = on.tensor(gpu.upload(ids)?, n_rows);
+        {
+            let (rows, ids) = (OnDevice::<T>::of(EMBEDDING, "table", &table)?, OnDevice::<u32>::of(EMBEDDING, "ids", &on_device)?);
+            let mut out = gpu.rows_mut(&mut out, width).map_err(CudaError::from)?;
+            let mut out_of_range = gpu.zeros::<u32>(1)?;
+            let (rows, ids) = (rows.rows(gpu, width)?, ids.view(gpu)?);
+            kernels::forward(gpu, &rows, &ids, &mut out, &mut gpu.write(&mut out_of_range))?;
+        }
+        let node = EmbeddingNode { ids: on_device, n_entries, width };
+        Ok(record_storage(vec![table], on.storage(out), (n_rows, width), node)?)
+    })
+}
+
+struct EmbeddingNode {
+    ids: Tensor,
+    n_entries: usize,
+    width: usize,
+}
+
+impl EmbeddingNode {
+    fn gradient<T: GpuFloat>(&self, grad: &Tensor) -> Result<Tensor> {
+        let on = OnGpu::of(grad.device())?;
+        let gpu = &*on.gpu;
+        let (ids, grad) =
+            (OnDevice::<u32>::of(EMBEDDING, "ids", &self.ids)?, OnDevice::<T>::of(EMBEDDING, "grad_output", grad)?);
+        let mut table = on.uninit::<T>(self.n_entries * self.width)?;
+        let mut out_of_range = gpu.zeros::<u32>(1)?;
+        let n_rows = self.ids.elem_count();
+        let mut workspace = on.uninit::<u32>(kernels::backward_workspace_len(n_rows, self.width))?;
+        {
+            let mut rows = gpu.rows_mut(&mut table, self.width).map_err(CudaError::from)?;
+            let (ids, grad) = (ids.view(gpu)?, grad.rows(gpu, self.width)?);
+            let (mut count, workspace) = (gpu.write(&mut out_of_range), gpu.write(&mut workspace));
+            kernels::backward(gpu, &ids, &grad, &mut rows, Into::Overwrite, &mut count, workspace)?;
+        }
+        Ok(on.tensor(table, (self.n_entries, self.width)))
+    }
+}
+
+impl Backward for EmbeddingNode {
+    fn name(&self) -> &'static str {
+        EMBEDDING
+    }
+    fn backward(&self, grad: &Tensor, _: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
+        let table: Result<Tensor> = dispatch!(EMBEDDING, "grad_output", grad, T => self.gradient::<T>(grad));
+        Ok(vec![Some(table?)])
+    }
+}

@@ -1,0 +1,252 @@
+//! AdamW on a GPU: f32 masters and moments there, all tensors of a kind in a few launches, clipping without a
+//! synchronisation.
+
+use std::mem::ManuallyDrop;
+use std::path::Path;
+
+use candle_core::cuda_backend::CudaDType;
+use candle_core::{DType, Storage, Tensor, Var};
+use mom_core::cuda::{OnDevice, OnGpu, half::bf16};
+use mom_kernels::cuda::adamw::{self as kernels, AdamWStep, AdamWTensor, Clip};
+use mom_kernels::cuda::cudarc::driver::{CudaSlice, DevicePtr};
+use mom_kernels::cuda::{CudaError, DeviceElement};
+use mom_models::Parameters;
+
+use crate::adamw::{Moments, decays};
+use crate::config::OptimizerSection;
+use crate::{Result, error};
+
+const OP: &str = "adamw";
+
+/// The optimiser's state on a device, in the order of [`Parameters`].
+#[derive(Debug)]
+pub(crate) struct DeviceAdamW {
+    on: OnGpu,
+    parameters: Vec<Parameter>,
+    /// `(1)`: the gradient's norm of the last step.
+    norm: CudaSlice<f32>,
+    /// Sums of squares, for the norm.
+    partial: CudaSlice<f32>,
+    steps: u64,
+}
+
+#[derive(Debug)]
+struct Parameter {
+    name: String,
+    variable: Var,
+    decays: bool,
+    weight: Weight,
+    first: CudaSlice<f32>,
+    second: CudaSlice<f32>,
+}
+
+/// The variable's own memory, and the f32 weights that it is rounded from.
+#[derive(Debug)]
+enum Weight {
+    Rounded { weight: Alias<bf16>, master: CudaSlice<f32> },
+    Plain(Alias<f32>),
+}
+
+/// A second name for a variable's memory: candle lends it out for reading alone, and to one variable at a time.
+#[derive(Debug)]
+struct Alias<T>(ManuallyDrop<CudaSlice<T>>);
+
+impl<T: DeviceElement + CudaDType> Alias<T> {
+    /// The memory of a variable, which must outlive this.
+    fn of(on: &OnGpu, variable: &Var) -> Result<Self> {
+        let (guard, layout) = variable.storage_and_layout();
+        let (Storage::Cuda(storage), Some((start, end))) = (&*guard, layout.contiguous_offsets()) else {
+            return Err(candle_core::Error::RequiresContiguous { op: OP }.into());
+        };
+        let stream = on.gpu.stream();
+        let address = storage.as_cuda_slice::<T>()?.slice(start..end).device_ptr(stream).0;
+        // SAFETY: the range is the variable's, which `Parameter` keeps; it is never freed through this name, and every
+        // access to it is a launch on this one stream.
+        Ok(Self(ManuallyDrop::new(unsafe { stream.upgrade_device_ptr(address, end - start) })))
+    }
+}
+
+impl DeviceAdamW {
+    /// An optimiser with zero moments and the variables' values as masters.
+    ///
+    /// # Errors
+    /// Parameters that are not on a GPU, or neither bf16 nor f32; out of memory.
+    pub fn new(all: &Parameters) -> Result<Self> {
+        let (_, any) = all.iter().next().ok_or_else(|| error::config("parameters", "at least one", 0))?;
+        let on = OnGpu::of(any.device())?;
+        let parameters = all
+            .iter()
+            .map(|(name, variable)| {
+                let n = variable.elem_count();
+                let weight = match variable.dtype() {
+                    DType::BF16 => {
+                        Weight::Rounded { weight: Alias::of(&on, variable)?, master: master(&on, variable)? }
+                    }
+                    DType::F32 => Weight::Plain(Alias::of(&on, variable)?),
+                    got => return Err(error::config("dtype", "bf16 or f32", got.as_str())),
+                };
+                Ok(Parameter {
+                    name: name.to_owned(),
+                    variable: variable.clone(),
+                    decays: decays(name),
+                    weight,
+                    first: on.gpu.zeros(n)?,
+                    second: on.gpu.zeros(n)?,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let len = kernels::global_norm_workspace_len(parameters.iter().map(|p| p.first.len()));
+        Ok(Self { norm: on.gpu.zeros(1)?, partial: on.gpu.zeros(len)?, on, parameters, steps: 0 })
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Updates every parameter, and nothing where the gradients' norm is not finite: [`Self::norm`] tells. `gradients` are
+    /// in the order of the parameters. Does not wait for the device.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn step(&mut self, gradients: &[Tensor], learning_rate: f64, config: &OptimizerSection) -> Result<()> {
+        let gpu = &*self.on.gpu;
+        let step = u32::try_from(self.steps + 1).unwrap_or(u32::MAX);
+        let (mut rounded, mut plain) = (Vec::new(), Vec::new());
+        for (parameter, gradient) in self.parameters.iter().zip(gradients) {
+            match &parameter.weight {
+                Weight::Rounded { .. } => rounded.push(OnDevice::<bf16>::of(OP, "gradient", gradient)?),
+                Weight::Plain(_) => plain.push(OnDevice::<f32>::of(OP, "gradient", gradient)?),
+            }
+        }
+        let rounded = rounded.iter().map(|gradient| gradient.view(gpu)).collect::<Result<Vec<_>, _>>()?;
+        let plain = plain.iter().map(|gradient| gradient.view(gpu)).collect::<Result<Vec<_>, _>>()?;
+        let at = kernels::global_norm_workspace_len(rounded.iter().map(|gradient| gradient.len()));
+        let (head, tail) = self.partial.split_at_mut(at);
+        if !rounded.is_empty() {
+            kernels::squares(gpu, &rounded, &mut gpu.write_view(head))?;
+        }
+        if !plain.is_empty() {
+            kernels::squares(gpu, &plain, &mut gpu.write_view(tail))?;
+        }
+        kernels::norm_of_squares(gpu, &gpu.read(&self.partial), &mut gpu.write(&mut self.norm))?;
+
+        let (mut rounded, mut plain) = (rounded.into_iter(), plain.into_iter());
+        let (mut rounded_tensors, mut plain_tensors) = (Vec::new(), Vec::new());
+        for parameter in &mut self.parameters {
+            let weight_decay = if parameter.decays { config.weight_decay as f32 } else { 0.0 };
+            let (first, second) = (gpu.write(&mut parameter.first), gpu.write(&mut parameter.second));
+            match &mut parameter.weight {
+                Weight::Rounded { weight, master } => {
+                    let (Some(grad), master) = (rounded.next(), gpu.write(master)) else { continue };
+                    let weight = Some(gpu.write(&mut weight.0));
+                    rounded_tensors.push(AdamWTensor { grad, master, first, second, weight, weight_decay });
+                }
+                Weight::Plain(weight) => {
+                    let (Some(grad), master) = (plain.next(), gpu.write(&mut weight.0)) else { continue };
+                    plain_tensors.push(AdamWTensor { grad, master, first, second, weight: None, weight_decay });
+                }
+            }
+        }
+        let step = AdamWStep { lr: learning_rate, beta1: config.beta1, beta2: config.beta2, eps: config.eps, step };
+        let clip = Clip { norm: gpu.read(&self.norm), max_norm: config.clip_norm as f32 };
+        kernels::adamw(gpu, &mut rounded_tensors, step, Some(&clip))?;
+        kernels::adamw(gpu, &mut plain_tensors, step, Some(&clip))?;
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// The last step was none: the gradients' norm was not finite, and nothing was written.
+    pub fn untake_step(&mut self) {
+        self.steps -= 1;
+    }
+
+    /// The gradient's norm in the last step. Waits for it.
+    ///
+    /// # Errors
+    /// What ran on the device before failed.
+    pub fn norm(&self) -> Result<f64> {
+        Ok(self.on.gpu.download(&self.norm)?.first().map_or(0.0, |&norm| f64::from(norm)))
+    }
+
+    /// The first parameter that is not finite itself or has such a moment.
+    pub fn first_non_finite(&self) -> Result<Option<&str>> {
+        let gpu = &*self.on.gpu;
+        let mut norm = gpu.zeros::<f32>(1)?;
+        for parameter in &self.parameters {
+            let n = parameter.first.len();
+            let mut partial = gpu.zeros::<f32>(kernels::global_norm_workspace_len([n, n, n]))?;
+            let all = [gpu.read(parameter.weight.master()), gpu.read(&parameter.first), gpu.read(&parameter.second)];
+            kernels::global_norm(gpu, &all, &mut gpu.write(&mut norm), gpu.write(&mut partial))?;
+            if gpu.download(&norm)?.first().is_none_or(|norm| !norm.is_finite()) {
+                return Ok(Some(&parameter.name));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Names, shapes and f32 weights.
+    pub fn weights(&self) -> impl Iterator<Item = Result<(&str, &[usize], Vec<f32>)>> {
+        self.parameters.iter().map(|parameter| {
+            let weights = self.on.gpu.download(parameter.weight.master())?;
+            Ok((parameter.name.as_str(), parameter.variable.dims(), weights))
+        })
+    }
+
+    /// Names and moments.
+    pub fn moments(&self) -> impl Iterator<Item = Result<(&str, Moments)>> {
+        self.parameters.iter().map(|parameter| {
+            let (first, second) = (self.on.gpu.download(&parameter.first)?, self.on.gpu.download(&parameter.second)?);
+            Ok((parameter.name.as_str(), Moments { first, second }))
+        })
+    }
+
+    /// Puts back what a checkpoint holds: `weights`, f32 on the host in the order of the parameters, which the variables
+    /// have already, and moments by name.
+    ///
+    /// # Errors
+    /// Moments of another size, or that are not finite, named.
+    pub fn restore(
+        &mut self,
+        path: &Path,
+        steps: u64,
+        weights: &[Tensor],
+        mut moments: impl FnMut(&str) -> Result<Moments>,
+    ) -> Result<()> {
+        let stream = self.on.gpu.stream().clone();
+        let copy = |from: &[f32], to: &mut CudaSlice<f32>| {
+            stream.memcpy_htod(from, to).map_err(|source| CudaError::Driver { what: "copying to the device", source })
+        };
+        for (parameter, weights) in self.parameters.iter_mut().zip(weights) {
+            let stored = moments(&parameter.name)?;
+            stored.check(path, &parameter.name, parameter.first.len())?;
+            copy(&stored.first, &mut parameter.first)?;
+            copy(&stored.second, &mut parameter.second)?;
+            if let Weight::Rounded { master, .. } = &mut parameter.weight {
+                copy(&weights.flatten_all()?.to_vec1::<f32>()?, master)?;
+            }
+        }
+        self.steps = steps;
+        Ok(())
+    }
+}
+
+impl Weight {
+    fn master(&self) -> &CudaSlice<f32> {
+        match self {
+            Self::Rounded { master, .. } => master,
+            Self::Plain(weight) => &weight.0,
+        }
+    }
+}
+
+/// A variable's values in f32.
+fn master(on: &OnGpu, variable: &Var) -> Result<CudaSlice<f32>> {
+    let wide = variable.as_tensor().to_dtype(DType::F32)?.flatten_all()?;
+    let (guard, layout) = wide.storage_and_layout();
+    let (Storage::Cuda(storage), Some((start, end))) = (&*guard, layout.contiguous_offsets()) else {
+        return Err(candle_core::Error::RequiresContiguous { op: OP }.into());
+    };
+    let copy = on.gpu.stream().clone_dtod(&storage.as_cuda_slice::<f32>()?.slice(start..end));
+    Ok(copy.map_err(|source| CudaError::Driver { what: "copying on the device", source })?)
+}

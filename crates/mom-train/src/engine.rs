@@ -1,0 +1,197 @@
+//! Model and optimiser: a step over batches that somebody else provides.
+
+use candle_core::{DType, Device, Tensor};
+use mom_core::autograd::Sink;
+use mom_data::Batch;
+use mom_models::diffusion::Noise;
+use mom_models::{Losses, ModalityLoss, Model, ModelConfig, Normaliser, Parameters};
+
+use crate::adamw::{global_norm, squares};
+use crate::config::OptimizerSection;
+use crate::optimiser::Optimiser;
+use crate::prepare::view;
+use crate::{DeviceKind, Error, Result, StepReport};
+
+/// A batch and its noise.
+#[derive(Debug)]
+pub(crate) struct Input {
+    pub batch: Batch,
+    pub noise: Option<Noise>,
+}
+
+/// Model, optimiser and, on a device, what takes the gradients.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub model: Model,
+    pub parameters: Parameters,
+    pub optimiser: Optimiser,
+    sink: Option<Sink>,
+}
+
+impl Engine {
+    /// A new model.
+    ///
+    /// # Errors
+    /// A configuration, device or element type that cannot be had.
+    pub fn new(config: &ModelConfig, seed: u64, dtype: DType, device: DeviceKind, recompute: bool) -> Result<Self> {
+        let device = match device {
+            DeviceKind::Cpu => Device::Cpu,
+            DeviceKind::Cuda => mom_core::cuda_device(0)?,
+        };
+        let (model, parameters) = Model::seeded(config, seed, dtype, &device)?;
+        let variables = parameters.iter().map(|(_, variable)| variable);
+        let sink = device.is_cuda().then(|| Sink::new(variables, &device)).transpose()?;
+        let optimiser = Optimiser::new(&parameters)?;
+        Ok(Self { model: model.with_recompute(recompute), parameters, optimiser, sink })
+    }
+
+    /// One optimiser step over batches whose gradients are summed. `meanwhile` runs once everything is on its way to the
+    /// device, before the host waits for it.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] where the loss or a gradient is not finite, before any weight is touched.
+    pub fn step(
+        &mut self,
+        inputs: &[Input],
+        learning_rate: f64,
+        config: &OptimizerSection,
+        meanwhile: impl FnOnce() -> Result<()>,
+    ) -> Result<StepReport> {
+        let step = self.optimiser.steps() + 1;
+        let counts = counts(inputs);
+        let mut losses = Vec::new();
+        let mut gradients: Option<Vec<Tensor>> = None;
+        for Input { batch, noise } in inputs {
+            let forward = || self.model.loss(&view(batch), noise.as_ref(), counts);
+            let of_batch = match &self.sink {
+                Some(sink) => sink.scope(forward)?,
+                None => forward()?,
+            };
+            // On a device reading the loss would wait for it; the gradients are not finite either then.
+            if self.sink.is_none() {
+                self.finite(step, "the loss", value(&of_batch)?)?;
+            }
+            let of_batch_gradients = self.gradients(&of_batch)?;
+            gradients = Some(match gradients {
+                None => of_batch_gradients,
+                Some(sums) => {
+                    let sums = sums.iter().zip(&of_batch_gradients);
+                    sums.map(|(a, b)| a + b).collect::<candle_core::Result<_>>()?
+                }
+            });
+            losses.push(of_batch.detached());
+        }
+        let gradients = gradients.unwrap_or_default();
+        let grad_norm = self.update(step, &gradients, learning_rate, config, meanwhile)?;
+        let (mut loss, mut by_modality) = (0.0, self.no_losses());
+        for of_batch in losses {
+            loss += value(&of_batch)?;
+            add(&mut by_modality, of_batch.by_modality()?);
+        }
+        self.finite(step, "the loss", loss)?;
+        Ok(StepReport { step, loss, by_modality, grad_norm, learning_rate })
+    }
+
+    /// Gradients of a loss, in the order of the parameters; zero where the loss does not depend on one.
+    fn gradients(&self, losses: &Losses) -> Result<Vec<Tensor>> {
+        let mut store = losses.total.backward()?;
+        let gradients = self.parameters.iter().map(|(_, variable)| {
+            let sunk = self.sink.as_ref().and_then(|sink| sink.take(variable));
+            match sunk.or_else(|| store.remove(variable)) {
+                Some(gradient) => Ok(gradient),
+                None => variable.zeros_like(),
+            }
+        });
+        Ok(gradients.collect::<candle_core::Result<_>>()?)
+    }
+
+    /// Clips and updates, unless a gradient is not finite; returns their norm.
+    fn update(
+        &mut self,
+        step: u64,
+        gradients: &[Tensor],
+        learning_rate: f64,
+        config: &OptimizerSection,
+        meanwhile: impl FnOnce() -> Result<()>,
+    ) -> Result<f64> {
+        let norm = match &mut self.optimiser {
+            Optimiser::Host(adamw) => {
+                let norm = global_norm(gradients)?;
+                if norm.is_finite() {
+                    let factor = if norm > config.clip_norm { config.clip_norm / norm } else { 1.0 };
+                    adamw.step(gradients, factor, learning_rate, config)?;
+                }
+                norm
+            }
+            #[cfg(feature = "cuda")]
+            Optimiser::Device(adamw) => {
+                adamw.step(gradients, learning_rate, config)?;
+                meanwhile()?;
+                return self.checked_norm(step, gradients);
+            }
+        };
+        meanwhile()?;
+        if norm.is_finite() {
+            return Ok(norm);
+        }
+        Err(self.non_finite_gradient(step, gradients, norm)?)
+    }
+
+    /// The norm of the gradients of a step on the device; the step was taken if it is finite.
+    #[cfg(feature = "cuda")]
+    fn checked_norm(&mut self, step: u64, gradients: &[Tensor]) -> Result<f64> {
+        let Optimiser::Device(adamw) = &mut self.optimiser else { return Ok(f64::NAN) };
+        let norm = adamw.norm()?;
+        if norm.is_finite() {
+            return Ok(norm);
+        }
+        adamw.untake_step();
+        Err(self.non_finite_gradient(step, gradients, norm)?)
+    }
+
+    fn non_finite_gradient(&self, step: u64, gradients: &[Tensor], norm: f64) -> Result<Error> {
+        for ((name, _), gradient) in self.parameters.iter().zip(gradients) {
+            if !squares(gradient)?.is_finite() {
+                return self.non_finite(step, format!("the gradient of {name}"), norm);
+            }
+        }
+        self.non_finite(step, "the gradient's norm".to_owned(), norm)
+    }
+
+    /// Fails with the cause where a value is not finite.
+    pub fn finite(&self, step: u64, what: &str, value: f64) -> Result<()> {
+        if value.is_finite() { Ok(()) } else { Err(self.non_finite(step, what.to_owned(), value)?) }
+    }
+
+    /// The error of a step that failed; a weight that is not finite itself is the cause, and is named.
+    fn non_finite(&self, step: u64, tensor: String, value: f64) -> Result<Error> {
+        for (name, variable) in self.parameters.iter() {
+            let squares = squares(variable.as_tensor())?;
+            if !squares.is_finite() {
+                return Ok(Error::NonFinite { step, tensor: name.to_owned(), value: squares, checkpoint: None });
+            }
+        }
+        Ok(Error::NonFinite { step, tensor, value, checkpoint: None })
+    }
+
+    /// A loss of zero for each modality.
+    pub fn no_losses(&self) -> Vec<ModalityLoss> {
+        vec![ModalityLoss::default(); self.model.config().setting.n_modalities()]
+    }
+}
+
+/// What the losses of all batches of a step are divided by.
+pub(crate) fn counts(inputs: &[Input]) -> Normaliser {
+    inputs.iter().map(|input| Normaliser::of(&view(&input.batch))).fold(Normaliser::default(), |a, b| a + b)
+}
+
+fn value(losses: &Losses) -> Result<f64> {
+    Ok(f64::from(losses.total.to_vec1::<f32>()?[0]))
+}
+
+/// Adds losses by modality.
+pub(crate) fn add(sums: &mut [ModalityLoss], losses: Vec<ModalityLoss>) {
+    for (sum, loss) in sums.iter_mut().zip(losses) {
+        *sum += loss;
+    }
+}

@@ -1,0 +1,195 @@
+//! How fast a model trains on this machine: steps over made-up tokens, timed.
+
+use std::time::Instant;
+
+use mom_data::Batch;
+use mom_models::diffusion::{Noise, Timesteps};
+use mom_models::{ModelConfig, Scale, Setting, Variant, flops};
+
+use crate::config::OptimizerSection;
+use crate::engine::{Engine, Input, counts};
+use crate::error::require;
+use crate::{DeviceKind, Precision, Recompute, Result, memory};
+
+/// What is timed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SpeedOptions {
+    /// Setting of the model: its modalities and losses.
+    pub setting: Setting,
+    /// Which projections are per modality.
+    pub variant: Variant,
+    /// Size of the backbone.
+    pub scale: Scale,
+    /// Tokens of the vocabulary.
+    pub vocab_size: usize,
+    /// Sequences in a batch.
+    pub batch: usize,
+    /// Positions in a sequence.
+    pub seqlen: usize,
+    /// Steps that are timed, after three that are not.
+    pub steps: usize,
+    /// Where.
+    pub device: DeviceKind,
+    /// Element type of projections and activations; the device's own if absent.
+    pub precision: Option<Precision>,
+    /// What the backward pass computes again.
+    pub recompute: Recompute,
+    /// Whether one more step is taken apart.
+    pub profile: bool,
+}
+
+/// Figures of a model on a machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Speed {
+    /// Seconds of each step, in ascending order.
+    pub step_secs: Vec<f64>,
+    /// Positions of a step.
+    pub tokens: usize,
+    /// Floating-point operations of a step, see [`flops`].
+    pub flops: f64,
+    /// Weights of all modalities together.
+    pub parameters: usize,
+    /// Highest memory in use: the device's, or the heap's where it is counted ([`crate::memory`]).
+    pub peak_memory_bytes: u64,
+    /// Loss of the last step.
+    pub loss: f64,
+    /// Milliseconds of one step by group, the longest first, where a profile was asked for.
+    pub profile: Vec<(String, f64)>,
+}
+
+impl Speed {
+    /// Median of the steps, in seconds.
+    pub fn median_secs(&self) -> f64 {
+        self.step_secs.get(self.step_secs.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+
+    /// Positions in a second, at the median.
+    pub fn tokens_per_sec(&self) -> f64 {
+        self.tokens as f64 / self.median_secs()
+    }
+}
+
+/// Trains a new model for a few steps on made-up documents: images of 1024 codes among spans of 64 to 400 of the other
+/// modalities, all in one vocabulary; in Transfusion images are patches.
+///
+/// # Errors
+/// Sizes of zero, a device that cannot be had or has too little memory.
+pub fn measure(options: &SpeedOptions) -> Result<Speed> {
+    for (field, value) in [("batch", options.batch), ("seqlen", options.seqlen), ("steps", options.steps)] {
+        require(value > 0, field, "at least 1", value)?;
+    }
+    let defaults = ModelConfig::new(options.setting, options.variant, options.scale, options.vocab_size);
+    let patch_dim = if options.setting == Setting::Transfusion { 192 } else { 0 };
+    let config = ModelConfig { patch_dim, ..defaults };
+    let dtype = options.precision.unwrap_or(Precision::of(options.device)).dtype();
+    let recompute = options.recompute == Recompute::Block;
+    let mut engine = Engine::new(&config, 0, dtype, options.device, recompute)?;
+    let inputs = [input(options, patch_dim)];
+    let optimizer = OptimizerSection::default();
+    let mut step = |engine: &mut Engine| {
+        let start = Instant::now();
+        let report = engine.step(&inputs, 1e-4, &optimizer, || Ok(()))?;
+        Ok::<_, crate::Error>((start.elapsed().as_secs_f64(), report.loss))
+    };
+    for _ in 0..3 {
+        step(&mut engine)?;
+    }
+    memory::reset(options.device)?;
+    let mut step_secs = Vec::new();
+    let mut loss = f64::NAN;
+    for _ in 0..options.steps {
+        let (secs, of_step) = step(&mut engine)?;
+        step_secs.push(secs);
+        loss = of_step;
+    }
+    let peak_memory_bytes = memory::peak(options.device)?;
+    step_secs.sort_by(f64::total_cmp);
+    let profile = if options.profile { profile(&mut engine, &mut step)? } else { Vec::new() };
+    let tokens = options.batch * options.seqlen;
+    Ok(Speed {
+        step_secs,
+        tokens,
+        flops: flops::training_step(&config, tokens, counts(&inputs)),
+        parameters: engine.parameters.n_elements(),
+        peak_memory_bytes,
+        loss,
+        profile,
+    })
+}
+
+/// A batch as [`measure`] describes it.
+fn input(options: &SpeedOptions, patch_dim: usize) -> Input {
+    let n = options.batch * options.seqlen;
+    let n_modalities = options.setting.n_modalities();
+    let mut state = 1u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        ((state >> 33) as usize) % below.max(1)
+    };
+    let mut batch = Batch { batch: options.batch, seqlen: options.seqlen, ..Batch::default() };
+    let mut n_images = 0;
+    for _ in 0..options.batch {
+        let (mut left, mut modality) = (options.seqlen, 0);
+        while left > 0 {
+            let span = if modality == 1 { 1024 } else { 64 + random(337) }.min(left);
+            batch.modality_ids.extend(std::iter::repeat_n(modality as u8, span));
+            if modality == 1 && patch_dim > 0 {
+                batch.patch_images.extend(std::iter::repeat_n(n_images, span));
+                n_images += 1;
+            }
+            left -= span;
+            modality = (modality + 1) % n_modalities;
+        }
+    }
+    batch.tokens = (0..n).map(|_| random(options.vocab_size) as u32).collect();
+    for p in 0..n {
+        let is_last = (p + 1) % options.seqlen == 0;
+        let next = if is_last { p } else { p + 1 };
+        let patch = patch_dim > 0 && batch.modality_ids[next] == 1;
+        batch.targets.push(if is_last || patch { mom_data::NO_TARGET } else { batch.tokens[next] });
+        batch.target_modality_ids.push(batch.modality_ids[next]);
+        batch.document_starts.push(p % options.seqlen == 0);
+        if patch_dim > 0 && batch.modality_ids[p] == 1 {
+            batch.patch_positions.push(p as u32);
+            batch.patches.extend((0..patch_dim).map(|_| random(2001) as f32 / 1000.0 - 1.0));
+        }
+    }
+    let noise =
+        (n_images > 0).then(|| Noise::draw(0, 0, n_images as usize, batch.patches.len(), Timesteps::Independent));
+    Input { batch, noise }
+}
+
+/// Milliseconds of one more step by group: kernels by their operation, the rest as what is left of the step.
+#[cfg(feature = "cuda")]
+fn profile(
+    engine: &mut Engine,
+    step: &mut impl FnMut(&mut Engine) -> Result<(f64, f64)>,
+) -> Result<Vec<(String, f64)>> {
+    use mom_core::cuda::OnGpu;
+
+    let Some((_, variable)) = engine.parameters.iter().next() else { return Ok(Vec::new()) };
+    if !variable.device().is_cuda() {
+        return Ok(Vec::new());
+    }
+    let on = OnGpu::of(variable.device())?;
+    on.gpu.start_profile();
+    let (secs, _) = step(engine)?;
+    let mut groups = std::collections::BTreeMap::<String, f64>::new();
+    let mut rest = 1e3 * secs;
+    for kernel in on.gpu.end_profile()? {
+        let name = kernel.name.trim_start_matches("sm90_");
+        let group =
+            ["_bf16", "_f16", "_f32"].iter().find_map(|dtype| name.split_once(dtype)).map_or(name, |(head, _)| head);
+        *groups.entry(group.to_owned()).or_default() += f64::from(kernel.ms);
+        rest -= f64::from(kernel.ms);
+    }
+    groups.insert("candle's kernels and waiting".to_owned(), rest);
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by(|a, b| b.1.total_cmp(&a.1));
+    Ok(groups)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn profile(_: &mut Engine, _: &mut impl FnMut(&mut Engine) -> Result<(f64, f64)>) -> Result<Vec<(String, f64)>> {
+    Ok(Vec::new())
+}

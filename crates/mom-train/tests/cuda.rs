@@ -1,0 +1,128 @@
+//! Training on a GPU against training on the CPU, and against itself.
+#![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used, clippy::explicit_write, reason = "a helper of a test may fail as the test does")]
+
+mod common;
+
+use std::io::Write as _;
+use std::path::Path;
+
+use common::{config, read};
+use mom_models::Setting;
+use mom_train::run::{Observer, Silent, train};
+use mom_train::{Error, Prepared, RunConfig, Trainer};
+
+/// Whether there is a GPU; where there is none, says so on stderr.
+fn gpu(test: &str) -> bool {
+    let Err(error) = mom_core::cuda_device(0) else { return true };
+    writeln!(std::io::stderr(), "SKIPPED {test}: {error}").unwrap();
+    assert!(std::env::var_os("MOM_REQUIRE_GPU").is_none(), "MOM_REQUIRE_GPU is set, but {error}");
+    false
+}
+
+fn prepare(config: &RunConfig, folder: &Path) -> Prepared {
+    Prepared::new(config, &folder.join("tokenizers"), |_, _| {}).unwrap()
+}
+
+/// Losses of every step.
+fn curve(config: &RunConfig, prepared: &Prepared) -> Vec<f64> {
+    let mut trainer = Trainer::new(config, prepared).unwrap();
+    (0..config.train.steps).map(|_| trainer.step().unwrap().loss).collect()
+}
+
+fn furthest(got: &[f64], want: &[f64]) -> f64 {
+    got.iter().zip(want).map(|(got, want)| (got / want - 1.0).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn fifty_steps_follow_the_cpu() {
+    if !gpu("fifty_steps_follow_the_cpu") {
+        return;
+    }
+    for setting in Setting::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let base = ["train.steps=50", "optimizer.learning_rate=2e-3", "data.batch=4"];
+        let with = |more: &[&'static str]| config(setting, &[&base, more].concat());
+        let prepared = prepare(&with(&[]), folder.path());
+        let on_cpu = curve(&with(&[]), &prepared);
+        let f32 = curve(&with(&["train.device=cuda", "train.dtype=f32"]), &prepared);
+        let bf16 = curve(&with(&["train.device=cuda"]), &prepared);
+        let (f32, bf16) = (furthest(&f32, &on_cpu), furthest(&bf16, &on_cpu));
+        println!("{setting}: loss {:.4} to {:.4}, f32 {f32:.1e}, bf16 {bf16:.1e}", on_cpu[0], on_cpu[49]);
+        assert!(f32 < 1e-4, "{setting}: f32 is {f32:.1e} off");
+        assert!(bf16 < 1e-2, "{setting}: bf16 is {bf16:.1e} off");
+    }
+}
+
+/// Panics at a step, as a killed process ends: nothing is cleaned up.
+struct DieAt(u64);
+
+impl Observer for DieAt {
+    fn stepped(&mut self, step: u64, _: f64, _: f64) {
+        assert!(step < self.0, "die");
+    }
+}
+
+#[test]
+fn a_stopped_run_goes_on_with_the_same_bytes() {
+    if !gpu("a_stopped_run_goes_on_with_the_same_bytes") {
+        return;
+    }
+    for setting in Setting::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        for overrides in
+            [&["train.device=cuda"][..], &["train.device=cuda", "train.recompute=block", "train.accumulate=2"]]
+        {
+            let config = config(setting, overrides);
+            let prepared = prepare(&config, folder.path());
+            let runs = ["whole", "stopped"].map(|name| folder.path().join(format!("{name}-{}", overrides.len())));
+            train(&config, &runs[0], &prepared, &mut Silent).unwrap();
+            for die_at in [3, 7] {
+                let die = std::panic::AssertUnwindSafe(|| train(&config, &runs[1], &prepared, &mut DieAt(die_at)));
+                assert!(std::panic::catch_unwind(die).is_err());
+            }
+            train(&config, &runs[1], &prepared, &mut Silent).unwrap();
+            assert_eq!(read(runs[0].join("metrics.jsonl")), read(runs[1].join("metrics.jsonl")), "{setting}");
+        }
+    }
+}
+
+#[test]
+fn recompute_changes_no_loss() {
+    if !gpu("recompute_changes_no_loss") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let with = |more: &[&'static str]| config(Setting::ThreeModality, &[&["train.device=cuda"], more].concat());
+    let prepared = prepare(&with(&[]), folder.path());
+    assert_eq!(curve(&with(&[]), &prepared), curve(&with(&["train.recompute=block"]), &prepared));
+}
+
+#[test]
+fn a_step_that_is_not_finite_writes_nothing() {
+    if !gpu("a_step_that_is_not_finite_writes_nothing") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(Setting::Chameleon, &["train.device=cuda"]);
+    let prepared = prepare(&config, folder.path());
+    let mut trainer = Trainer::new(&config, &prepared).unwrap();
+    trainer.step().unwrap();
+    let name = "backbone.layers.0.mixer.D";
+    let variable = trainer.parameters().get(name).unwrap().clone();
+    let good = variable.as_tensor().copy().unwrap();
+    let others = |trainer: &Trainer| -> Vec<f32> {
+        let weight = trainer.parameters().get("lm_head.weight").unwrap();
+        weight.to_dtype(candle_core::DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    };
+    let before = others(&trainer);
+    variable.set(&(good.zeros_like().unwrap() / 0.0).unwrap()).unwrap();
+    match trainer.step() {
+        Err(Error::NonFinite { step: 2, tensor, .. }) => assert_eq!(tensor, name),
+        other => panic!("{other:?}"),
+    }
+    let after = others(&trainer);
+    assert_eq!(before, after, "no weight was touched");
+    variable.set(&good).unwrap();
+    assert_eq!(trainer.step().unwrap().step, 2, "and it goes on from there");
+}
