@@ -66,6 +66,14 @@ template <typename T> struct Row {
     __device__ __forceinline__ int granule_of(uint32_t c) const { return (shift + int(c)) / V; }
 };
 
+// The elements of a granule that are a row's. (A call: inline, this would be most of the kernel.)
+template <typename T>
+__device__ __noinline__ void store_elements(T* grad, int column, int width, typename Row<T>::Granule x) {
+#pragma unroll
+    for (int k = 0; k < Row<T>::V; k++)
+        if (column + k >= 0 && column + k < width) grad[column + k] = from_f32<T>(x.get(k));
+}
+
 // Where a row's gradient goes: whole granules if they lie as the logits' do.
 template <typename T> struct GradRow {
     T* grad;
@@ -79,11 +87,9 @@ template <typename T> struct GradRow {
         const int column = row.column(granule);
         if (aligned && row.is_whole(granule)) {
             *reinterpret_cast<typename Row<T>::Granule*>(grad + column) = x;
-            return;
+        } else {
+            store_elements<T>(grad, column, row.width, x);
         }
-#pragma unroll
-        for (int k = 0; k < Row<T>::V; k++)
-            if (column + k >= 0 && column + k < row.width) grad[column + k] = from_f32<T>(x.get(k));
     }
 };
 
@@ -180,7 +186,7 @@ template <typename T, int THREADS> struct Held {
     static __device__ __forceinline__ void fetch(const CrossEntropy& p, Shared& s, uint64_t i, uint32_t target) {
         if (target >= p.vocabulary) return;
         const Row<T> row(p, uint32_t(i));
-#pragma unroll
+#pragma unroll 1
         for (int slot = 0; slot < SLOTS; slot++) {
             const int granule = slot * THREADS + threadIdx.x;
             if (granule >= row.n_granules) break;
@@ -331,6 +337,8 @@ template <typename T, int THREADS> __device__ __forceinline__ void streamed(cons
         Held<T, THREADS>::rows(p, *reinterpret_cast<Held<T, THREADS>::Shared*>(shared));                               \
     }
 #define CROSS_ENTROPY(NAME, T)                                                                                         \
+    HELD(cross_entropy_32_##NAME, T, 32)                                                                              \
+    HELD(cross_entropy_64_##NAME, T, 64)                                                                              \
     HELD(cross_entropy_128_##NAME, T, 128)                                                                             \
     HELD(cross_entropy_256_##NAME, T, 256)                                                                             \
     HELD(cross_entropy_512_##NAME, T, 512)                                                                             \

@@ -213,6 +213,17 @@ fn every_size_and_alignment() {
     check_problem::<bf16>(&gpu, &Problem::new::<bf16>(2, 1 << 20, false), DENSE);
 }
 
+/// What the sanitizer is run on: every kernel of a type, at every alignment, in little time.
+#[test]
+fn a_few_odd_rows() {
+    let Some(gpu) = gpu("a_few_odd_rows") else { return };
+    for vocabulary in [5, 260, 4099, 9001, 17_000, 33_003, 70_001] {
+        for frame in [DENSE, Frame { before: 3, behind: 2 }] {
+            check_problem::<bf16>(&gpu, &Problem::new::<bf16>(3, vocabulary, true), frame);
+        }
+    }
+}
+
 /// More rows than blocks: each block walks several, with rows without targets between.
 #[test]
 fn many_rows() {

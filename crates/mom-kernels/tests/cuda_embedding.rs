@@ -173,6 +173,17 @@ fn sizes_f32() {
     every_problem::<f32, f32>("sizes_f32");
 }
 
+/// What the sanitizer is run on: every kernel of a pair of types in little time.
+#[test]
+fn a_few_odd_rows() {
+    let Some(gpu) = gpu("a_few_odd_rows") else { return };
+    for kind in [Ids::Uniform, Ids::Skewed, Ids::One] {
+        for before in [0, 8, 3] {
+            check_problem::<bf16, f32>(&gpu, (1100, 300, 24), kind, before);
+        }
+    }
+}
+
 #[test]
 fn one_id_in_every_row_of_many() {
     let Some(gpu) = gpu("one_id_in_every_row_of_many") else { return };

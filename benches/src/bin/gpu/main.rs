@@ -14,6 +14,7 @@ mod machine;
 mod peers;
 mod report;
 mod rest;
+mod rows;
 mod scan;
 mod timing;
 mod vocabulary;
@@ -67,7 +68,7 @@ struct Arguments {
     /// Operations whose name contains this; may be given more than once.
     #[arg(long)]
     only: Vec<String>,
-    /// Scan and conv at lengths of 256 to 65,536 too, at constant tokens.
+    /// Scan and conv at lengths of 256 to 65,536 too, at constant tokens; the cross entropy at other vocabularies.
     #[arg(long)]
     sweep: bool,
     /// The same operations by PyTorch, mamba_ssm and causal_conv1d, as far as this machine's python3 has them.
@@ -118,6 +119,9 @@ fn run(arguments: &Arguments) -> Result<bool, Error> {
         let shape = Shape { name: "sweep", batch: SWEEP_TOKENS / seqlen, seqlen, d_model: SMALL.d_model };
         bench.attempt("conv", |bench| conv::sweep(bench, shape));
         bench.attempt("scan", |bench| scan::sweep(bench, shape));
+    }
+    if arguments.sweep {
+        bench.attempt("cross entropy", rows::cross_entropies);
     }
     bench.attempt("adamw", rest::optimiser);
     let peers = arguments.peers.then(|| peers::run(arguments));

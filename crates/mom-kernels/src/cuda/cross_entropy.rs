@@ -200,7 +200,7 @@ fn launch<T: DeviceElement>(
 fn holding_threads(gpu: &Gpu, bytes: usize) -> Result<Option<u32>> {
     // A row that does not start on a granule touches one more.
     let n_granules = bytes.div_ceil(GRANULE) + 1;
-    let Some(threads) = [128, 256, 512, 1024].into_iter().find(|threads| threads * SLOTS >= n_granules) else {
+    let Some(threads) = [32, 64, 128, 256, 512, 1024].into_iter().find(|threads| threads * SLOTS >= n_granules) else {
         return Ok(None);
     };
     let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
