@@ -58,19 +58,18 @@ constexpr int MAX_MAPS = 16;
 // As MGrouped, for compute capability 9.0.
 struct MGrouped90 {
     TensorMap x;                         // (n_rows, k), boxes 128 x 64
-    TensorMap y;                         // (n_rows, n), boxes 16 x 64
     TensorMap weights[MAX_MAPS];         // (n, k), boxes tile columns x 64; for the input gradient (k, n), boxes 64 x 64
-    void* to;                            // y
+    void* to;                            // y, (n_rows, n)
     const cuda::std::uint32_t* offsets;
     const float* biases;
     cuda::std::int64_t y_stride;
     cuda::std::uint32_t n_rows, n, k, n_groups;
     cuda::std::uint32_t n_tiles, add;
-    cuda::std::uint32_t tiles_per_block; // tiles of columns that a block takes where its rows stay; else 0
+    cuda::std::uint32_t tiles_at_once;   // tiles of columns that a block takes of the same rows, where these stay
     cuda::std::uint32_t unused;
 };
-static_assert(offsetof(MGrouped90, to) == 128 * (2 + MAX_MAPS) && offsetof(MGrouped90, n_rows) == 128 * (2 + MAX_MAPS) + 32);
-static_assert(sizeof(MGrouped90) == 128 * (3 + MAX_MAPS));
+static_assert(offsetof(MGrouped90, to) == 128 * (1 + MAX_MAPS) && offsetof(MGrouped90, n_rows) == 128 * (1 + MAX_MAPS) + 32);
+static_assert(sizeof(MGrouped90) == 128 * (2 + MAX_MAPS));
 
 // As KGrouped, for compute capability 9.0.
 struct KGrouped90 {

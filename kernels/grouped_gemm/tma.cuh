@@ -33,16 +33,6 @@ __device__ __forceinline__ void load_box(uint32_t to, const TensorMap& map, int 
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
                  "l"(&map), "r"(column), "r"(row), "r"(barrier) : "memory");
 }
-// Writes a box, without what lies outside of the matrix; complete_stores tells when shared memory is free again.
-__device__ __forceinline__ void store_box(const TensorMap& map, int column, int row, uint32_t from) {
-    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(&map), "r"(column), "r"(row),
-                 "r"(from) : "memory");
-}
-__device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-// All but the last N groups of this thread have read their shared memory.
-template <int N> __device__ __forceinline__ void stores_have_read() {
-    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");
-}
 // What was written to shared memory is seen by copies and by wgmma that follow a barrier.
 __device__ __forceinline__ void fence_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

@@ -60,28 +60,21 @@ pub(super) fn m_grouped<T: DeviceElement>(
     y: &DeviceRowsMut<'_, T>,
     into: Into,
 ) -> Result<()> {
-    let weight_addresses = weights.addresses(gpu);
-    for (rows, weight) in groups.into_iter().zip(weight_addresses).filter(|(rows, _)| !rows.is_empty()) {
-        let product = RawProduct {
-            dtype: T::DTYPE,
-            m: rows.len(),
-            n: y.width(),
-            k: x.width(),
-            a: RawFactor {
-                at: row::<T>(x.address(gpu), x.stride(), rows.start),
-                stride: x.stride(),
-                transposed: false,
-            },
-            b: RawFactor { at: weight, stride: weights.in_features(), transposed: direction == Direction::Forward },
-            y: RawOutput { at: row::<T>(y.address(gpu), y.stride(), rows.start), stride: y.stride(), dtype: T::DTYPE },
-            alpha: 1.0,
-            beta: if into == Into::Add { 1.0 } else { 0.0 },
-        };
-        // SAFETY: x and y have the rows of every modality, the weight `out_features` rows of `in_features`, as the callers
-        // and `GroupedWeights::new` have checked; y is borrowed exclusively.
-        unsafe { library.product(gpu, &product)? };
-    }
-    Ok(())
+    let groups = groups.into_iter().zip(weights.addresses(gpu)).filter(|(rows, _)| !rows.is_empty());
+    let products = groups.map(|(rows, weight)| RawProduct {
+        dtype: T::DTYPE,
+        m: rows.len(),
+        n: y.width(),
+        k: x.width(),
+        a: RawFactor { at: row::<T>(x.address(gpu), x.stride(), rows.start), stride: x.stride(), transposed: false },
+        b: RawFactor { at: weight, stride: weights.in_features(), transposed: direction == Direction::Forward },
+        y: RawOutput { at: row::<T>(y.address(gpu), y.stride(), rows.start), stride: y.stride(), dtype: T::DTYPE },
+        alpha: 1.0,
+        beta: if into == Into::Add { 1.0 } else { 0.0 },
+    });
+    // SAFETY: x and y have the rows of every modality, the weight `out_features` rows of `in_features`, as the callers and
+    // `GroupedWeights::new` have checked; y is borrowed exclusively, and each product has rows of it to itself.
+    unsafe { library.products(gpu, &products.collect::<Vec<_>>()) }
 }
 
 /// `dW_m = dy^T x`, zero for a modality without rows; the callers have checked the shapes and that the library
@@ -98,12 +91,14 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
         stride: of.stride(),
         transposed,
     };
-    for (rows, mut grad) in groups.into_iter().zip(grad_weights) {
+    let mut products = Vec::with_capacity(grad_weights.len());
+    let mut grad_weights = grad_weights;
+    for (rows, grad) in groups.into_iter().zip(&mut grad_weights) {
         if rows.is_empty() {
-            gpu.zero(&mut grad)?;
+            gpu.zero(grad)?;
             continue;
         }
-        let product = RawProduct {
+        products.push(RawProduct {
             dtype: T::DTYPE,
             m: grad_y.width(),
             n: x.width(),
@@ -113,12 +108,11 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
             y: RawOutput { at: grad.address(gpu), stride: x.width(), dtype: G::DTYPE },
             alpha: 1.0,
             beta: 0.0,
-        };
-        // SAFETY: x and grad_y have the rows of every modality, the gradient `out_features` rows of `in_features`, as the
-        // caller has checked; the gradient is borrowed exclusively.
-        unsafe { library.product(gpu, &product)? };
+        });
     }
-    Ok(())
+    // SAFETY: x and grad_y have the rows of every modality, each gradient `out_features` rows of `in_features`, as the
+    // caller has checked; the gradients are borrowed exclusively.
+    unsafe { library.products(gpu, &products) }
 }
 
 /// Whether the library writes gradients of this type.

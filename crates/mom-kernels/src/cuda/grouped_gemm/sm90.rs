@@ -17,23 +17,23 @@ use crate::cuda::{DeviceOffsets, Gpu, Module};
 /// kernels/grouped_gemm/params.h.
 const MAX_MAPS: usize = 16;
 
-/// Threads of a block: two warpgroups that multiply, a warp that asks for copies.
-const THREADS: u32 = 288;
+/// Threads of a block, of which `blocks_each` are on a multiprocessor at a time: two warpgroups that multiply and a warp or
+/// a warpgroup that asks for copies, kernels/grouped_gemm/sm90.cuh.
+fn threads(blocks_each: usize) -> u32 {
+    if blocks_each == 1 { 384 } else { 288 }
+}
 
 /// Rows of a box of an operand whose rows run along the sum.
 const PANEL: usize = 64;
 
-/// Rows of a box of the output: a warp's.
-const OUT_ROWS: usize = 16;
-
 /// Largest sum whose rows stay in shared memory: three steps of 64.
 const SHORT: usize = 192;
 
-/// Width from which on a tile is 256 columns wide.
+/// Columns of a tile of a wide output.
 const WIDE: usize = 256;
 
-/// Blocks that a multiprocessor holds of a kernel with narrow tiles.
-const BLOCKS_EACH: usize = 2;
+/// Tiles of columns that a block takes of the same rows, where these stay.
+const TILES_AT_ONCE: usize = 4;
 
 /// The module of these kernels, where the device and the operands are for it: copies start at multiples of 16 bytes, and
 /// each weight has a map among the arguments.
@@ -72,10 +72,10 @@ pub(super) fn m_grouped<T: DeviceElement>(
     let short = short && columns == 128 && n_tiles > 1;
     // For any offsets: each modality's last tile may be cut.
     let m_tiles = n_rows.div_ceil(TILE_ROWS) + groups.n_modalities() - 1;
-    let at_once = gpu.n_multiprocessors() as usize * if columns <= 80 || short { BLOCKS_EACH } else { 1 };
-    // Rows that stay: a block takes many column tiles, as few blocks as fill the card.
-    let tiles_per_block = if short { n_tiles.div_ceil((at_once / m_tiles).max(1)) } else { 0 };
-    let n_blocks = if short { m_tiles * n_tiles.div_ceil(tiles_per_block) } else { (m_tiles * n_tiles).min(at_once) };
+    let blocks_each = if columns <= 80 || short { 2 } else { 1 };
+    let at_once = gpu.n_multiprocessors() as usize * blocks_each;
+    let tiles_at_once = if short { TILES_AT_ONCE } else { 1 };
+    let n_blocks = (m_tiles * n_tiles.div_ceil(tiles_at_once)).min(at_once);
 
     let (name, biases, box_rows) = match direction {
         Direction::Forward => ("forward", weights.biases(gpu), columns),
@@ -87,12 +87,10 @@ pub(super) fn m_grouped<T: DeviceElement>(
         let weight = Matrix { address, n_rows: out_features, width: in_features, stride: in_features };
         *map = TensorMap::new::<T>(&weight, box_rows)?;
     }
-    let to = Matrix { address: y.address(gpu), n_rows, width: n, stride: y.stride() };
     let params = RawMGrouped90 {
         x: TensorMap::new::<T>(&matrix(x, gpu), TILE_ROWS)?,
-        y: TensorMap::new::<T>(&to, OUT_ROWS)?,
         weights: maps,
-        to: to.address,
+        to: y.address(gpu),
         offsets: groups.address(gpu),
         biases,
         y_stride: y.stride() as i64,
@@ -102,19 +100,20 @@ pub(super) fn m_grouped<T: DeviceElement>(
         n_groups: groups.n_modalities() as u32,
         n_tiles: n_tiles as u32,
         add: u32::from(into == Into::Add),
-        tiles_per_block: tiles_per_block as u32,
+        tiles_at_once: tiles_at_once as u32,
         unused: 0,
     };
     let kind = match short {
+        true if k <= 64 => "short1_",
         true if k <= 128 => "short2_",
         true => "short3_",
         false => "",
     };
     let kernel = format!("sm90_m_grouped_{name}_n{columns}_{kind}{}", T::DTYPE.name());
-    let grid = Grid::line(blocks(OP, "tiles", n_blocks, 1)?, THREADS);
-    // SAFETY: the maps are those of x, y and the weights, whose shapes the callers and `GroupedWeights::new` have checked;
-    // copies are cut at their borders, and rows of other modalities are not written; offsets end at n_rows; the biases are
-    // a row of n for each weight.
+    let grid = Grid::line(blocks(OP, "tiles", n_blocks, 1)?, threads(blocks_each));
+    // SAFETY: the maps are those of x and the weights, whose shapes the callers and `GroupedWeights::new` have checked, and
+    // copies are cut at their borders; y has n_rows rows of n, and a tile's stores are cut at the end of its modality's
+    // rows and of the columns; offsets end at n_rows; the biases are a row of n for each weight.
     unsafe { gpu.launch(module, &kernel, grid, &params) }.map(Some)
 }
 
@@ -145,8 +144,9 @@ pub(super) fn k_grouped<T: DeviceElement>(
         rows_per_split: split.rows as u32,
         b_tiles: split.b_tiles as u32,
     };
+    let blocks_each = if split.columns <= 128 { 2 } else { 1 };
     let n_tiles = blocks(OP, "tiles", split.a_tiles * split.b_tiles, 1)?;
-    let grid = Grid { blocks: (n_tiles, split.n as u32, 1), threads: (THREADS, 1, 1) };
+    let grid = Grid { blocks: (n_tiles, split.n as u32, 1), threads: (threads(blocks_each), 1, 1) };
     let kernel = format!("sm90_k_grouped_n{}_{}", split.columns, T::DTYPE.name());
     // SAFETY: the maps are those of x and grad_y, whose shapes were checked, and copies are cut at their borders; what is
     // written is inside of the partial sums at split + modality, below n + n_groups - 1.
@@ -158,7 +158,6 @@ pub(super) fn k_grouped<T: DeviceElement>(
 #[derive(Debug, Clone, Copy)]
 struct RawMGrouped90 {
     x: TensorMap,
-    y: TensorMap,
     weights: [TensorMap; MAX_MAPS],
     to: u64,
     offsets: u64,
@@ -170,11 +169,11 @@ struct RawMGrouped90 {
     n_groups: u32,
     n_tiles: u32,
     add: u32,
-    tiles_per_block: u32,
+    tiles_at_once: u32,
     unused: u32,
 }
 const _: () = {
-    const MAPS: usize = 128 * (2 + MAX_MAPS);
+    const MAPS: usize = 128 * (1 + MAX_MAPS);
     assert!(size_of::<RawMGrouped90>() == MAPS + 128 && offset_of!(RawMGrouped90, to) == MAPS);
     assert!(offset_of!(RawMGrouped90, n_rows) == MAPS + 32);
 };
