@@ -9,69 +9,55 @@
 //   du_t = delta_t sum_n lambda_t B_t + D g_t
 //
 // A block owns THREADS / G channels of one sequence and walks tiles of 16 steps from the end; the forward pass left the
-// state before each tile. A tile runs forwards over steps 0..8 (decays go to shared memory), forwards and back over
-// 8..16, then forwards (without exponentials) and back over 0..8: each decay is computed once, and eight steps of decay
-// and state live in registers. The next tile arrives meanwhile, asynchronously, in slots that only their own thread reads.
+// state before each tile. The next tile arrives meanwhile, asynchronously.
 //
-// dB and dC are sums over channels. Within a warp: TENSOR (bf16) on the tensor cores, with the terms cut to 10 bits and
-// unbiased (the outputs have 8); otherwise by transposed shuffles in f32. Over warps in shared memory, over blocks by
-// `sum_bc`: fixed order, no atomics. d(dt_bias) is a sum over rows of grad_dt: see column_sums.
+// TENSOR (bf16): a tile runs forwards over steps 0..12, leaving states on the way, and back in windows of four steps,
+// each of which first computes its decays and states. What is summed over states or channels (y, sum lambda B, sum e A,
+// dB, dC) is summed on the tensor cores, with terms cut to 10 bits and unbiased (the outputs have 8). Shared memory is
+// what this kernel waits for, so that a decay is rather computed twice than stored.
+//
+// Otherwise: forwards over steps 0..8 (decays go to shared memory), forwards and back over 8..16, then forwards (without
+// exponentials) and back over 0..8. Sums run in f32 by transposed shuffles.
+//
+// dB and dC: within a warp as above, over warps in shared memory, over blocks by `sum_bc`: fixed order, no atomics.
+// d(dt_bias) is a sum over rows of grad_dt: by the kernels with KEEP, else see column_sums.
 #pragma once
-#include "common.cuh"
+#include "backward_shuffle.cuh"
+#include "backward_tensor.cuh"
 
 namespace scan_backward {
 
 constexpr int TILE = STATE_STRIDE;
-constexpr int WINDOW = 8;
 
-template <int BYTES> __device__ __forceinline__ void copy_async(void* to, const void* from) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))),
-                 "l"(from), "n"(BYTES)
-                 : "memory");
-}
-__device__ __forceinline__ void wait_async() { asm volatile("cp.async.wait_all;" ::: "memory"); }
-
-// N elements into a slot of this thread's own.
-template <bool ALIGNED, typename T, int N> __device__ __forceinline__ void fetch(Vec<T, N>& slot, const T* from, int valid) {
-    constexpr int BYTES = sizeof(T) * N;
-    if constexpr (ALIGNED && (BYTES == 4 || BYTES == 8 || BYTES == 16)) {
-        if (valid > 0) {
-            copy_async<BYTES>(&slot, from);
-        } else {
-            slot.zero();
-        }
-    } else {
-        slot = load_vec<ALIGNED, T, N>(from, valid);
-    }
-}
-
-// KEEP: there is room for the states of steps 0..5 beside their decays, and for sums of the biases' gradients.
-constexpr int KEPT = 5;
-template <int N, int THREADS, bool KEEP> struct Kept {};
-template <int N, int THREADS> struct Kept<N, THREADS, true> {
-    float4 kept[KEPT][THREADS];
+// KEEP: there is room for sums of the biases' gradients, and for states in `kept`.
+template <int STATES, int THREADS> struct Kept {
+    float4 kept[STATES][THREADS];  // TENSOR: states after steps 3 and 7
+};
+template <int THREADS> struct Kept<0, THREADS> {};
+template <int N, int THREADS, bool KEEP> struct BiasSums {};
+template <int N, int THREADS> struct BiasSums<N, THREADS, true> {
     Vec<float, N> grad_bias[4][THREADS];
 };
 
-template <typename T, int G, int THREADS, bool KEEP> struct Shared : Kept<TILE / G, THREADS, KEEP> {
+template <typename T, int G, int THREADS, bool KEEP, bool TENSOR> struct Shared
+    : Kept<TENSOR ? 2 : KEEP ? KEPT : 0, THREADS>, BiasSums<TILE / G, THREADS, KEEP> {
     static constexpr int CH = THREADS / G, N = TILE / G, WARPS = THREADS / 32, NBC = TILE * 2 * NS * G / THREADS;
     static constexpr int STRIDE = CH + 8;  // neighbouring rows begin in different banks
     float4 step[TILE][CH];  // delta; delta u, then s1 = sum_n e A log2(e); g; sigmoid(z). See `place`.
     float s2[TILE][STRIDE];  // sum_n lambda B
     float y[TILE][STRIDE];
     float bc[TILE][2 * NS * G];
-    float grad_bc[WARPS][TILE][2 * NS * G];
-    float4 decay[WINDOW][THREADS];
+    alignas(128) float grad_bc[WARPS][TILE][2 * NS * G];
+    float4 decay[TENSOR ? 1 : WINDOW][TENSOR ? 1 : THREADS];  // not of TENSOR
     alignas(16) float d_skip[CH];
     NearBiases<CH> biases;
-    uint32_t rows[3][TILE];  // of this tile, the next and the one behind it
+    uint32_t rows[4][TILE];  // of this tile, the next and the one behind it
     unsigned char starts[TILE];
-    // Own slots of each thread. Two where the next tile arrives while this one is still needed.
+    // Where tiles arrive. Two where the next one does while this one is still needed.
     alignas(16) float4 state[2][THREADS];
     struct Slots {
-        Vec<T, N> u[THREADS], z[THREADS], grad_out[THREADS];
+        Vec<T, N> u[THREADS], dt[THREADS], z[THREADS], grad_out[THREADS];
     } slots[2];
-    Vec<T, N> dt[THREADS];
     Vec<T, NBC> raw_bc[THREADS];
     Vec<float, N> slope[THREADS];  // d(delta) / d(dt)
     Vec<float, N> grad_d[THREADS];
@@ -80,168 +66,14 @@ template <typename T, int G, int THREADS, bool KEEP> struct Shared : Kept<TILE /
     static __device__ __forceinline__ int place(int channel) { return channel ^ ((channel >> 3) & 7 & (CH / 8 - 1)); }
 };
 
-// Steps 0..8 forwards; their decays, and with KEEP the first states, go to shared memory.
-template <bool STARTS, bool KEEP, typename S>
-__device__ __forceinline__ void advance(S& s, float (&h)[NS], const float (&a)[NS], int c, int g) {
-    // Loads first: the compiler cannot know that the stores leave them alone, and each would wait for the last.
-    float2 d[WINDOW];
-    float4 B[WINDOW];
-#pragma unroll
-    for (int t = 0; t < WINDOW; t++) {
-        d[t] = *reinterpret_cast<const float2*>(&s.step[t][S::place(c)]);
-        B[t] = *reinterpret_cast<const float4*>(&s.bc[t][g * NS]);
-    }
-#pragma unroll
-    for (int t = 0; t < WINDOW; t++) {
-        const float cut = STARTS && s.starts[t] ? -INFINITY : 0.f;
-        const float b[NS] = {B[t].x, B[t].y, B[t].z, B[t].w};
-        float e[NS];
-#pragma unroll
-        for (int i = 0; i < NS; i++) {
-            e[i] = exp2_approx(STARTS ? fmaf(d[t].x, a[i], cut) : d[t].x * a[i]);
-            h[i] = fmaf(e[i], h[i], d[t].y * b[i]);
-        }
-        s.decay[t][threadIdx.x] = make_float4(e[0], e[1], e[2], e[3]);
-        if constexpr (KEEP) {
-            if (t < KEPT) s.kept[t][threadIdx.x] = make_float4(h[0], h[1], h[2], h[3]);
-        }
-    }
-}
-
-// Decays of steps 8..16.
-template <bool STARTS, typename S>
-__device__ __forceinline__ void decays(S& s, float (&decay)[WINDOW][NS], const float (&a)[NS], int c) {
-#pragma unroll
-    for (int r = 0; r < WINDOW; r++) {
-        const float delta = s.step[WINDOW + r][S::place(c)].x;
-        const float cut = STARTS && s.starts[WINDOW + r] ? -INFINITY : 0.f;
-#pragma unroll
-        for (int i = 0; i < NS; i++) decay[r][i] = exp2_approx(STARTS ? fmaf(delta, a[i], cut) : delta * a[i]);
-    }
-}
-
-__device__ __forceinline__ uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
-__device__ __forceinline__ void store_shared(uint32_t address, float x) {
-    asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory");
-}
-
-// Where a lane stores the one of s1 and s2, of the two steps of a pair, that the fold leaves to it.
-struct Target {
-    uint32_t address, row_bytes;  // of the pair's later step, when that is 0
-    template <int G, typename S> static __device__ __forceinline__ Target of(S& s, int c, int g) {
-        const int which = g / (G / 4);
-        Target to = which / 2 ? Target{shared_address(&s.s2[0][c]), sizeof(s.s2[0])}
-                              : Target{shared_address(&s.step[0][S::place(c)].y), sizeof(s.step[0])};
-        to.address -= which % 2 * to.row_bytes;
-        return to;
-    }
-};
-
-// States after each of the eight steps from t0 on, of which the first FROM are there.
-template <int FROM, typename S>
-__device__ __forceinline__ void states(S& s, int t0, const float (&decay)[WINDOW][NS], const float (&h0)[NS],
-                                       float (&h)[WINDOW][NS], int c, int g) {
-#pragma unroll
-    for (int r = FROM; r < WINDOW; r++) {
-        const float delta_u = s.step[t0 + r][S::place(c)].y;
-        const float4 b4 = *reinterpret_cast<const float4*>(&s.bc[t0 + r][g * NS]);
-        const float B[NS] = {b4.x, b4.y, b4.z, b4.w};
-#pragma unroll
-        for (int i = 0; i < NS; i++) h[r][i] = fmaf(decay[r][i], r ? h[r > 0 ? r - 1 : 0][i] : h0[i], delta_u * B[i]);
-    }
-}
-
-// The eight steps from t0 on, back; h0 is the state before them, h those after.
-template <int G, bool TENSOR, typename S>
-__device__ __forceinline__ void window(S& s, int t0, const float (&decay)[WINDOW][NS], const float (&h)[WINDOW][NS], const float (&h0)[NS],
-                                       const float (&a)[NS], float (&carry)[NS], float (&grad_a)[NS], int c, int g,
-                                       const Selector (&selectors)[4], const Target& q_to) {
-    constexpr int CW = 32 / G, NB = NS * G;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, place = S::place(c);
-    float4(*step)[S::CH] = &s.step[t0];
-    const float(*bc)[2 * NB] = &s.bc[t0];
-    float ys[WINDOW];
-#pragma unroll
-    for (int r = 0; r < WINDOW; r++) {
-        const float4 c4 = *reinterpret_cast<const float4*>(&bc[r][NB + g * NS]);
-        ys[r] = fmaf(h[r][3], c4.w, fmaf(h[r][2], c4.z, fmaf(h[r][1], c4.y, h[r][0] * c4.x)));
-    }
-    // What a pair of steps leaves is folded and stored while the next pair runs: stores behind its loads.
-    struct Pair {
-        float q[4], sums[4];  // s1 of both steps, then s2; dB and dC
-    } last;
-    auto leave = [&](Pair& pair, int r2) {
-        if constexpr (TENSOR) {
-            // Row lane / 4 is the states of lane / 8 for one half of the warp's channels; add the halves. Lane 8 g + q and
-            // 8 g + 4 + q share columns 2 q, 2 q + 1: step q / 2, B or C by q % 2.
-            fold<4, 2, 4>(pair.sums, lane / 4 % 2);
-            const int q4 = lane % 4, at = q4 % 2 * NB + lane / 8 * NS + lane / 4 % 2 * 2;
-            *reinterpret_cast<float2*>(&s.grad_bc[warp][t0 + r2 - q4 / 2][at]) = make_float2(pair.sums[0], pair.sums[1]);
-        }
-        fold<4, G, CW>(pair.q, g);
-        __syncwarp();  // s1 takes the place of delta u, which every lane of the channel has read
-        if (g % (G / 4) == 0) store_shared(q_to.address + (t0 + r2) * q_to.row_bytes, pair.q[0]);
-    };
-#pragma unroll
-    for (int r2 = WINDOW - 1; r2 > 0; r2 -= 2) {
-        Pair pair{{0.f, 0.f, 0.f, 0.f}, {0.f, 0.f, 0.f, 0.f}};
-#pragma unroll
-        for (int k = 0; k < 2; k++) {
-            const int r = r2 - k;
-            const float4 d = step[r][place];
-            const float4 b4 = *reinterpret_cast<const float4*>(&bc[r][g * NS]);
-            const float4 c4 = *reinterpret_cast<const float4*>(&bc[r][NB + g * NS]);
-            const float B[NS] = {b4.x, b4.y, b4.z, b4.w}, C[NS] = {c4.x, c4.y, c4.z, c4.w};
-            float s1 = 0.f, s2 = 0.f, v[2 * NS];
-#pragma unroll
-            for (int i = 0; i < NS; i++) {
-                const float lambda = fmaf(C[i], d.z, carry[i]);
-                s2 = i ? fmaf(lambda, B[i], s2) : lambda * B[i];
-                carry[i] = decay[r][i] * lambda;
-                const float e = carry[i] * (r ? h[r > 0 ? r - 1 : 0][i] : h0[i]);
-                s1 = i ? fmaf(e, a[i], s1) : e * a[i];
-                grad_a[i] = fmaf(e, d.x, grad_a[i]);
-                v[i] = lambda * d.y;
-                v[NS + i] = d.z * h[r][i];
-            }
-            pair.q[k] = s1;
-            pair.q[2 + k] = s2;
-            if constexpr (TENSOR) {
-                static_assert(G == 4);
-                // Upper rows: states 0 and 1 of B, then of C; lower rows: states 2 and 3.
-                sum_lanes(pair.sums, v[0], v[2], v[1], v[3], selectors[2 * k]);
-                sum_lanes(pair.sums, v[4], v[6], v[5], v[7], selectors[2 * k + 1]);
-            } else {
-                fold<2 * NS, CW, 1>(v, lane % CW);
-                constexpr int LEFT = 2 * NS / CW;
-#pragma unroll
-                for (int j = 0; j < LEFT; j++) {
-                    const int index = lane % CW * LEFT + j;
-                    s.grad_bc[warp][t0 + r][index / NS * NB + g * NS + index % NS] = v[j];
-                }
-            }
-        }
-        if (r2 == WINDOW - 1) {
-#pragma unroll
-            for (int r0 = 0; r0 < WINDOW; r0 += 4) {
-                float four[4] = {ys[r0], ys[r0 + 1], ys[r0 + 2], ys[r0 + 3]};
-                fold<4, G, CW>(four, g);
-                if (g % (G / 4) == 0) s.y[t0 + r0 + g / (G / 4)][c] = four[0];
-            }
-        } else {
-            leave(last, r2 + 2);
-        }
-        last = pair;
-    }
-    leave(last, 1);
-}
-
 template <typename T, int G, int THREADS, bool KEEP, typename A>
 __device__ __forceinline__ void run(const ScanBackward& p) {
-    using S = Shared<T, G, THREADS, KEEP>;
+    using S = Shared<T, G, THREADS, KEEP, A::TENSOR>;
     constexpr int CH = S::CH, CW = 32 / G, N = S::N, PER_STEP = THREADS / TILE, NBC = S::NBC, NB = NS * G;
     constexpr bool EXACT = sizeof(T) == 4, ALIGNED = A::ALIGNED, TENSOR = A::TENSOR, FULL = A::FULL;
-    extern __shared__ __align__(16) unsigned char memory[];
+    // Tiles arrive in pieces of 16 bytes; else each thread fetches what it will stage itself.
+    constexpr bool BY_CHUNK = FULL && G == 4;
+    extern __shared__ __align__(128) unsigned char memory[];
     S& s = *reinterpret_cast<S*>(memory);
     const ScanInputs& in = p.in;
     const int d_inner = in.layout.d_inner, d_state = in.layout.d_state, seqlen = in.layout.seqlen;
@@ -249,16 +81,16 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
     const int first = block * CH;
     const uint32_t sequence = blockIdx.x / n_blocks;
     const int tid = threadIdx.x, lane = tid % 32;
-    // In the time loop: channel c, states g NS ... Neighbouring lanes are neighbouring channels.
-    const int c = tid / 32 * CW + lane % CW, g = lane / CW;
+    // In the time loop: channel c, states g NS ...
+    const int c = tid / 32 * CW + (TENSOR ? lane / G : lane % CW), g = TENSOR ? lane % G : lane / CW;
     const bool c_valid = first + c < d_inner;
     const int64_t state_channel = int64_t(sequence) * d_inner + first + c;
     // For what is per element: N channels of one step, and a part of the step's B and C.
     const int step = tid / PER_STEP, part = tid % PER_STEP, channel = first + part * N, n_valid = d_inner - channel;
     const bool is_c = part >= PER_STEP / 2;
     const int bc_state = part % (PER_STEP / 2) * NBC;
-    const Selector selectors[4] = {Selector(0), Selector(1), Selector(2), Selector(3)};
-
+    const Turn turn(lane);
+    const float2 ones = lane / 4 % 2 ? make_float2(0.f, 1.f) : make_float2(1.f, 0.f);
     const Target q_to = Target::of<G>(s, c, g);
 
     float a[NS], carry[NS], grad_a[NS] = {0.f, 0.f, 0.f, 0.f};
@@ -271,17 +103,18 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
 #pragma unroll
         for (int m = 0; m < 4; m++) s.grad_bias[m][tid].zero();
     }
+    if (tid < 4 * TILE) s.rows[0][tid] = 0;  // of steps that there are not
     if (tid < CH) s.d_skip[tid] = in.D && first + tid < d_inner ? in.D[first + tid] : 0.f;
 
     const int n_tiles = (seqlen + TILE - 1) / TILE;
     unsigned char next_starts = 0;
-    auto row_of = [&](int tile) { return s.rows[(tile + 3) % 3][step]; };
+    auto row_of = [&](int tile) { return s.rows[tile & 3][step]; };
     auto is_step = [&](int tile, int of) { return tile >= 0 && tile * TILE + of < seqlen; };
     auto channels = [&](int tile) { return is_step(tile, step) ? n_valid : 0; };
     auto fetch_rows = [&](int tile) {
         if (tid < TILE && is_step(tile, tid)) {
             const uint32_t position = sequence * seqlen + tile * TILE + tid;
-            uint32_t* to = &s.rows[tile % 3][tid];
+            uint32_t* to = &s.rows[tile & 3][tid];
             if (in.layout.row_of_position) {
                 copy_async<4>(to, in.layout.row_of_position + position);
             } else {
@@ -289,33 +122,67 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
             }
         }
     };
+    auto fetch_starts = [&](int tile) {
+        next_starts = 0;
+        if (tid < TILE && in.layout.document_starts && is_step(tile, tid))
+            next_starts = in.layout.document_starts[sequence * seqlen + tile * TILE + tid];
+    };
+    const int64_t segment = int64_t(sequence) * n_tiles;
+    const RowsFrom<const float> states_from(p.saved_states + (segment * d_inner + first + c) * NB + g * NS,
+                                            d_inner * NB * sizeof(float), 0);
+    // BY_CHUNK: a quarter of the threads copies u, another dt, z, the gradient of y; the first 64 also B and C.
+    constexpr int QUARTER = THREADS / 4, CHUNK = 16 / sizeof(T), CHUNKS = CH / CHUNK;
+    const int matrix = tid / QUARTER, chunk_step = tid % QUARTER / CHUNKS, chunk = tid % CHUNKS;
+    const RowsFrom<T> chunks(matrix == 0 ? in.u : matrix == 1 ? in.dt : matrix == 2 ? in.z : p.grad_out,
+                             matrix == 0   ? in.u_stride
+                             : matrix == 1 ? in.dt_stride
+                             : matrix == 2 ? in.z_stride
+                                           : p.grad_out_stride,
+                             first + chunk * CHUNK);
+    const bool chunk_there = first + chunk * CHUNK < d_inner;
+    const RowsFrom<T> bc_chunks(tid & 2 ? in.C : in.B, tid & 2 ? in.C_stride : in.B_stride, tid % 2 * CHUNK);
+    auto prefetch_chunks = [&](int tile) {
+        typename S::Slots& slot = s.slots[tile & 1];
+        const uint32_t* rows = s.rows[tile & 3];
+        T* to = reinterpret_cast<T*>(&slot) + (matrix * TILE + chunk_step) * CH + chunk * CHUNK;
+#pragma unroll
+        for (int i = 0; i < TILE; i += TILE / 2)
+            copy_async_or_zero(to + i * CH, chunks.at(rows[chunk_step + i]), chunk_there && is_step(tile, chunk_step + i));
+        if (tid < 64)
+            copy_async_or_zero(reinterpret_cast<T*>(s.raw_bc) + tid * CHUNK, bc_chunks.at(rows[tid / 4]),
+                               is_step(tile, tid / 4));
+        copy_async_or_zero(&s.state[tile & 1][tid], states_from.at(tile), c_valid);
+        fetch_rows(tile - 1);
+        fetch_starts(tile);
+    };
     auto prefetch = [&](int tile) {
+        if constexpr (BY_CHUNK) {
+            prefetch_chunks(tile);
+            return;
+        }
         typename S::Slots& slot = s.slots[tile & 1];
         const uint32_t row = row_of(tile);
         const int n = channels(tile);
         fetch<ALIGNED>(slot.u[tid], at_row<T>(in.u, row, in.u_stride, channel), n);
-        fetch<ALIGNED>(s.dt[tid], at_row<T>(in.dt, row, in.dt_stride, channel), n);
+        fetch<ALIGNED>(slot.dt[tid], at_row<T>(in.dt, row, in.dt_stride, channel), n);
         fetch<ALIGNED>(slot.z[tid], at_row<T>(in.z, row, in.z_stride, channel), FULL || in.z ? n : 0);
         fetch<ALIGNED>(slot.grad_out[tid], at_row<T>(p.grad_out, row, p.grad_out_stride, channel), n);
         const T* from = at_row<T>(is_c ? in.C : in.B, row, is_c ? in.C_stride : in.B_stride, bc_state);
         fetch<ALIGNED>(s.raw_bc[tid], from, is_step(tile, step) ? d_state - bc_state : 0);
         if (c_valid && tile >= 0) {
-            const uint64_t at = (uint64_t(sequence) * n_tiles + tile) * d_inner + first + c;
-            copy_async<16>(&s.state[tile & 1][tid], p.saved_states + at * NB + g * NS);
+            copy_async<16>(&s.state[tile & 1][tid], states_from.at(tile));
         } else {
             s.state[tile & 1][tid] = make_float4(0.f, 0.f, 0.f, 0.f);
         }
-        next_starts = 0;
-        if (in.layout.document_starts && is_step(tile, step))
-            next_starts = in.layout.document_starts[sequence * seqlen + tile * TILE + step];
         fetch_rows(tile - 1);
+        fetch_starts(tile);
     };
     auto stage = [&](int tile) {  // what has arrived, into shared memory
         const typename S::Slots& slot = s.slots[tile & 1];
         const uint32_t row = row_of(tile);
         const int n = channels(tile);
         float x[N], grad[N], gate[N];
-        add_bias<A>(x, s.dt[tid], in, s.biases, row, part * N, channel, n);
+        add_bias<A>(x, slot.dt[tid], in, s.biases, row, part * N, channel, n);
         const Vec<T, N> u = slot.u[tid], z = slot.z[tid], grad_out = slot.grad_out[tid];
         float slope[N];
 #pragma unroll
@@ -332,9 +199,16 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
             s.step[step][S::place(part * N + i)] = make_float4(x[i], x[i] * u.get(i), grad[i], gate[i]);
         }
         const Vec<T, NBC> raw = s.raw_bc[tid];
+        if constexpr (NBC % 4 == 0) {
 #pragma unroll
-        for (int i = 0; i < NBC; i++) s.bc[step][part * NBC + i] = raw.get(i);
-        if (part == 0) s.starts[step] = next_starts;
+            for (int i = 0; i < NBC; i += 4)
+                *reinterpret_cast<float4*>(&s.bc[step][part * NBC + i]) = pack_quad<TENSOR>(
+                    raw.get(i), raw.get(i + 1), raw.get(i + 2), raw.get(i + 3));
+        } else {
+#pragma unroll
+            for (int i = 0; i < NBC; i++) s.bc[step][stored_at<TENSOR>(part * NBC + i)] = raw.get(i);
+        }
+        if (tid < TILE) s.starts[tid] = next_starts;
     };
     auto finish = [&](int tile) {  // what is per element leaves
         const uint32_t row = row_of(tile);
@@ -358,17 +232,21 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
         s.grad_d[tid] = pack<float, N>(grad_d);
         if constexpr (KEEP && FULL) {
             if (n > 0) {
-                Vec<float, N>& to = s.grad_bias[s.biases.modality(row)][tid];
+                const int m = s.biases.modality(row);
+                const Vec<float, N> before = s.grad_bias[m][tid];
                 float sums[N];
 #pragma unroll
-                for (int i = 0; i < N; i++) sums[i] = to.get(i) + grad_dt[i];
-                to = pack<float, N>(sums);
+                for (int i = 0; i < N; i++) sums[i] = before.get(i) + grad_dt[i];
+                s.grad_bias[m][tid] = pack<float, N>(sums);
             }
         }
-        store_vec<ALIGNED>(at_row<T>(p.grad_u, row, p.grad_u_stride, channel), pack<T, N>(grad_u), n);
-        store_vec<ALIGNED>(at_row<T>(p.grad_dt, row, p.grad_dt_stride, channel), pack<T, N>(grad_dt), n);
-        if (FULL || p.grad_z) store_vec<ALIGNED>(at_row<T>(p.grad_z, row, p.grad_z_stride, channel), pack<T, N>(grad_z), n);
-        if (p.out) store_vec<ALIGNED>(at_row<T>(p.out, row, p.out_stride, channel), pack<T, N>(out), n);
+        auto leave = [&](void* rows, uint32_t stride, const float(&x)[N]) {
+            store_vec<ALIGNED>(RowsFrom<T>(rows, stride, channel).at(row), pack<T, N>(x), n);
+        };
+        leave(p.grad_u, p.grad_u_stride, grad_u);
+        leave(p.grad_dt, p.grad_dt_stride, grad_dt);
+        if (FULL || p.grad_z) leave(p.grad_z, p.grad_z_stride, grad_z);
+        if (p.out) leave(p.out, p.out_stride, out);
     };
     auto sum_warps = [&](int tile) {
         constexpr int VALUES = TILE * 2 * NB, EACH = VALUES > THREADS * 4 ? VALUES / (THREADS * 4) : 1;
@@ -376,19 +254,22 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
 #pragma unroll
         for (int j = 0; j < EACH; j++) {
             const int e = tid * 4 + j * THREADS * 4, at = e / (2 * NB), column = e % (2 * NB);
-            const uint32_t to = s.rows[tile % 3][at];
-            float4 sum = *reinterpret_cast<const float4*>(&s.grad_bc[0][at][column]);
+            const uint32_t to = s.rows[tile & 3][at];
+            const int from = TENSOR ? column ^ at % 4 * 8 : column;  // as `window_tensor` stores
+            float4 sum = *reinterpret_cast<const float4*>(&s.grad_bc[0][at][from]);
 #pragma unroll
             for (int w = 1; w < S::WARPS; w++) {
-                const float4 v = *reinterpret_cast<const float4*>(&s.grad_bc[w][at][column]);
+                const float4 v = *reinterpret_cast<const float4*>(&s.grad_bc[w][at][from]);
                 sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
             }
             if constexpr (TENSOR) {
-                sum.x *= TF32_UNBIAS, sum.y *= TF32_UNBIAS, sum.z *= TF32_UNBIAS, sum.w *= TF32_UNBIAS;
+                constexpr float BOTH = TF32_UNBIAS * TF32_UNBIAS;
+                sum.x *= BOTH, sum.y *= BOTH, sum.z *= BOTH, sum.w *= BOTH;
             }
             if (is_step(tile, at)) {
-                const uint64_t from_start = uint64_t(block) * p.n_rows + to;
-                *reinterpret_cast<float4*>(p.partial_bc + from_start * (2 * NB) + column) = sum;
+                float* of_block = p.partial_bc + uint64_t(block) * p.n_rows * (2 * NB);
+                const RowsFrom<float> rows(of_block, 2 * NB * sizeof(float), column);
+                *reinterpret_cast<float4*>(rows.at(to)) = sum;
             }
         }
     };
@@ -398,18 +279,41 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
         __syncthreads();
     }
     if (n_tiles > 0) {
+        __syncthreads();
         fetch_rows(n_tiles - 1);
         wait_async();
         __syncthreads();
         prefetch(n_tiles - 1);
         wait_async();
+        __syncthreads();
         stage(n_tiles - 1);
     }
     bool starts = __syncthreads_or(next_starts);
 #pragma unroll 1
     for (int tile = n_tiles - 1; tile >= 0; tile--) {
-        prefetch(tile - 1);
-        {
+        if (tile > 0) prefetch(tile - 1);
+        if constexpr (TENSOR) {
+            auto four = [&](const float4& v, float(&x)[NS]) { x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w; };
+            float h[NS];
+            four(s.state[tile & 1][tid], h);
+            if (starts) {
+                advance_tensor<true>(s, h, a, c, g);
+            } else {
+                advance_tensor<false>(s, h, a, c, g);
+            }
+            // Not unrolled: the compiler would mix the windows until their values no longer fit the registers.
+#pragma unroll 1
+            for (Cursor<S> at(s, TILE - QUAD, c, g, lane, tid / 32);; at.back()) {
+                if (starts) {
+                    window_tensor<true>(s, at, h, a, carry, grad_a, g, turn, ones);
+                } else {
+                    window_tensor<false>(s, at, h, a, carry, grad_a, g, turn, ones);
+                }
+                if (at.t0 == 0) break;
+                four(at.t0 > QUAD ? s.kept[at.t0 / QUAD - 2][tid] : s.state[tile & 1][tid], h);
+            }
+        }
+        if constexpr (!TENSOR) {
             float decay[WINDOW][NS], states_of[WINDOW][NS];
             const float4 h4 = s.state[tile & 1][tid];
             float h[NS] = {h4.x, h4.y, h4.z, h4.w};
@@ -429,9 +333,12 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
                     decay[r][0] = e.x, decay[r][1] = e.y, decay[r][2] = e.z, decay[r][3] = e.w;
                 }
             };
+            auto back = [&](int t0) {
+                window<G>(s, t0, decay, states_of, h, a, carry, grad_a, c, g, q_to);
+            };
             if constexpr (KEEP) {
                 states<0>(s, WINDOW, decay, h, states_of, c, g);
-                window<G, TENSOR>(s, WINDOW, decay, states_of, h, a, carry, grad_a, c, g, selectors, q_to);
+                back(WINDOW);
                 back_to_start();
 #pragma unroll
                 for (int r = 0; r < KEPT; r++) {
@@ -439,12 +346,12 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
                     states_of[r][0] = k.x, states_of[r][1] = k.y, states_of[r][2] = k.z, states_of[r][3] = k.w;
                 }
                 states<KEPT>(s, 0, decay, h, states_of, c, g);
-                window<G, TENSOR>(s, 0, decay, states_of, h, a, carry, grad_a, c, g, selectors, q_to);
+                back(0);
             } else {
 #pragma unroll 1
                 for (int t0 = WINDOW;; t0 = 0) {
                     states<0>(s, t0, decay, h, states_of, c, g);
-                    window<G, TENSOR>(s, t0, decay, states_of, h, a, carry, grad_a, c, g, selectors, q_to);
+                    back(t0);
                     if (t0 == 0) break;
                     back_to_start();
                 }
@@ -454,7 +361,7 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
         __syncthreads();
         finish(tile);
         sum_warps(tile);
-        stage(tile - 1);
+        if (tile > 0) stage(tile - 1);
         starts = __syncthreads_or(next_starts);
     }
     store_states(p.grad_initial_state, carry, state_channel, c_valid, g * NS, d_state);
@@ -479,7 +386,7 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
 }
 
 // dB and dC: the sum over blocks of channels, four states of one row a thread.
-template <typename T, int NB> __device__ __forceinline__ void sum_bc(const ScanSums& p) {
+template <typename T, int NB, bool TENSOR> __device__ __forceinline__ void sum_bc(const ScanSums& p) {
     const uint64_t vectors = p.n_rows * (2 * NB / 4), at = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (at >= vectors) return;
     const float4* from = reinterpret_cast<const float4*>(p.partial_bc) + at;
@@ -490,13 +397,15 @@ template <typename T, int NB> __device__ __forceinline__ void sum_bc(const ScanS
         sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
     }
     const uint32_t row = at / (2 * NB / 4);
-    const int column = int(at % (2 * NB / 4)) * 4, state = column % NB;
+    const int column = int(at % (2 * NB / 4)) * 4;
+    // Positions i, i + 1, ... of TENSOR are states 4 i, 4 (i + 1), ...: see `window_tensor`.
+    const int state = TENSOR ? column % NB / 4 : column % NB, stride = TENSOR ? 4 : 1;
     T* to = column < NB ? at_row<T>(p.grad_B, row, uint32_t(p.grad_B_stride), 0)
                         : at_row<T>(p.grad_C, row, uint32_t(p.grad_C_stride), 0);
     const float v[4] = {sum.x, sum.y, sum.z, sum.w};
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        if (state + i < int(p.d_state)) to[state + i] = from_f32<T>(v[i]);
+        if (state + i * stride < int(p.d_state)) to[state + i * stride] = from_f32<T>(v[i]);
 }
 
 // dA and dD: the sum over sequences, one channel a thread row.
@@ -523,15 +432,16 @@ template <int NB> __device__ __forceinline__ void sum_weights(const ScanSums& p)
 }  // namespace scan_backward
 
 #define SCAN_BACKWARD(NAME, T, G, THREADS, BLOCKS, KEEP, ...)                                                        \
-    static_assert(sizeof(scan_backward::Shared<T, G, THREADS, KEEP>) <= 228 * 1024 / BLOCKS - 1024);                    \
-    extern "C" __constant__ const uint32_t NAME##_shared_bytes = sizeof(scan_backward::Shared<T, G, THREADS, KEEP>);        \
+    using NAME##_shared = scan_backward::Shared<T, G, THREADS, KEEP, Assume<__VA_ARGS__>::TENSOR>;                      \
+    static_assert(sizeof(NAME##_shared) <= 228 * 1024 / BLOCKS - 1024);                                                \
+    extern "C" __constant__ const uint32_t NAME##_shared_bytes = sizeof(NAME##_shared);                                \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const __grid_constant__ ScanBackward p) {       \
         scan_backward::run<T, G, THREADS, KEEP, Assume<__VA_ARGS__>>(p);                                              \
     }
-#define SCAN_SUMS(T_NAME, T, NB)                                                                                   \
-    extern "C" __global__ void selective_scan_sum_bc_##T_NAME##_##NB(const __grid_constant__ ScanSums p) {                \
-        scan_backward::sum_bc<T, NB>(p);                                                                              \
+#define SCAN_SUMS(T_NAME, T, NB, TENSOR)                                                                             \
+    extern "C" __global__ void selective_scan_sum_bc_##T_NAME##_##NB(const __grid_constant__ ScanSums p) {              \
+        scan_backward::sum_bc<T, NB, TENSOR>(p);                                                                      \
     }                                                                                                                \
-    extern "C" __global__ void selective_scan_sum_weights_##T_NAME##_##NB(const __grid_constant__ ScanSums p) {           \
+    extern "C" __global__ void selective_scan_sum_weights_##T_NAME##_##NB(const __grid_constant__ ScanSums p) {         \
         scan_backward::sum_weights<NB>(p);                                                                            \
     }

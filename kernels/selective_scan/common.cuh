@@ -12,6 +12,54 @@
 constexpr int STATE_STRIDE = 16;
 constexpr int NS = 4;  // states of a lane
 
+// A matrix at the first column that a thread wants; `at` is one multiply-add.
+template <typename T> struct RowsFrom {
+    uint64_t base;
+    uint32_t stride;
+
+    __device__ __forceinline__ RowsFrom(const void* rows, uint32_t stride_bytes, int column)
+        : base(reinterpret_cast<uint64_t>(rows) + column * int(sizeof(T))), stride(stride_bytes) {}
+    __device__ __forceinline__ T* at(uint32_t row) const {
+        uint64_t address;
+        asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(address) : "r"(row), "r"(stride), "l"(base));
+        return reinterpret_cast<T*>(__cvta_global_to_generic(address));
+    }
+};
+
+__device__ __forceinline__ uint32_t shared_address(const void* p) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+__device__ __forceinline__ void store_shared(uint32_t address, float x) {
+    asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory");
+}
+
+template <int BYTES> __device__ __forceinline__ void copy_async(void* to, const void* from) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)),
+                 "l"(from), "n"(BYTES)
+                 : "memory");
+}
+// 16 bytes, or zeros.
+__device__ __forceinline__ void copy_async_or_zero(void* to, const void* from, bool is_there) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
+                 "l"(from), "r"(is_there ? 16 : 0)
+                 : "memory");
+}
+__device__ __forceinline__ void wait_async() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// N elements into a slot of this thread's own.
+template <bool ALIGNED, typename T, int N> __device__ __forceinline__ void fetch(Vec<T, N>& slot, const T* from, int valid) {
+    constexpr int BYTES = sizeof(T) * N;
+    if constexpr (ALIGNED && (BYTES == 4 || BYTES == 8 || BYTES == 16)) {
+        if (valid > 0) {
+            copy_async<BYTES>(&slot, from);
+        } else {
+            slot.zero();
+        }
+    } else {
+        slot = load_vec<ALIGNED, T, N>(from, valid);
+    }
+}
+
 // Row of a step and what else is known of it.
 struct Step {
     uint32_t row;
@@ -103,4 +151,25 @@ __device__ __forceinline__ void store_states(
 #pragma unroll
     for (int i = 0; i < NS; i++)
         if (to && valid && state + i < d_state) to[channel * d_state + state + i] = h[i];
+}
+
+// TENSOR: four states of B or C lie in shared memory as states 0, 2, 1, 3, so that what a lane of `mma` needs is a pair:
+// the first two or the last two.
+template <bool TENSOR> __device__ __forceinline__ void unpack(float (&x)[NS], const float4& v) {
+    x[0] = v.x, x[1] = TENSOR ? v.z : v.y, x[2] = TENSOR ? v.y : v.z, x[3] = v.w;
+}
+template <bool TENSOR> __device__ __forceinline__ float4 pack_quad(float x0, float x1, float x2, float x3) {
+    return TENSOR ? make_float4(x0, x2, x1, x3) : make_float4(x0, x1, x2, x3);
+}
+template <bool TENSOR> __device__ __forceinline__ int stored_at(int state) {
+    return TENSOR ? (state & ~3) | (state & 1) << 1 | (state & 2) >> 1 : state;
+}
+
+// Sum over the states of channel l / 4 of lane l, which has states 4 (l % 4) ... of it in x, of x times B or C. Lanes hold
+// `factors` of four steps, lane l of step l / 8: of states 4 (l % 4) ... the first pair, or the last where l / 4 is odd.
+// Right in the lanes where l % 4 is the step that x is of.
+__device__ __forceinline__ float sum_states(const float (&x)[NS], const float2& factors) {
+    float d[4];
+    mma(d, x[0], x[1], x[2], x[3], factors.x, factors.y);
+    return d[0] + d[3];
 }

@@ -344,6 +344,17 @@ fn shapes_of_models() {
 }
 
 #[test]
+fn grids_between_two_kernels() {
+    let Some(gpu) = gpu("grids_between_two_kernels") else { return };
+    // Blocks of 32 channels that fit three times a multiprocessor, then four times, on a card with 132 of them.
+    for batch in [3, 4] {
+        let case = Case { batch, seqlen: 37, d_inner: 4096, dt_rank: 128, ..FULL };
+        check::<bf16>(&gpu, case, 13);
+        check::<f16>(&gpu, case, 14);
+    }
+}
+
+#[test]
 fn long_sequences() {
     let Some(gpu) = gpu("long_sequences") else { return };
     let case = Case { batch: 1, seqlen: 65_536, d_inner: 64, documents: false, ..FULL };

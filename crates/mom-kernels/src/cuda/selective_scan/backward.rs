@@ -1,6 +1,6 @@
 //! Backward pass: the scan from the end, then the sums over blocks and sequences.
 
-use super::params::{Dims, OP, RawSums, ScanGrads, ScanInputs, ScanOutputGrads, padded_states};
+use super::params::{Dims, OP, RawSums, ScanGrads, ScanInputs, ScanOutputGrads, is_roomy, padded_states};
 use crate::cuda::column_sums;
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
@@ -19,19 +19,14 @@ struct Variant {
 }
 
 /// The kernel for a shape. Three blocks of 32 channels fit a multiprocessor, or two of 64 that have fewer registers and run
-/// slower each: those for a grid that would leave a part of a third round of the smaller ones.
-fn variant(gpu: &Gpu, dims: Dims, aligned: bool, full: bool) -> Variant {
+/// slower each.
+fn variant(gpu: &Gpu, dims: Dims, dtype: Dtype, aligned: bool, full: bool) -> Variant {
     let plain = |channels, suffix| Variant { channels, threads: 128, suffix, sums_biases: false };
     match (padded_states(dims.d_state), aligned, full) {
-        (16, true, true) => {
-            let blocks = dims.batch * dims.d_inner.div_ceil(32);
-            let resident = |blocks_each: usize| blocks_each * gpu.n_multiprocessors() as usize;
-            if blocks <= resident(3) || blocks > resident(4) {
-                Variant { sums_biases: true, ..plain(32, "16_full_roomy") }
-            } else {
-                Variant { channels: 64, threads: 256, ..plain(64, "16_full_wide") }
-            }
+        (16, true, true) if is_roomy(gpu, dims.batch * dims.d_inner.div_ceil(32)) => {
+            Variant { sums_biases: true, ..plain(32, "16_full_roomy") }
         }
+        (16, true, true) => Variant { threads: 256, sums_biases: dtype == Dtype::Bf16, ..plain(64, "16_full_wide") },
         (16, true, false) => plain(32, "16_aligned"),
         (16, false, _) => plain(32, "16"),
         (32, ..) => plain(16, "32"),
@@ -101,7 +96,7 @@ pub fn backward<T: DeviceElement>(
         Dtype::F16 => Module::SelectiveScanBackwardF16,
         Dtype::F32 => Module::SelectiveScanBackwardF32,
     };
-    let variant = variant(gpu, dims, aligned, inputs.is_full(dims));
+    let variant = variant(gpu, dims, T::DTYPE, aligned, inputs.is_full(dims));
     let n_blocks = dims.d_inner.div_ceil(variant.channels);
     let raw_inputs = inputs.raw(gpu, dims);
     let partials = [partial_bc.address(gpu), partial_a.address(gpu), partial_d.address(gpu), partial_bias.address(gpu)];

@@ -1,7 +1,7 @@
 //! Forward pass.
 
 use super::STATE_STRIDE;
-use super::params::{CHANNELS, OP, RawForward, ScanInputs, ScanOutputs, padded_states};
+use super::params::{CHANNELS, OP, RawForward, ScanInputs, ScanOutputs, is_roomy, padded_states};
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
 use crate::cuda::memory::{DeviceElement, Dtype};
@@ -29,14 +29,15 @@ pub fn forward<T: DeviceElement>(gpu: &Gpu, inputs: &ScanInputs<'_, T>, outputs:
         Dtype::F16 => (Module::SelectiveScanForwardF16, "f16"),
         Dtype::F32 => (Module::SelectiveScanForwardF32, "f32"),
     };
+    let n_blocks = dims.batch * dims.d_inner.div_ceil(THREADS * 4 / padded);
     let suffix = match (aligned, inputs.is_full(dims)) {
+        (true, true) if is_roomy(gpu, n_blocks) => "_full_roomy",
         (true, true) => "_full",
         (true, false) => "_aligned",
         (false, _) => "",
     };
     let kernel = format!("selective_scan_forward_{dtype}_{padded}{suffix}");
-    let channels = THREADS * 4 / padded;
-    let grid = blocks(OP, "batch * d_inner", dims.batch * dims.d_inner.div_ceil(channels), 1)?;
+    let grid = blocks(OP, "batch * d_inner", n_blocks, 1)?;
     let params = RawForward {
         inputs: inputs.raw(gpu, dims),
         initial_state: optional_ref(gpu, &inputs.initial_state),

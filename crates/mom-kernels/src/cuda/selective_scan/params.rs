@@ -290,6 +290,13 @@ impl<T: DeviceElement> ScanGrads<'_, T> {
     }
 }
 
+/// Whether blocks that fit a multiprocessor three times are better than those that fit four times and run slower each: where
+/// the grid would not leave a part of a second round of the former.
+pub(super) fn is_roomy(gpu: &Gpu, n_blocks: usize) -> bool {
+    let resident = |blocks_each: usize| blocks_each * gpu.n_multiprocessors() as usize;
+    n_blocks <= resident(3) || n_blocks > resident(4)
+}
+
 pub(super) fn saved_len(dims: Dims) -> usize {
     super::saved_states_len(dims.batch, dims.seqlen, dims.d_inner, dims.d_state)
 }
