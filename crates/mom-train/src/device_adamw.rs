@@ -25,6 +25,8 @@ pub(crate) struct DeviceAdamW {
     parameters: Vec<Parameter>,
     /// `(1)`: the gradient's norm of the last step.
     norm: CudaSlice<f32>,
+    /// `(1)`: launches that wrote nothing.
+    skipped: CudaSlice<u32>,
     /// Sums of squares, for the norm.
     partial: CudaSlice<f32>,
     steps: u64,
@@ -96,7 +98,7 @@ impl DeviceAdamW {
             })
             .collect::<Result<Vec<_>>>()?;
         let len = kernels::global_norm_workspace_len(parameters.iter().map(|p| p.first.len()));
-        Ok(Self { norm: on.gpu.zeros(1)?, partial: on.gpu.zeros(len)?, on, parameters, steps: 0 })
+        Ok(Self { norm: on.gpu.zeros(1)?, skipped: on.gpu.zeros(1)?, partial: on.gpu.zeros(len)?, on, parameters, steps: 0 })
     }
 
     /// Steps taken.
@@ -132,7 +134,8 @@ impl DeviceAdamW {
         kernels::norm_of_squares(gpu, &gpu.read(&self.partial), &mut gpu.write(&mut self.norm))?;
 
         let (mut rounded, mut plain) = (rounded.into_iter(), plain.into_iter());
-        let (mut rounded_tensors, mut plain_tensors) = (Vec::new(), Vec::new());
+        let mut rounded_tensors = Vec::<AdamWTensor<'_, bf16, bf16>>::new();
+        let mut plain_tensors = Vec::<AdamWTensor<'_, f32, f32>>::new();
         for parameter in &mut self.parameters {
             let weight_decay = if parameter.decays { config.weight_decay as f32 } else { 0.0 };
             let (first, second) = (gpu.write(&mut parameter.first), gpu.write(&mut parameter.second));
@@ -150,8 +153,9 @@ impl DeviceAdamW {
         }
         let step = AdamWStep { lr: learning_rate, beta1: config.beta1, beta2: config.beta2, eps: config.eps, step };
         let clip = Clip { norm: gpu.read(&self.norm), max_norm: config.clip_norm as f32 };
-        kernels::adamw(gpu, &mut rounded_tensors, step, Some(&clip))?;
-        kernels::adamw(gpu, &mut plain_tensors, step, Some(&clip))?;
+        let mut skipped = gpu.write(&mut self.skipped);
+        kernels::adamw_if_finite(gpu, &mut rounded_tensors, step, &clip, &mut skipped)?;
+        kernels::adamw_if_finite(gpu, &mut plain_tensors, step, &clip, &mut skipped)?;
         self.steps += 1;
         Ok(())
     }
