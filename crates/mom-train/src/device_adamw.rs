@@ -98,7 +98,14 @@ impl DeviceAdamW {
             })
             .collect::<Result<Vec<_>>>()?;
         let len = kernels::global_norm_workspace_len(parameters.iter().map(|p| p.first.len()));
-        Ok(Self { norm: on.gpu.zeros(1)?, skipped: on.gpu.zeros(1)?, partial: on.gpu.zeros(len)?, on, parameters, steps: 0 })
+        Ok(Self {
+            norm: on.gpu.zeros(1)?,
+            skipped: on.gpu.zeros(1)?,
+            partial: on.gpu.zeros(len)?,
+            on,
+            parameters,
+            steps: 0,
+        })
     }
 
     /// Steps taken.

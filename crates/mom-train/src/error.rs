@@ -71,6 +71,12 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// An observer ended a run early, see [`crate::run::Observer::goes_on`].
+    #[error("stopped after step {step}, which has a checkpoint")]
+    Stopped {
+        /// The last step; 0 if there was none.
+        step: u64,
+    },
     /// A loss, gradient or weight is not finite; the run stops and keeps its checkpoints.
     #[error(
         "step {step}: {tensor} is {value}; training stops. {}",

@@ -59,6 +59,7 @@ pub mod run;
 mod schedule;
 pub mod speed;
 pub mod sweep;
+mod tensorboard;
 mod trainer;
 
 pub use adamw::AdamW;

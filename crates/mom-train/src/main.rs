@@ -166,6 +166,9 @@ struct AblateArguments {
     /// Positions in a sequence.
     #[arg(long)]
     seqlen: Option<usize>,
+    /// Minutes after which the sweep stops where it is, data preparation included; the same command goes on.
+    #[arg(long)]
+    minutes: Option<f64>,
     /// Print the runs and how long they will take, and stop.
     #[arg(long)]
     dry_run: bool,
@@ -192,9 +195,16 @@ impl AblateArguments {
             documents: self.documents.unwrap_or(defaults.documents),
             batch: self.batch.unwrap_or(defaults.batch),
             seqlen: self.seqlen.unwrap_or(defaults.seqlen),
+            limit: self.minutes.map(limit).transpose()?,
             overrides: self.overrides.clone(),
         })
     }
+}
+
+/// Minutes as a duration.
+fn limit(minutes: f64) -> Result<std::time::Duration> {
+    std::time::Duration::try_from_secs_f64(60.0 * minutes)
+        .with_context(|| format!("--minutes must be a time that is not negative, got {minutes}"))
 }
 
 fn main() -> ExitCode {
@@ -291,6 +301,9 @@ fn ablate(arguments: &AblateArguments) -> Result<()> {
         );
     }
     println!("report: {}", options.out.join("report.html").display());
+    if outcome.stopped {
+        println!("time is up; the same command goes on from here");
+    }
     if !outcome.failed.is_empty() {
         let failed: Vec<String> =
             outcome.failed.iter().map(|(planned, error)| format!("{}: {error}", planned.name())).collect();

@@ -1,7 +1,7 @@
 //! Metrics as JSON lines.
 //!
 //! `metrics.jsonl` holds what is a function of configuration and data: two runs with one seed write the same bytes.
-//! `timing.jsonl` holds what is not: wall-clock time and speed.
+//! `timing.jsonl` holds what is not: wall-clock time and speed. `tensorboard/` holds both for TensorBoard.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -12,16 +12,19 @@ use mom_models::ModalityLoss;
 use serde::Serialize;
 
 use crate::files::At;
+use crate::tensorboard::EventFile;
 use crate::{Error, Result, StepReport, Validation};
 
 const METRICS: &str = "metrics.jsonl";
 const TIMING: &str = "timing.jsonl";
+const TENSORBOARD: &str = "tensorboard";
 
 /// The two files of a run folder.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     metrics: Lines,
     timing: Lines,
+    events: EventFile,
     modalities: &'static [&'static str],
 }
 
@@ -63,12 +66,16 @@ impl Metrics {
         Ok(Self {
             metrics: Lines::open(folder.join(METRICS), lengths.metrics)?,
             timing: Lines::open(folder.join(TIMING), lengths.timing)?,
+            events: EventFile::create(&folder.join(TENSORBOARD))?,
             modalities,
         })
     }
 
     pub fn step(&mut self, report: &StepReport, tokens: u64) -> Result<()> {
         let by_modality = self.means(&report.by_modality);
+        let losses = tagged("train", &by_modality);
+        let values = [("train/loss", report.loss), ("grad_norm", report.grad_norm), ("lr", report.learning_rate)];
+        self.events.scalars(report.step, losses.iter().map(|(tag, loss)| (tag.as_str(), *loss)).chain(values))?;
         self.metrics.write(&Line::Step {
             step: report.step,
             tokens,
@@ -81,11 +88,15 @@ impl Metrics {
 
     pub fn validation(&mut self, validation: &Validation, tokens: u64) -> Result<()> {
         let by_modality = self.means(&validation.by_modality);
+        let losses = tagged("validation", &by_modality);
+        self.events.scalars(validation.step, losses.iter().map(|(tag, loss)| (tag.as_str(), *loss)))?;
         self.metrics.write(&Line::Validation { step: validation.step, tokens, by_modality })
     }
 
     /// `data_wait_secs`: time that this step waited for its batches.
     pub fn timing(&mut self, step: u64, wall_secs: f64, tokens_per_sec: f64, data_wait_secs: f64) -> Result<()> {
+        let values = [("speed/tokens_per_sec", tokens_per_sec), ("speed/data_wait_secs", data_wait_secs)];
+        self.events.scalars(step, values)?;
         self.timing.write(&Line::Timing { step, wall_secs, tokens_per_sec, data_wait_secs })
     }
 
@@ -99,6 +110,11 @@ impl Metrics {
     pub fn sync(&self) -> Result<Lengths> {
         Ok(Lengths { metrics: self.metrics.sync()?, timing: self.timing.sync()? })
     }
+}
+
+/// Losses with tags as TensorBoard groups them.
+fn tagged(group: &str, losses: &BTreeMap<&str, Option<f64>>) -> Vec<(String, f64)> {
+    losses.iter().filter_map(|(name, loss)| Some((format!("{group}/{name}"), (*loss)?))).collect()
 }
 
 #[derive(Debug)]

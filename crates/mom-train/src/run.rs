@@ -6,6 +6,7 @@
 //! | `model.json` | the model it made, with vocabulary and counts |
 //! | `tokenizers/` | fitted tokenizers, unless several runs share them |
 //! | `metrics.jsonl`, `timing.jsonl` | every step and validation; wall-clock time apart |
+//! | `tensorboard/` | the same for TensorBoard |
 //! | `checkpoints/` | the newest few |
 //! | `result.json` | the outcome, once the run is done |
 
@@ -32,6 +33,11 @@ pub trait Observer {
     fn started(&mut self, _from_step: u64, _steps: u64) {}
     /// A step is done. Speed is that of the steps since the start of this process.
     fn stepped(&mut self, _step: u64, _loss: f64, _tokens_per_sec: f64) {}
+    /// Asked after every step but the last: where it says no, the run writes a checkpoint and ends with
+    /// [`Error::Stopped`].
+    fn goes_on(&mut self) -> bool {
+        true
+    }
     /// A validation is done: names and losses.
     fn validated(&mut self, _step: u64, _losses: &BTreeMap<String, f64>) {}
 }
@@ -83,7 +89,7 @@ pub fn finished(folder: &Path, config: &RunConfig) -> Result<Option<RunResult>> 
 ///
 /// # Errors
 /// [`Error::OtherConfig`] if the folder's run has another configuration or other data; [`Error::NonFinite`] where training
-/// diverges, naming the checkpoint to go on from; a file that cannot be read or written. Checkpoints stay as they are.
+/// diverges, naming the checkpoint to go on from; [`Error::Stopped`] where the observer wants no more; a file that cannot be read or written. Checkpoints stay as they are.
 pub fn train(config: &RunConfig, folder: &Path, prepared: &Prepared, observer: &mut dyn Observer) -> Result<RunResult> {
     let _lock = FolderLock::new(folder)?;
     if let Some(result) = finished(folder, config)? {
@@ -199,8 +205,12 @@ impl<'a> Run<'a> {
                 observer.validated(step, &point.loss);
                 self.curve.push(point);
             }
-            if last || step.is_multiple_of(train.checkpoint_every) {
+            let stops = !last && !observer.goes_on();
+            if last || stops || step.is_multiple_of(train.checkpoint_every) {
                 self.save(self.wall_secs + secs_here)?;
+            }
+            if stops {
+                return Err(Error::Stopped { step });
             }
         }
         // A process killed between the last checkpoint and the result comes here without a step.

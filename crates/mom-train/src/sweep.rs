@@ -7,10 +7,10 @@
 //! Every variant of a setting and seed sees the same documents in the same order, the same noise, and starts from the same
 //! values in every parameter that it shares with another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use candle_core::{DType, Device};
 use mom_data::scenes::{ShardOptions, write_shards};
@@ -95,6 +95,8 @@ pub struct SweepOptions {
     pub batch: usize,
     /// Positions in a sequence.
     pub seqlen: usize,
+    /// Time after which the sweep stops where it is; started again it goes on.
+    pub limit: Option<Duration>,
     /// `key=value` overrides of every run's configuration.
     pub overrides: Vec<String>,
 }
@@ -113,6 +115,7 @@ impl Default for SweepOptions {
             documents: 6000,
             batch: 8,
             seqlen: 256,
+            limit: None,
             overrides: Vec::new(),
         }
     }
@@ -315,6 +318,33 @@ pub struct Outcome {
     pub failed: Vec<(Planned, Error)>,
     /// Files of the report.
     pub files: Vec<PathBuf>,
+    /// Whether time was up before everything was done.
+    pub stopped: bool,
+}
+
+/// Tells a run's observer everything, and ends the run when time is up.
+struct Limited<'a> {
+    observer: &'a mut dyn Observer,
+    deadline: Option<Instant>,
+}
+
+impl Observer for Limited<'_> {
+    fn started(&mut self, from_step: u64, steps: u64) {
+        self.observer.started(from_step, steps);
+    }
+    fn stepped(&mut self, step: u64, loss: f64, tokens_per_sec: f64) {
+        self.observer.stepped(step, loss, tokens_per_sec);
+    }
+    fn goes_on(&mut self) -> bool {
+        !is_over(self.deadline) && self.observer.goes_on()
+    }
+    fn validated(&mut self, step: u64, losses: &BTreeMap<String, f64>) {
+        self.observer.validated(step, losses);
+    }
+}
+
+fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
 /// Runs everything that is not done yet and writes the report; `command` is printed in it.
@@ -324,6 +354,7 @@ pub struct Outcome {
 /// # Errors
 /// Options out of range; data that cannot be prepared; runs of other options in the same folder; a full disk.
 pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserver) -> Result<Outcome> {
+    let deadline = options.limit.map(|limit| Instant::now() + limit);
     let plan = options.plan()?;
     let _lock = FolderLock::new(&options.out)?;
     // Before hours of work, not after: a folder of other options or other data is refused at once.
@@ -335,14 +366,17 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
         write_shards(options.shards(), &shards, |done, total| observer.preparing("rendering documents", done, total))?;
     }
     open_corpus(&options.shards(), &options.out.join("data"))?;
-    let mut outcome = Outcome { results: options.finished_siblings(&plan), failed: Vec::new(), files: Vec::new() };
+    let mut outcome =
+        Outcome { results: options.finished_siblings(&plan), failed: Vec::new(), files: Vec::new(), stopped: false };
     let mut prepared: Option<(Setting, Prepared)> = None;
+    let mut unfinished = Vec::new();
     for (index, planned) in plan.iter().enumerate() {
         let setting = planned.config.model.setting;
         observer.run_started(index, plan.len(), planned);
         let mut unprepared = None;
         let result = match run::finished(&planned.folder, &planned.config)? {
             Some(result) => Ok(result),
+            None if is_over(deadline) => Err(Error::Stopped { step: 0 }),
             None => {
                 if prepared.as_ref().is_none_or(|(of, _)| *of != setting) {
                     // The old setting's documents go before the new one's come.
@@ -361,7 +395,8 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
                 }
                 match (&prepared, unprepared) {
                     (Some((_, prepared)), None) => {
-                        run::train(&planned.config, &planned.folder, prepared, as_run(observer))
+                        let mut observer = Limited { observer: as_run(observer), deadline };
+                        run::train(&planned.config, &planned.folder, prepared, &mut observer)
                     }
                     (_, Some(error)) => Err(error),
                     (None, None) => continue,
@@ -371,6 +406,10 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
         observer.run_ended(planned, &result);
         match result {
             Ok(result) => outcome.results.push(result),
+            Err(Error::Stopped { .. }) => {
+                outcome.stopped = true;
+                unfinished.push(planned.name());
+            }
             // These concern every run: a disk that is full, a folder that is not ours.
             Err(
                 error @ (Error::File(_)
@@ -382,7 +421,7 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
             ) => return Err(error),
             Err(error) => outcome.failed.push((planned.clone(), error)),
         }
-        let missing = plan[index + 1..].iter().map(Planned::name);
+        let missing = unfinished.iter().cloned().chain(plan[index + 1..].iter().map(Planned::name));
         let failed = outcome.failed.iter().map(|(planned, error)| format!("{}: {error}", planned.name()));
         let header = options.header(command, failed.chain(missing).collect());
         outcome.files = report::write(&options.out, &header, &outcome.results)?;

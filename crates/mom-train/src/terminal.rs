@@ -117,6 +117,8 @@ impl SweepObserver for Terminal {
                     last.into_iter().flatten().map(|(name, loss)| format!("{name} {loss:.4}")).collect();
                 eprintln!("{}: {} in {}", self.title, losses.join(", "), duration(result.wall_secs));
             }
+            // Time was up before it began.
+            Err(Error::Stopped { step: 0 }) => {}
             Err(error) => eprintln!("{}: {error}", self.title),
         }
     }

@@ -105,13 +105,39 @@ fn a_dry_run_prints_the_runs_and_touches_nothing() {
 }
 
 #[test]
+fn a_sweep_in_slices_of_time_ends_with_the_same_results() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, sliced) = (folder.path().join("whole"), folder.path().join("sliced"));
+    assert!(mom_train(&sweep(&whole, "40", &[])).status.success());
+    // No time at all: nothing is trained, and nothing is wrong.
+    let output = mom_train(&sweep(&sliced, "40", &["--minutes", "0"]));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("time is up"), "{text}");
+    // A slice that begins takes a step at least.
+    let mut slices = 0;
+    loop {
+        let output = mom_train(&sweep(&sliced, "40", &["--minutes", "0.005"]));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        if !String::from_utf8(output.stdout).unwrap().contains("time is up") {
+            break;
+        }
+        slices += 1;
+        assert!(slices < 200, "it gets nowhere");
+    }
+    assert_eq!(results(&whole), results(&sliced));
+    assert_eq!(read(whole.join("curves.csv")), read(sliced.join("curves.csv")));
+    let message = error_of(&mom_train(&sweep(&sliced, "40", &["--minutes=-1"])));
+    assert!(message.contains("--minutes") && message.contains("-1"), "{message}");
+}
+
+#[test]
 fn bad_options_are_named() {
     for (arguments, expected) in [
         (&["--scale", "2B"][..], "scale must be one of nano, tiny"),
         (&["--setting", "video"], "setting must be one of transfusion, chameleon, three-modality, got video"),
         (&["--variants", "moe"], "variant must be dense, mom, published"),
         (&["--device", "tpu"], "device must be cpu or cuda, got tpu"),
-        (&["--device", "cuda"], "device must be cpu: this build trains on the CPU alone, got cuda"),
+        (&["--device", "cuda"], "device must be cpu: this program was built without the feature"),
         (&["--steps", "0"], "train.steps must be at least 1, got 0"),
         (&["optimizer.lr=1"], "lr"),
         (&["train.seed=5"], "override must be anything but train.seed"),

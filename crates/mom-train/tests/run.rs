@@ -69,6 +69,38 @@ fn two_runs_and_a_stopped_and_resumed_one_write_the_same_bytes() {
     }
 }
 
+/// Wants no more after a step.
+struct EnoughAt(u64);
+
+impl Observer for EnoughAt {
+    fn stepped(&mut self, step: u64, _: f64, _: f64) {
+        assert!(step < 6, "it was told to stop");
+    }
+    fn goes_on(&mut self) -> bool {
+        self.0 -= 1;
+        self.0 > 0
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_politely_goes_on_with_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(Setting::Transfusion, &[]);
+    let prepared = prepare(&config, folder.path());
+    let [whole, stopped] = ["whole", "stopped"].map(|name| folder.path().join(name));
+    train(&config, &whole, &prepared, &mut Silent).unwrap();
+    match train(&config, &stopped, &prepared, &mut EnoughAt(5)) {
+        Err(Error::Stopped { step: 5 }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(stopped.join("checkpoints/step-00000005").is_dir(), "between the steps that have one anyway");
+    train(&config, &stopped, &prepared, &mut Silent).unwrap();
+    assert_eq!(read(whole.join("metrics.jsonl")), read(stopped.join("metrics.jsonl")));
+    assert!(weights(&whole) == weights(&stopped));
+    let event_files = |run: &Path| fs::read_dir(run.join("tensorboard")).unwrap().count();
+    assert_eq!((event_files(&whole), event_files(&stopped)), (1, 2), "one for each process");
+}
+
 #[test]
 fn training_lowers_every_loss() {
     for setting in Setting::ALL {
