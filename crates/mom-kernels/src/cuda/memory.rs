@@ -302,15 +302,28 @@ impl Gpu {
         from: &DeviceRows<'_, T>,
         to: &mut DeviceRowsMut<'_, T>,
     ) -> super::error::Result<()> {
+        use cudarc::driver::result::memcpy_dtod_async;
         use cudarc::driver::sys::{CUDA_MEMCPY2D, CUmemorytype, cuMemcpy2DAsync_v2};
         to.expect("copy_rows", "to", from.n_rows(), from.width())?;
+        let error = super::CudaError::driver("copying rows on the device");
+        let stream = self.stream().cu_stream();
         let pitch = |stride: usize| stride * size_of::<T>();
+        let (source, target) = (from.address(self), to.address(self));
+        expect_own_views()?;
+        if from.stride() == from.width() && to.stride() == to.width() {
+            let bytes = from.n_rows() * pitch(from.width());
+            return self.timed("copy_rows", || {
+                // SAFETY: both are dense and have the rows that are copied, `to` is borrowed exclusively, and the views
+                // keep their memory until the copy is on the stream.
+                unsafe { memcpy_dtod_async(target, source, bytes, stream) }.map_err(error)
+            });
+        }
         let copy = CUDA_MEMCPY2D {
             srcMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
-            srcDevice: from.address(self),
+            srcDevice: source,
             srcPitch: pitch(from.stride()),
             dstMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
-            dstDevice: to.address(self),
+            dstDevice: target,
             dstPitch: pitch(to.stride()),
             WidthInBytes: pitch(from.width()),
             Height: from.n_rows(),
@@ -323,12 +336,11 @@ impl Gpu {
             dstHost: std::ptr::null_mut(),
             dstArray: std::ptr::null_mut(),
         };
-        expect_own_views()?;
-        // SAFETY: both matrices have the rows and the width that are copied, `to` is borrowed exclusively, and the views
-        // keep their memory until the copy is on the stream.
-        unsafe { cuMemcpy2DAsync_v2(&copy, self.stream().cu_stream()) }
-            .result()
-            .map_err(super::CudaError::driver("copying rows on the device"))
+        self.timed("copy_rows", || {
+            // SAFETY: both matrices have the rows and the width that are copied, `to` is borrowed exclusively, and the views
+            // keep their memory until the copy is on the stream.
+            unsafe { cuMemcpy2DAsync_v2(&copy, stream) }.result().map_err(error)
+        })
     }
 }
 
