@@ -286,6 +286,22 @@ fn widths() {
     }
 }
 
+/// Each kernel once, at sizes that the compute-sanitizer gets through: every tile of either card, in both directions, with
+/// rows and columns that end inside of it, and each length of a sum whose rows stay in shared memory.
+#[test]
+fn every_kernel() {
+    let Some(gpu) = gpu("every_kernel") else { return };
+    let portable = Gpu::with_stream(gpu.stream().clone()).unwrap().portable();
+    let widths = [(72, 48), (88, 72), (200, 120), (200, 152), (200, 264), (48, 264), (104, 264), (160, 264)];
+    for (n_in, n_out) in widths.into_iter().flat_map(|(a, b)| [(a, b), (b, a)]) {
+        let into = if n_in > n_out { Into::Add } else { Into::Overwrite };
+        let case = Case { into, ..case(&[70, 0, 150], n_in, n_out) };
+        check::<bf16>(&gpu, &case, 13);
+        check::<bf16>(&portable, &case, 13);
+    }
+    check::<f32>(&gpu, &case(&[70, 0, 50], 72, 80), 14);
+}
+
 /// Many splits of the sum over the rows, and borders of modalities inside of them.
 #[test]
 fn many_rows() {
@@ -342,19 +358,29 @@ fn engines() {
     let Some(gpu) = gpu("engines") else { return };
     let with = with_library(&gpu);
     let wide = |counts: &[usize]| Case { biases: false, ..case(counts, 512, 520) };
-    let engine = |gpu: &Gpu, case: &Case, known: bool| {
+    use device::{Engine, Product};
+    let engine = |gpu: &Gpu, case: &Case, known: bool, product: Product| {
         let p = Problem::new::<bf16>(case, 9);
         let d = OnDevice::<bf16>::new(gpu, &p);
         let (plan, any) = (DevicePlan::upload(gpu, &p.plan).unwrap(), DevicePlan::upload(gpu, &p.plan).unwrap());
         let plan = if known { plan } else { any.for_any_counts() };
-        device::engine(gpu, &plan.modality_offsets(gpu), &d.weights(gpu, &p)).unwrap()
+        device::engine(gpu, &plan.modality_offsets(gpu), &d.weights(gpu, &p), product).unwrap()
     };
     let base = wide(&[130, 257, 61]);
-    assert_eq!(engine(&with, &base, true), device::Engine::Library);
-    assert_eq!(engine(&with, &base, false), device::Engine::Kernel);
-    assert_eq!(engine(&gpu, &base, true), device::Engine::Kernel);
-    assert_eq!(engine(&with, &Case { biases: true, ..base.clone() }, true), device::Engine::Kernel);
-    assert_eq!(engine(&with, &Case { shared: true, ..base.clone() }, false), device::Engine::Library);
+    for product in [Product::Forward, Product::BackwardInput, Product::BackwardWeights] {
+        let engine = |gpu: &Gpu, case: &Case, known: bool| engine(gpu, case, known, product);
+        assert_eq!(engine(&with, &base, true), Engine::Library);
+        assert_eq!(engine(&with, &base, false), Engine::Kernel);
+        assert_eq!(engine(&gpu, &base, true), Engine::Kernel);
+        assert_eq!(engine(&with, &Case { biases: true, ..base.clone() }, true), Engine::Kernel);
+        assert_eq!(engine(&with, &Case { shared: true, ..base.clone() }, false), Engine::Library);
+        assert_eq!(engine(&with, &Case { n_out: 256, ..base.clone() }, true), Engine::Kernel);
+    }
+    if gpu.compute_capability().unwrap() == (9, 0) {
+        let long = Case { n_in: 1024, n_out: 512, ..base.clone() };
+        assert_eq!(engine(&with, &long, true, Product::Forward), Engine::Kernel);
+        assert_eq!(engine(&with, &long, true, Product::BackwardInput), Engine::Library);
+    }
     for counts in [&[300][..], &[200, 101], &[0, 200, 0], &[64, 0, 65, 1]] {
         check_all(&with, &wide(counts));
         check::<bf16>(&gpu, &wide(counts), 1);

@@ -185,9 +185,11 @@ impl Split {
         let columns = tile_columns(dtype, b_width);
         let (a_tiles, b_tiles) = (a_width.div_ceil(TILE_ROWS), b_width.div_ceil(columns));
         let n_tiles = a_tiles * b_tiles;
-        // On a card of 132 multiprocessors: a block for each, which have few partial sums to write; or, where there are more
-        // tiles than that leaves splits for, three rounds of two on each, so that the last is not half empty.
-        let n = if n_tiles <= 66 { 132 / n_tiles } else { (768 / n_tiles).max(1) };
+        // A card of 132 multiprocessors holds two blocks on each, of the widest tile one; the smallest has little to do
+        // beside its partial sums. As many blocks as fit at once, or, where that leaves the last of few rounds half empty,
+        // three rounds.
+        let at_once = if matches!(columns, 64 | 160) { 132 } else { 256 };
+        let n = if n_tiles <= at_once / 2 { at_once / n_tiles } else { (3 * at_once / n_tiles).max(1) };
         let rows = n_rows.div_ceil(n).next_multiple_of(STEP_ROWS).max(STEP_ROWS);
         Self { columns, a_tiles, b_tiles, rows, n: n_rows.div_ceil(rows) }
     }

@@ -47,7 +47,8 @@ pub(super) fn m_grouped<T: DeviceElement>(
     if n_rows == 0 {
         return Ok(());
     }
-    if let Some(library) = library::library(gpu, groups, weights) {
+    let long = into == Into::Overwrite && library::is_long(k, n) && sm90::takes(gpu, x, weights, &y)?;
+    if let Some(library) = library::library(gpu, groups, weights).filter(|_| !long) {
         return library::m_grouped(gpu, library, direction, x, weights, &y, into);
     }
     if let Some(launched) = sm90::m_grouped(gpu, direction, groups, x, weights, &y, into)? {

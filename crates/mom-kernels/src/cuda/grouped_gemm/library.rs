@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::Into;
 use super::forward::Direction;
 use super::params::{GroupedWeights, groups};
+use super::{Into, sm90};
 use crate::cuda::error::Result;
 use crate::cuda::library::{Library, RawFactor, RawOutput, RawProduct, has_output};
 use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut};
@@ -23,9 +23,24 @@ pub enum Engine {
     Library,
 }
 
-/// Who computes the products of these weights: the library where it is loaded, the host knows the offsets, there are no
-/// biases and both widths are at least 512; else the kernel. (Gradients of the weights of a 16-bit type other than the
-/// activations' are always the kernel's.)
+/// The products of a grouped linear layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Product {
+    /// [`forward`](super::forward).
+    Forward,
+    /// [`backward_input`](super::backward_input).
+    BackwardInput,
+    /// [`backward_weights`](super::backward_weights).
+    BackwardWeights,
+}
+
+/// Who computes a product of these weights: the library where it is loaded, the host knows the offsets, there are no
+/// biases and both widths are at least 512; else the kernel.
+///
+/// The kernel for compute capability 9.0 is also who computes outputs of at most half as many columns as their sums are
+/// long, where they overwrite (out_proj forward, in_proj's input gradient; f32, rows that are not aligned to 16 bytes and
+/// more than 16 modalities are not for it). Gradients of the weights of a 16-bit type other than the activations' are
+/// always the kernel's.
 ///
 /// # Errors
 /// Numbers of modalities that disagree, 2^31 rows or more.
@@ -33,9 +48,22 @@ pub fn engine<T: DeviceElement>(
     gpu: &Gpu,
     offsets: &DeviceOffsets<'_>,
     weights: &GroupedWeights<'_, T>,
+    product: Product,
 ) -> Result<Engine> {
     let groups = groups(offsets, weights)?;
-    Ok(if library(gpu, &groups, weights).is_some() { Engine::Library } else { Engine::Kernel })
+    let (n_in, n_out) = (weights.in_features(), weights.out_features());
+    let long = match product {
+        Product::Forward => is_long(n_in, n_out) && sm90::takes_weights(gpu, weights)?,
+        Product::BackwardInput => is_long(n_out, n_in) && sm90::takes_weights(gpu, weights)?,
+        Product::BackwardWeights => false,
+    };
+    let library = library(gpu, &groups, weights).filter(|_| !long);
+    Ok(if library.is_some() { Engine::Library } else { Engine::Kernel })
+}
+
+/// Whether sums of `k` for `n` columns are long enough for the kernel to hold up with the library.
+pub(super) fn is_long(k: usize, n: usize) -> bool {
+    k >= 2 * n
 }
 
 /// The library and the rows of each modality, for products that go to it: it is loaded, the host knows the offsets, there
@@ -110,9 +138,10 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
             beta: 0.0,
         });
     }
+    // One after the other: side by side they were slower.
     // SAFETY: x and grad_y have the rows of every modality, each gradient `out_features` rows of `in_features`, as the
     // caller has checked; the gradients are borrowed exclusively.
-    unsafe { library.products(gpu, &products) }
+    products.iter().try_for_each(|product| unsafe { library.product(gpu, product) })
 }
 
 /// Whether the library writes gradients of this type.

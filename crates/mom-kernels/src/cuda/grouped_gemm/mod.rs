@@ -25,6 +25,6 @@ mod sm90;
 pub use crate::grouped_gemm::Into;
 pub use backward::{backward_input, backward_weights, backward_weights_workspace_len};
 pub use forward::forward;
-pub use library::{Engine, engine};
+pub use library::{Engine, Product, engine};
 pub use params::{GroupedGrads, GroupedWeights};
 pub use residual::forward_add;

@@ -46,6 +46,21 @@ fn module<T: DeviceElement>(gpu: &Gpu, n_weights: usize, aligned: bool) -> Resul
     Ok((aligned && n_weights <= MAX_MAPS && gpu.takes(module)?).then_some(module))
 }
 
+/// Whether the device and the operands of a product over the rows of each modality are for these kernels.
+pub(super) fn takes<T: DeviceElement>(
+    gpu: &Gpu,
+    x: &DeviceRows<'_, T>,
+    weights: &GroupedWeights<'_, T>,
+    y: &DeviceRowsMut<'_, T>,
+) -> Result<bool> {
+    Ok(x.is_aligned(VECTOR) && y.is_aligned(VECTOR) && takes_weights(gpu, weights)?)
+}
+
+/// The same of the weights alone.
+pub(super) fn takes_weights<T: DeviceElement>(gpu: &Gpu, weights: &GroupedWeights<'_, T>) -> Result<bool> {
+    Ok(module::<T>(gpu, weights.n_groups(), weights.is_vector())?.is_some())
+}
+
 fn matrix<T>(rows: &DeviceRows<'_, T>, gpu: &Gpu) -> Matrix {
     Matrix { address: rows.address(gpu), n_rows: rows.n_rows(), width: rows.width(), stride: rows.stride() }
 }
@@ -66,10 +81,10 @@ pub(super) fn m_grouped<T: DeviceElement>(
         return Ok(None);
     };
     let (n_rows, n, k) = (groups.n_rows(), y.width(), x.width());
-    let (short, narrow) = (k <= SHORT, tile_columns(T::DTYPE, n));
-    let columns = if n <= narrow || short { narrow } else { WIDE };
+    let narrow = tile_columns(T::DTYPE, n);
+    let short = n > narrow && k <= SHORT;
+    let columns = if n > narrow && !short { WIDE } else { narrow };
     let n_tiles = n.div_ceil(columns);
-    let short = short && columns == 128 && n_tiles > 1;
     // For any offsets: each modality's last tile may be cut.
     let m_tiles = n_rows.div_ceil(TILE_ROWS) + groups.n_modalities() - 1;
     let blocks_each = if columns <= 80 || short { 2 } else { 1 };
