@@ -34,6 +34,10 @@ impl Engine {
     /// # Errors
     /// A configuration, device or element type that cannot be had.
     pub fn new(config: &ModelConfig, seed: u64, dtype: DType, device: DeviceKind, recompute: bool) -> Result<Self> {
+        Self::try_new(config, seed, dtype, device, recompute).map_err(Error::or_out_of_memory)
+    }
+
+    fn try_new(config: &ModelConfig, seed: u64, dtype: DType, device: DeviceKind, recompute: bool) -> Result<Self> {
         let device = match device {
             DeviceKind::Cpu => Device::Cpu,
             DeviceKind::Cuda => mom_core::cuda_device(0)?,
@@ -51,6 +55,16 @@ impl Engine {
     /// # Errors
     /// [`Error::NonFinite`] where the loss or a gradient is not finite, before any weight is touched.
     pub fn step(
+        &mut self,
+        inputs: &[Input],
+        learning_rate: f64,
+        config: &OptimizerSection,
+        meanwhile: impl FnOnce() -> Result<()>,
+    ) -> Result<StepReport> {
+        self.try_step(inputs, learning_rate, config, meanwhile).map_err(Error::or_out_of_memory)
+    }
+
+    fn try_step(
         &mut self,
         inputs: &[Input],
         learning_rate: f64,

@@ -71,6 +71,15 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// The device has too little memory.
+    #[error(
+        "out of device memory ({source}): lower data.batch or data.seqlen and raise train.accumulate, or set \
+         train.recompute=block"
+    )]
+    OutOfMemory {
+        /// What could not be had.
+        source: Box<Error>,
+    },
     /// An observer ended a run early, see [`crate::run::Observer::goes_on`].
     #[error("stopped after step {step}, which has a checkpoint")]
     Stopped {
@@ -113,6 +122,16 @@ pub enum Error {
     Candle(#[from] candle_core::Error),
 }
 
+impl Error {
+    /// The same error; that of a device without memory says what to change.
+    ///
+    /// It comes through several crates' errors and candle's boxes, whose texts all hold the driver's.
+    pub(crate) fn or_out_of_memory(self) -> Self {
+        let text = self.to_string();
+        if text.contains("CUDA_ERROR_OUT_OF_MEMORY") { Self::OutOfMemory { source: Box::new(self) } } else { self }
+    }
+}
+
 /// [`Error::Config`].
 pub(crate) fn config(field: &'static str, expected: &str, got: impl ToString) -> Error {
     Error::Config { field, expected: expected.to_owned(), got: got.to_string() }
@@ -121,4 +140,19 @@ pub(crate) fn config(field: &'static str, expected: &str, got: impl ToString) ->
 /// Fails with [`Error::Config`] unless `holds`.
 pub(crate) fn require(holds: bool, field: &'static str, expected: &str, got: impl ToString) -> Result<()> {
     if holds { Ok(()) } else { Err(config(field, expected, got)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_without_memory_says_what_to_change() {
+        let driver = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+        let error = Error::from(candle_core::Error::Msg(driver.to_owned())).or_out_of_memory();
+        let text = error.to_string();
+        assert!(text.contains(driver) && text.contains("train.recompute=block"), "{text}");
+        let other = Error::from(candle_core::Error::Msg("another".to_owned())).or_out_of_memory();
+        assert!(matches!(other, Error::Candle(_)));
+    }
 }

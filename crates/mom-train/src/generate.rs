@@ -48,7 +48,9 @@ impl Generator {
     /// # Errors
     /// A folder without a checkpoint or tokenizers, a damaged file.
     pub fn open(run: &Path) -> Result<Self> {
-        let config = RunConfig::read(&run.join("config.toml"), &[])?;
+        // Wherever it was trained, it is decoded here, from the f32 weights of its checkpoint.
+        let here = ["train.device=cpu", "train.dtype=f32", "train.recompute=none"].map(str::to_owned);
+        let config = RunConfig::read(&run.join("config.toml"), &here)?;
         let of_sweep = run.join("../../data").join(format!("tokenizers-{}", config.model.setting));
         let holds = |folder: &PathBuf| folder.join("tokenizers.json").is_file();
         let content = |reason: &str| Error::Content { path: run.into(), reason: reason.to_owned() };

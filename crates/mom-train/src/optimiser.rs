@@ -16,7 +16,7 @@ use crate::device_adamw::DeviceAdamW;
 pub(crate) enum Optimiser {
     Host(AdamW),
     #[cfg(feature = "cuda")]
-    Device(DeviceAdamW),
+    Device(Box<DeviceAdamW>),
 }
 
 /// A parameter as checkpoints hold it.
@@ -30,7 +30,7 @@ impl Optimiser {
     pub fn new(parameters: &Parameters) -> Result<Self> {
         #[cfg(feature = "cuda")]
         if parameters.iter().any(|(_, variable)| variable.device().is_cuda()) {
-            return Ok(Self::Device(DeviceAdamW::new(parameters)?));
+            return Ok(Self::Device(Box::new(DeviceAdamW::new(parameters)?)));
         }
         Ok(Self::Host(AdamW::new(parameters)?))
     }

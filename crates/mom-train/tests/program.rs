@@ -338,6 +338,13 @@ fn images_and_captions_are_generated_from_the_runs_of_a_sweep() {
         assert_eq!(caption.stdout, again.stdout);
         let message = error_of(&describe(&run.join("config.toml")));
         assert!(message.contains("config.toml") && message.contains("does not decode"), "{message}");
+        // A run of a GPU is decoded here all the same.
+        let config = run.join("config.toml");
+        fs::write(&config, read(&config).replace("device = \"cpu\"", "device = \"cuda\"\ndtype = \"bf16\"")).unwrap();
+        let path = folder.path().join("of-a-gpu.png");
+        let output = generate(setting, &path, "1");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(fs::read(path).unwrap() == fs::read(&paths[0]).unwrap());
         let [one, two, other] = paths.map(|path| fs::read(path).unwrap());
         assert!(one.starts_with(b"\x89PNG") && one == two && one != other, "{setting}: a function of the seed");
     }
