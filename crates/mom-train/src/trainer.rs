@@ -121,7 +121,7 @@ impl Trainer {
     /// One optimiser step over the next batches.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] where the loss or a gradient is not finite, before any weight is touched.
+    /// [`crate::Error::NonFinite`] where the loss or a gradient is not finite, before any weight is touched.
     pub fn step(&mut self) -> Result<StepReport> {
         let step = self.steps_done() + 1;
         let start = Instant::now();
@@ -149,7 +149,7 @@ impl Trainer {
     /// Losses on the held-out split: the same batches and the same noise in every run.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] where a loss is not finite.
+    /// [`crate::Error::NonFinite`] where a loss is not finite.
     pub fn validate(&self) -> Result<Validation> {
         let mut by_modality = self.engine.no_losses();
         for (index, batch) in self.validation.iter().enumerate() {
