@@ -22,6 +22,9 @@ enum Task {
     /// Train one model: `cargo xtask train --config FILE --out DIR`.
     #[command(disable_help_flag = true)]
     Train(ablate::AblateArgs),
+    /// Fit tokenizers and tokenise shards, and stop there: `cargo xtask data --config FILE --out DIR`.
+    #[command(disable_help_flag = true)]
+    Data(ablate::AblateArgs),
     /// Generate an image for a caption, or a caption for an image, with the model of a run.
     #[command(disable_help_flag = true)]
     Generate(ablate::AblateArgs),
@@ -43,6 +46,7 @@ fn main() -> Result<ExitCode> {
     match Task::parse() {
         Task::Ablate(args) => ablate::run(root, "ablate", &args),
         Task::Train(args) => ablate::run(root, "train", &args),
+        Task::Data(args) => ablate::run(root, "data", &args),
         Task::Generate(args) => ablate::run(root, "generate", &args),
         Task::Shards(args) => ablate::run(root, "shards", &args),
         Task::Sizes(args) => ablate::run(root, "sizes", &args),

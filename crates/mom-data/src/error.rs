@@ -39,6 +39,14 @@ pub enum DataError {
         /// The parser's reason.
         source: serde_json::Error,
     },
+    /// A file of tokenised samples is damaged, or of other samples or tokenizers.
+    #[error("{}: {reason}", path.display())]
+    Tokens {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A folder holds no `*.tar` file.
     #[error("no shards (*.tar) in {}", dir.display())]
     NoShards {

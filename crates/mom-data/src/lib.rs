@@ -51,10 +51,11 @@ mod rng;
 pub mod scenes;
 mod shards;
 mod tokenizers;
+mod tokens;
 mod vocabulary;
 
 pub use batch::{Batch, NO_TARGET, Order, Position};
-pub use documents::{Dataset, DocumentSet, Split};
+pub use documents::{Dataset, DocumentSet, PART, Split};
 pub use error::{DataError, Result};
 pub use loader::Loader;
 pub use pixels::RgbImage;

@@ -39,6 +39,17 @@ enum Command {
         /// Changes to the configuration: `train.steps=200 model.scale=94M`.
         overrides: Vec<String>,
     },
+    /// Fit the tokenizers of a run and tokenise its shards, and stop there; stopped, it goes on where it was.
+    Data {
+        /// TOML file of the run.
+        #[arg(long)]
+        config: PathBuf,
+        /// Folder of the run.
+        #[arg(long)]
+        out: PathBuf,
+        /// Changes to the configuration: `data.shards=DIR`.
+        overrides: Vec<String>,
+    },
     /// Compare variants: the paper's tables and curves.
     Ablate(AblateArguments),
     /// Generate an image for a caption, or a caption for an image, with the newest checkpoint of a run.
@@ -227,6 +238,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Train { config, out, overrides } => train(&RunConfig::read(&config, &overrides)?, &out),
+        Command::Data { config, out, overrides } => data(&RunConfig::read(&config, &overrides)?, &out),
         Command::Ablate(arguments) => ablate(&arguments),
         Command::Generate { run, caption, out, image, seed, temperature, steps, guidance } => {
             let sampling = Sampling { temperature, top_k: 0 };
@@ -262,16 +274,37 @@ fn dispatch(command: Command) -> Result<()> {
     }
 }
 
+/// Opens or makes the data of a run.
+fn prepare(config: &RunConfig, out: &std::path::Path, terminal: &mut Terminal) -> Result<Prepared> {
+    let prepared = Prepared::new(config, &out.join("tokenizers"), |done, total| {
+        sweep::SweepObserver::preparing(terminal, "tokenising", done, total);
+    })?;
+    if prepared.dataset.skipped.total() > 0 {
+        sweep::SweepObserver::note(terminal, &prepared.dataset.skipped.to_string());
+    }
+    Ok(prepared)
+}
+
+fn data(config: &RunConfig, out: &std::path::Path) -> Result<()> {
+    let mut terminal = Terminal::new();
+    let _lock = run::FolderLock::new(out)?;
+    let prepared = prepare(config, out, &mut terminal)?;
+    terminal.clear();
+    for (split, set) in [("training", &prepared.dataset.train), ("held-out", &prepared.dataset.held_out)] {
+        let documents = 0..set.len();
+        let text: usize = documents.clone().map(|document| set.text(document).len()).sum();
+        let codes: usize = documents.clone().map(|document| set.image_codes(document).len()).sum();
+        let units: usize = documents.map(|document| set.speech_units(document).len()).sum();
+        println!("{split}: {} documents, {text} text tokens, {codes} image codes, {units} speech units", set.len());
+    }
+    Ok(())
+}
+
 fn train(config: &RunConfig, out: &std::path::Path) -> Result<()> {
     let mut terminal = Terminal::new();
     // Before the data is read: a folder of another run is refused as it is.
     run::finished(out, config)?;
-    let prepared = Prepared::new(config, &out.join("tokenizers"), |done, total| {
-        sweep::SweepObserver::preparing(&mut terminal, "tokenising", done, total);
-    })?;
-    if prepared.dataset.skipped.total() > 0 {
-        sweep::SweepObserver::note(&mut terminal, &prepared.dataset.skipped.to_string());
-    }
+    let prepared = prepare(config, out, &mut terminal)?;
     let result = run::train(config, out, &prepared, &mut terminal)?;
     terminal.clear();
     if let Some(last) = result.curve.last() {

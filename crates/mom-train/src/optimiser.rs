@@ -89,10 +89,9 @@ impl Optimiser {
         &mut self,
         path: &Path,
         steps: u64,
-        weights: &[Tensor],
+        #[cfg_attr(not(feature = "cuda"), allow(unused_variables))] weights: &[Tensor],
         moments: impl FnMut(&str) -> Result<Moments>,
     ) -> Result<()> {
-        let _ = weights;
         match self {
             Self::Host(adamw) => adamw.restore(path, steps, moments),
             #[cfg(feature = "cuda")]

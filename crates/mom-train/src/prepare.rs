@@ -1,6 +1,6 @@
 //! From a folder of shards to two tokenised splits.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mom_data::{Corpus, Dataset, DocumentSet, Loader, Order, Recipe, Tokenizers};
 use mom_models::{ImagePatches, TokenBatch};
@@ -56,7 +56,7 @@ pub(crate) fn open_corpus(shards: &Path, folder: &Path) -> Result<Corpus> {
     Err(Error::OtherData { path, what })
 }
 
-/// The data of a run, in memory. Runs of one setting share it.
+/// The data of a run. Runs of one setting share it.
 #[derive(Debug)]
 pub struct Prepared {
     /// Fitted or loaded.
@@ -68,8 +68,9 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Opens the shards, loads the tokenizers of `tokenizers_dir` or fits and saves them there, and tokenises everything.
-    /// The folder around `tokenizers_dir` remembers the shards.
+    /// Opens the shards, loads the tokenizers of `tokenizers_dir` or fits and saves them there, and tokenises everything that
+    /// was not tokenised before: tokens lie beside the tokenizers and are mapped into memory. The folder around
+    /// `tokenizers_dir` remembers the shards.
     ///
     /// `progress(done, total)` is called now and then, in samples.
     ///
@@ -93,7 +94,7 @@ impl Prepared {
             fitted.save(tokenizers_dir)?;
             fitted
         };
-        let dataset = Dataset::load_with_progress(&corpus, &tokenizers, &recipe, progress)?;
+        let dataset = Dataset::prepare(&corpus, &tokenizers, &recipe, &tokens_beside(tokenizers_dir), progress)?;
         let fingerprint = fingerprint([&dataset.train, &dataset.held_out]);
         Ok(Self { tokenizers, dataset, recipe, fingerprint })
     }
@@ -128,6 +129,15 @@ impl Prepared {
         let recipe = config.recipe();
         require(recipe == self.recipe, "data.recipe", &format!("{:?}, as prepared", self.recipe), format!("{recipe:?}"))
     }
+}
+
+/// `tokens` beside `tokenizers`, `tokens-chameleon` beside `tokenizers-chameleon`.
+fn tokens_beside(tokenizers_dir: &Path) -> PathBuf {
+    let name = tokenizers_dir.file_name().unwrap_or_default().to_string_lossy();
+    tokenizers_dir.with_file_name(match name.strip_prefix("tokenizers") {
+        Some(rest) => format!("tokens{rest}"),
+        None => format!("{name}-tokens"),
+    })
 }
 
 /// FNV-1a over the tokens and pixels of all documents.

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `config.toml` | the resolved configuration |
 //! | `model.json` | the model it made, with vocabulary and counts |
-//! | `tokenizers/` | fitted tokenizers, unless several runs share them |
+//! | `tokenizers/`, `tokens/` | fitted tokenizers and tokenised samples, unless several runs share them |
 //! | `metrics.jsonl`, `timing.jsonl` | every step and validation; wall-clock time apart |
 //! | `tensorboard/` | the same for TensorBoard |
 //! | `checkpoints/` | the newest few |

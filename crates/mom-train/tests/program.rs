@@ -186,6 +186,15 @@ fn a_run_writes_its_folder_and_tells_its_losses() {
     let folder = tempfile::tempdir().unwrap();
     let config = write_config(folder.path(), shards());
     let out = folder.path().join("out");
+    // The data may be made before; the run finds it.
+    let prepare = ["data", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    let output = mom_train(&prepare);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("training: ") && text.contains("speech units"), "{text}");
+    let part = out.join("tokens/part-000000.safetensors");
+    let made = part.metadata().unwrap().modified().unwrap();
+    assert_eq!(String::from_utf8(mom_train(&prepare).stdout).unwrap(), text);
     let output = train(&config, &out, &["train.seed=3"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -194,6 +203,7 @@ fn a_run_writes_its_folder_and_tells_its_losses() {
     let resolved = read(out.join("config.toml"));
     assert!(resolved.contains("seed = 3") && resolved.contains("weight_decay = 0.1"), "{resolved}");
     assert!(read(out.join("model.json")).contains("vocab_size"));
+    assert_eq!(part.metadata().unwrap().modified().unwrap(), made, "tokenised once");
     for file in ["tokenizers/tokenizers.json", "metrics.jsonl", "timing.jsonl", "result.json"] {
         assert!(out.join(file).is_file(), "{file}");
     }

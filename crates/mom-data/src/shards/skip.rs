@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Examples that are kept.
 const MAX_EXAMPLES: usize = 8;
 
 /// Why a sample is skipped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SkipReason {
@@ -54,7 +54,7 @@ impl SkipReason {
 }
 
 /// Counts of skipped samples per reason, with the first few as examples.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkipReport {
     counts: BTreeMap<SkipReason, usize>,
     examples: Vec<String>,
@@ -66,6 +66,15 @@ impl SkipReport {
         if self.examples.len() < MAX_EXAMPLES {
             self.examples.push(format!("{shard}: {key}: {}", reason.describe()));
         }
+    }
+
+    /// Adds what was skipped among later samples.
+    pub(crate) fn append(&mut self, later: &Self) {
+        for (&reason, &count) in &later.counts {
+            *self.counts.entry(reason).or_default() += count;
+        }
+        let room = MAX_EXAMPLES - self.examples.len();
+        self.examples.extend(later.examples.iter().take(room).cloned());
     }
 
     /// Number of skipped samples.

@@ -79,6 +79,11 @@ impl ImageCodebook {
         tensors::save(path, &[("patches", &shape, self.centroids.rows())])
     }
 
+    /// What a fingerprint is made of.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        bytemuck::cast_slice(self.centroids.rows()).to_vec()
+    }
+
     pub(super) fn load(path: &Path, config: &ImageConfig) -> Result<Self> {
         let dim = pixels::patch_dim(config.patch);
         let rows = tensors::load(path)?.take("patches", &[config.codes, dim])?;

@@ -123,6 +123,19 @@ impl Tokenizers {
         files::write_json(&dir.join(HEAD), &Head { format_version: FORMAT_VERSION, config, needs, vocabulary })
     }
 
+    /// A hash of everything that tokens depend on.
+    ///
+    /// # Errors
+    /// [`DataError::TextTokenizer`] for a text tokenizer that cannot be written.
+    pub fn fingerprint(&self) -> Result<u64> {
+        let json = |source| DataError::Json { path: HEAD.into(), source };
+        let mut bytes = serde_json::to_vec(&(&self.config, self.needs, self.vocabulary)).map_err(json)?;
+        bytes.extend(self.text.bytes()?);
+        bytes.extend(self.image.iter().flat_map(ImageCodebook::bytes));
+        bytes.extend(self.speech.iter().flat_map(SpeechCodebook::bytes));
+        Ok(crate::rng::stable_hash(&bytes))
+    }
+
     /// Reads tokenizers that [`Self::save`] wrote.
     ///
     /// # Errors

@@ -89,6 +89,11 @@ impl SpeechCodebook {
         )
     }
 
+    /// What a fingerprint is made of.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        [self.centroids.rows(), &self.mean[..], &self.deviation[..]].map(bytemuck::cast_slice).concat()
+    }
+
     pub(super) fn load(path: &Path, config: &SpeechConfig) -> Result<Self> {
         let file = tensors::load(path)?;
         let rows = file.take("centroids", &[config.units, config.n_mels])?;

@@ -66,6 +66,11 @@ impl TextTokenizer {
         files::write_bytes(path, json.as_bytes())
     }
 
+    /// What a fingerprint is made of.
+    pub(super) fn bytes(&self) -> Result<Vec<u8>> {
+        Ok(self.inner.to_string(false).map_err(|e| failed(None, e))?.into_bytes())
+    }
+
     /// One more than the largest token.
     pub fn n_tokens(&self) -> u32 {
         self.n_tokens
