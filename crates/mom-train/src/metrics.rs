@@ -36,6 +36,18 @@ pub(crate) struct Lengths {
     timing: u64,
 }
 
+/// How fast a run is, since the start of its process but for the wait.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Speed {
+    pub tokens_per_sec: f64,
+    /// The model's operations, see [`mom_models::flops`].
+    pub flops_per_sec: f64,
+    /// Time that this step waited for its batches.
+    pub data_wait_secs: f64,
+    /// Of the device, or of the heap.
+    pub peak_memory_bytes: u64,
+}
+
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Line<'a> {
@@ -55,8 +67,8 @@ enum Line<'a> {
     Timing {
         step: u64,
         wall_secs: f64,
-        tokens_per_sec: f64,
-        data_wait_secs: f64,
+        #[serde(flatten)]
+        speed: Speed,
     },
 }
 
@@ -93,11 +105,15 @@ impl Metrics {
         self.metrics.write(&Line::Validation { step: validation.step, tokens, by_modality })
     }
 
-    /// `data_wait_secs`: time that this step waited for its batches.
-    pub fn timing(&mut self, step: u64, wall_secs: f64, tokens_per_sec: f64, data_wait_secs: f64) -> Result<()> {
-        let values = [("speed/tokens_per_sec", tokens_per_sec), ("speed/data_wait_secs", data_wait_secs)];
+    pub fn timing(&mut self, step: u64, wall_secs: f64, speed: Speed) -> Result<()> {
+        let values = [
+            ("speed/tokens_per_sec", speed.tokens_per_sec),
+            ("speed/tflops_per_sec", 1e-12 * speed.flops_per_sec),
+            ("speed/data_wait_secs", speed.data_wait_secs),
+            ("speed/peak_memory_gib", speed.peak_memory_bytes as f64 / f64::from(1 << 30)),
+        ];
         self.events.scalars(step, values)?;
-        self.timing.write(&Line::Timing { step, wall_secs, tokens_per_sec, data_wait_secs })
+        self.timing.write(&Line::Timing { step, wall_secs, speed })
     }
 
     /// Means by modality; `null` where there was no target.

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::checkpoint::{self, State};
 use crate::files::{self, At};
-use crate::metrics::{Lengths, Metrics};
+use crate::metrics::{Lengths, Metrics, Speed};
 use crate::report::{EvalPoint, ModalityInfo, RunResult};
 use crate::{DeviceKind, Error, Prepared, Result, RunConfig, Trainer, Validation, memory};
 
@@ -182,7 +182,8 @@ impl<'a> Run<'a> {
 
     fn go(&mut self, observer: &mut dyn Observer) -> Result<RunResult> {
         let train = &self.config.train;
-        let (tokens_before, mut secs_here) = (self.trainer.tokens_seen(), 0.0);
+        let (tokens_before, flops_before) = (self.trainer.tokens_seen(), self.trainer.counters().flops);
+        let mut secs_here = 0.0;
         while self.trainer.steps_done() < train.steps {
             let start = Instant::now();
             let report = self.trainer.step()?;
@@ -190,12 +191,13 @@ impl<'a> Run<'a> {
             let (step, tokens) = (report.step, self.trainer.tokens_seen());
             let tokens_per_sec = (tokens - tokens_before) as f64 / secs_here;
             self.metrics.step(&report, tokens)?;
-            self.metrics.timing(
-                step,
-                self.wall_secs + secs_here,
+            let speed = Speed {
                 tokens_per_sec,
-                self.trainer.data_wait().as_secs_f64(),
-            )?;
+                flops_per_sec: (self.trainer.counters().flops - flops_before) / secs_here,
+                data_wait_secs: self.trainer.data_wait().as_secs_f64(),
+                peak_memory_bytes: memory::peak(train.device)?,
+            };
+            self.metrics.timing(step, self.wall_secs + secs_here, speed)?;
             observer.stepped(step, report.loss, tokens_per_sec);
             let last = step == train.steps;
             if last || step.is_multiple_of(train.eval_every) {
