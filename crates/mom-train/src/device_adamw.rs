@@ -121,48 +121,56 @@ impl DeviceAdamW {
     pub fn step(&mut self, gradients: &[Tensor], learning_rate: f64, config: &OptimizerSection) -> Result<()> {
         let gpu = &*self.on.gpu;
         let step = u32::try_from(self.steps + 1).unwrap_or(u32::MAX);
-        let (mut rounded, mut plain) = (Vec::new(), Vec::new());
-        for (parameter, gradient) in self.parameters.iter().zip(gradients) {
-            match &parameter.weight {
-                Weight::Rounded { .. } => rounded.push(OnDevice::<bf16>::of(OP, "gradient", gradient)?),
-                Weight::Plain(_) => plain.push(OnDevice::<f32>::of(OP, "gradient", gradient)?),
+        // By the gradients' type: bf16 of a single batch, f32 of several batches and of f32 parameters.
+        let (mut narrow, mut wide) = (Vec::new(), Vec::new());
+        for gradient in gradients {
+            match gradient.dtype() {
+                DType::BF16 => narrow.push(OnDevice::<bf16>::of(OP, "gradient", gradient)?),
+                _ => wide.push(OnDevice::<f32>::of(OP, "gradient", gradient)?),
             }
         }
-        let rounded = rounded.iter().map(|gradient| gradient.view(gpu)).collect::<Result<Vec<_>, _>>()?;
-        let plain = plain.iter().map(|gradient| gradient.view(gpu)).collect::<Result<Vec<_>, _>>()?;
-        let at = kernels::global_norm_workspace_len(rounded.iter().map(|gradient| gradient.len()));
+        let narrow = narrow.iter().map(|gradient| gradient.view(gpu)).collect::<Result<Vec<_>, _>>()?;
+        let wide = wide.iter().map(|gradient| gradient.view(gpu)).collect::<Result<Vec<_>, _>>()?;
+        let at = kernels::global_norm_workspace_len(narrow.iter().map(|gradient| gradient.len()));
         let (head, tail) = self.partial.split_at_mut(at);
-        if !rounded.is_empty() {
-            kernels::squares(gpu, &rounded, &mut gpu.write_view(head))?;
+        if !narrow.is_empty() {
+            kernels::squares(gpu, &narrow, &mut gpu.write_view(head))?;
         }
-        if !plain.is_empty() {
-            kernels::squares(gpu, &plain, &mut gpu.write_view(tail))?;
+        if !wide.is_empty() {
+            kernels::squares(gpu, &wide, &mut gpu.write_view(tail))?;
         }
         kernels::norm_of_squares(gpu, &gpu.read(&self.partial), &mut gpu.write(&mut self.norm))?;
 
-        let (mut rounded, mut plain) = (rounded.into_iter(), plain.into_iter());
-        let mut rounded_tensors = Vec::<AdamWTensor<'_, bf16, bf16>>::new();
-        let mut plain_tensors = Vec::<AdamWTensor<'_, f32, f32>>::new();
-        for parameter in &mut self.parameters {
+        let (mut narrow, mut wide) = (narrow.into_iter(), wide.into_iter());
+        let mut of_narrow = Vec::<AdamWTensor<'_, bf16, bf16>>::new();
+        let mut of_wide = Vec::<AdamWTensor<'_, f32, bf16>>::new();
+        let mut plain = Vec::<AdamWTensor<'_, f32, f32>>::new();
+        for (parameter, gradient) in self.parameters.iter_mut().zip(gradients) {
             let weight_decay = if parameter.decays { config.weight_decay as f32 } else { 0.0 };
             let (first, second) = (gpu.write(&mut parameter.first), gpu.write(&mut parameter.second));
-            match &mut parameter.weight {
-                Weight::Rounded { weight, master } => {
-                    let (Some(grad), master) = (rounded.next(), gpu.write(master)) else { continue };
+            match (&mut parameter.weight, gradient.dtype()) {
+                (Weight::Rounded { weight, master }, DType::BF16) => {
+                    let (Some(grad), master) = (narrow.next(), gpu.write(master)) else { continue };
                     let weight = Some(gpu.write(&mut weight.0));
-                    rounded_tensors.push(AdamWTensor { grad, master, first, second, weight, weight_decay });
+                    of_narrow.push(AdamWTensor { grad, master, first, second, weight, weight_decay });
                 }
-                Weight::Plain(weight) => {
-                    let (Some(grad), master) = (plain.next(), gpu.write(&mut weight.0)) else { continue };
-                    plain_tensors.push(AdamWTensor { grad, master, first, second, weight: None, weight_decay });
+                (Weight::Rounded { weight, master }, _) => {
+                    let (Some(grad), master) = (wide.next(), gpu.write(master)) else { continue };
+                    let weight = Some(gpu.write(&mut weight.0));
+                    of_wide.push(AdamWTensor { grad, master, first, second, weight, weight_decay });
+                }
+                (Weight::Plain(weight), _) => {
+                    let (Some(grad), master) = (wide.next(), gpu.write(&mut weight.0)) else { continue };
+                    plain.push(AdamWTensor { grad, master, first, second, weight: None, weight_decay });
                 }
             }
         }
         let step = AdamWStep { lr: learning_rate, beta1: config.beta1, beta2: config.beta2, eps: config.eps, step };
         let clip = Clip { norm: gpu.read(&self.norm), max_norm: config.clip_norm as f32 };
         let mut skipped = gpu.write(&mut self.skipped);
-        kernels::adamw_if_finite(gpu, &mut rounded_tensors, step, &clip, &mut skipped)?;
-        kernels::adamw_if_finite(gpu, &mut plain_tensors, step, &clip, &mut skipped)?;
+        kernels::adamw_if_finite(gpu, &mut of_narrow, step, &clip, &mut skipped)?;
+        kernels::adamw_if_finite(gpu, &mut of_wide, step, &clip, &mut skipped)?;
+        kernels::adamw_if_finite(gpu, &mut plain, step, &clip, &mut skipped)?;
         self.steps += 1;
         Ok(())
     }

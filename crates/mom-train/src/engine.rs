@@ -89,8 +89,8 @@ impl Engine {
             gradients = Some(match gradients {
                 None => of_batch_gradients,
                 Some(sums) => {
-                    let sums = sums.iter().zip(&of_batch_gradients);
-                    sums.map(|(a, b)| a + b).collect::<candle_core::Result<_>>()?
+                    let pairs = sums.iter().zip(&of_batch_gradients);
+                    pairs.map(|(a, b)| sum(a, b)).collect::<candle_core::Result<_>>()?
                 }
             });
             losses.push(of_batch.detached());
@@ -111,9 +111,10 @@ impl Engine {
         let mut store = losses.total.backward()?;
         let gradients = self.parameters.iter().map(|(_, variable)| {
             let sunk = self.sink.as_ref().and_then(|sink| sink.take(variable));
-            match sunk.or_else(|| store.remove(variable)) {
-                Some(gradient) => Ok(gradient),
-                None => variable.zeros_like(),
+            match (sunk, store.remove(variable)) {
+                (Some(sunk), Some(taped)) => sunk + taped,
+                (Some(gradient), None) | (None, Some(gradient)) => Ok(gradient),
+                (None, None) => variable.zeros_like(),
             }
         });
         Ok(gradients.collect::<candle_core::Result<_>>()?)
@@ -197,6 +198,15 @@ impl Engine {
 /// What the losses of all batches of a step are divided by.
 pub(crate) fn counts(inputs: &[Input]) -> Normaliser {
     inputs.iter().map(|input| Normaliser::of(&view(&input.batch))).fold(Normaliser::default(), |a, b| a + b)
+}
+
+/// Gradients of two batches together, in f32 where theirs have 16 bits: those would lose what many batches add.
+fn sum(a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
+    let wide = match a.dtype() {
+        DType::BF16 | DType::F16 => DType::F32,
+        dtype => dtype,
+    };
+    a.to_dtype(wide)? + b.to_dtype(wide)?
 }
 
 fn value(losses: &Losses) -> Result<f64> {

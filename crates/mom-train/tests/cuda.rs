@@ -54,6 +54,21 @@ fn fifty_steps_follow_the_cpu() {
     }
 }
 
+#[test]
+fn two_batches_make_a_step_as_one_of_twice_the_size() {
+    if !gpu("two_batches_make_a_step_as_one_of_twice_the_size") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let base = ["train.device=cuda", "train.steps=20", "optimizer.learning_rate=2e-3"];
+    let with = |more: &[&'static str]| config(Setting::Chameleon, &[&base, more].concat());
+    let prepared = prepare(&with(&[]), folder.path());
+    let one = curve(&with(&["data.batch=4"]), &prepared);
+    let two = curve(&with(&["data.batch=2", "train.accumulate=2"]), &prepared);
+    let off = furthest(&two, &one);
+    assert!(off < 5e-3, "{off:.1e} off");
+}
+
 /// Panics at a step, as a killed process ends: nothing is cleaned up.
 struct DieAt(u64);
 

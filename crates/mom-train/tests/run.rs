@@ -102,6 +102,22 @@ fn a_run_that_is_stopped_politely_goes_on_with_the_same_bytes() {
 }
 
 #[test]
+fn two_batches_make_a_step_as_one_of_twice_the_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |more: &[&'static str]| config(Setting::Chameleon, &[&["train.steps=10"], more].concat());
+    let prepared = prepare(&with(&[]), folder.path());
+    let curve = |config: &RunConfig| -> Vec<f64> {
+        let mut trainer = Trainer::new(config, &prepared).unwrap();
+        (0..10).map(|_| trainer.step().unwrap().loss).collect()
+    };
+    let one = curve(&with(&["data.batch=4"]));
+    let two = curve(&with(&["data.batch=2", "train.accumulate=2"]));
+    for (one, two) in one.iter().zip(&two) {
+        assert!((two / one - 1.0).abs() < 1e-5, "{two} is not {one}");
+    }
+}
+
+#[test]
 fn training_lowers_every_loss() {
     for setting in Setting::ALL {
         let folder = tempfile::tempdir().unwrap();
