@@ -452,11 +452,16 @@ mod tests {
             (&["optimizer.beta2=1.0"], "optimizer.beta2 must be in [0, 1), got 1"),
             (&["data.tokenizers.speech.units=900"], "tokenizers.speech.units must be 2 to 500"),
             (&["train.device=cuda"], "device must be cpu"),
+            (&["train.dtype=bf16"], "train.dtype must be f32 on the CPU"),
+            (&["train.recompute=block"], "train.recompute must be none on the CPU"),
             (&["train"], "there is no ="),
             (&[".a=1"], "empty"),
             (&["train.steps.more=1"], "steps is no table"),
             (&["data.recipe={ setting = \"chameleon\" }"], "data.recipe.setting must be three-modality"),
         ] {
+            if cfg!(feature = "cuda") && overrides == ["train.device=cuda"] {
+                continue;
+            }
             let message = parse(overrides).unwrap_err().to_string();
             assert!(message.contains(expected), "{overrides:?}: {message}");
         }

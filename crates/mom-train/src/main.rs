@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use mom_data::RgbImage;
 use mom_data::scenes::{SceneConfig, ShardOptions, write_shards};
 use mom_models::decode::Sampling;
-use mom_models::{ModelConfig, SCALES, Setting, Variant, flops};
+use mom_models::{ModelConfig, SCALES, Scale, Setting, Variant, flops};
 use mom_train::speed::SpeedOptions;
 use mom_train::sweep::{self, SweepOptions, Variants};
 use mom_train::{DeviceKind, GenerateOptions, Generator, Precision, Prepared, Recompute, RunConfig, memory, run};
@@ -114,6 +114,9 @@ struct SpeedArguments {
     /// Size of the model.
     #[arg(long, default_value = "tiny")]
     scale: String,
+    /// Layers of two blocks each, instead of the size's own.
+    #[arg(long)]
+    layers: Option<usize>,
     /// Tokens of the vocabulary.
     #[arg(long, default_value_t = 32_000)]
     vocab: usize,
@@ -368,10 +371,12 @@ fn dry_run(options: &SweepOptions) -> Result<()> {
 }
 
 fn speed(arguments: &SpeedArguments) -> Result<()> {
+    let named: Scale = arguments.scale.parse()?;
+    let scale = Scale { n_layers: arguments.layers.unwrap_or(named.n_layers), ..named };
     let speed = mom_train::speed::measure(&SpeedOptions {
         setting: arguments.setting,
         variant: arguments.variant,
-        scale: arguments.scale.parse()?,
+        scale,
         vocab_size: arguments.vocab,
         batch: arguments.batch,
         seqlen: arguments.seqlen,
@@ -383,10 +388,11 @@ fn speed(arguments: &SpeedArguments) -> Result<()> {
     })?;
     let at = |share: f64| 1e3 * speed.step_secs[(share * (speed.step_secs.len() - 1) as f64).round() as usize];
     println!(
-        "{} {} {} vocabulary {} batch {} x {}: {:.1} M weights",
+        "{} {} {} ({} blocks) vocabulary {} batch {} x {}: {:.1} M weights",
         arguments.setting,
         arguments.variant,
-        arguments.scale,
+        scale,
+        scale.n_blocks(),
         arguments.vocab,
         arguments.batch,
         arguments.seqlen,

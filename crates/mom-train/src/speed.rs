@@ -75,7 +75,10 @@ impl Speed {
 /// # Errors
 /// Sizes of zero, a device that cannot be had or has too little memory.
 pub fn measure(options: &SpeedOptions) -> Result<Speed> {
-    for (field, value) in [("batch", options.batch), ("seqlen", options.seqlen), ("steps", options.steps)] {
+    let layers = options.scale.n_layers;
+    for (field, value) in
+        [("layers", layers), ("batch", options.batch), ("seqlen", options.seqlen), ("steps", options.steps)]
+    {
         require(value > 0, field, "at least 1", value)?;
     }
     let defaults = ModelConfig::new(options.setting, options.variant, options.scale, options.vocab_size);
