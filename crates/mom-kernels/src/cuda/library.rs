@@ -37,6 +37,9 @@ const WORKSPACE_BYTES: usize = 32 << 20;
 /// Partial sums go to the workspace and are added there in order, in the type of the sums: not in place, which is atomic.
 const REDUCTIONS: u32 = 2;
 
+/// As profiles name the library's products.
+const TIMED: &str = "cublasLt";
+
 /// Products that may run side by side.
 pub(super) const LANES: usize = 3;
 
@@ -280,33 +283,37 @@ impl Library {
             // SAFETY: by this function's own contract.
             return products.iter().try_for_each(|product| unsafe { self.product(gpu, product) });
         }
-        let _taken = lanes.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = || lanes.streams.iter().zip(&lanes.done).take(side_by_side);
-        let failed = || CudaError::driver("running products side by side");
-        gpu.bind()?;
-        let main = gpu.stream().cu_stream();
-        // SAFETY: the streams and the events are live.
-        unsafe {
-            event::record(lanes.forked, main).map_err(failed())?;
-            for (&stream, _) in others() {
-                stream::wait_event(stream, lanes.forked, CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT).map_err(failed())?;
-            }
-        }
-        let launched = products.iter().enumerate().try_for_each(|(i, product)| {
-            let lane = i % LANES;
-            let stream = if lane == 0 { main } else { lanes.streams[lane - 1] };
-            // SAFETY: by this function's own contract.
-            unsafe { self.product_on(gpu, stream, lane, product) }
-        });
-        // The streams join, whatever was refused on them.
-        for (&stream, &done) in others() {
-            // SAFETY: as above.
+        // From fork to join, on the stream that waits for all of them.
+        gpu.timed(TIMED, || {
+            let _taken = lanes.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            let others = || lanes.streams.iter().zip(&lanes.done).take(side_by_side);
+            let failed = || CudaError::driver("running products side by side");
+            gpu.bind()?;
+            let main = gpu.stream().cu_stream();
+            // SAFETY: the streams and the events are live.
             unsafe {
-                event::record(done, stream).map_err(failed())?;
-                stream::wait_event(main, done, CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT).map_err(failed())?;
+                event::record(lanes.forked, main).map_err(failed())?;
+                for (&stream, _) in others() {
+                    stream::wait_event(stream, lanes.forked, CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT)
+                        .map_err(failed())?;
+                }
             }
-        }
-        launched
+            let launched = products.iter().enumerate().try_for_each(|(i, product)| {
+                let lane = i % LANES;
+                let stream = if lane == 0 { main } else { lanes.streams[lane - 1] };
+                // SAFETY: by this function's own contract.
+                unsafe { self.product_on(gpu, stream, lane, product) }
+            });
+            // The streams join, whatever was refused on them.
+            for (&stream, &done) in others() {
+                // SAFETY: as above.
+                unsafe {
+                    event::record(done, stream).map_err(failed())?;
+                    stream::wait_event(main, done, CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT).map_err(failed())?;
+                }
+            }
+            launched
+        })
     }
 
     /// Launches a product; nothing for an empty `y`.
@@ -316,7 +323,7 @@ impl Library {
     /// `gpu`, which is the one that this library was loaded for; y is borrowed exclusively.
     pub(super) unsafe fn product(&self, gpu: &Gpu, product: &RawProduct) -> Result<()> {
         // SAFETY: by this function's own contract; products in the first lane follow each other on one stream.
-        unsafe { self.product_on(gpu, gpu.stream().cu_stream(), 0, product) }
+        gpu.timed(TIMED, || unsafe { self.product_on(gpu, gpu.stream().cu_stream(), 0, product) })
     }
 
     /// # Safety
@@ -361,16 +368,14 @@ impl Library {
                 )
             }
         };
-        gpu.timed("cublasLt", || {
-            match self.algorithm(exact.class()).and_then(launch) {
-                // The class has none that takes this shape: it gets its own.
-                Err(CublasError(
-                    cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED | cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE,
-                )) if exact != exact.class() => self.algorithm(exact).and_then(launch),
-                done => done,
-            }
-            .map_err(refused("a product of cuBLASLt"))
-        })
+        match self.algorithm(exact.class()).and_then(launch) {
+            // The class has none that takes this shape: it gets its own.
+            Err(CublasError(
+                cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED | cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE,
+            )) if exact != exact.class() => self.algorithm(exact).and_then(launch),
+            done => done,
+        }
+        .map_err(refused("a product of cuBLASLt"))
     }
 
     fn algorithm(&self, shape: Shape) -> std::result::Result<cublasLtMatmulAlgo_t, CublasError> {
