@@ -380,6 +380,7 @@ fn speed(arguments: &SpeedArguments) -> Result<()> {
         vocab_size: arguments.vocab,
         batch: arguments.batch,
         seqlen: arguments.seqlen,
+        warmup: 3,
         steps: arguments.steps,
         device: arguments.device,
         precision: arguments.dtype,

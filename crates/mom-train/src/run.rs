@@ -89,7 +89,8 @@ pub fn finished(folder: &Path, config: &RunConfig) -> Result<Option<RunResult>> 
 ///
 /// # Errors
 /// [`Error::OtherConfig`] if the folder's run has another configuration or other data; [`Error::NonFinite`] where training
-/// diverges, naming the checkpoint to go on from; [`Error::Stopped`] where the observer wants no more; a file that cannot be read or written. Checkpoints stay as they are.
+/// diverges, naming the checkpoint to go on from; [`Error::Stopped`] where the observer wants no more; a file that cannot be
+/// read or written. Checkpoints stay as they are.
 pub fn train(config: &RunConfig, folder: &Path, prepared: &Prepared, observer: &mut dyn Observer) -> Result<RunResult> {
     let _lock = FolderLock::new(folder)?;
     if let Some(result) = finished(folder, config)? {

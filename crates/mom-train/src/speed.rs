@@ -26,7 +26,9 @@ pub struct SpeedOptions {
     pub batch: usize,
     /// Positions in a sequence.
     pub seqlen: usize,
-    /// Steps that are timed, after three that are not.
+    /// Steps before those that are timed: kernels are loaded and algorithms chosen in the first ones.
+    pub warmup: usize,
+    /// Steps that are timed.
     pub steps: usize,
     /// Where.
     pub device: DeviceKind,
@@ -94,7 +96,7 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
         let report = engine.step(&inputs, 1e-4, &optimizer, || Ok(()))?;
         Ok::<_, crate::Error>((start.elapsed().as_secs_f64(), report.loss))
     };
-    for _ in 0..3 {
+    for _ in 0..options.warmup {
         step(&mut engine)?;
     }
     memory::reset(options.device)?;

@@ -12,16 +12,16 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use candle_core::{DType, Device};
 use mom_data::scenes::{ShardOptions, write_shards};
 use mom_data::{DataError, ImageConfig, TextConfig, TokenizerConfig};
-use mom_models::{Model, ModelConfig, Normaliser, Scale, Setting, TokenBatch, Variant};
+use mom_models::{Scale, Setting, Variant};
 
 use crate::config::{DataSection, DeviceKind, ModelSection, OptimizerSection, Recompute, TrainSection};
 use crate::error::require;
 use crate::prepare::open_corpus;
 use crate::report::{self, ReportHeader, RunResult};
 use crate::run::{self, FolderLock, Observer};
+use crate::speed::{self, SpeedOptions};
 use crate::{Error, Prepared, Result, RunConfig};
 
 /// Which variants are compared.
@@ -462,31 +462,25 @@ pub fn estimate_secs(plan: &[Planned]) -> Result<Vec<f64>> {
     Ok(secs)
 }
 
-/// Seconds of a forward and backward pass over random tokens of two modalities.
+/// Seconds of a step over made-up tokens of two modalities, where the run computes.
 fn time_step(config: &RunConfig) -> Result<f64> {
     let ModelSection { variant, scale, .. } = config.model;
-    // The speed of a discrete setting stands for all: heads differ little at these sizes.
-    let model = ModelConfig::new(Setting::Chameleon, variant, scale, 900);
-    let (model, _) = Model::seeded(&model, 0, DType::F32, &Device::Cpu)?;
-    let (batch, seqlen) = (config.data.batch, config.data.seqlen);
-    let n = batch * seqlen;
-    let tokens: Vec<u32> = (0..n).map(|p| (p * 7919 % 900) as u32).collect();
-    let modality_ids: Vec<u8> = (0..n).map(|p| (p / 64 % 2) as u8).collect();
-    let view = TokenBatch {
-        tokens: &tokens,
-        targets: &tokens,
-        modality_ids: &modality_ids,
-        target_modality_ids: &modality_ids,
-        document_starts: &vec![false; n],
-        ..TokenBatch::empty(batch, seqlen)
-    };
-    let pass = || -> Result<f64> {
-        let start = Instant::now();
-        model.loss(&view, None, Normaliser::of(&view))?.total.backward()?;
-        Ok(start.elapsed().as_secs_f64())
-    };
-    pass()?;
-    Ok(pass()?.min(pass()?))
+    let speed = speed::measure(&SpeedOptions {
+        // The speed of a discrete setting stands for all: heads differ little at these sizes.
+        setting: Setting::Chameleon,
+        variant,
+        scale,
+        vocab_size: 900,
+        batch: config.data.batch,
+        seqlen: config.data.seqlen,
+        warmup: 1,
+        steps: 2,
+        device: config.train.device,
+        precision: config.train.dtype,
+        recompute: config.train.recompute,
+        profile: false,
+    })?;
+    Ok(speed.step_secs.first().copied().unwrap_or(f64::NAN))
 }
 
 /// Commit of the sources, marked where they have changes; `None` where they are no repository (any more).

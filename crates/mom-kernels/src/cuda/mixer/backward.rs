@@ -72,8 +72,7 @@ fn scratch_len<T: DeviceElement>(plan: &DevicePlan, weights: &MixerWeights<'_, T
 
 /// All gradients; `weights` are those of the forward pass.
 ///
-/// `workspace`: [`backward_workspace_bytes`], whose
-/// contents mean nothing before and after.
+/// `workspace`: [`backward_workspace_bytes`], whose contents mean nothing before and after.
 ///
 /// # Errors
 /// Sizes that disagree, a refused launch.

@@ -77,8 +77,7 @@ pub fn block_backward_workspace_bytes<T: DeviceElement>(plan: &DevicePlan, block
 
 /// All gradients; `pass` and `block` are those of the block's forward pass.
 ///
-/// `workspace`: [`block_backward_workspace_bytes`], whose
-/// contents mean nothing before and after.
+/// `workspace`: [`block_backward_workspace_bytes`], whose contents mean nothing before and after.
 ///
 /// # Errors
 /// Sizes that disagree, a refused launch.
