@@ -22,6 +22,14 @@ pub struct Model {
     patcher: Option<Patcher>,
 }
 
+/// What goes into the backbone.
+struct Input {
+    /// `(n_rows, d_model)`.
+    x: Tensor,
+    /// The noise in the rows of patches, where there are any.
+    epsilon: Option<Tensor>,
+}
+
 /// The loss of a batch.
 #[derive(Debug)]
 pub struct Losses {
@@ -164,7 +172,8 @@ impl Model {
     /// A batch that does not fit the model, named by array and position; noise of another size.
     pub fn loss(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>, normaliser: Normaliser) -> Result<Losses> {
         let plan = batch.plan(&self.config)?;
-        let x = self.backbone.forward(&self.input(batch, noise, &plan)?, &plan)?;
+        let Input { x, epsilon } = self.input(batch, noise, &plan)?;
+        let x = self.backbone.forward(&x, &plan)?;
 
         let (mut rows, mut targets, mut target_modalities) = (Vec::new(), Vec::new(), Vec::new());
         for (row, &position) in plan.position_of_row().iter().enumerate() {
@@ -180,12 +189,10 @@ impl Model {
         let text = linear_cross_entropy(&with_target, &self.lm_head, &targets, z, normaliser.n_targets)?;
         let mut total = text.loss;
         let mut diffusion = None;
-        if let (Some(patcher), Some(noise)) = (&self.patcher, noise)
-            && !batch.patches.is_empty()
-        {
+        if let (Some(patcher), Some(epsilon)) = (&self.patcher, epsilon) {
             let images = plan.modality_offsets().rows(1);
             let predicted = patcher.predict(&x.narrow(0, images.start, images.len())?)?;
-            let error = Patcher::squared_error(&predicted, &noise.epsilon)?;
+            let error = Patcher::squared_error(&predicted, &epsilon)?;
             let scale = self.config.diffusion_weight / normaliser.n_patches.max(1) as f64;
             total = (total + error.affine(scale, 0.0)?)?;
             diffusion = Some((error.detach(), images.len()));
@@ -196,7 +203,7 @@ impl Model {
 
     /// The residual stream before the first block: rows in modality order. Text and codes are embedded tokens; in
     /// Transfusion the rows of modality 1 are the noisy patches, in the order of their positions.
-    fn input(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>, plan: &Plan) -> Result<Tensor> {
+    fn input(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>, plan: &Plan) -> Result<Input> {
         let token_rows = match &self.patcher {
             Some(_) => plan.modality_offsets().rows(0).len(),
             None => plan.n_rows(),
@@ -204,21 +211,21 @@ impl Model {
         let positions = &plan.position_of_row()[..token_rows];
         let tokens = self.embed(positions.iter().map(|&position| batch.tokens[position as usize]).collect())?;
         let Some(patcher) = &self.patcher else {
-            return Ok(tokens);
+            return Ok(Input { x: tokens, epsilon: None });
         };
         let patches = &batch.patches;
         let (n_images, n_values) = (patches.n_images(), patches.values.len());
         let Some(noise) = noise else {
             require_batch(patches.is_empty(), "noise", None, "present where there are patches", "absent")?;
-            return Ok(tokens);
+            return Ok(Input { x: tokens, epsilon: None });
         };
         require_batch(noise.timesteps.len() == n_images, "noise.timesteps", None, n_images, noise.timesteps.len())?;
         require_batch(noise.epsilon.len() == n_values, "noise.epsilon", None, n_values, noise.epsilon.len())?;
         if patches.is_empty() {
-            return Ok(tokens);
+            return Ok(Input { x: tokens, epsilon: None });
         }
-        let noisy = noise.add_to(patches.values, patches.images);
-        let noisy = Patcher::tensor(&noisy, self.config.patch_dim, self.like())?;
-        Ok(Tensor::cat(&[&tokens, &patcher.embed(&noisy, patches.images, &noise.timesteps)?], 0)?)
+        let (noisy, epsilon) = Patcher::noised(noise, patches, self.like())?;
+        let x = Tensor::cat(&[&tokens, &patcher.embed(&noisy, patches.images, &noise.timesteps)?], 0)?;
+        Ok(Input { x, epsilon: Some(epsilon) })
     }
 }

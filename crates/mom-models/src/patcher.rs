@@ -5,7 +5,8 @@ use candle_nn::VarBuilder;
 use mom_core::{Draw, Init};
 
 use crate::layers::{Linear, embedding};
-use crate::{Result, diffusion};
+use crate::diffusion::Noise;
+use crate::{ImagePatches, Result, diffusion};
 
 /// Width of the sinusoidal timestep embedding.
 const TIME_FEATURES: usize = 256;
@@ -69,17 +70,32 @@ impl Patcher {
     }
 
     /// Sum over patches of the mean squared error of `predicted` against `epsilon`, both `(n_patches, patch_dim)`: `(1)`.
-    pub(crate) fn squared_error(predicted: &Tensor, epsilon: &[f32]) -> Result<Tensor> {
+    pub(crate) fn squared_error(predicted: &Tensor, epsilon: &Tensor) -> Result<Tensor> {
         let (_, patch_dim) = predicted.dims2()?;
         // 16 bits hold neither small errors nor their sum.
         let wide = match predicted.dtype() {
             DType::BF16 | DType::F16 => DType::F32,
             dtype => dtype,
         };
-        let epsilon = Tensor::from_slice(epsilon, predicted.shape(), predicted.device())?.to_dtype(wide)?;
-        let predicted = predicted.to_dtype(wide)?;
-        let error = (predicted - epsilon)?.sqr()?.sum_all()?.affine(1.0 / patch_dim as f64, 0.0)?;
+        let error = (predicted.to_dtype(wide)? - epsilon.to_dtype(wide)?)?.sqr()?.sum_all()?.affine(1.0 / patch_dim as f64, 0.0)?;
         Ok(error.reshape(1)?)
+    }
+
+    /// Patches with their noise, in the element type of `like`, and the noise alone, in f32: `(n_patches, patch_dim)` both.
+    pub(crate) fn noised(noise: &Noise, patches: &ImagePatches<'_>, like: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (n, device) = (patches.len(), like.device());
+        let patch_dim = patches.values.len() / n.max(1);
+        let epsilon = Tensor::from_slice(&noise.epsilon, (n, patch_dim), device)?;
+        if device.is_cpu() {
+            let noisy = noise.add_to(patches.values, patches.images);
+            return Ok((Self::tensor(&noisy, patch_dim, like)?, epsilon));
+        }
+        // On the device: the host has a batch to make meanwhile.
+        let factors = noise.factors(patches.images);
+        let column = |i: usize| Tensor::from_iter(factors.iter().map(|of_patch| of_patch[i]), device)?.reshape((n, 1));
+        let clean = Tensor::from_slice(patches.values, (n, patch_dim), device)?;
+        let noisy = (clean.broadcast_mul(&column(0)?)? + epsilon.broadcast_mul(&column(1)?)?)?;
+        Ok((noisy.to_dtype(like.dtype())?, epsilon))
     }
 
     /// Patches from the host where a tensor of the model is, in its element type.
