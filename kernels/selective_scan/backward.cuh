@@ -19,6 +19,10 @@
 // Otherwise: forwards over steps 0..8 (decays go to shared memory), forwards and back over 8..16, then forwards (without
 // exponentials) and back over 0..8. Sums run in f32 by transposed shuffles.
 //
+// u, dt, z and the gradient of y are read once, a tile ahead, and only by the block that writes the gradients of the same
+// rows and channels, behind the barrier after their arrival: each of grad_u, grad_dt, grad_z and out may be the same memory
+// as any of them.
+//
 // dB and dC: within a warp as above, over warps in shared memory, over blocks by `sum_bc`: fixed order, no atomics.
 // d(dt_bias) is a sum over rows of grad_dt: by the kernels with KEEP, else see column_sums.
 #pragma once

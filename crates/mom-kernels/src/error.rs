@@ -67,6 +67,16 @@ pub enum Error {
         /// `present` or `absent`.
         got: &'static str,
     },
+    /// What is written overlaps what is read, and is not the same rows.
+    #[error("{op}: {arg} overlaps {with}, expected the same rows exactly or none of their memory")]
+    Overlap {
+        /// Operation that was called.
+        op: &'static str,
+        /// Argument that is written.
+        arg: &'static str,
+        /// Argument that is read.
+        with: &'static str,
+    },
 }
 
 /// Checks a size; the one place where shape errors are made.

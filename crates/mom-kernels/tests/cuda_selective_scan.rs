@@ -4,306 +4,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod cuda_support;
+#[path = "cuda_support/scan.rs"]
+mod scan;
 
 use cuda_support::*;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::half::{bf16, f16};
-use mom_kernels::cuda::selective_scan as device;
-use mom_kernels::cuda::{DeviceLayout, DevicePlan, DeviceRowsMut, Gpu};
-use mom_kernels::selective_scan::{self as host, DeltaActivation};
-use mom_kernels::{Element, ModalityPlan, Rows, RowsMut};
-
-#[derive(Debug, Clone, Copy)]
-struct Case {
-    batch: usize,
-    seqlen: usize,
-    d_inner: usize,
-    d_state: usize,
-    n_modalities: usize,
-    documents: bool,
-    states: bool,
-    bias: bool,
-    gate_and_skip: bool,
-    softplus: bool,
-    /// Columns in front of B in its rows, as x_proj's output has them.
-    dt_rank: usize,
-}
-
-const FULL: Case = Case {
-    batch: 2,
-    seqlen: 70,
-    d_inner: 96,
-    d_state: 16,
-    n_modalities: 3,
-    documents: true,
-    states: true,
-    bias: true,
-    gate_and_skip: true,
-    softplus: true,
-    dt_rank: 8,
-};
-
-/// Inputs in f64, holding values of the element type where the device does.
-struct Problem {
-    case: Case,
-    plan: ModalityPlan,
-    u: Vec<f64>,
-    dt: Vec<f64>,
-    dt_bias: Vec<f64>,
-    a: Vec<f64>,
-    x_dbl: Vec<f64>,
-    d_skip: Vec<f64>,
-    xz: Vec<f64>,
-    initial: Vec<f64>,
-    grad_out: Vec<f64>,
-    grad_last: Vec<f64>,
-}
-
-impl Problem {
-    fn new<T: TestElement>(case: Case, seed: u64) -> Self {
-        let mut r = Random(seed);
-        let Case { batch, seqlen, d_inner, d_state, n_modalities, dt_rank, .. } = case;
-        let n = batch * seqlen;
-        let mut ids = vec![0u8; n];
-        let mut at = 0;
-        while at < n {
-            let (id, len) = (r.below(n_modalities) as u8, 1 + r.below(40));
-            let end = (at + len).min(n);
-            ids[at..end].fill(id);
-            at += len;
-        }
-        let starts: Vec<bool> = (0..n).map(|_| r.below(23) == 0).collect();
-        let plan = ModalityPlan::new(batch, seqlen, n_modalities, &ids, case.documents.then_some(&starts[..])).unwrap();
-        let wide = |x: Vec<f64>| rounded::<T>(&x);
-        let narrow = |x: Vec<f64>| rounded::<f32>(&x);
-        // delta between 1e-3 and about 0.1, as a block starts out.
-        let dt_mean = if case.softplus { -3.0 } else { 0.05 };
-        let dt = (0..n * d_inner).map(|_| if case.softplus { r.normal() } else { 0.03 * r.normal() });
-        let dt = wide(dt.map(|x| if case.bias { x } else { x + dt_mean }).collect());
-        Self {
-            u: wide(r.normals(n * d_inner, 1.0)),
-            dt_bias: narrow((0..n_modalities * d_inner).map(|_| dt_mean + 0.01 * r.normal()).collect()),
-            a: narrow((0..d_inner * d_state).map(|i| -((i % d_state) as f64 + 1.0) * (0.5 + r.uniform())).collect()),
-            x_dbl: wide(r.normals(n * (dt_rank + 2 * d_state), 1.0)),
-            d_skip: narrow(r.normals(d_inner, 1.0)),
-            xz: wide(r.normals(n * 2 * d_inner, 1.0)),
-            initial: narrow(r.normals(batch * d_inner * d_state, 1.0)),
-            grad_out: wide(r.normals(n * d_inner, 1.0)),
-            grad_last: narrow(r.normals(batch * d_inner * d_state, 1.0)),
-            case,
-            plan,
-            dt,
-        }
-    }
-}
-
-const NAMES: [&str; 12] = [
-    "out",
-    "last_state",
-    "grad_u",
-    "grad_dt",
-    "grad_dt_bias",
-    "grad_a",
-    "grad_b",
-    "grad_c",
-    "grad_d_skip",
-    "grad_z",
-    "grad_initial_state",
-    "out again",
-];
-
-/// Every output in the order of [`NAMES`]; empty where the case has none.
-type Outputs = [Vec<f64>; 12];
-
-fn on_host<E: Element>(p: &Problem) -> Outputs {
-    let Case { d_inner, d_state, dt_rank, batch, seqlen, .. } = p.case;
-    let n = batch * seqlen;
-    let to = |x: &[f64]| x.iter().map(|&x| E::from_f64(x)).collect::<Vec<E>>();
-    let (u, dt, dt_bias, a, x_dbl) = (to(&p.u), to(&p.dt), to(&p.dt_bias), to(&p.a), to(&p.x_dbl));
-    let (d_skip, xz, initial) = (to(&p.d_skip), to(&p.xz), to(&p.initial));
-    let (grad_out, grad_last) = (to(&p.grad_out), to(&p.grad_last));
-    let x_dbl = Rows::new("x_dbl", &x_dbl, dt_rank + 2 * d_state).unwrap();
-    let gate = p.case.gate_and_skip;
-    let inputs = host::ScanInputs {
-        layout: p.plan.layout(),
-        u: Rows::new("u", &u, d_inner).unwrap(),
-        dt: Rows::new("dt", &dt, d_inner).unwrap(),
-        dt_bias: p.case.bias.then(|| host::DtBias { bias: &dt_bias, offsets: p.plan.modality_offsets() }),
-        delta_activation: if p.case.softplus { DeltaActivation::Softplus } else { DeltaActivation::Identity },
-        a: &a,
-        b: x_dbl.columns(dt_rank, d_state).unwrap(),
-        c: x_dbl.columns(dt_rank + d_state, d_state).unwrap(),
-        d_skip: gate.then_some(&d_skip[..]),
-        z: gate.then(|| Rows::new("xz", &xz, 2 * d_inner).unwrap().columns(d_inner, d_inner).unwrap()),
-        initial_state: p.case.states.then_some(&initial[..]),
-    };
-    let zeros = |len: usize| vec![E::from_f64(0.0); len];
-    let n_states = batch * d_inner * d_state;
-    let (mut out, mut last) = (zeros(n * d_inner), zeros(n_states));
-    let mut saved = zeros(host::saved_states_len(batch, seqlen, d_inner, d_state));
-    let outputs = host::ScanOutputs {
-        out: RowsMut::new("out", &mut out, d_inner).unwrap(),
-        last_state: Some(&mut last),
-        saved_states: Some(&mut saved),
-    };
-    host::forward(&inputs, outputs).unwrap();
-    let (mut gu, mut gdt, mut gz, mut again) =
-        (zeros(n * d_inner), zeros(n * d_inner), zeros(n * d_inner), zeros(n * d_inner));
-    let (mut gbias, mut ga) = (zeros(dt_bias.len()), zeros(a.len()));
-    let (mut gb, mut gc, mut gd, mut ginit) = (zeros(n * d_state), zeros(n * d_state), zeros(d_inner), zeros(n_states));
-    let rows = |x| RowsMut::new("grad", x, d_inner).unwrap();
-    let grads = host::ScanGrads {
-        grad_u: rows(&mut gu),
-        grad_dt: rows(&mut gdt),
-        grad_dt_bias: p.case.bias.then_some(&mut gbias[..]),
-        grad_a: &mut ga,
-        grad_b: RowsMut::new("grad_b", &mut gb, d_state).unwrap(),
-        grad_c: RowsMut::new("grad_c", &mut gc, d_state).unwrap(),
-        grad_d_skip: gate.then_some(&mut gd[..]),
-        grad_z: gate.then(|| rows(&mut gz)),
-        grad_initial_state: p.case.states.then_some(&mut ginit[..]),
-        out: Some(rows(&mut again)),
-    };
-    let output_grads = host::ScanOutputGrads {
-        grad_out: Rows::new("grad_out", &grad_out, d_inner).unwrap(),
-        grad_last_state: p.case.states.then_some(&grad_last[..]),
-    };
-    host::backward(&inputs, &saved, &output_grads, grads).unwrap();
-    let empty = |present: bool, x: Vec<E>| if present { x } else { Vec::new() };
-    [
-        out,
-        last,
-        gu,
-        gdt,
-        empty(p.case.bias, gbias),
-        ga,
-        gb,
-        gc,
-        empty(gate, gd),
-        empty(gate, gz),
-        empty(p.case.states, ginit),
-        again,
-    ]
-    .map(|x| x.into_iter().map(Element::to_f64).collect())
-}
-
-fn on_device<T: TestElement>(gpu: &Gpu, p: &Problem) -> Outputs {
-    let Case { d_inner, d_state, dt_rank, batch, seqlen, .. } = p.case;
-    let n = batch * seqlen;
-    let plan = DevicePlan::upload(gpu, &p.plan).unwrap();
-    let (u, dt, x_dbl): (CudaSlice<T>, CudaSlice<T>, CudaSlice<T>) =
-        (upload(gpu, &p.u), upload(gpu, &p.dt), upload(gpu, &p.x_dbl));
-    let (xz, grad_out): (CudaSlice<T>, CudaSlice<T>) = (upload(gpu, &p.xz), upload(gpu, &p.grad_out));
-    let [dt_bias, a, d_skip, initial, grad_last] =
-        [&p.dt_bias, &p.a, &p.d_skip, &p.initial, &p.grad_last].map(|x| upload::<f32>(gpu, x));
-    let width = dt_rank + 2 * d_state;
-    let gate = p.case.gate_and_skip;
-    let inputs = device::ScanInputs {
-        layout: plan.layout(gpu),
-        u: gpu.rows(&u, d_inner).unwrap(),
-        dt: gpu.rows(&dt, d_inner).unwrap(),
-        dt_bias: p.case.bias.then(|| device::DtBias { bias: gpu.read(&dt_bias), offsets: plan.modality_offsets(gpu) }),
-        delta_activation: if p.case.softplus { DeltaActivation::Softplus } else { DeltaActivation::Identity },
-        a: gpu.read(&a),
-        b: gpu.rows(&x_dbl, width).unwrap().columns(dt_rank, d_state).unwrap(),
-        c: gpu.rows(&x_dbl, width).unwrap().columns(dt_rank + d_state, d_state).unwrap(),
-        d_skip: gate.then(|| gpu.read(&d_skip)),
-        z: gate.then(|| gpu.rows(&xz, 2 * d_inner).unwrap().columns(d_inner, d_inner).unwrap()),
-        initial_state: p.case.states.then(|| gpu.read(&initial)),
-    };
-    let n_states = batch * d_inner * d_state;
-    let (mut out, mut last) = (poisoned::<T>(gpu, n * d_inner), poisoned::<f32>(gpu, n_states));
-    let mut saved = poisoned::<f32>(gpu, device::saved_states_len(batch, seqlen, d_inner, d_state));
-    let outputs = device::ScanOutputs {
-        out: gpu.rows_mut(&mut out, d_inner).unwrap(),
-        last_state: Some(gpu.write(&mut last)),
-        saved_states: Some(gpu.write(&mut saved)),
-    };
-    device::forward(gpu, &inputs, outputs).unwrap();
-    let (mut gu, mut gdt) = (poisoned::<T>(gpu, n * d_inner), poisoned::<T>(gpu, n * d_inner));
-    let (mut gxz, mut again) = (poisoned::<T>(gpu, n * 2 * d_inner), poisoned::<T>(gpu, n * d_inner));
-    let mut gx_dbl = poisoned::<T>(gpu, n * width);
-    let (mut gbias, mut ga) = (poisoned::<f32>(gpu, p.dt_bias.len()), poisoned::<f32>(gpu, p.a.len()));
-    let (mut gd, mut ginit) = (poisoned::<f32>(gpu, d_inner), poisoned::<f32>(gpu, n_states));
-    let mut workspace = poisoned::<f32>(gpu, device::backward_workspace_len(&inputs).unwrap());
-    {
-        let (_, bc) = gpu.rows_mut(&mut gx_dbl, width).unwrap().split_columns(dt_rank).unwrap();
-        let (grad_b, grad_c) = bc.split_columns(d_state).unwrap();
-        let grads = device::ScanGrads {
-            grad_u: gpu.rows_mut(&mut gu, d_inner).unwrap(),
-            grad_dt: gpu.rows_mut(&mut gdt, d_inner).unwrap(),
-            grad_dt_bias: p.case.bias.then(|| gpu.write(&mut gbias)),
-            grad_a: gpu.write(&mut ga),
-            grad_b,
-            grad_c,
-            grad_d_skip: gate.then(|| gpu.write(&mut gd)),
-            grad_z: gate
-                .then(|| gpu.rows_mut(&mut gxz, 2 * d_inner).unwrap())
-                .map(|rows| rows.columns(d_inner, d_inner).unwrap()),
-            grad_initial_state: p.case.states.then(|| gpu.write(&mut ginit)),
-            out: Some(gpu.rows_mut(&mut again, d_inner).unwrap()),
-        };
-        let output_grads = device::ScanOutputGrads {
-            grad_out: gpu.rows(&grad_out, d_inner).unwrap(),
-            grad_last_state: p.case.states.then(|| gpu.read(&grad_last)),
-        };
-        let len = device::backward_workspace_len(&inputs).unwrap();
-        let workspace = gpu.write(&mut workspace).first("workspace", len).unwrap();
-        device::backward(gpu, &inputs, gpu.read(&saved), &output_grads, grads, workspace).unwrap();
-    }
-    let columns = |x: Vec<f64>, width: usize, start: usize, len: usize| -> Vec<f64> {
-        x.chunks_exact(width).flat_map(|row| row[start..start + len].to_vec()).collect()
-    };
-    let gx_dbl = download(gpu, &gx_dbl);
-    // What a matrix holds beside the columns that were asked for is not touched.
-    assert!(columns(gx_dbl.clone(), width, 0, dt_rank).iter().all(|x| x.is_nan()));
-    let gxz = download(gpu, &gxz);
-    assert!(columns(gxz.clone(), 2 * d_inner, 0, d_inner).iter().all(|x| x.is_nan()));
-    let given = |present: bool, x: Vec<f64>| if present { x } else { Vec::new() };
-    [
-        download(gpu, &out),
-        download(gpu, &last),
-        download(gpu, &gu),
-        download(gpu, &gdt),
-        given(p.case.bias, download(gpu, &gbias)),
-        download(gpu, &ga),
-        columns(gx_dbl.clone(), width, dt_rank, d_state),
-        columns(gx_dbl, width, dt_rank + d_state, d_state),
-        given(gate, download(gpu, &gd)),
-        given(gate, columns(gxz, 2 * d_inner, d_inner, d_inner)),
-        given(p.case.states, download(gpu, &ginit)),
-        download(gpu, &again),
-    ]
-}
-
-fn check<T: TestElement>(gpu: &Gpu, case: Case, seed: u64) {
-    let problem = Problem::new::<T>(case, seed);
-    let (want, naive) = (on_host::<f64>(&problem), on_host::<f32>(&problem));
-    let got = on_device::<T>(gpu, &problem);
-    let name = format!("{} {}x{} d {} n {}", T::DTYPE.name(), case.batch, case.seqlen, case.d_inner, case.d_state);
-    let mut report = Report::new(name);
-    for (i, what) in NAMES.into_iter().enumerate() {
-        let bound = if what.starts_with("grad") { 1e-4 } else { 1e-5 };
-        match what {
-            // f32 whatever T is. The bias's gradient sums grad_dt as it was stored.
-            "grad_dt_bias" if size_of::<T>() == 2 => report.within(what, &got[i], &want[i], 4e-3),
-            "last_state" | "grad_a" | "grad_d_skip" | "grad_initial_state" => {
-                report.within(what, &got[i], &want[i], bound);
-            }
-            _ => report.output::<T>(what, &got[i], &want[i], &naive[i], bound),
-        }
-    }
-    report.finish();
-    let again = on_device::<T>(gpu, &problem);
-    let bits = |outputs: &Outputs| outputs.iter().flatten().map(|x| x.to_bits()).collect::<Vec<_>>();
-    assert!(bits(&got) == bits(&again), "two runs differ");
-}
-
-fn check_all(gpu: &Gpu, case: Case) {
-    check::<bf16>(gpu, case, 1);
-    check::<f16>(gpu, case, 2);
-    check::<f32>(gpu, case, 3);
-}
+use mom_kernels::cuda::{CudaError, DeviceLayout, DeviceRowsMut, Gpu, rms_norm, selective_scan as device};
+use mom_kernels::selective_scan::DeltaActivation;
+use scan::*;
 
 #[test]
 fn every_option() {
@@ -360,6 +69,109 @@ fn long_sequences() {
     let case = Case { batch: 1, seqlen: 65_536, d_inner: 64, documents: false, ..FULL };
     check::<bf16>(&gpu, case, 11);
     check::<f32>(&gpu, case, 12);
+}
+
+/// Every kernel reads an element before it writes over it.
+#[test]
+fn in_place_is_apart() {
+    let Some(gpu) = gpu("in_place_is_apart") else { return };
+    let plain = Case { bias: false, gate_and_skip: false, ..FULL };
+    let cases = [
+        FULL,
+        Case { batch: 4, d_inner: 4096, seqlen: 37, ..FULL }, // the grid of `wide`, on a card with 132 multiprocessors
+        Case { softplus: false, ..FULL },
+        plain,
+        Case { d_inner: 33, ..FULL },
+        Case { dt_rank: 3, ..FULL },
+        Case { d_state: 32, seqlen: 33, ..FULL },
+        Case { d_state: 64, seqlen: 17, ..plain },
+        Case { batch: 1, seqlen: 1, ..FULL },
+    ];
+    for (seed, case) in cases.into_iter().enumerate() {
+        in_place::<bf16>(&gpu, case, 40 + seed as u64);
+        in_place::<f16>(&gpu, case, 60 + seed as u64);
+        in_place::<f32>(&gpu, case, 80 + seed as u64);
+    }
+}
+
+fn in_place<T: TestElement>(gpu: &Gpu, case: Case, seed: u64) {
+    let problem = Problem::new::<T>(case, seed);
+    let apart = on_device::<T>(gpu, &problem, Places::Apart);
+    assert!(apart.iter().flatten().all(|x| x.is_finite()), "{} {case:?}", T::DTYPE.name());
+    // Each over its own input; as a block does, which needs u again; each elsewhere.
+    for places in [[0, 1, 2, 3], [3, 1, 2, 0], [1, 2, 3, 0]] {
+        let over = on_device::<T>(gpu, &problem, Places::Over(places));
+        for (what, (apart, over)) in NAMES.iter().zip(apart.iter().zip(&over)) {
+            let bits = |x: &[f64]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert!(bits(apart) == bits(over), "{} {case:?} over {places:?}: {what} differs", T::DTYPE.name());
+        }
+    }
+}
+
+#[test]
+fn rows_that_overlap_are_refused() {
+    let Some(gpu) = gpu("rows_that_overlap_are_refused") else { return };
+    let (seqlen, d) = (24, 16); // as many channels as states, so that B could be written
+    let [dense, a] = [seqlen * d, d * d].map(|len| gpu.zeros::<f32>(len).unwrap());
+    let mut memory = upload::<f32>(&gpu, &vec![0.25; seqlen * 3 * d]);
+    let saved = gpu.zeros::<f32>(device::saved_states_len(1, seqlen, d, d)).unwrap();
+    // u, dt and B are columns `read` of `memory`, grad_u is columns `written`.
+    let mut run = |read: [usize; 3], written: usize| -> mom_kernels::cuda::Result<()> {
+        let (rows, to) = gpu.rows_mut(&mut memory, 3 * d)?.in_place();
+        let [u, dt, b] = read.map(|start| rows.clone().columns(start, d).unwrap());
+        let inputs = device::ScanInputs {
+            layout: DeviceLayout::contiguous(1, seqlen, None)?,
+            u,
+            dt,
+            dt_bias: None,
+            delta_activation: DeltaActivation::Softplus,
+            a: gpu.read(&a),
+            b,
+            c: gpu.rows(&dense, d)?,
+            d_skip: None,
+            z: None,
+            initial_state: None,
+        };
+        let [mut gdt, mut gb, mut gc] = [(); 3].map(|()| gpu.zeros::<f32>(seqlen * d).unwrap());
+        let mut ga = gpu.zeros::<f32>(d * d)?;
+        let mut workspace = gpu.zeros::<f32>(device::backward_workspace_len(&inputs)?)?;
+        let grads = device::ScanGrads {
+            grad_u: to.columns(written, d)?,
+            grad_dt: gpu.rows_mut(&mut gdt, d)?,
+            grad_dt_bias: None,
+            grad_a: gpu.write(&mut ga),
+            grad_b: gpu.rows_mut(&mut gb, d)?,
+            grad_c: gpu.rows_mut(&mut gc, d)?,
+            grad_d_skip: None,
+            grad_z: None,
+            grad_initial_state: None,
+            out: None,
+        };
+        let output_grads = device::ScanOutputGrads { grad_out: gpu.rows(&dense, d)?, grad_last_state: None };
+        device::backward(&gpu, &inputs, gpu.read(&saved), &output_grads, grads, gpu.write(&mut workspace))
+    };
+    let overlap = |with: &str| {
+        format!("selective_scan: grad_u overlaps {with}, expected the same rows exactly or none of their memory")
+    };
+    for (read, written, with) in [
+        ([0, d, 2 * d], 1, "u"),
+        ([0, d, 2 * d], d - 1, "u"),
+        ([0, d, 2 * d], d + 1, "dt"),
+        ([d, 2 * d, 0], 0, "b"), // all of it, but every block reads B
+        ([d, 2 * d, 0], d - 1, "u"),
+    ] {
+        assert_eq!(run(read, written).unwrap_err().to_string(), overlap(with), "{read:?} {written}");
+    }
+    for written in [0, d] {
+        run([0, d, 2 * d], written).unwrap();
+    }
+    // An operation that does not write in place refuses the rows that it would; the next one is asked anew.
+    let (rows, to) = gpu.rows_mut(&mut memory, 3 * d).unwrap().in_place();
+    let (weight, mut own) = (gpu.zeros::<f32>(3 * d).unwrap(), poisoned::<f32>(&gpu, seqlen * 3 * d));
+    let norm = |to| rms_norm::forward(&gpu, rows.clone(), None, gpu.read(&weight), 1e-5, to);
+    assert_eq!(norm(to).unwrap_err(), CudaError::InPlaceView);
+    norm(gpu.rows_mut(&mut own, 3 * d).unwrap()).unwrap();
+    assert_eq!(gpu.download(&own).unwrap(), vec![0.0; seqlen * 3 * d]);
 }
 
 #[test]

@@ -24,6 +24,12 @@ pub enum CudaError {
         /// Device of the `Gpu` that was to launch.
         passed_to: usize,
     },
+    /// The writable one of two views of [`in_place`](super::DeviceRowsMut::in_place) was passed to an operation that does
+    /// not write in place.
+    #[error(
+        "rows that are read too (DeviceRowsMut::in_place) cannot be written here: expected memory that nothing reads"
+    )]
+    InPlaceView,
     /// This machine has no NVIDIA driver library.
     #[error("no NVIDIA driver: none of {tried} could be loaded; the CPU functions of this crate need none")]
     NoDriver {

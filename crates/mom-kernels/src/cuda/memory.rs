@@ -12,6 +12,7 @@ use std::rc::Rc;
 use cudarc::driver::{CudaSlice, CudaView, CudaViewMut, DeviceRepr, SyncOnDrop, ValidAsZeroBits};
 
 use super::gpu::Gpu;
+use super::place::Place;
 use crate::error::{Error, Result, expect_size};
 
 /// Element types of activations.
@@ -70,34 +71,54 @@ impl DeviceElement for f32 {
 struct Range<'a> {
     pointer: u64,
     gpu: &'a Gpu,
+    /// Whether another view reads what this one writes: see [`DeviceRowsMut::in_place`].
+    is_read_too: bool,
     _access: Rc<SyncOnDrop<'a>>,
 }
 
+/// Why a view has no address.
+#[derive(Debug, Clone, Copy)]
+enum Misuse {
+    /// Devices of the view and of the [`Gpu`] with another stream that asked for it.
+    Foreign(usize, usize),
+    ReadToo,
+}
+
 thread_local! {
-    /// Devices of a view and of the [`Gpu`] with another stream that asked for its address, until a launch tells.
-    static FOREIGN: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
+    /// What is wrong with a view whose address was asked for, until a launch tells.
+    static MISUSE: Cell<Option<Misuse>> = const { Cell::new(None) };
 }
 
 impl Range<'_> {
-    /// The address for a launch by `gpu`. A view of another stream, which would not wait for this one, has none: null,
-    /// and [`expect_own_views`] is an error, which every launch asks first.
+    /// The address for a launch by `gpu`. A view of another stream, which would not wait for this one, has none, nor has
+    /// one that another view reads: null, and [`expect_own_views`] is an error, which every launch asks first.
     fn address(&self, gpu: &Gpu) -> u64 {
+        if self.is_read_too {
+            MISUSE.set(Some(Misuse::ReadToo));
+            return 0;
+        }
+        self.address_in_place(gpu)
+    }
+
+    /// The same for a launch that may overwrite what it reads.
+    fn address_in_place(&self, gpu: &Gpu) -> u64 {
         if std::ptr::eq(self.gpu, gpu) || self.gpu.stream() == gpu.stream() {
             return self.pointer;
         }
-        FOREIGN.set(Some((self.gpu.ordinal(), gpu.ordinal())));
+        MISUSE.set(Some(Misuse::Foreign(self.gpu.ordinal(), gpu.ordinal())));
         0
     }
 }
 
-/// Whether every address that this thread has asked for since it was last here was one of the asking [`Gpu`]'s own.
+/// Whether every address that this thread has asked for since it was last here was one that the asking [`Gpu`] may use.
 ///
 /// It stands between the addresses and what is done with them: in the one place that launches, and before any other call
 /// that addresses go to.
 pub(super) fn expect_own_views() -> super::error::Result<()> {
-    match FOREIGN.take() {
+    match MISUSE.take() {
         None => Ok(()),
-        Some((made_on, passed_to)) => Err(super::CudaError::ForeignView { made_on, passed_to }),
+        Some(Misuse::Foreign(made_on, passed_to)) => Err(super::CudaError::ForeignView { made_on, passed_to }),
+        Some(Misuse::ReadToo) => Err(super::CudaError::InPlaceView),
     }
 }
 
@@ -127,7 +148,11 @@ impl Gpu {
     pub fn read_view<'a, T>(&'a self, view: CudaView<'a, T>) -> DeviceRef<'a, T> {
         let len = view.len();
         let (pointer, access) = view.view_ptr(self.stream());
-        DeviceRef { range: Range { pointer, gpu: self, _access: Rc::new(access) }, len, element: PhantomData }
+        DeviceRef {
+            range: Range { pointer, gpu: self, is_read_too: false, _access: Rc::new(access) },
+            len,
+            element: PhantomData,
+        }
     }
 
     /// A writable view of a slice.
@@ -139,7 +164,11 @@ impl Gpu {
     pub fn write_view<'a, T>(&'a self, view: CudaViewMut<'a, T>) -> DeviceMut<'a, T> {
         let len = view.len();
         let (pointer, access) = view.view_ptr_mut(self.stream());
-        DeviceMut { range: Range { pointer, gpu: self, _access: Rc::new(access) }, len, element: PhantomData }
+        DeviceMut {
+            range: Range { pointer, gpu: self, is_read_too: false, _access: Rc::new(access) },
+            len,
+            element: PhantomData,
+        }
     }
 
     /// Dense readable rows. Errors if the length is no multiple of the width.
@@ -386,6 +415,16 @@ macro_rules! shared_methods {
                 self.range.address(gpu)
             }
 
+            /// Where in memory the elements lie.
+            pub(super) fn place(&self) -> Place {
+                Place {
+                    start: self.range.pointer,
+                    n_rows: self.shape.n_rows as u64,
+                    width_bytes: (self.shape.width * size_of::<T>()) as u64,
+                    stride_bytes: (self.shape.stride * size_of::<T>()) as u64,
+                }
+            }
+
             /// Bytes between the starts of two rows; [`Shape::dense`] has seen that they fit.
             pub(super) fn stride_bytes(&self) -> u32 {
                 (self.shape.stride * size_of::<T>()) as u32
@@ -418,7 +457,21 @@ impl<'a, T> DeviceRowsMut<'a, T> {
 
     /// The same rows to be read: what was written is.
     pub fn into_rows(self) -> DeviceRows<'a, T> {
-        DeviceRows { range: self.range, shape: self.shape, element: PhantomData }
+        DeviceRows { range: Range { is_read_too: false, ..self.range }, shape: self.shape, element: PhantomData }
+    }
+
+    /// The same rows twice, to be read and to be overwritten by one operation that says that it may:
+    /// [`super::selective_scan::backward`]. Any other refuses the second
+    /// ([`CudaError::InPlaceView`](super::CudaError::InPlaceView)).
+    pub fn in_place(self) -> (DeviceRows<'a, T>, Self) {
+        let range = Range { is_read_too: true, ..self.range.clone() };
+        let to = Self { range, shape: self.shape, element: PhantomData };
+        (self.into_rows(), to)
+    }
+
+    /// The address for an operation that may overwrite what it reads, and has compared [`Self::place`]s.
+    pub(super) fn address_in_place(&self, gpu: &Gpu) -> u64 {
+        self.range.address_in_place(gpu)
     }
 
     /// Splits the columns in two, `(..at, at..)`, which interleave in memory and may be written apart.

@@ -26,6 +26,7 @@ mod launch;
 pub mod library;
 mod memory;
 pub mod mixer;
+mod place;
 pub mod plan;
 mod profile;
 mod ptx;

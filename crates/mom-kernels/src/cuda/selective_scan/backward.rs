@@ -71,7 +71,8 @@ fn parts(dims: Dims) -> [usize; 4] {
 /// `workspace`: [`backward_workspace_len`] elements, whose contents mean nothing before and after.
 ///
 /// # Errors
-/// Sizes that disagree, a gradient asked for whose input is absent, a refused launch.
+/// Sizes that disagree, a gradient asked for whose input is absent, a gradient that overlaps an input and is not on
+/// exactly its rows ([`ScanGrads`]), a refused launch.
 pub fn backward<T: DeviceElement>(
     gpu: &Gpu,
     inputs: &ScanInputs<'_, T>,
@@ -101,12 +102,6 @@ pub fn backward<T: DeviceElement>(
     let raw_inputs = inputs.raw(gpu, dims);
     let partials = [partial_bc.address(gpu), partial_a.address(gpu), partial_d.address(gpu), partial_bias.address(gpu)];
     let params = grads.raw(gpu, raw_inputs, &saved_states, output_grads, partials);
-    let grid = Grid::line(blocks(OP, "batch * d_inner", dims.batch * n_blocks, 1)?, variant.threads);
-    let kernel = format!("selective_scan_backward_{dtype}_{}", variant.suffix);
-    // SAFETY: `validate` has bound every matrix, state and offset to the sizes in `params`, and the workspace has been cut
-    // into parts of the sizes that the kernel writes; the views are alive and what is written is borrowed exclusively.
-    unsafe { gpu.launch(module, &kernel, grid, &params)? };
-
     let sums = RawSums {
         partial_bc: partials[0],
         partial_a: partials[1],
@@ -127,6 +122,13 @@ pub fn backward<T: DeviceElement>(
         n_biases: dims.n_biases as u32,
         unused: 0,
     };
+    let grid = Grid::line(blocks(OP, "batch * d_inner", dims.batch * n_blocks, 1)?, variant.threads);
+    let kernel = format!("selective_scan_backward_{dtype}_{}", variant.suffix);
+    // SAFETY: `validate` has bound every matrix, state and offset to the sizes in `params`, and the workspace has been cut
+    // into parts of the sizes that the kernel writes; the views are alive and what is written is borrowed exclusively, or
+    // lies on exactly the rows of which a block reads an element before it writes it.
+    unsafe { gpu.launch(module, &kernel, grid, &params)? };
+
     let grid = blocks(OP, "n_rows * d_state", dims.n_rows() * (2 * padded / 4), 256)?;
     let kernel = format!("selective_scan_sum_bc_{dtype}_{padded}");
     // SAFETY: a thread reads its four states of every block's partial, of which there are `n_blocks`, and writes those of

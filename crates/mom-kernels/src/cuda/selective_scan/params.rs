@@ -7,6 +7,7 @@ use cudarc::driver::DeviceRepr;
 use super::{DeltaActivation, MAX_D_STATE};
 use crate::cuda::error::Result;
 use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut};
+use crate::cuda::place::Overlap;
 use crate::cuda::plan::{optional_mut, optional_ref};
 use crate::cuda::{DeviceLayout, DeviceOffsets, Gpu};
 use crate::error::{Error, expect_presence, expect_size};
@@ -70,6 +71,9 @@ pub struct ScanOutputGrads<'a, T> {
 }
 
 /// Gradients that go out, all overwritten.
+///
+/// `grad_u`, `grad_dt`, `grad_z` and `out` may each lie in the memory of any of `u`, `dt`, `z` and `grad_out`
+/// ([`DeviceRowsMut::in_place`]): on exactly its rows, not partly. The results are the same to the bit.
 #[derive(Debug)]
 pub struct ScanGrads<'a, T> {
     /// `(n_rows, d_inner)`.
@@ -245,7 +249,37 @@ impl<T: DeviceElement> ScanGrads<'_, T> {
         if self.grad_initial_state.is_some() {
             expect_presence(OP, "initial_state", true, inputs.initial_state.is_some())?;
         }
-        expect_state("grad_initial_state", self.grad_initial_state.as_ref().map(DeviceMut::len), dims)
+        expect_state("grad_initial_state", self.grad_initial_state.as_ref().map(DeviceMut::len), dims)?;
+        self.validate_places(inputs, output_grads)
+    }
+
+    /// A block reads an element of its rows and channels once, behind which it writes that of the same row and channel; B
+    /// and C are read by every block.
+    fn validate_places(&self, inputs: &ScanInputs<'_, T>, output_grads: &ScanOutputGrads<'_, T>) -> Result<()> {
+        let read = [
+            ("u", Some(&inputs.u), Overlap::Same),
+            ("dt", Some(&inputs.dt), Overlap::Same),
+            ("z", inputs.z.as_ref(), Overlap::Same),
+            ("grad_out", Some(&output_grads.grad_out), Overlap::Same),
+            ("b", Some(&inputs.b), Overlap::None),
+            ("c", Some(&inputs.c), Overlap::None),
+        ];
+        let written = [
+            ("grad_u", Some(&self.grad_u)),
+            ("grad_dt", Some(&self.grad_dt)),
+            ("grad_z", self.grad_z.as_ref()),
+            ("out", self.out.as_ref()),
+        ];
+        for (arg, to) in written {
+            for (with, from, allowed) in read {
+                let (Some(to), Some(from)) = (to, from) else { continue };
+                let overlap = to.place().overlap(&from.place());
+                if overlap != Overlap::None && overlap != allowed {
+                    return Err(Error::Overlap { op: OP, arg, with }.into());
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn is_aligned(&self, output_grads: &ScanOutputGrads<'_, T>) -> bool {
@@ -264,15 +298,15 @@ impl<T: DeviceElement> ScanGrads<'_, T> {
         output_grads: &ScanOutputGrads<'_, T>,
         partials: [u64; 4],
     ) -> RawBackward {
-        let optional = |rows: &Option<DeviceRowsMut<'_, T>>| rows.as_ref().map_or(0, |rows| rows.address(gpu));
+        let optional = |rows: &Option<DeviceRowsMut<'_, T>>| rows.as_ref().map_or(0, |rows| rows.address_in_place(gpu));
         let stride = |rows: &Option<DeviceRowsMut<'_, T>>| rows.as_ref().map_or(0, |rows| rows.stride_bytes());
         RawBackward {
             inputs,
             saved_states: saved_states.address(gpu),
             grad_last_state: optional_ref(gpu, &output_grads.grad_last_state),
             grad_out: output_grads.grad_out.address(gpu),
-            grad_u: self.grad_u.address(gpu),
-            grad_dt: self.grad_dt.address(gpu),
+            grad_u: self.grad_u.address_in_place(gpu),
+            grad_dt: self.grad_dt.address_in_place(gpu),
             grad_z: optional(&self.grad_z),
             out: optional(&self.out),
             grad_initial_state: optional_mut(gpu, &self.grad_initial_state),
