@@ -55,6 +55,17 @@ pub enum Error {
         /// Where the tensor is.
         got: String,
     },
+    /// The driver is older than the kernels.
+    #[error(
+        "the NVIDIA driver supports CUDA {}.{}, this program needs {}.{}: update the driver",
+        got.0, got.1, needed.0, needed.1
+    )]
+    Driver {
+        /// Oldest version of CUDA that will do, major and minor.
+        needed: (i32, i32),
+        /// The driver's.
+        got: (i32, i32),
+    },
     /// A decoding state belongs to another element type or batch.
     #[error("{op}: state is for {got}, expected {expected}")]
     State {

@@ -8,7 +8,7 @@ mod mixer;
 mod rms_norm;
 mod rows;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -59,7 +59,19 @@ macro_rules! __dispatch_gpu {
 #[doc(inline)]
 pub use crate::__dispatch_gpu as dispatch;
 
+/// Oldest CUDA version of a driver that compiles the kernels' PTX.
+const DRIVER: (i32, i32) = (13, 0);
+
 pub(crate) fn device(ordinal: usize) -> Result<Device> {
+    static DEVICES: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
+    let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = devices.get(&ordinal) {
+        return Ok(device.clone());
+    }
+    let mut version = 0;
+    // SAFETY: the driver writes one int. Where it cannot tell, what follows says why.
+    unsafe { sys::cuDriverGetVersion(&mut version) };
+    expect_driver(version)?;
     let device = Device::new_cuda_with_stream(ordinal)?;
     let cuda = device.as_cuda_device()?;
     // SAFETY: events order accesses between streams; every access to this device's tensors is on its own stream, and
@@ -67,7 +79,24 @@ pub(crate) fn device(ordinal: usize) -> Result<Device> {
     unsafe { cuda.disable_event_tracking() };
     keep_freed_memory(ordinal)?;
     OnGpu::of(&device)?;
+    devices.insert(ordinal, device.clone());
     Ok(device)
+}
+
+/// Fails for a driver, by its version of CUDA as 1000 major + 10 minor, that does not compile the kernels.
+fn expect_driver(version: i32) -> Result<()> {
+    let got = (version / 1000, version % 1000 / 10);
+    if version == 0 || got >= DRIVER { Ok(()) } else { Err(Error::Driver { needed: DRIVER, got }) }
+}
+
+/// Name of a GPU, as its driver has it.
+///
+/// # Errors
+/// As [`crate::cuda_device`].
+pub fn name(ordinal: usize) -> Result<String> {
+    let device = device(ordinal)?;
+    let stream = device.as_cuda_device()?.cuda_stream();
+    Ok(stream.context().name().map_err(driver_error("reading the device's name"))?)
 }
 
 /// Memory that is freed stays in the driver's pool: by default it goes back at each synchronisation, and taking it again
@@ -251,4 +280,18 @@ pub fn reset_peak_memory(ordinal: usize) -> Result<()> {
         .result()
         .map_err(driver_error("resetting the memory pool's peak"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_is_too_old_is_told_what_is_needed() {
+        let message = expect_driver(12_080).unwrap_err().to_string();
+        assert!(message.contains("CUDA 12.8") && message.contains("13.0"), "{message}");
+        for fits in [0, 13_000, 13_010, 14_000] {
+            expect_driver(fits).unwrap();
+        }
+    }
 }
