@@ -4,6 +4,7 @@
 //! a checkpoint needs.
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Tensor, Var};
+use mom_core::host::Host;
 use mom_models::Parameters;
 use rayon::prelude::*;
 
@@ -119,19 +120,20 @@ impl AdamW {
         Ok(())
     }
 
-    /// The first parameter that is not finite itself or has such a moment.
-    pub(crate) fn first_non_finite(&self) -> Result<Option<&str>> {
+    /// Copies weights, first and second moments, each in the order of the parameters, end to end.
+    pub(crate) fn copy_state(&self, to: &mut [f32]) -> Result<()> {
+        let mut rest = to;
+        let mut copy = |from: &[f32]| {
+            let (to, behind) = std::mem::take(&mut rest).split_at_mut(from.len());
+            to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
+            rest = behind;
+        };
         for parameter in &self.parameters {
-            if !squares(parameter.variable.as_tensor())?.is_finite() || !parameter.moments.is_finite() {
-                return Ok(Some(&parameter.name));
-            }
+            copy(Host::<f32>::of("adamw", "weight", parameter.variable.as_tensor())?.slice()?);
         }
-        Ok(None)
-    }
-
-    /// Names and moments, in the order of the parameters.
-    pub(crate) fn moments(&self) -> impl Iterator<Item = (&str, &Moments)> {
-        self.parameters.iter().map(|p| (p.name.as_str(), &p.moments))
+        self.parameters.iter().for_each(|parameter| copy(&parameter.moments.first));
+        self.parameters.iter().for_each(|parameter| copy(&parameter.moments.second));
+        Ok(())
     }
 
     /// Puts back what a checkpoint's file holds.

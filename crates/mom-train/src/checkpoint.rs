@@ -4,21 +4,26 @@
 //! (`first.NAME`, `second.NAME`) and `state.json`. A checkpoint is written under a hidden name, synced, and renamed; what
 //! stands under its final name is whole. Noise and data order are functions of the seed and the step, so no generator's
 //! state need be kept beside them.
+//!
+//! A [`Writer`] copies everything to the host, and writes while the next steps run.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use candle_core::{DType, Device, Tensor};
 use mom_data::Position;
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::adamw::Moments;
 use crate::files::{self, At};
-use crate::metrics::Lengths;
-use crate::optimiser::Stored;
+use crate::metrics::{Ends, Lengths};
 use crate::report::EvalPoint;
 use crate::trainer::Counters;
 use crate::{Error, Result, RunConfig, Trainer};
@@ -43,21 +48,153 @@ pub(crate) struct State {
     pub metrics: Lengths,
 }
 
-/// Writes the checkpoint of a trainer and removes all but the newest `keep`.
-pub(crate) fn save(run: &Path, trainer: &Trainer, state: &State, keep: usize) -> Result<PathBuf> {
+/// Writes the checkpoints of a run, one at a time, on a thread of its own.
+///
+/// Dropped, it waits for what it is writing: nobody else may write into the folder before.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    run: PathBuf,
+    keep: usize,
+    parts: Arc<[Part]>,
+    pending: Option<JoinHandle<Written>>,
+    /// Memory of the last snapshot, for the next one: taking new pages costs more than filling them.
+    spare: Vec<f32>,
+    last: Option<PathBuf>,
+}
+
+/// A parameter and its place in each third of a snapshot.
+#[derive(Debug)]
+struct Part {
+    name: String,
+    shape: Vec<usize>,
+    range: Range<usize>,
+}
+
+impl Part {
+    fn of<'a>(&self, third: &'a [f32]) -> &'a [f32] {
+        &third[self.range.clone()]
+    }
+}
+
+/// What the thread gives back.
+struct Written {
+    outcome: Result<PathBuf>,
+    values: Vec<f32>,
+}
+
+impl Writer {
+    /// A writer of the newest `keep` checkpoints of a trainer, in the folder of its run, which no other process writes to.
+    /// `last` is the one that the trainer went on from. Removes what a killed process left half-written.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub fn new(run: &Path, trainer: &Trainer, keep: usize, last: Option<PathBuf>) -> Result<Self> {
+        let folder = run.join("checkpoints");
+        files::create_folder(&folder)?;
+        for entry in fs::read_dir(&folder).at("read", &folder)? {
+            let path = entry.at("read", &folder)?.path();
+            if is_partial(&path) && path.is_dir() {
+                fs::remove_dir_all(&path).at("remove", &path)?;
+            }
+        }
+        let mut end = 0;
+        let parts = trainer.parameters().iter().map(|(name, variable)| {
+            let start = end;
+            end += variable.elem_count();
+            Part { name: name.to_owned(), shape: variable.dims().to_vec(), range: start..end }
+        });
+        let parts = parts.collect();
+        Ok(Self { run: run.into(), keep, parts, pending: None, spare: Vec::new(), last })
+    }
+
+    /// The newest checkpoint that is known to be whole.
+    pub fn last(&self) -> Option<&PathBuf> {
+        self.last.as_ref()
+    }
+
+    /// Copies a trainer to the host and begins to write; waits for the checkpoint before, where that is not done.
+    /// `metrics` are those of `state`.
+    ///
+    /// # Errors
+    /// Those of the checkpoint before; what the device reports.
+    pub fn save(&mut self, trainer: &mut Trainer, state: State, metrics: Ends) -> Result<()> {
+        self.wait()?;
+        let mut values = match std::mem::take(&mut self.spare) {
+            // Zeros that the system gives, rather than written ones.
+            empty if empty.is_empty() => vec![0.0; 3 * trainer.parameters().n_elements()],
+            used => used,
+        };
+        trainer.copy_state(&mut values)?;
+        let (run, keep, parts) = (self.run.clone(), self.keep, self.parts.clone());
+        let write = move || {
+            let outcome = metrics.sync().and_then(|()| write(&run, &parts, &values, &state, keep));
+            Written { outcome, values }
+        };
+        let thread = thread::Builder::new().name("checkpoint".to_owned()).spawn(write);
+        self.pending = Some(thread.at("start writing", &self.run)?);
+        Ok(())
+    }
+
+    /// Takes the outcome of a checkpoint that is done by now; does not wait.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] for a parameter or moment that is not finite, a file that cannot be written. Nothing then
+    /// stands under the checkpoint's name.
+    pub fn poll(&mut self) -> Result<()> {
+        if self.pending.as_ref().is_some_and(JoinHandle::is_finished) { self.wait() } else { Ok(()) }
+    }
+
+    /// Waits until everything is on the disk.
+    ///
+    /// # Errors
+    /// As [`Self::poll`].
+    pub fn wait(&mut self) -> Result<()> {
+        let Some(pending) = self.pending.take() else { return Ok(()) };
+        let Written { outcome, values } = pending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        self.spare = values;
+        self.last = Some(outcome?);
+        Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some(pending) = self.pending.take() {
+            // Whoever wants the outcome has asked before.
+            let _ = pending.join();
+        }
+    }
+}
+
+fn is_partial(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with(".step-") && name.ends_with(".partial")
+}
+
+/// Writes a checkpoint and removes all but the newest `keep`.
+fn write(run: &Path, parts: &[Part], values: &[f32], state: &State, keep: usize) -> Result<PathBuf> {
     let folder = run.join("checkpoints");
-    files::create_folder(&folder)?;
     let name = format!("step-{:08}", state.step);
     let (path, partial) = (folder.join(&name), folder.join(format!(".{name}.partial")));
-    let written = write(&partial, trainer, state).and_then(|()| {
+    let n = values.len() / 3;
+    let thirds = [&values[..n], &values[n..2 * n], &values[2 * n..]];
+    // Nothing that is not finite is kept: it would push the last good checkpoint out.
+    let bad = |part: &&Part| !thirds.iter().all(|third| is_finite(part.of(third)));
+    if let Some(part) = parts.iter().find(bad) {
+        let tensor = format!("{} after the step", part.name);
+        return Err(Error::NonFinite { step: state.step, tensor, value: f64::NAN, checkpoint: None });
+    }
+    let written = write_folder(&partial, parts, thirds, state).and_then(|()| {
         // A checkpoint of this step may stand there from before a resume to an older one.
         if path.exists() {
             fs::remove_dir_all(&path).at("remove", &path)?;
         }
-        Ok(fs::rename(&partial, &path).at("rename", &path)?)
+        fs::rename(&partial, &path).at("rename", &path)?;
+        // Before an older one goes.
+        Ok(files::sync_folder(&folder)?)
     });
     if let Err(error) = written {
-        // The first failure is the one to report; what is left is removed by the next checkpoint of this step.
+        // The first failure is the one to report; what is left is removed by the next process.
         let _ = fs::remove_dir_all(&partial);
         return Err(error);
     }
@@ -69,36 +206,56 @@ pub(crate) fn save(run: &Path, trainer: &Trainer, state: &State, keep: usize) ->
     Ok(path)
 }
 
-fn write(partial: &Path, trainer: &Trainer, state: &State) -> Result<()> {
-    if partial.exists() {
-        fs::remove_dir_all(partial).at("remove", partial)?;
-    }
-    files::create_folder(partial)?;
-    let mut weights = Vec::new();
-    for stored in trainer.optimiser().weights(trainer.parameters()) {
-        let Stored { name, shape, weights: values } = stored?;
-        weights.push((name.to_owned(), Floats { shape: shape.to_vec(), bytes: bytes(&values).into_owned().into() }));
-    }
-    write_tensors(&partial.join(WEIGHTS), weights)?;
-    let mut moments = Vec::new();
-    for stored in trainer.optimiser().moments() {
-        let (name, stored) = stored?;
-        for (kind, values) in [("first", &stored.first), ("second", &stored.second)] {
-            let floats = Floats { shape: vec![values.len()], bytes: bytes(values).into_owned().into() };
-            moments.push((format!("{kind}.{name}"), floats));
-        }
-    }
-    write_tensors(&partial.join(OPTIMIZER), moments)?;
-    let path = partial.join(STATE);
-    let json =
-        serde_json::to_vec_pretty(state).map_err(|e| Error::Content { path: path.clone(), reason: e.to_string() })?;
-    Ok(files::write_synced(&path, &json)?)
+/// Whether every value is finite, several at a time.
+fn is_finite(values: &[f32]) -> bool {
+    values.chunks(1 << 12).all(|values| values.iter().fold(true, |all, value| all & value.is_finite()))
 }
 
-fn write_tensors(path: &Path, tensors: Vec<(String, Floats<'_>)>) -> Result<()> {
-    let serialized = safetensors::serialize(tensors, None);
-    let serialized = serialized.map_err(|error| Error::Content { path: path.into(), reason: error.to_string() })?;
-    Ok(files::write_synced(path, &serialized)?)
+fn write_folder(folder: &Path, parts: &[Part], [weights, first, second]: [&[f32]; 3], state: &State) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).at("remove", folder)?;
+    }
+    files::create_folder(folder)?;
+    let weights = parts.iter().map(|part| (part.name.clone(), part.shape.clone(), part.of(weights)));
+    write_tensors(&folder.join(WEIGHTS), weights)?;
+    let moments = parts.iter().flat_map(|part| {
+        [("first", first), ("second", second)]
+            .map(|(kind, third)| (format!("{kind}.{}", part.name), vec![part.range.len()], part.of(third)))
+    });
+    write_tensors(&folder.join(OPTIMIZER), moments)?;
+    let path = folder.join(STATE);
+    let json =
+        serde_json::to_vec_pretty(state).map_err(|e| Error::Content { path: path.clone(), reason: e.to_string() })?;
+    files::write_synced(&path, &json)?;
+    Ok(files::sync_folder(folder)?)
+}
+
+/// Writes f32 tensors in the safetensors format, as they lie in memory: the crate's own writer wants them all in a second
+/// buffer first.
+fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (String, Vec<usize>, &'a [f32])>) -> Result<()> {
+    let (mut header, mut all) = (serde_json::Map::new(), Vec::new());
+    let mut end = 0;
+    for (name, shape, values) in tensors {
+        let start = end;
+        end += size_of_val(values);
+        header.insert(name, json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] }));
+        all.push(values);
+    }
+    let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).at("create", path)?);
+    let mut put = |bytes: &[u8]| file.write_all(bytes).at("write", path);
+    put(&(header.len() as u64).to_le_bytes())?;
+    put(&header)?;
+    for values in all {
+        if cfg!(target_endian = "little") {
+            put(bytemuck::cast_slice(values))?;
+        } else {
+            values.iter().try_for_each(|value| put(&value.to_le_bytes()))?;
+        }
+    }
+    let file = file.into_inner().map_err(std::io::IntoInnerError::into_error).at("write", path)?;
+    Ok(file.sync_all().at("write", path)?)
 }
 
 /// Checkpoints of a run, oldest first.
@@ -178,29 +335,4 @@ pub(crate) fn load_weights(path: &Path, parameters: &mom_models::Parameters) -> 
             Ok(tensor)
         })
         .collect()
-}
-
-/// Little-endian values, as safetensors has them.
-fn bytes(values: &[f32]) -> Cow<'_, [u8]> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into()
-}
-
-struct Floats<'a> {
-    shape: Vec<usize>,
-    bytes: Cow<'a, [u8]>,
-}
-
-impl View for Floats<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
 }

@@ -14,6 +14,7 @@ use mom_models::Parameters;
 
 use crate::adamw::{Moments, decays};
 use crate::config::OptimizerSection;
+use crate::download::Download;
 use crate::{Result, error};
 
 const OP: &str = "adamw";
@@ -29,13 +30,16 @@ pub(crate) struct DeviceAdamW {
     skipped: CudaSlice<u32>,
     /// Sums of squares, for the norm.
     partial: CudaSlice<f32>,
+    /// For checkpoints, once there was one.
+    download: Option<Download>,
     steps: u64,
 }
 
 #[derive(Debug)]
 struct Parameter {
     name: String,
-    variable: Var,
+    /// Owns the memory that `weight` names.
+    _variable: Var,
     decays: bool,
     weight: Weight,
     first: CudaSlice<f32>,
@@ -62,7 +66,7 @@ impl<T: DeviceElement + CudaDType> Alias<T> {
         };
         let stream = on.gpu.stream();
         let address = storage.as_cuda_slice::<T>()?.slice(start..end).device_ptr(stream).0;
-        // SAFETY: the range is the variable's, which `Parameter` keeps; it is never freed through this name, and every
+        // SAFETY: the range is the variable's, which `Parameter` owns; it is never freed through this name, and every
         // access to it is a launch on this one stream.
         Ok(Self(ManuallyDrop::new(unsafe { stream.upgrade_device_ptr(address, end - start) })))
     }
@@ -89,7 +93,7 @@ impl DeviceAdamW {
                 };
                 Ok(Parameter {
                     name: name.to_owned(),
-                    variable: variable.clone(),
+                    _variable: variable.clone(),
                     decays: decays(name),
                     weight,
                     first: on.gpu.zeros(n)?,
@@ -102,6 +106,7 @@ impl DeviceAdamW {
             norm: on.gpu.zeros(1)?,
             skipped: on.gpu.zeros(1)?,
             partial: on.gpu.zeros(len)?,
+            download: None,
             on,
             parameters,
             steps: 0,
@@ -188,36 +193,19 @@ impl DeviceAdamW {
         Ok(self.on.gpu.download(&self.norm)?.first().map_or(0.0, |&norm| f64::from(norm)))
     }
 
-    /// The first parameter that is not finite itself or has such a moment.
-    pub fn first_non_finite(&self) -> Result<Option<&str>> {
-        let gpu = &*self.on.gpu;
-        let mut norm = gpu.zeros::<f32>(1)?;
-        for parameter in &self.parameters {
-            let n = parameter.first.len();
-            let mut partial = gpu.zeros::<f32>(kernels::global_norm_workspace_len([n, n, n]))?;
-            let all = [gpu.read(parameter.weight.master()), gpu.read(&parameter.first), gpu.read(&parameter.second)];
-            kernels::global_norm(gpu, &all, &mut gpu.write(&mut norm), gpu.write(&mut partial))?;
-            if gpu.download(&norm)?.first().is_none_or(|norm| !norm.is_finite()) {
-                return Ok(Some(&parameter.name));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Names, shapes and f32 weights.
-    pub fn weights(&self) -> impl Iterator<Item = Result<(&str, &[usize], Vec<f32>)>> {
-        self.parameters.iter().map(|parameter| {
-            let weights = self.on.gpu.download(parameter.weight.master())?;
-            Ok((parameter.name.as_str(), parameter.variable.dims(), weights))
-        })
-    }
-
-    /// Names and moments.
-    pub fn moments(&self) -> impl Iterator<Item = Result<(&str, Moments)>> {
-        self.parameters.iter().map(|parameter| {
-            let (first, second) = (self.on.gpu.download(&parameter.first)?, self.on.gpu.download(&parameter.second)?);
-            Ok((parameter.name.as_str(), Moments { first, second }))
-        })
+    /// Copies weights, first and second moments, each in the order of the parameters, end to end. Waits for the device.
+    ///
+    /// # Errors
+    /// No page-locked memory; what ran on the device before failed.
+    pub fn copy_state(&mut self, to: &mut [f32]) -> Result<()> {
+        let download = match &mut self.download {
+            Some(download) => download,
+            none => none.insert(Download::new(self.on.gpu.stream())?),
+        };
+        let weights = self.parameters.iter().map(|parameter| parameter.weight.master());
+        let first = self.parameters.iter().map(|parameter| &parameter.first);
+        let second = self.parameters.iter().map(|parameter| &parameter.second);
+        Ok(download.copy(weights.chain(first).chain(second), to)?)
     }
 
     /// Puts back what a checkpoint holds: `weights`, f32 on the host in the order of the parameters, which the variables

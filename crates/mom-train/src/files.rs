@@ -53,3 +53,8 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     file.write_all(bytes).at("write", path)?;
     file.sync_all().at("write", path)
 }
+
+/// Waits until the names in a folder are on the disk; does nothing where folders cannot be synced.
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), FileError> {
+    if cfg!(unix) { File::open(folder).and_then(|folder| folder.sync_all()).at("write", folder) } else { Ok(()) }
+}

@@ -46,6 +46,8 @@ mod checkpoint;
 mod config;
 #[cfg(feature = "cuda")]
 mod device_adamw;
+#[cfg(feature = "cuda")]
+mod download;
 mod engine;
 mod error;
 mod files;
@@ -53,6 +55,7 @@ mod generate;
 pub mod memory;
 mod metrics;
 mod optimiser;
+mod peak;
 mod prepare;
 pub mod report;
 pub mod run;

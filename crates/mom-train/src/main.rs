@@ -399,13 +399,14 @@ fn speed(arguments: &SpeedArguments) -> Result<()> {
         arguments.seqlen,
         speed.parameters as f64 / 1e6
     );
+    let mfu = speed.mfu().map(|mfu| format!(" (MFU {:.1} %)", 100.0 * mfu)).unwrap_or_default();
     println!(
-        "step {:.2} ms ({:.2} to {:.2}), {:.0} tokens/s, {:.1} TFLOP/s, peak memory {:.2} GiB, loss {:.4}",
+        "step {:.2} ms ({:.2} to {:.2}), {:.0} tokens/s, {:.1} TFLOP/s{mfu}, peak memory {:.2} GiB, loss {:.4}",
         1e3 * speed.median_secs(),
         at(0.1),
         at(0.9),
         speed.tokens_per_sec(),
-        speed.flops / speed.median_secs() / 1e12,
+        speed.flops_per_sec() / 1e12,
         speed.peak_memory_bytes as f64 / f64::from(1 << 30),
         speed.loss
     );

@@ -36,14 +36,22 @@ pub(crate) struct Lengths {
     timing: u64,
 }
 
-/// How fast a run is, since the start of its process but for the wait.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Speed {
+/// How fast a run is, since the start of its process but for what is said to be a step's.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Pace {
+    /// Training positions.
     pub tokens_per_sec: f64,
     /// The model's operations, see [`mom_models::flops`].
     pub flops_per_sec: f64,
+    /// The same as a share of what the device can do at most in the run's element type (model FLOPs utilisation), where
+    /// that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
     /// Time that this step waited for its batches.
     pub data_wait_secs: f64,
+    /// Time that the run stood still for checkpoints since the step before: copying them to the host, and waiting where the
+    /// one before was not written yet.
+    pub checkpoint_secs: f64,
     /// Of the device, or of the heap.
     pub peak_memory_bytes: u64,
 }
@@ -68,7 +76,7 @@ enum Line<'a> {
         step: u64,
         wall_secs: f64,
         #[serde(flatten)]
-        speed: Speed,
+        pace: Pace,
     },
 }
 
@@ -105,15 +113,16 @@ impl Metrics {
         self.metrics.write(&Line::Validation { step: validation.step, tokens, by_modality })
     }
 
-    pub fn timing(&mut self, step: u64, wall_secs: f64, speed: Speed) -> Result<()> {
+    pub fn timing(&mut self, step: u64, wall_secs: f64, pace: Pace) -> Result<()> {
         let values = [
-            ("speed/tokens_per_sec", speed.tokens_per_sec),
-            ("speed/tflops_per_sec", 1e-12 * speed.flops_per_sec),
-            ("speed/data_wait_secs", speed.data_wait_secs),
-            ("speed/peak_memory_gib", speed.peak_memory_bytes as f64 / f64::from(1 << 30)),
+            ("speed/tokens_per_sec", pace.tokens_per_sec),
+            ("speed/tflops_per_sec", 1e-12 * pace.flops_per_sec),
+            ("speed/data_wait_secs", pace.data_wait_secs),
+            ("speed/checkpoint_secs", pace.checkpoint_secs),
+            ("speed/peak_memory_gib", pace.peak_memory_bytes as f64 / f64::from(1 << 30)),
         ];
-        self.events.scalars(step, values)?;
-        self.timing.write(&Line::Timing { step, wall_secs, speed })
+        self.events.scalars(step, values.into_iter().chain(pace.mfu.map(|mfu| ("speed/mfu", mfu))))?;
+        self.timing.write(&Line::Timing { step, wall_secs, pace })
     }
 
     /// Means by modality; `null` where there was no target.
@@ -122,9 +131,24 @@ impl Metrics {
         self.modalities.iter().copied().zip(means).collect()
     }
 
-    /// Waits until everything is on the disk.
-    pub fn sync(&self) -> Result<Lengths> {
-        Ok(Lengths { metrics: self.metrics.sync()?, timing: self.timing.sync()? })
+    /// Where the files end now.
+    pub fn ends(&self) -> Result<Ends> {
+        let lengths = Lengths { metrics: self.metrics.length, timing: self.timing.length };
+        Ok(Ends { lengths, files: [self.metrics.handle()?, self.timing.handle()?] })
+    }
+}
+
+/// Where the files of a run ended at a step.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    pub lengths: Lengths,
+    files: [(PathBuf, File); 2],
+}
+
+impl Ends {
+    /// Waits until the files are on the disk, so far at least.
+    pub fn sync(&self) -> Result<()> {
+        self.files.iter().try_for_each(|(path, file)| Ok(file.sync_data().at("write", path)?))
     }
 }
 
@@ -161,8 +185,7 @@ impl Lines {
         Ok(())
     }
 
-    fn sync(&self) -> Result<u64> {
-        self.file.sync_data().at("write", &self.path)?;
-        Ok(self.length)
+    fn handle(&self) -> Result<(PathBuf, File)> {
+        Ok((self.path.clone(), self.file.try_clone().at("open", &self.path)?))
     }
 }

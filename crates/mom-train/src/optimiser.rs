@@ -1,6 +1,5 @@
 //! The optimiser of a run, wherever it computes.
 
-use std::borrow::Cow;
 use std::path::Path;
 
 use candle_core::Tensor;
@@ -10,6 +9,7 @@ use crate::Result;
 use crate::adamw::{AdamW, Moments};
 #[cfg(feature = "cuda")]
 use crate::device_adamw::DeviceAdamW;
+use crate::error::require;
 
 /// AdamW on the host or on a device.
 #[derive(Debug)]
@@ -17,13 +17,6 @@ pub(crate) enum Optimiser {
     Host(AdamW),
     #[cfg(feature = "cuda")]
     Device(Box<DeviceAdamW>),
-}
-
-/// A parameter as checkpoints hold it.
-pub(crate) struct Stored<'a> {
-    pub name: &'a str,
-    pub shape: &'a [usize],
-    pub weights: Vec<f32>,
 }
 
 impl Optimiser {
@@ -44,39 +37,18 @@ impl Optimiser {
         }
     }
 
-    /// The first parameter that is not finite itself or has such a moment.
-    pub fn first_non_finite(&self) -> Result<Option<&str>> {
+    /// Copies weights, first and second moments to the host: f32, each in the order of the parameters, end to end. Waits for
+    /// the device.
+    ///
+    /// # Errors
+    /// Room for another number of values; what the device reports.
+    pub fn copy_state(&mut self, parameters: &Parameters, to: &mut [f32]) -> Result<()> {
+        let n = parameters.n_elements();
+        require(to.len() == 3 * n, "snapshot", &format!("{} values", 3 * n), to.len())?;
         match self {
-            Self::Host(adamw) => adamw.first_non_finite(),
+            Self::Host(adamw) => adamw.copy_state(to),
             #[cfg(feature = "cuda")]
-            Self::Device(adamw) => adamw.first_non_finite(),
-        }
-    }
-
-    /// Parameters in f32, in the order of `parameters`.
-    pub fn weights<'a>(&'a self, parameters: &'a Parameters) -> Box<dyn Iterator<Item = Result<Stored<'a>>> + 'a> {
-        match self {
-            Self::Host(_) => Box::new(parameters.tensors().map(|(name, tensor)| {
-                let weights = tensor.flatten_all()?.to_vec1::<f32>()?;
-                Ok(Stored { name, shape: tensor.dims(), weights })
-            })),
-            #[cfg(feature = "cuda")]
-            Self::Device(adamw) => Box::new(adamw.weights().map(|weights| {
-                let (name, shape, weights) = weights?;
-                Ok(Stored { name, shape, weights })
-            })),
-        }
-    }
-
-    /// Names and moments, in the order of the parameters.
-    pub fn moments(&self) -> Box<dyn Iterator<Item = Result<(&str, Cow<'_, Moments>)>> + '_> {
-        match self {
-            Self::Host(adamw) => Box::new(adamw.moments().map(|(name, moments)| Ok((name, Cow::Borrowed(moments))))),
-            #[cfg(feature = "cuda")]
-            Self::Device(adamw) => Box::new(adamw.moments().map(|moments| {
-                let (name, moments) = moments?;
-                Ok((name, Cow::Owned(moments)))
-            })),
+            Self::Device(adamw) => adamw.copy_state(to),
         }
     }
 

@@ -12,16 +12,18 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
 
 use crate::checkpoint::{self, State};
 use crate::files::{self, At};
-use crate::metrics::{Lengths, Metrics, Speed};
+use crate::metrics::{Lengths, Metrics};
 use crate::report::{EvalPoint, ModalityInfo, RunResult};
-use crate::{DeviceKind, Error, Prepared, Result, RunConfig, Trainer, Validation, memory};
+use crate::{DeviceKind, Error, Prepared, Result, RunConfig, Trainer, Validation, memory, peak};
+
+pub use crate::metrics::Pace;
 
 const CONFIG: &str = "config.toml";
 const MODEL: &str = "model.json";
@@ -31,8 +33,8 @@ const RESULT: &str = "result.json";
 pub trait Observer {
     /// The run goes on from a step; 0 is its start.
     fn started(&mut self, _from_step: u64, _steps: u64) {}
-    /// A step is done. Speed is that of the steps since the start of this process.
-    fn stepped(&mut self, _step: u64, _loss: f64, _tokens_per_sec: f64) {}
+    /// A step is done.
+    fn stepped(&mut self, _step: u64, _loss: f64, _pace: &Pace) {}
     /// Asked after every step but the last: where it says no, the run writes a checkpoint and ends with
     /// [`Error::Stopped`].
     fn goes_on(&mut self) -> bool {
@@ -102,9 +104,11 @@ pub fn train(config: &RunConfig, folder: &Path, prepared: &Prepared, observer: &
         memory::reset(config.train.device)?;
     }
     observer.started(run.trainer.steps_done(), config.train.steps);
-    run.go(observer).map_err(|error| match error {
+    let outcome = run.go(observer);
+    // Where a step failed while the checkpoint of one before was written: that one is known now, or it failed first.
+    run.checkpoints.wait().and(outcome).map_err(|error| match error {
         Error::NonFinite { step, tensor, value, .. } => {
-            Error::NonFinite { step, tensor, value, checkpoint: run.last_checkpoint.clone() }
+            Error::NonFinite { step, tensor, value, checkpoint: run.checkpoints.last().cloned() }
         }
         other => other,
     })
@@ -138,7 +142,7 @@ struct Run<'a> {
     /// Seconds of training before this process, and its highest memory.
     wall_secs: f64,
     peak_memory_bytes: u64,
-    last_checkpoint: Option<PathBuf>,
+    checkpoints: checkpoint::Writer,
 }
 
 impl<'a> Run<'a> {
@@ -146,19 +150,21 @@ impl<'a> Run<'a> {
         let mut trainer = Trainer::new(config, prepared)?;
         let modalities = config.model.setting.modalities();
         let data = format!("{:016x}", prepared.fingerprint());
+        let writer =
+            |trainer: &Trainer, last| checkpoint::Writer::new(folder, trainer, config.train.keep_checkpoints, last);
         let Some(newest) = checkpoint::list(folder)?.pop() else {
             write_heads(config, folder, &trainer)?;
             let metrics = Metrics::open(folder, modalities, Lengths::default())?;
             return Ok(Self {
                 config,
                 folder,
+                checkpoints: writer(&trainer, None)?,
                 trainer,
                 metrics,
                 curve: Vec::new(),
                 data,
                 wall_secs: 0.0,
                 peak_memory_bytes: 0,
-                last_checkpoint: None,
             });
         };
         let state = checkpoint::read_state(&newest)?;
@@ -171,35 +177,39 @@ impl<'a> Run<'a> {
         Ok(Self {
             config,
             folder,
+            checkpoints: writer(&trainer, Some(newest))?,
             trainer,
             metrics: Metrics::open(folder, modalities, state.metrics)?,
             curve: state.curve,
             data,
             wall_secs: state.wall_secs,
             peak_memory_bytes: state.peak_memory_bytes,
-            last_checkpoint: Some(newest),
         })
     }
 
     fn go(&mut self, observer: &mut dyn Observer) -> Result<RunResult> {
         let train = &self.config.train;
         let (tokens_before, flops_before) = (self.trainer.tokens_seen(), self.trainer.counters().flops);
-        let mut secs_here = 0.0;
+        let peak = peak::flops_per_sec(train.device, self.config.precision())?;
+        let (mut secs_here, mut checkpoint_secs) = (0.0, 0.0);
         while self.trainer.steps_done() < train.steps {
+            self.checkpoints.poll()?;
             let start = Instant::now();
             let report = self.trainer.step()?;
             secs_here += start.elapsed().as_secs_f64();
             let (step, tokens) = (report.step, self.trainer.tokens_seen());
-            let tokens_per_sec = (tokens - tokens_before) as f64 / secs_here;
             self.metrics.step(&report, tokens)?;
-            let speed = Speed {
-                tokens_per_sec,
-                flops_per_sec: (self.trainer.counters().flops - flops_before) / secs_here,
+            let flops_per_sec = (self.trainer.counters().flops - flops_before) / secs_here;
+            let pace = Pace {
+                tokens_per_sec: (tokens - tokens_before) as f64 / secs_here,
+                flops_per_sec,
+                mfu: peak.map(|peak| flops_per_sec / peak),
                 data_wait_secs: self.trainer.data_wait().as_secs_f64(),
+                checkpoint_secs: std::mem::take(&mut checkpoint_secs),
                 peak_memory_bytes: memory::peak(train.device)?,
             };
-            self.metrics.timing(step, self.wall_secs + secs_here, speed)?;
-            observer.stepped(step, report.loss, tokens_per_sec);
+            self.metrics.timing(step, self.wall_secs + secs_here, pace)?;
+            observer.stepped(step, report.loss, &pace);
             let last = step == train.steps;
             if last || step.is_multiple_of(train.eval_every) {
                 let validation = self.trainer.validate()?;
@@ -210,13 +220,17 @@ impl<'a> Run<'a> {
             }
             let stops = !last && !observer.goes_on();
             if last || stops || step.is_multiple_of(train.checkpoint_every) {
+                let start = Instant::now();
                 self.save(self.wall_secs + secs_here)?;
+                checkpoint_secs = start.elapsed().as_secs_f64();
             }
             if stops {
+                self.checkpoints.wait()?;
                 return Err(Error::Stopped { step });
             }
         }
-        // A process killed between the last checkpoint and the result comes here without a step.
+        // Only then is the run done. A process killed between the last checkpoint and the result comes here without a step.
+        self.checkpoints.wait()?;
         self.finish(self.wall_secs + secs_here)
     }
 
@@ -231,12 +245,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Nothing that is not finite is kept: it would push the last good checkpoint out.
     fn save(&mut self, wall_secs: f64) -> Result<()> {
-        if let Some(name) = self.trainer.optimiser().first_non_finite()? {
-            let (step, tensor) = (self.trainer.steps_done(), format!("{name} after the step"));
-            return Err(Error::NonFinite { step, tensor, value: f64::NAN, checkpoint: None });
-        }
+        let metrics = self.metrics.ends()?;
         let state = State {
             config: self.config.clone(),
             data: self.data.clone(),
@@ -246,11 +256,9 @@ impl<'a> Run<'a> {
             curve: self.curve.clone(),
             wall_secs,
             peak_memory_bytes: self.peak_memory_bytes.max(memory::peak(self.config.train.device)?),
-            metrics: self.metrics.sync()?,
+            metrics: metrics.lengths,
         };
-        let keep = self.config.train.keep_checkpoints;
-        self.last_checkpoint = Some(checkpoint::save(self.folder, &self.trainer, &state, keep)?);
-        Ok(())
+        self.checkpoints.save(&mut self.trainer, state, metrics)
     }
 
     fn finish(&self, wall_secs: f64) -> Result<RunResult> {

@@ -9,7 +9,7 @@ use mom_models::{ModelConfig, Scale, Setting, Variant, flops};
 use crate::config::OptimizerSection;
 use crate::engine::{Engine, Input, counts};
 use crate::error::require;
-use crate::{DeviceKind, Precision, Recompute, Result, memory};
+use crate::{DeviceKind, Precision, Recompute, Result, memory, peak};
 
 /// What is timed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,6 +49,8 @@ pub struct Speed {
     pub tokens: usize,
     /// Floating-point operations of a step, see [`flops`].
     pub flops: f64,
+    /// Operations that the device can do in a second at most, in the element type of the model, where that is known.
+    pub peak_flops_per_sec: Option<f64>,
     /// Weights of all modalities together.
     pub parameters: usize,
     /// Highest memory in use: the device's, or the heap's where it is counted ([`crate::memory`]).
@@ -69,6 +71,16 @@ impl Speed {
     pub fn tokens_per_sec(&self) -> f64 {
         self.tokens as f64 / self.median_secs()
     }
+
+    /// Floating-point operations in a second, at the median.
+    pub fn flops_per_sec(&self) -> f64 {
+        self.flops / self.median_secs()
+    }
+
+    /// The share of the device's peak (model FLOPs utilisation), where that is known.
+    pub fn mfu(&self) -> Option<f64> {
+        self.peak_flops_per_sec.map(|peak| self.flops_per_sec() / peak)
+    }
 }
 
 /// Trains a new model for a few steps on made-up documents: images of 1024 codes among spans of 64 to 400 of the other
@@ -86,9 +98,9 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
     let defaults = ModelConfig::new(options.setting, options.variant, options.scale, options.vocab_size);
     let patch_dim = if options.setting == Setting::Transfusion { 192 } else { 0 };
     let config = ModelConfig { patch_dim, ..defaults };
-    let dtype = options.precision.unwrap_or(Precision::of(options.device)).dtype();
+    let precision = options.precision.unwrap_or(Precision::of(options.device));
     let recompute = options.recompute == Recompute::Block;
-    let mut engine = Engine::new(&config, 0, dtype, options.device, recompute)?;
+    let mut engine = Engine::new(&config, 0, precision.dtype(), options.device, recompute)?;
     let inputs = [input(options, patch_dim)];
     let optimizer = OptimizerSection::default();
     let mut step = |engine: &mut Engine| {
@@ -115,6 +127,7 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
         step_secs,
         tokens,
         flops: flops::training_step(&config, tokens, counts(&inputs)),
+        peak_flops_per_sec: peak::flops_per_sec(options.device, precision)?,
         parameters: engine.parameters.n_elements(),
         peak_memory_bytes,
         loss,

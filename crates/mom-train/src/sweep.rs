@@ -20,7 +20,7 @@ use crate::config::{DataSection, DeviceKind, ModelSection, OptimizerSection, Rec
 use crate::error::require;
 use crate::prepare::open_corpus;
 use crate::report::{self, ReportHeader, RunResult};
-use crate::run::{self, FolderLock, Observer};
+use crate::run::{self, FolderLock, Observer, Pace};
 use crate::speed::{self, SpeedOptions};
 use crate::{Error, Prepared, Result, RunConfig};
 
@@ -332,8 +332,8 @@ impl Observer for Limited<'_> {
     fn started(&mut self, from_step: u64, steps: u64) {
         self.observer.started(from_step, steps);
     }
-    fn stepped(&mut self, step: u64, loss: f64, tokens_per_sec: f64) {
-        self.observer.stepped(step, loss, tokens_per_sec);
+    fn stepped(&mut self, step: u64, loss: f64, pace: &Pace) {
+        self.observer.stepped(step, loss, pace);
     }
     fn goes_on(&mut self) -> bool {
         !is_over(self.deadline) && self.observer.goes_on()

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use mom_train::report::RunResult;
-use mom_train::run::Observer;
+use mom_train::run::{Observer, Pace};
 use mom_train::sweep::{Planned, SweepObserver};
 use mom_train::{Error, Result};
 
@@ -72,10 +72,12 @@ impl Observer for Terminal {
         self.losses.clear();
     }
 
-    fn stepped(&mut self, step: u64, loss: f64, tokens_per_sec: f64) {
+    fn stepped(&mut self, step: u64, loss: f64, pace: &Pace) {
         if let Some(bar) = &self.bar {
             bar.set_position(step);
-            bar.set_message(format!("loss {loss:.3}{}  {:.1} k tokens/s", self.losses, tokens_per_sec / 1e3));
+            let mfu = pace.mfu.map(|mfu| format!(", MFU {:.1} %", 100.0 * mfu)).unwrap_or_default();
+            let speed = format!("{:.1} k tokens/s{mfu}", pace.tokens_per_sec / 1e3);
+            bar.set_message(format!("loss {loss:.3}{}  {speed}", self.losses));
         }
     }
 

@@ -174,8 +174,9 @@ impl Trainer {
         self.counters
     }
 
-    pub(crate) fn optimiser(&self) -> &Optimiser {
-        &self.engine.optimiser
+    /// Weights, first and second moments: f32, each in the order of the parameters, end to end.
+    pub(crate) fn copy_state(&mut self, to: &mut [f32]) -> Result<()> {
+        self.engine.optimiser.copy_state(&self.engine.parameters, to)
     }
 
     pub(crate) fn optimiser_mut(&mut self) -> &mut Optimiser {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common::{config, read};
 use mom_models::Setting;
-use mom_train::run::{Observer, Silent, train};
+use mom_train::run::{Observer, Pace, Silent, train};
 use mom_train::{Error, Prepared, RunConfig, Trainer};
 
 /// Whether there is a GPU; where there is none, says so on stderr.
@@ -73,7 +73,7 @@ fn two_batches_make_a_step_as_one_of_twice_the_size() {
 struct DieAt(u64);
 
 impl Observer for DieAt {
-    fn stepped(&mut self, step: u64, _: f64, _: f64) {
+    fn stepped(&mut self, step: u64, _: f64, _: &Pace) {
         assert!(step < self.0, "die");
     }
 }

@@ -333,6 +333,52 @@ fn a_disk_that_takes_no_more_ends_the_run_with_the_checkpoints_intact() {
     assert_eq!(read(out.join("metrics.jsonl")), read(fresh.join("metrics.jsonl")));
 }
 
+/// Above its limit of file sizes the system kills a process that does not say otherwise: in the middle of a write.
+#[cfg(unix)]
+#[test]
+fn a_kill_while_a_checkpoint_is_written_leaves_the_one_before_whole() {
+    use std::os::unix::process::ExitStatusExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), shards());
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    let overrides = ["train.steps=7", "train.keep_checkpoints=9"];
+    for out in [&whole, &killed] {
+        assert!(train(&config, out, &overrides).status.success());
+    }
+    let step = |out: &Path, step: u32| out.join(format!("checkpoints/step-{step:08}"));
+    let bytes = |folder: &Path| {
+        ["weights.safetensors", "optimizer.safetensors"].map(|file| fs::read(folder.join(file)).unwrap())
+    };
+    fs::remove_file(killed.join("result.json")).unwrap();
+    for at in [4, 6, 7] {
+        fs::remove_dir_all(step(&killed, at)).unwrap();
+    }
+    let before = bytes(&step(&killed, 2));
+    // Weights fit, the moments beside them do not: the process dies in the second file of the next checkpoint.
+    let limit = (before[0].len() + before[1].len()) / 2 / 512;
+    let status = Command::new("sh")
+        .arg("-c")
+        .arg(format!("ulimit -c 0; ulimit -f {limit}; exec \"$@\""))
+        .arg("sh")
+        .arg(env!("CARGO_BIN_EXE_mom-train"))
+        .args(["train", "--config", config.to_str().unwrap(), "--out", killed.to_str().unwrap()])
+        .args(overrides)
+        .output()
+        .unwrap()
+        .status;
+    assert!(status.signal().is_some(), "killed: {status}");
+    let partial = killed.join("checkpoints/.step-00000004.partial");
+    assert!(partial.join("weights.safetensors").is_file() && partial.join("optimizer.safetensors").is_file());
+    assert!(!step(&killed, 4).exists() && bytes(&step(&killed, 2)) == before);
+    assert!(train(&config, &killed, &overrides).status.success());
+    assert!(!partial.exists());
+    assert_eq!(read(whole.join("metrics.jsonl")), read(killed.join("metrics.jsonl")));
+    for at in [4, 6, 7] {
+        assert!(bytes(&step(&whole, at)) == bytes(&step(&killed, at)), "step {at}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_full_device_is_reported_in_the_systems_words() {

@@ -9,7 +9,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use common::{config, read};
 use mom_models::Setting;
-use mom_train::run::{FolderLock, Observer, Silent, train};
+use mom_train::run::{FolderLock, Observer, Pace, Silent, train};
 use mom_train::{Error, Prepared, RunConfig, Trainer};
 
 fn prepare(config: &RunConfig, folder: &Path) -> Prepared {
@@ -20,7 +20,7 @@ fn prepare(config: &RunConfig, folder: &Path) -> Prepared {
 struct DieAt(u64);
 
 impl Observer for DieAt {
-    fn stepped(&mut self, step: u64, _: f64, _: f64) {
+    fn stepped(&mut self, step: u64, _: f64, _: &Pace) {
         assert!(step < self.0, "die");
     }
 }
@@ -69,11 +69,61 @@ fn two_runs_and_a_stopped_and_resumed_one_write_the_same_bytes() {
     }
 }
 
+/// Counts steps.
+struct Count(u64);
+
+impl Observer for Count {
+    fn stepped(&mut self, step: u64, _: f64, _: &Pace) {
+        self.0 = step;
+    }
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_ends_the_run_and_costs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(Setting::Chameleon, &[]);
+    let prepared = prepare(&config, folder.path());
+    let [whole, blocked] = ["whole", "blocked"].map(|name| folder.path().join(name));
+    train(&config, &whole, &prepared, &mut Silent).unwrap();
+    // A file stands where the second checkpoint is put together.
+    let in_the_way = blocked.join("checkpoints/.step-00000008.partial");
+    fs::create_dir_all(in_the_way.parent().unwrap()).unwrap();
+    fs::write(&in_the_way, "").unwrap();
+    let mut steps = Count(0);
+    let message = train(&config, &blocked, &prepared, &mut steps).unwrap_err().to_string();
+    assert!(message.contains(".step-00000008.partial"), "{message}");
+    assert!((8..=9).contains(&steps.0), "at the next step, or at the end: {}", steps.0);
+    assert!(!blocked.join("result.json").exists() && !blocked.join("checkpoints/step-00000009").exists());
+    fs::remove_file(&in_the_way).unwrap();
+    // What a killed process leaves is cleared away, whatever step it was of.
+    fs::create_dir(blocked.join("checkpoints/.step-00000003.partial")).unwrap();
+    train(&config, &blocked, &prepared, &mut Silent).unwrap();
+    assert_eq!(read(whole.join("metrics.jsonl")), read(blocked.join("metrics.jsonl")));
+    assert!(weights(&whole) == weights(&blocked));
+    assert_eq!(fs::read_dir(blocked.join("checkpoints")).unwrap().count(), 2);
+}
+
+#[test]
+fn the_time_that_checkpoints_take_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(Setting::Chameleon, &[]);
+    let run = folder.path().join("run");
+    train(&config, &run, &prepare(&config, folder.path()), &mut Silent).unwrap();
+    let secs: Vec<f64> = read(run.join("timing.jsonl"))
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["checkpoint_secs"].as_f64().unwrap())
+        .collect();
+    assert_eq!(secs.len(), 9);
+    for (i, secs) in secs.iter().enumerate() {
+        assert_eq!(*secs > 0.0, matches!(i, 4 | 8), "after steps 4 and 8: step {} has {secs}", i + 1);
+    }
+}
+
 /// Wants no more after a step.
 struct EnoughAt(u64);
 
 impl Observer for EnoughAt {
-    fn stepped(&mut self, step: u64, _: f64, _: f64) {
+    fn stepped(&mut self, step: u64, _: f64, _: &Pace) {
         assert!(step < 6, "it was told to stop");
     }
     fn goes_on(&mut self) -> bool {
