@@ -27,16 +27,16 @@ pub(crate) fn linear_cross_entropy(
     z: f64,
     scale: f64,
 ) -> Result<CrossEntropy> {
+    if targets.is_empty() {
+        // Off the tape, which would make gradients of no bytes: the driver has no such memory.
+        let loss = Tensor::zeros(1, DType::F32, x.device())?;
+        return Ok(CrossEntropy { loss, rows: RowLosses::Host(Vec::new()) });
+    }
     let tracked = tracks([&x, &weight]);
     dispatch!(HEAD, "x", x, T => {
         let on = OnGpu::of(x.device())?;
-        let Computed { nll, lse, grad_x, grad_weight } = if targets.is_empty() {
-            Computed::of_no_rows(&x, &weight)?
-        } else {
-            compute::<T>(&on, &x, &weight, targets, z, scale, tracked)?
-        };
-        let per_row = (&nll + lse.sqr()?.affine(z, 0.0)?)?;
-        let total = if targets.is_empty() { per_row } else { per_row.sum_all()?.affine(scale, 0.0)?.reshape(1)? };
+        let Computed { nll, lse, grad_x, grad_weight } = compute::<T>(&on, &x, &weight, targets, z, scale, tracked)?;
+        let total = (&nll + lse.sqr()?.affine(z, 0.0)?)?.sum_all()?.affine(scale, 0.0)?.reshape(1)?;
         let storage = total.storage_and_layout().0.try_clone(total.layout())?;
         let loss = record_storage(vec![x, weight], storage, 1, CrossEntropyNode { grad_x, grad_weight })?;
         Ok(CrossEntropy { loss, rows: RowLosses::Device(nll) })
@@ -114,25 +114,16 @@ fn compute<T: GpuFloat>(
     })
 }
 
-impl Computed {
-    /// A loss of zero: a batch without a single target.
-    fn of_no_rows(x: &Tensor, weight: &Tensor) -> Result<Self> {
-        let zero = Tensor::zeros(1, DType::F32, x.device())?;
-        let grad_x = Some(x.zeros_like()?);
-        Ok(Self { nll: zero.clone(), lse: zero, grad_x, grad_weight: Some(weight.zeros_like()?) })
-    }
-}
-
 /// As [`crate::layers::embedding`], whose checks were passed; the table is contiguous.
 pub(crate) fn embedding(table: Tensor, ids: &Arc<[u32]>) -> Result<Tensor> {
     let (n_entries, width) = table.dims2()?;
     let n_rows = ids.len();
-    if n_rows == 0 {
-        // A row that nobody sees: the driver has no memory of no bytes.
-        return Ok(embedding(table, &Arc::from([0]))?.narrow(0, 0, 0)?);
-    }
     dispatch!(EMBEDDING, "table", table, T => {
         let on = OnGpu::of(table.device())?;
+        if n_rows == 0 {
+            // Off the tape, as the loss of no rows.
+            return Ok(on.tensor(on.uninit::<T>(0)?, (0, width)));
+        }
         let gpu = &*on.gpu;
         let mut out = on.uninit::<T>(n_rows * width)?;
         let on_device = on.tensor(gpu.upload(ids)?, n_rows);

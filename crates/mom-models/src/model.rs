@@ -225,7 +225,8 @@ impl Model {
             return Ok(Input { x: tokens, epsilon: None });
         }
         let (noisy, epsilon) = Patcher::noised(noise, patches, self.like())?;
-        let x = Tensor::cat(&[&tokens, &patcher.embed(&noisy, patches.images, &noise.timesteps)?], 0)?;
+        let patches = patcher.embed(&noisy, patches.images, &noise.timesteps)?;
+        let x = if token_rows == 0 { patches } else { Tensor::cat(&[&tokens, &patches], 0)? };
         Ok(Input { x, epsilon: Some(epsilon) })
     }
 }

@@ -12,6 +12,8 @@ use crate::optimiser::Optimiser;
 use crate::prepare::view;
 use crate::{DeviceKind, Error, Result, StepReport};
 
+const GIB: f64 = (1u64 << 30) as f64;
+
 /// A batch and its noise.
 #[derive(Debug)]
 pub(crate) struct Input {
@@ -34,7 +36,14 @@ impl Engine {
     /// # Errors
     /// A configuration, device or element type that cannot be had.
     pub fn new(config: &ModelConfig, seed: u64, dtype: DType, device: DeviceKind, recompute: bool) -> Result<Self> {
-        Self::try_new(config, seed, dtype, device, recompute).map_err(Error::or_out_of_memory)
+        Self::try_new(config, seed, dtype, device, recompute).map_err(|error| {
+            error.or_out_of_memory(|| {
+                // Weights of 16 bits have masters beside them; all have two moments.
+                let bytes = if dtype == DType::F32 { 12 } else { 14 };
+                let gib = bytes as f64 * (config.total_parameters() + config.patcher_parameters()) as f64 / GIB;
+                format!("the weights and their optimiser take {gib:.2} GiB; choose a smaller model.scale")
+            })
+        })
     }
 
     fn try_new(config: &ModelConfig, seed: u64, dtype: DType, device: DeviceKind, recompute: bool) -> Result<Self> {
@@ -61,7 +70,12 @@ impl Engine {
         config: &OptimizerSection,
         meanwhile: impl FnOnce() -> Result<()>,
     ) -> Result<StepReport> {
-        self.try_step(inputs, learning_rate, config, meanwhile).map_err(Error::or_out_of_memory)
+        self.try_step(inputs, learning_rate, config, meanwhile).map_err(|error| {
+            error.or_out_of_memory(|| {
+                let less = "lower data.batch or data.seqlen and raise train.accumulate";
+                format!("{less}, or set train.recompute=block")
+            })
+        })
     }
 
     fn try_step(
@@ -217,5 +231,77 @@ fn value(losses: &Losses) -> Result<f64> {
 pub(crate) fn add(sums: &mut [ModalityLoss], losses: Vec<ModalityLoss>) {
     for (sum, loss) in sums.iter_mut().zip(losses) {
         *sum += loss;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mom_data::NO_TARGET;
+    use mom_models::{Setting, Variant};
+
+    const SEQLEN: usize = 8;
+
+    /// A document, or padding alone.
+    fn input(padding: bool) -> Input {
+        let at = |p: usize| (p * 5 % 11) as u32;
+        let batch = Batch {
+            batch: 1,
+            seqlen: SEQLEN,
+            tokens: (0..SEQLEN).map(|p| if padding { 0 } else { at(p) }).collect(),
+            targets: (0..SEQLEN).map(|p| if padding { NO_TARGET } else { at(p + 1) }).collect(),
+            modality_ids: (0..SEQLEN).map(|p| u8::from(!padding && p > 3)).collect(),
+            target_modality_ids: vec![0; SEQLEN],
+            document_starts: (0..SEQLEN).map(|p| p == 0).collect(),
+            ..Batch::default()
+        };
+        Input { batch, noise: None }
+    }
+
+    /// An engine wherever there is one.
+    fn engines() -> Vec<Engine> {
+        let config = ModelConfig::new(Setting::Chameleon, Variant::Mom, "nano".parse().unwrap(), 11);
+        let mut engines = vec![Engine::new(&config, 3, DType::F32, DeviceKind::Cpu, false).unwrap()];
+        match mom_core::cuda_device(0) {
+            Ok(_) => engines.extend(
+                [DType::BF16, DType::F32].map(|dtype| Engine::new(&config, 3, dtype, DeviceKind::Cuda, false).unwrap()),
+            ),
+            Err(error) => assert!(
+                std::env::var_os("MOM_REQUIRE_GPU").is_none() || cfg!(not(feature = "cuda")),
+                "MOM_REQUIRE_GPU is set, but {error}"
+            ),
+        }
+        engines
+    }
+
+    fn step(engine: &mut Engine, inputs: &[Input]) -> StepReport {
+        let config = OptimizerSection { weight_decay: 0.0, ..OptimizerSection::default() };
+        engine.step(inputs, 1e-2, &config, || Ok(())).unwrap()
+    }
+
+    fn weights(engine: &Engine) -> Vec<Vec<f32>> {
+        let values = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
+        engine.parameters.tensors().map(|(_, tensor)| values(tensor).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_step_without_a_target_has_no_loss_and_changes_nothing() {
+        for mut engine in engines() {
+            let before = weights(&engine);
+            let report = step(&mut engine, &[input(true)]);
+            assert_eq!((report.loss, report.grad_norm), (0.0, 0.0));
+            assert!(report.by_modality.iter().all(|loss| loss.count == 0));
+            assert!(weights(&engine) == before);
+        }
+    }
+
+    #[test]
+    fn a_batch_without_a_target_adds_nothing_to_another() {
+        for (mut one, mut two) in engines().into_iter().zip(engines()) {
+            let (alone, with) = (step(&mut one, &[input(false)]), step(&mut two, &[input(false), input(true)]));
+            assert_eq!((alone.loss, alone.by_modality), (with.loss, with.by_modality));
+            assert!(alone.loss > 0.0 && (alone.grad_norm / with.grad_norm - 1.0).abs() < 1e-6);
+            assert!(weights(&one) == weights(&two));
+        }
     }
 }

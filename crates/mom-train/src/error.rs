@@ -72,13 +72,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// The device has too little memory.
-    #[error(
-        "out of device memory ({source}): lower data.batch or data.seqlen and raise train.accumulate, or set \
-         train.recompute=block"
-    )]
+    #[error("out of device memory ({source}): {advice}")]
     OutOfMemory {
         /// What could not be had.
         source: Box<Error>,
+        /// What to change.
+        advice: String,
     },
     /// An observer ended a run early, see [`crate::run::Observer::goes_on`].
     #[error("stopped after step {step}, which has a checkpoint")]
@@ -126,9 +125,12 @@ impl Error {
     /// The same error; that of a device without memory says what to change.
     ///
     /// It comes through several crates' errors and candle's boxes, whose texts all hold the driver's.
-    pub(crate) fn or_out_of_memory(self) -> Self {
-        let text = self.to_string();
-        if text.contains("CUDA_ERROR_OUT_OF_MEMORY") { Self::OutOfMemory { source: Box::new(self) } } else { self }
+    pub(crate) fn or_out_of_memory(self, advice: impl FnOnce() -> String) -> Self {
+        if self.to_string().contains("CUDA_ERROR_OUT_OF_MEMORY") {
+            Self::OutOfMemory { source: Box::new(self), advice: advice() }
+        } else {
+            self
+        }
     }
 }
 
@@ -149,10 +151,10 @@ mod tests {
     #[test]
     fn a_device_without_memory_says_what_to_change() {
         let driver = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
-        let error = Error::from(candle_core::Error::Msg(driver.to_owned())).or_out_of_memory();
+        let error = Error::from(candle_core::Error::Msg(driver.to_owned())).or_out_of_memory(|| "less".to_owned());
         let text = error.to_string();
-        assert!(text.contains(driver) && text.contains("train.recompute=block"), "{text}");
-        let other = Error::from(candle_core::Error::Msg("another".to_owned())).or_out_of_memory();
+        assert!(text.contains(driver) && text.ends_with(": less"), "{text}");
+        let other = Error::from(candle_core::Error::Msg("another".to_owned())).or_out_of_memory(|| "less".to_owned());
         assert!(matches!(other, Error::Candle(_)));
     }
 }

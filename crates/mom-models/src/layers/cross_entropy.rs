@@ -53,7 +53,7 @@ impl RowLosses {
 /// * `n_targets`: what the sum is divided by; the number of rows, or more where gradients are accumulated.
 ///
 /// Gradients of x and the weight are computed along with the loss, chunk by chunk of rows, where anybody asks for them.
-/// **Saved for backward:** these two gradients.
+/// Without a row the loss is zero, and on a GPU it depends on nothing. **Saved for backward:** these two gradients.
 ///
 /// # Errors
 /// Sizes that disagree, a target out of range, an unsupported or differing element type, tensors on several devices.

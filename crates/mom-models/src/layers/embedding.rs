@@ -18,7 +18,7 @@ const ROWS_PER_TASK: usize = 64;
 /// `out_i = table[ids_i]`.
 ///
 /// `table`: `(n_entries, d_model)`. Returns `(ids.len(), d_model)`. The gradient of a table row is the sum over its uses in
-/// their order, whatever the number of threads.
+/// their order, whatever the number of threads. No rows of a table on a GPU depend on nothing.
 ///
 /// # Errors
 /// An id out of range, named with its index; an unsupported element type or device.

@@ -1,0 +1,86 @@
+//! Losses and gradients on a GPU against those of the CPU, for batches that lack something.
+#![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used, clippy::explicit_write, reason = "a helper of a test may fail as the test does")]
+
+mod common;
+
+use std::io::Write as _;
+
+use candle_core::{DType, Device, Tensor};
+use common::{Owned, PATCH_DIM, config};
+use mom_models::{ModalityLoss, Model, NO_TARGET, Normaliser, Setting, Variant};
+
+/// The GPU; where there is none, says so on stderr.
+fn gpu(test: &str) -> Option<Device> {
+    let error = match mom_core::cuda_device(0) {
+        Ok(device) => return Some(device),
+        Err(error) => error,
+    };
+    writeln!(std::io::stderr(), "SKIPPED {test}: {error}").unwrap();
+    assert!(std::env::var_os("MOM_REQUIRE_GPU").is_none(), "MOM_REQUIRE_GPU is set, but {error}");
+    None
+}
+
+/// One sequence of patches alone.
+fn patches_alone(n: usize) -> Owned {
+    Owned {
+        modality_ids: vec![1; n],
+        tokens: vec![0; n],
+        targets: vec![NO_TARGET; n],
+        target_modality_ids: vec![0; n],
+        values: (0..n * PATCH_DIM).map(|i| (i as f32).sin()).collect(),
+        positions: (0..n as u32).collect(),
+        images: vec![0; n],
+        ..Owned::new(Setting::Transfusion, 1, n)
+    }
+}
+
+struct Outcome {
+    loss: f32,
+    parts: Vec<ModalityLoss>,
+    /// By name; zero where the loss does not depend on a parameter.
+    gradients: Vec<(String, Vec<f32>)>,
+}
+
+fn of(setting: Setting, batch: &Owned, device: &Device) -> Outcome {
+    let (model, parameters) = Model::seeded(&config(setting, Variant::Mom), 5, DType::F32, device).unwrap();
+    let noise = batch.noise();
+    let losses = model.loss(&batch.view(), noise.as_ref(), Normaliser::of(&batch.view())).unwrap();
+    let store = losses.total.backward().unwrap();
+    let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let gradients = parameters.iter().map(|(name, variable)| {
+        let gradient = store.get(variable).map_or_else(|| vec![0.0; variable.elem_count()], values);
+        (name.to_owned(), gradient)
+    });
+    let gradients = gradients.collect();
+    Outcome { loss: losses.total.to_vec1::<f32>().unwrap()[0], parts: losses.by_modality().unwrap(), gradients }
+}
+
+#[test]
+fn batches_that_lack_targets_or_patches_or_text_have_the_losses_of_the_cpu() {
+    let Some(device) = gpu("batches_that_lack_targets_or_patches_or_text_have_the_losses_of_the_cpu") else { return };
+    let without_targets = |setting, seqlen| {
+        let mut batch = Owned::new(setting, 2, seqlen);
+        batch.targets.fill(NO_TARGET);
+        batch
+    };
+    // Three positions of Transfusion's documents are text alone.
+    let mut batches = vec![
+        (Setting::Transfusion, Owned::new(Setting::Transfusion, 1, 3)),
+        (Setting::Transfusion, without_targets(Setting::Transfusion, 3)),
+        (Setting::Transfusion, patches_alone(7)),
+    ];
+    batches.extend(Setting::ALL.map(|setting| (setting, without_targets(setting, 13))));
+    for (setting, batch) in batches {
+        let (got, want) = (of(setting, &batch, &device), of(setting, &batch, &Device::Cpu));
+        let (loss, expected) = (got.loss, want.loss);
+        assert!((loss - expected).abs() <= 1e-5 * expected.abs(), "{setting}: {loss} against {expected}");
+        let counts = |outcome: &Outcome| outcome.parts.iter().map(|part| part.count).collect::<Vec<_>>();
+        assert_eq!(counts(&got), counts(&want), "{setting}");
+        for ((name, got), (_, want)) in got.gradients.iter().zip(&want.gradients) {
+            let scale = want.iter().fold(0f32, |max, x| max.max(x.abs()));
+            let off = got.iter().zip(want).fold(0f32, |max, (a, b)| max.max((a - b).abs()));
+            assert!(off <= 1e-4 * scale, "{setting} {name}: {off:.1e} of {scale:.1e}");
+        }
+    }
+}

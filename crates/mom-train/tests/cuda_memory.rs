@@ -1,0 +1,57 @@
+//! A GPU without room: in a process of its own, since it takes the memory from everybody.
+#![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used, clippy::explicit_write, reason = "a helper of a test may fail as the test does")]
+
+use std::io::Write as _;
+
+use mom_core::cuda::OnGpu;
+use mom_kernels::cuda::cudarc::driver::result::mem_get_info;
+use mom_models::{Setting, Variant};
+use mom_train::speed::{SpeedOptions, measure};
+use mom_train::{DeviceKind, Error, Recompute};
+
+const LEFT_BYTES: usize = 192 << 20;
+
+#[test]
+fn a_model_or_a_step_that_does_not_fit_says_what_to_change() {
+    let device = match mom_core::cuda_device(0) {
+        Ok(device) => device,
+        Err(error) => {
+            writeln!(std::io::stderr(), "SKIPPED: {error}").unwrap();
+            assert!(std::env::var_os("MOM_REQUIRE_GPU").is_none(), "MOM_REQUIRE_GPU is set, but {error}");
+            return;
+        }
+    };
+    let on = OnGpu::of(&device).unwrap();
+    let options = |scale: &str, vocab_size, seqlen| SpeedOptions {
+        setting: Setting::Chameleon,
+        variant: Variant::Mom,
+        scale: scale.parse().unwrap(),
+        vocab_size,
+        batch: 1,
+        seqlen,
+        warmup: 0,
+        steps: 1,
+        device: DeviceKind::Cuda,
+        precision: None,
+        recompute: Recompute::None,
+        profile: false,
+    };
+    // Kernels are loaded, and what a small model needs is in the process' hands.
+    measure(&options("nano", 64, 64)).unwrap();
+    let free = mem_get_info().unwrap().0;
+    let taken = on.uninit::<u8>(free - LEFT_BYTES).unwrap();
+    let advice = |options: &SpeedOptions| match measure(options) {
+        Err(Error::OutOfMemory { advice, .. }) => advice,
+        other => panic!("{other:?}"),
+    };
+    // 18 M weights of two bytes fit, what the optimiser keeps beside them does not.
+    let of_model = advice(&options("37M", 30_000, 64));
+    assert!(of_model.contains("GiB") && of_model.contains("model.scale"), "{of_model}");
+    let of_step = advice(&options("tiny", 64, 1 << 17));
+    assert!(of_step.contains("data.batch") && of_step.contains("train.recompute=block"), "{of_step}");
+    // Afterwards all is as it was.
+    measure(&options("nano", 64, 64)).unwrap();
+    drop(taken);
+    measure(&options("tiny", 64, 1 << 14)).unwrap();
+}
