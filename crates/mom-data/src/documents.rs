@@ -172,6 +172,7 @@ pub struct Dataset {
     pub held_out: Arc<DocumentSet>,
     /// Samples that could not be used, in both splits.
     pub skipped: SkipReport,
+    fingerprint: u64,
 }
 
 impl Dataset {
@@ -248,8 +249,17 @@ impl Dataset {
         Self::assemble(tokenizers, needs, parts)
     }
 
+    /// A hash of all tokens and pixels, made of the checksums of the files that they lie in. Files of another length than
+    /// [`PART`] and samples in memory have other ones.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
     fn assemble(tokenizers: &Tokenizers, needs: Needs, parts: Vec<Part>) -> Result<Self> {
         let config = tokenizers.config();
+        let of_part = |part: &Part| [part.checksum() as usize, part.train.len(), part.held_out.len()];
+        let words = parts.iter().flat_map(of_part).flat_map(|word| (word as u64).to_le_bytes());
+        let fingerprint = rng::stable_hash(&words.collect::<Vec<u8>>());
         let empty = DocumentSet::new(*tokenizers.vocabulary(), needs, config.image.size);
         let (mut train, mut held_out) = (empty.clone(), empty);
         let mut skipped = SkipReport::default();
@@ -268,7 +278,7 @@ impl Dataset {
                 return Err(DataError::EmptySplit { split, n_samples, held_out, report: skipped });
             }
         }
-        Ok(Self { train: Arc::new(train), held_out: Arc::new(held_out), skipped })
+        Ok(Self { train: Arc::new(train), held_out: Arc::new(held_out), skipped, fingerprint })
     }
 }
 
@@ -384,7 +394,9 @@ mod tests {
             let prepare =
                 |tokenizers: &Tokenizers| Dataset::prepare_by(16, &corpus, tokenizers, &recipe, &tokens, |_, _| {});
             let loaded = Dataset::load(&corpus, &tokenizers, &recipe).unwrap();
+            let fingerprint = prepare(&tokenizers).unwrap().fingerprint();
             let check = |prepared: Dataset| {
+                assert_eq!(prepared.fingerprint(), fingerprint);
                 same(&prepared.train, &loaded.train);
                 same(&prepared.held_out, &loaded.held_out);
                 assert_eq!(prepared.skipped, loaded.skipped);
@@ -399,6 +411,9 @@ mod tests {
             };
             let before = parts();
             assert_eq!(before.len(), 4, "50 samples in files of 16");
+            let other = folder.path().join(format!("other {:?}", recipe.needs()));
+            let whole = |folder: &Path| Dataset::prepare_by(50, &corpus, &tokenizers, &recipe, folder, |_, _| {});
+            assert_eq!(whole(&other).unwrap().fingerprint(), loaded.fingerprint(), "one file is one part in memory");
             // Stopped before the third: that one alone is made again.
             std::fs::remove_file(&before[2].0).unwrap();
             check(prepare(&tokenizers).unwrap());
@@ -418,6 +433,10 @@ mod tests {
             check(prepare(&tokenizers).unwrap());
 
             let others = Tokenizers::fit(&corpus, &TokenizerConfig { seed: 9, ..config(12) }, recipe.needs()).unwrap();
+            if recipe.needs().image != ImageNeed::Patches {
+                let others = Dataset::load(&corpus, &others, &recipe).unwrap();
+                assert_ne!(others.fingerprint(), loaded.fingerprint(), "another codebook, other tokens");
+            }
             let message = prepare(&others).unwrap_err().to_string();
             assert!(message.contains("part-000000") && message.contains("was made from"), "{message}");
         }

@@ -133,6 +133,8 @@ impl Table {
 /// Tokenised samples, both splits, and what was skipped among them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Part {
+    /// Of all values, once a file was read; see [`Self::checksum`].
+    known_checksum: Option<u32>,
     pub train: Table,
     pub held_out: Table,
     pub skipped: SkipReport,
@@ -148,14 +150,20 @@ impl Part {
         [&self.train, &self.held_out]
     }
 
+    /// CRC-32C of all values. A part of a file has it from its opening; one in memory is read for it.
+    pub fn checksum(&self) -> u32 {
+        self.known_checksum.unwrap_or_else(|| {
+            let values = self.tables().into_iter().flat_map(Table::tensors);
+            values.fold(0, |checksum, (_, _, bytes)| crc32c::crc32c_append(checksum, bytes))
+        })
+    }
+
     /// Writes the part as a whole file. `identity` says what it was made from.
     pub fn save(&self, path: &Path, identity: &str) -> Result<()> {
         let failed = |reason: String| DataError::Tokens { path: path.to_path_buf(), reason };
         let mut views = Vec::new();
-        let mut checksum = 0;
         for (split, table) in SPLITS.into_iter().zip(self.tables()) {
             for (name, dtype, bytes) in table.tensors() {
-                checksum = crc32c::crc32c_append(checksum, bytes);
                 let shape = vec![bytes.len() / dtype.bitsize().div_ceil(8)];
                 let view = TensorView::new(dtype, shape, bytes).map_err(|error| failed(error.to_string()))?;
                 views.push((format!("{split}.{name}"), view));
@@ -164,7 +172,7 @@ impl Part {
         let skipped = serde_json::to_string(&self.skipped);
         let metadata = HashMap::from([
             (IDENTITY.to_owned(), identity.to_owned()),
-            (CHECKSUM.to_owned(), format!("{checksum:08x}")),
+            (CHECKSUM.to_owned(), format!("{:08x}", self.checksum())),
             (SKIPPED.to_owned(), skipped.map_err(|error| failed(error.to_string()))?),
         ]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| failed(error.to_string()))?;
@@ -230,14 +238,11 @@ impl Part {
             Ok::<_, DataError>(table)
         };
         let skipped = serde_json::from_str(word(SKIPPED)).map_err(|error| failed(format!("skipped: {error}")))?;
-        let part = Self { train: table(SPLITS[0])?, held_out: table(SPLITS[1])?, skipped };
-        let mut checksum = 0;
-        for (_, _, bytes) in part.tables().iter().flat_map(|table| table.tensors()) {
-            checksum = crc32c::crc32c_append(checksum, bytes);
-        }
+        let part = Self { known_checksum: None, train: table(SPLITS[0])?, held_out: table(SPLITS[1])?, skipped };
+        let checksum = part.checksum();
         let got = format!("{checksum:08x}");
         if got == word(CHECKSUM) {
-            return Ok(part);
+            return Ok(Self { known_checksum: Some(checksum), ..part });
         }
         Err(failed(format!(
             "its checksum is {got}, expected {}: it is damaged; remove it and it is made again",

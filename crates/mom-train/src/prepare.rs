@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mom_data::{Corpus, Dataset, DocumentSet, Loader, Order, Recipe, Tokenizers};
+use mom_data::{Corpus, Dataset, Loader, Order, Recipe, Tokenizers};
 use mom_models::{ImagePatches, TokenBatch};
 use serde::{Deserialize, Serialize};
 
@@ -64,7 +64,6 @@ pub struct Prepared {
     /// Both splits.
     pub dataset: Dataset,
     recipe: Recipe,
-    fingerprint: u64,
 }
 
 impl Prepared {
@@ -95,13 +94,12 @@ impl Prepared {
             fitted
         };
         let dataset = Dataset::prepare(&corpus, &tokenizers, &recipe, &tokens_beside(tokenizers_dir), progress)?;
-        let fingerprint = fingerprint([&dataset.train, &dataset.held_out]);
-        Ok(Self { tokenizers, dataset, recipe, fingerprint })
+        Ok(Self { tokenizers, dataset, recipe })
     }
 
     /// A hash of all tokens: a run goes on with the data it began with, or not at all.
     pub fn fingerprint(&self) -> u64 {
-        self.fingerprint
+        self.dataset.fingerprint()
     }
 
     /// Batches of the training split, in an order that is a function of the seed.
@@ -138,22 +136,6 @@ fn tokens_beside(tokenizers_dir: &Path) -> PathBuf {
         Some(rest) => format!("tokens{rest}"),
         None => format!("{name}-tokens"),
     })
-}
-
-/// FNV-1a over the tokens and pixels of all documents.
-fn fingerprint(sets: [&DocumentSet; 2]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let mut add = |value: u64| hash = (hash ^ value).wrapping_mul(0x100_0000_01b3);
-    for set in sets {
-        for document in 0..set.len() {
-            for tokens in [set.text(document), set.image_codes(document), set.speech_units(document)] {
-                tokens.iter().for_each(|&token| add(u64::from(token)));
-                add(u64::MAX);
-            }
-            set.pixels(document).iter().for_each(|&pixel| add(u64::from(pixel)));
-        }
-    }
-    hash
 }
 
 /// A batch as a model reads it.
