@@ -1,11 +1,13 @@
 //! Continuous image patches in and out of the residual stream (Transfusion, with the linear patcher).
 
+use std::sync::LazyLock;
+
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use mom_core::{Draw, Init};
 
-use crate::layers::{Linear, embedding};
 use crate::diffusion::Noise;
+use crate::layers::{Linear, embedding};
 use crate::{ImagePatches, Result, diffusion};
 
 /// Width of the sinusoidal timestep embedding.
@@ -54,8 +56,7 @@ impl Patcher {
     /// # Errors
     /// Sizes that disagree, an unsupported element type or device.
     pub fn embed(&self, patches: &Tensor, images: &[u32], timesteps: &[u32]) -> Result<Tensor> {
-        let features: Vec<f64> = timesteps.iter().flat_map(|&t| diffusion::time_features(t, TIME_FEATURES)).collect();
-        let features = Tensor::from_vec(features, (timesteps.len(), TIME_FEATURES), &Device::Cpu)?;
+        let features = Tensor::from_vec(features(timesteps), (timesteps.len(), TIME_FEATURES), &Device::Cpu)?;
         let features = features.to_dtype(patches.dtype())?.to_device(patches.device())?;
         let time = self.time_out.forward(&self.time_in.forward(&features)?.silu()?)?;
         Ok((self.patch_in.forward(patches)? + embedding(&time, images)?)?)
@@ -77,7 +78,10 @@ impl Patcher {
             DType::BF16 | DType::F16 => DType::F32,
             dtype => dtype,
         };
-        let error = (predicted.to_dtype(wide)? - epsilon.to_dtype(wide)?)?.sqr()?.sum_all()?.affine(1.0 / patch_dim as f64, 0.0)?;
+        let error = (predicted.to_dtype(wide)? - epsilon.to_dtype(wide)?)?
+            .sqr()?
+            .sum_all()?
+            .affine(1.0 / patch_dim as f64, 0.0)?;
         Ok(error.reshape(1)?)
     }
 
@@ -102,5 +106,33 @@ impl Patcher {
     pub(crate) fn tensor(values: &[f32], patch_dim: usize, like: &Tensor) -> Result<Tensor> {
         let shape = (values.len() / patch_dim.max(1), patch_dim);
         Ok(Tensor::from_slice(values, shape, like.device())?.to_dtype(like.dtype())?)
+    }
+}
+
+/// Features of timesteps, row after row. Those of the schedule are computed once: a batch has hundreds of images, and a
+/// GPU waits for them.
+fn features(timesteps: &[u32]) -> Vec<f64> {
+    static KNOWN: LazyLock<Vec<f64>> = LazyLock::new(|| {
+        (0..diffusion::N_TIMESTEPS).flat_map(|t| diffusion::time_features(t, TIME_FEATURES)).collect()
+    });
+    let mut features = Vec::with_capacity(timesteps.len() * TIME_FEATURES);
+    for &t in timesteps {
+        match KNOWN.chunks_exact(TIME_FEATURES).nth(t as usize) {
+            Some(known) => features.extend(known),
+            None => features.extend(diffusion::time_features(t, TIME_FEATURES)),
+        }
+    }
+    features
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_features_are_the_computed_ones() {
+        let timesteps = [999, 0, 17, 1000, 17];
+        let want: Vec<f64> = timesteps.iter().flat_map(|&t| diffusion::time_features(t, TIME_FEATURES)).collect();
+        assert_eq!(features(&timesteps), want);
     }
 }
