@@ -275,7 +275,8 @@ mod tests {
     }
 
     fn step(engine: &mut Engine, inputs: &[Input]) -> StepReport {
-        let config = OptimizerSection { weight_decay: 0.0, ..OptimizerSection::default() };
+        // Without clipping: gradients of 16 bits and their sums in f32 have norms that differ in the last bit.
+        let config = OptimizerSection { weight_decay: 0.0, clip_norm: 1e9, ..OptimizerSection::default() };
         engine.step(inputs, 1e-2, &config, || Ok(())).unwrap()
     }
 
