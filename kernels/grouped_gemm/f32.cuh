@@ -73,26 +73,23 @@ template <bool FORWARD> __device__ __forceinline__ void f32_m_grouped(const MGro
 
 __device__ __forceinline__ void f32_k_grouped(const KGrouped& p, F32Shared& s) {
     const uint32_t a0 = blockIdx.x / p.b_tiles * BM, b0 = blockIdx.x % p.b_tiles * F32_BN, split = blockIdx.y;
-    const uint32_t begin = split * p.rows_per_split, end = min(begin + p.rows_per_split, p.n_rows);
     const int a_valid = min(int(p.a_width - a0), BM), b_valid = min(int(p.b_width - b0), F32_BN);
     const float *a = static_cast<const float*>(p.a) + a0, *b = static_cast<const float*>(p.b) + b0;
     const int row = threadIdx.x / 16 * 8, column = threadIdx.x % 16 * 4;
-    uint32_t border = 0;
-    for (uint32_t group = 0; group < p.n_groups; group++) {
-        const uint32_t first = max(begin, border);
-        border = offset(p.offsets, p.n_rows, group + 1);
-        const uint32_t last = min(end, border);
-        if (first >= last) continue;
+    segments(p, split, [&](const Segment& segment) {
         float sums[8][4];
-        f32_product<false, false>(s, {a + int64_t(first) * p.a_stride, p.a_stride, a_valid, false},
-                                  {b + int64_t(first) * p.b_stride, p.b_stride, b_valid, false}, int(last - first), sums);
-        float* to = p.partial + uint64_t(split + group) * p.a_width * p.b_width + a0 * p.to_a + b0 * p.to_b;
+        f32_product<false, false>(s, {a + int64_t(segment.first) * p.a_stride, p.a_stride, a_valid, false},
+                                  {b + int64_t(segment.first) * p.b_stride, p.b_stride, b_valid, false},
+                                  int(segment.last - segment.first), sums);
+        float* to = segment.whole ? static_cast<float*>(p.grads[segment.group])
+                                  : p.partial + uint64_t(split + segment.group) * p.a_width * p.b_width;
+        to += a0 * p.to_a + b0 * p.to_b;
 #pragma unroll
         for (int i = 0; i < 8; i++)
 #pragma unroll
             for (int j = 0; j < 4; j++)
                 if (row + i < a_valid && column + j < b_valid) to[(row + i) * p.to_a + (column + j) * p.to_b] = sums[i][j];
-    }
+    });
 }
 
 }  // namespace grouped_gemm

@@ -12,11 +12,13 @@ struct RowTile {
     uint32_t group, row, n_rows;  // n_rows is 0 past the last tile
 };
 
-template <typename P> __device__ __forceinline__ RowTile row_tile(const P& p, uint32_t tile, uint32_t tile_rows) {
+// `border(i)` is the end of the first i modalities.
+template <typename Border>
+__device__ __forceinline__ RowTile row_tile_of(const Border& border, uint32_t n_groups, uint32_t tile, uint32_t tile_rows) {
     RowTile found{0, 0, 0};
     uint32_t first_tile = 0, begin = 0;
-    for (uint32_t group = 0; group < p.n_groups; group++) {
-        const uint32_t end = offset(p.offsets, p.n_rows, group + 1);
+    for (uint32_t group = 0; group < n_groups; group++) {
+        const uint32_t end = border(group + 1);
         const uint32_t n_tiles = (end - begin + tile_rows - 1) / tile_rows;
         if (tile - first_tile < n_tiles) {  // tile >= first_tile, or the difference wraps to a large one
             const uint32_t row = begin + (tile - first_tile) * tile_rows;
@@ -26,6 +28,9 @@ template <typename P> __device__ __forceinline__ RowTile row_tile(const P& p, ui
         begin = end;
     }
     return found;
+}
+__device__ __forceinline__ RowTile row_tile(const MGrouped& p, uint32_t tile, uint32_t tile_rows) {
+    return row_tile_of([&](uint32_t group) { return offset(p.offsets, p.n_rows, group); }, p.n_groups, tile, tile_rows);
 }
 
 template <typename T, bool FORWARD, int BN, int STAGES> struct MGroupedTile {

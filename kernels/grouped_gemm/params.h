@@ -22,21 +22,25 @@ struct MGrouped {
 static_assert(sizeof(MGrouped) == 88 + 8 * MAX_GROUPS && offsetof(MGrouped, x_stride) == 32);
 static_assert(offsetof(MGrouped, n_rows) == 48 && offsetof(MGrouped, n_tiles) == 64 && offsetof(MGrouped, weights) == 88);
 
-// partial[split + m] = a^T b over the rows of m in the split. a is the wider of x and dy.
+// dW_m = a^T b over the rows of m, where they are all in one split; else partial[split + m] over those in the split. a is the
+// wider of x and dy.
 struct KGrouped {
     const void *a, *b;                   // rows (n_rows, a_width), (n_rows, b_width)
     const cuda::std::uint32_t* offsets;  // [n_groups + 1] or null: one group
     float* partial;                      // (n_splits + n_groups - 1, out_features, in_features)
     cuda::std::int64_t a_stride, b_stride;
-    cuda::std::int64_t to_a, to_b;       // steps in a partial for one column of a, of b
+    cuda::std::int64_t to_a, to_b;       // steps in a gradient for one column of a, of b
     cuda::std::uint32_t n_rows, a_width, b_width, n_groups;
     cuda::std::uint32_t rows_per_split, b_tiles;
     cuda::std::uint32_t a_vector, b_vector;
+    cuda::std::uint32_t f32;             // not 0: gradients are f32, else of the operands' type
+    cuda::std::uint32_t unused;
+    void* grads[MAX_GROUPS];             // (out_features, in_features) each
 };
-static_assert(sizeof(KGrouped) == 96 && offsetof(KGrouped, a_stride) == 32 && offsetof(KGrouped, n_rows) == 64);
-static_assert(offsetof(KGrouped, rows_per_split) == 80 && offsetof(KGrouped, b_vector) == 92);
+static_assert(sizeof(KGrouped) == 104 + 8 * MAX_GROUPS && offsetof(KGrouped, a_stride) == 32);
+static_assert(offsetof(KGrouped, n_rows) == 64 && offsetof(KGrouped, f32) == 96 && offsetof(KGrouped, grads) == 104);
 
-// dW_m = sum over splits of partial[split + m], in order.
+// dW_m = sum over splits of partial[split + m], in order, where there are several.
 struct KGroupedSum {
     const float* partial;
     const cuda::std::uint32_t* offsets;
@@ -57,9 +61,11 @@ constexpr int MAX_MAPS = 16;
 
 // As MGrouped, for compute capability 9.0.
 struct MGrouped90 {
-    TensorMap x;                         // (n_rows, k), boxes 128 x 64
+    TensorMap x;                         // (n_rows, k), boxes of a tile's rows x 64
+    TensorMap y;                         // (n_rows, n), boxes 64 x 64
+    TensorMap addend;                    // as y, where the product is added to it; it may be y
     TensorMap weights[MAX_MAPS];         // (n, k), boxes tile columns x 64; for the input gradient (k, n), boxes 64 x 64
-    void* to;                            // y, (n_rows, n)
+    void* to;                            // y
     const cuda::std::uint32_t* offsets;
     const float* biases;
     cuda::std::int64_t y_stride;
@@ -68,16 +74,20 @@ struct MGrouped90 {
     cuda::std::uint32_t tiles_at_once;   // tiles of columns that a block takes of the same rows, where these stay
     cuda::std::uint32_t unused;
 };
-static_assert(offsetof(MGrouped90, to) == 128 * (1 + MAX_MAPS) && offsetof(MGrouped90, n_rows) == 128 * (1 + MAX_MAPS) + 32);
-static_assert(sizeof(MGrouped90) == 128 * (2 + MAX_MAPS));
+static_assert(offsetof(MGrouped90, to) == 128 * (3 + MAX_MAPS) && offsetof(MGrouped90, n_rows) == 128 * (3 + MAX_MAPS) + 32);
+static_assert(sizeof(MGrouped90) == 128 * (4 + MAX_MAPS));
 
-// As KGrouped, for compute capability 9.0.
+// As KGrouped, for compute capability 9.0. Rows of a modality that are all in one split make its gradient at once.
 struct KGrouped90 {
     TensorMap a, b;                      // boxes 64 x 64
     const cuda::std::uint32_t* offsets;
-    float* partial;
-    cuda::std::int64_t to_a, to_b;
+    float* partial;                      // (n_splits + n_groups - 1, tiles, 4-element fragments of a tile, 256 threads)
+    cuda::std::int64_t to_a, to_b;       // steps in a gradient for one column of a, of b
     cuda::std::uint32_t n_rows, a_width, b_width, n_groups;
     cuda::std::uint32_t rows_per_split, b_tiles;
+    cuda::std::uint32_t f32;             // not 0: gradients are f32, else of the operands' type
+    cuda::std::uint32_t unused;
+    void* grads[MAX_GROUPS];             // (out_features, in_features) each
 };
-static_assert(offsetof(KGrouped90, offsets) == 256 && offsetof(KGrouped90, n_rows) == 288 && sizeof(KGrouped90) == 384);
+static_assert(offsetof(KGrouped90, offsets) == 256 && offsetof(KGrouped90, n_rows) == 288);
+static_assert(offsetof(KGrouped90, grads) == 320 && sizeof(KGrouped90) == 384 + 8 * MAX_GROUPS);

@@ -1,9 +1,11 @@
-// The grouped products on compute capability 9.0: one thread asks for bulk copies into a ring of shared memory, two
-// warpgroups multiply by wgmma what has arrived, 64 rows of the tile each, and write while the next tile is on its way.
+// The grouped products on compute capability 9.0: one thread asks for bulk copies into a ring of shared memory, and
+// warpgroups multiply by wgmma what has arrived, 64 rows of the tile each.
 //
-// m_grouped: blocks stay and take tiles in turn. Where the sum is short (dt_proj forward, x_proj's input gradient) a block
-// takes a few column tiles of the same rows, which stay in shared memory meanwhile (STATIONARY), and only weights are
-// loaded for each. A copy may bring rows of the next modality behind those of a tile: they are multiplied, and not written.
+// m_grouped: blocks stay and take tiles in turn. A tile leaves by way of shared memory, as copies that go on while the next
+// one is multiplied; what it is added to comes the same way, asked for by a thread of its own before the tile is done. Where
+// the sum is short (dt_proj forward, x_proj's input gradient) a block takes column tiles of the same 256 rows, which stay in
+// shared memory meanwhile (SHORT), and only weights are loaded for each. A copy may bring rows of the next modality behind
+// those of a tile: they are multiplied, and not written.
 // k_grouped: rows of the next modality would enter the sum, and are zeroed in shared memory.
 #pragma once
 #include "k_grouped.cuh"
@@ -13,170 +15,203 @@
 
 namespace grouped_gemm {
 
-constexpr int CONSUMERS = 256;
 constexpr int PANEL = 64;  // elements of a row of a box: 128 bytes, which the copy engine permutes as wgmma reads them
+constexpr int WARPGROUP = 128, WARPGROUP_ROWS = 64;
 
-// Threads of a block, of which BLOCKS are on a multiprocessor at a time. Alone there, a block has a whole warpgroup for the
-// thread that asks for copies, which leaves its registers to the two that multiply.
-template <int BLOCKS> constexpr int THREADS_90 = CONSUMERS + (BLOCKS == 1 ? 128 : 32);
-template <int BLOCKS> __device__ __forceinline__ void take_registers() {
-    if constexpr (BLOCKS == 1) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+// A block alone on its multiprocessor has a whole warpgroup that asks for copies, and leaves the others its registers; else
+// two warps ask.
+template <int WARPGROUPS, int BLOCKS> constexpr int THREADS_90 = WARPGROUPS * WARPGROUP + (BLOCKS == 1 ? WARPGROUP : 64);
+template <int WARPGROUPS, int BLOCKS> __device__ __forceinline__ void take_registers() {
+    if constexpr (BLOCKS == 1) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(WARPGROUPS == 2 ? 232 : 112));
 }
-template <int BLOCKS> __device__ __forceinline__ void give_registers() {
-    if constexpr (BLOCKS == 1) asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+template <int WARPGROUPS, int BLOCKS> __device__ __forceinline__ void give_registers() {
+    if constexpr (BLOCKS == 1) asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(WARPGROUPS == 2 ? 40 : 32));
 }
 
-// 16 rows and 64 columns on their way out, of each warp.
-constexpr int OUT_BOX_BYTES = 16 * 128, OUT_BYTES = CONSUMERS / 32 * OUT_BOX_BYTES;
+// All threads of this one's warpgroup.
+__device__ __forceinline__ void warpgroup_barrier() {
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + threadIdx.x / WARPGROUP), "n"(WARPGROUP) : "memory");
+}
 
 __device__ __forceinline__ void store_matrix4(uint32_t to, const uint32_t (&w)[4]) {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(w[0]), "r"(w[1]), "r"(w[2]),
                  "r"(w[3]) : "memory");
 }
 
-// The two operands of a step in a slot, and their product.
-template <typename T, bool A_K, bool B_K, int BN> struct Step {
-    static constexpr int PANELS = (BN + PANEL - 1) / PANEL;
-    static constexpr int A_BYTES = BM * 128, B_BYTES = B_K ? BN * 128 : PANELS * BK * 128;
-    // The rows of this warpgroup.
-    static __device__ __forceinline__ uint32_t a_offset() { return threadIdx.x / 128 * (A_K ? 64 * 128 : BK * 128); }
-
-    // Starts the product, which is the first or adds to what is there; the caller waits. Past the end of the sum there are
-    // zeros: a branch around them would make every instruction wait for the one before.
-    static __device__ __forceinline__ void start(float (&sums)[BN / 2], uint32_t a, uint32_t b, bool add) {
-        wgmma_fence();
-#pragma unroll
-        for (int kk = 0; kk < BK / 16; kk++)
-            Wgmma<T, BN, !A_K, !B_K>::run(sums, wgmma_matrix(a + kk * (A_K ? 32 : 2048), A_K ? 16 : BK * 128),
-                                          wgmma_matrix(b + kk * (B_K ? 32 : 2048), B_K ? 16 : BK * 128), add || kk > 0);
-        wgmma_commit();
-    }
-};
-
 // The products are complete, and the compiler reads no sum before.
-template <int BN> __device__ __forceinline__ void finish(float (&sums)[BN]) {
+template <int N> __device__ __forceinline__ void finish(float (&sums)[N]) {
     wgmma_wait<0>();
 #pragma unroll
-    for (int i = 0; i < BN; i++) asm volatile("" : "+f"(sums[i])::"memory");
+    for (int i = 0; i < N; i++) asm volatile("" : "+f"(sums[i])::"memory");
 }
 
-// STATIONARY: steps of the rows that stay; 0: they go through the ring as well. ROW_SLOTS: places for rows that stay.
-template <typename T, bool FORWARD, int BN, int STAGES, int STATIONARY, int ROW_SLOTS, int BLOCKS> struct MGrouped90Tile {
-    using S = Step<T, true, FORWARD, BN>;
-    static constexpr int STAGE_BYTES = S::B_BYTES + (STATIONARY ? 0 : S::A_BYTES), ROW_BYTES = STATIONARY * S::A_BYTES;
-    static constexpr int RING = ROW_SLOTS * ROW_BYTES, OUT = RING + STAGES * STAGE_BYTES, BARRIERS = OUT + OUT_BYTES;
-    static constexpr int SHARED_BYTES = BARRIERS + 16 * (STAGES + ROW_SLOTS);
-    static_assert(S::B_BYTES % 1024 == 0 && SHARED_BYTES <= 232448);
+// SHORT: the rows of a tile stay, all steps of them, in front of a ring that has what they leave of SPACE; else they go
+// through the ring as well.
+template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHORT, int BLOCKS> struct MGrouped90Tile {
+    static constexpr int ROWS = WARPGROUPS * WARPGROUP_ROWS, CONSUMERS = WARPGROUPS * WARPGROUP, PANELS = (BN + PANEL - 1) / PANEL;
+    static constexpr int A_BYTES = ROWS * 128, B_BYTES = FORWARD ? BN * 128 : PANELS * BK * 128;
+    static constexpr int STAGE_BYTES = B_BYTES + (SHORT ? 0 : A_BYTES), SPACE = STAGES * STAGE_BYTES;
+    // Boxes on their way in and out, two for each warpgroup.
+    static constexpr int BOX_BYTES = WARPGROUP_ROWS * 128, BOXES = 2 * WARPGROUPS;
+    static constexpr int BARRIERS = SPACE + BOXES * BOX_BYTES, ROW_SLOTS = SHORT ? 2 : 0;
+    static constexpr int OFFSETS = BARRIERS + 16 * (STAGES + ROW_SLOTS + BOXES), SHARED_BYTES = OFFSETS + 4 * (MAX_MAPS + 1);
+    static_assert(B_BYTES % 1024 == 0 && SHARED_BYTES <= (BLOCKS == 1 ? 232448 : 115200));
 
-    // The barriers of a slot: filled, and free.
-    static __device__ __forceinline__ uint32_t full(uint32_t shared, uint32_t slot) { return shared + BARRIERS + 16 * slot; }
-    static __device__ __forceinline__ uint32_t empty(uint32_t shared, uint32_t slot) { return shared + BARRIERS + 16 * slot + 8; }
+    const MGrouped90& p;
+    const uint32_t* offsets;  // in shared memory
+    const uint32_t shared;
+    const int n_steps;
+
+    // Barriers of a slot: filled, and free. First those of the ring, then of rows that stay, then of boxes.
+    __device__ __forceinline__ uint32_t full(uint32_t slot) const { return shared + BARRIERS + 16 * slot; }
+    __device__ __forceinline__ uint32_t empty(uint32_t slot) const { return full(slot) + 8; }
+    __device__ __forceinline__ uint32_t box(uint32_t slot) const { return shared + SPACE + slot * BOX_BYTES; }
+    static __device__ __forceinline__ uint32_t row_barrier(uint32_t slot) { return STAGES + slot; }
+    static __device__ __forceinline__ uint32_t box_barrier(uint32_t slot) { return STAGES + ROW_SLOTS + slot; }
+
+    // Of rows that stay a second slot where they are few.
+    __device__ __forceinline__ uint32_t row_slots() const { return n_steps == 1 ? 2 : 1; }
+    __device__ __forceinline__ uint32_t rows_at(uint32_t slot) const { return shared + slot * n_steps * A_BYTES; }
+    __device__ __forceinline__ uint32_t ring() const { return SHORT ? shared + row_slots() * n_steps * A_BYTES : shared; }
+    __device__ __forceinline__ uint32_t stages() const { return SHORT ? (SPACE - row_slots() * n_steps * A_BYTES) / STAGE_BYTES : STAGES; }
 
     static __device__ __forceinline__ void run(const MGrouped90& p, char* memory) {
-        const uint32_t shared = uint32_t(__cvta_generic_to_shared(memory));
+        uint32_t* offsets = reinterpret_cast<uint32_t*>(memory + OFFSETS);
+        const MGrouped90Tile tile{p, offsets, uint32_t(__cvta_generic_to_shared(memory)), int(p.k + BK - 1) / BK};
+        if (threadIdx.x <= p.n_groups) offsets[threadIdx.x] = offset(p.offsets, p.n_rows, threadIdx.x);
         if (threadIdx.x == 0) {
-            for (int i = 0; i < STAGES + ROW_SLOTS; i++) {
-                barrier_init(full(shared, i), 1);
-                barrier_init(empty(shared, i), CONSUMERS / 32);
+            for (int i = 0; i < STAGES + ROW_SLOTS + BOXES; i++) {
+                barrier_init(tile.full(i), 1);
+                barrier_init(tile.empty(i), i < STAGES + ROW_SLOTS ? CONSUMERS / 32 : 1);
             }
             barrier_init_fence();
         }
         __syncthreads();
         if (threadIdx.x < CONSUMERS) {
-            take_registers<BLOCKS>();
-            consume(p, shared);
+            take_registers<WARPGROUPS, BLOCKS>();
+            tile.consume();
         } else {
-            give_registers<BLOCKS>();
-            if (threadIdx.x == CONSUMERS) produce(p, shared);
+            give_registers<WARPGROUPS, BLOCKS>();
+            if (threadIdx.x == CONSUMERS) tile.produce();
+            if (threadIdx.x == CONSUMERS + 32 && p.add) tile.produce_addend();
         }
     }
 
     // Calls `each(rows, first, last)` for the rows of this block and their column tiles. Blocks that run at the same time
     // share rows and columns, and write whole rows: bands of rows, in each all columns.
-    template <typename Each> static __device__ __forceinline__ void tiles(const MGrouped90& p, const Each& each) {
-        constexpr uint32_t BAND = STATIONARY ? 1 : 8;
-        const uint32_t m_tiles = (p.n_rows + BM - 1) / BM + p.n_groups - 1, per = STATIONARY ? p.tiles_at_once : 1;
+    template <typename Each> __device__ __forceinline__ void tiles(const Each& each) const {
+        constexpr uint32_t BAND = SHORT ? 1 : 8;
+        const uint32_t m_tiles = (p.n_rows + ROWS - 1) / ROWS + p.n_groups - 1, per = SHORT ? p.tiles_at_once : 1;
         const uint32_t n_parts = (p.n_tiles + per - 1) / per;
         for (uint32_t i = blockIdx.x; i < m_tiles * n_parts; i += gridDim.x) {
             const uint32_t band = i / (BAND * n_parts), rest = i % (BAND * n_parts), height = min(BAND, m_tiles - band * BAND);
-            const RowTile rows = row_tile(p, band * BAND + rest % height, BM);
+            const auto border = [&](uint32_t group) { return offsets[group]; };
+            const RowTile rows = row_tile_of(border, p.n_groups, band * BAND + rest % height, ROWS);
             const uint32_t first = rest / height * per;
             if (rows.n_rows > 0) each(rows, first, min(first + per, p.n_tiles));
         }
     }
 
-    static __device__ __forceinline__ void produce(const MGrouped90& p, uint32_t shared) {
-        const int n_steps = int(p.k + BK - 1) / BK;
-        Turn<STAGES> turn;
-        Turn<ROW_SLOTS ? ROW_SLOTS : 1> row_turn;
-        tiles(p, [&](const RowTile& rows, uint32_t first, uint32_t last) {
+    __device__ __forceinline__ void produce() const {
+        Turn turn, row_turn;
+        tiles([&](const RowTile& rows, uint32_t first, uint32_t last) {
             const TensorMap& weight = p.weights[rows.group];
-            if constexpr (STATIONARY != 0) {
-                const uint32_t barrier = full(shared, STAGES + row_turn.slot), to = shared + row_turn.slot * ROW_BYTES;
-                barrier_wait(empty(shared, STAGES + row_turn.slot), row_turn.parity ^ 1);
-                barrier_expect(barrier, n_steps * S::A_BYTES);
-                for (int step = 0; step < n_steps; step++) load_box(to + step * S::A_BYTES, p.x, step * BK, int(rows.row), barrier);
-                row_turn.next();
+            if constexpr (SHORT) {
+                const uint32_t barrier = full(row_barrier(row_turn.slot)), to = rows_at(row_turn.slot);
+                barrier_wait(empty(row_barrier(row_turn.slot)), row_turn.parity ^ 1);
+                barrier_expect(barrier, n_steps * A_BYTES);
+                for (int step = 0; step < n_steps; step++) load_box(to + step * A_BYTES, p.x, step * BK, int(rows.row), barrier);
+                row_turn.next(row_slots());
             }
             for (uint32_t tile = first; tile < last; tile++) {
                 const int n0 = int(tile) * BN;
-                for (int step = 0; step < n_steps; step++, turn.next()) {
-                    uint32_t to = shared + RING + turn.slot * STAGE_BYTES;
-                    const uint32_t barrier = full(shared, turn.slot);
-                    barrier_wait(empty(shared, turn.slot), turn.parity ^ 1);
+                for (int step = 0; step < n_steps; step++, turn.next(stages())) {
+                    uint32_t to = ring() + turn.slot * STAGE_BYTES;
+                    const uint32_t barrier = full(turn.slot);
+                    barrier_wait(empty(turn.slot), turn.parity ^ 1);
                     barrier_expect(barrier, STAGE_BYTES);
-                    if constexpr (STATIONARY == 0) {
+                    if constexpr (!SHORT) {
                         load_box(to, p.x, step * BK, int(rows.row), barrier);
-                        to += S::A_BYTES;
+                        to += A_BYTES;
                     }
                     if constexpr (FORWARD) {
                         load_box(to, weight, step * BK, n0, barrier);
                     } else {
 #pragma unroll
-                        for (int i = 0; i < S::PANELS; i++) load_box(to + i * BK * 128, weight, n0 + i * PANEL, step * BK, barrier);
+                        for (int i = 0; i < PANELS; i++) load_box(to + i * BK * 128, weight, n0 + i * PANEL, step * BK, barrier);
                     }
                 }
             }
         });
     }
 
-    static __device__ __forceinline__ void consume(const MGrouped90& p, uint32_t shared) {
-        const int n_steps = int(p.k + BK - 1) / BK, lane = threadIdx.x % 32;
-        Turn<STAGES> turn;
-        Turn<ROW_SLOTS ? ROW_SLOTS : 1> row_turn;
-        tiles(p, [&](const RowTile& rows, uint32_t first, uint32_t last) {
-            if constexpr (STATIONARY != 0) barrier_wait(full(shared, STAGES + row_turn.slot), row_turn.parity);
+    // What tiles are added to, in the order in which their boxes leave.
+    __device__ __forceinline__ void produce_addend() const {
+        Turn turn;
+        tiles([&](const RowTile& rows, uint32_t first, uint32_t last) {
+            const int n_columns = min(int(last) * BN, int(p.n));
+            for (int column = int(first) * BN; column < n_columns; column += PANEL, turn.next(2))
+                for (int i = 0; i < WARPGROUPS; i++) {
+                    const uint32_t slot = 2 * i + turn.slot, barrier = full(box_barrier(slot));
+                    barrier_wait(empty(box_barrier(slot)), turn.parity ^ 1);
+                    barrier_expect(barrier, BOX_BYTES);
+                    load_box(box(slot), p.addend, column, int(rows.row) + i * WARPGROUP_ROWS, barrier);
+                }
+        });
+    }
+
+    __device__ __forceinline__ void consume() const {
+        const uint32_t lane = threadIdx.x % 32, a_offset = threadIdx.x / WARPGROUP * WARPGROUP_ROWS * 128;
+        Turn turn, row_turn, box_turn;
+        tiles([&](const RowTile& rows, uint32_t first, uint32_t last) {
+            if constexpr (SHORT) barrier_wait(full(row_barrier(row_turn.slot)), row_turn.parity);
 #pragma unroll 1
             for (uint32_t tile = first; tile < last; tile++) {
                 float sums[BN / 2];
                 uint32_t before = 0;
 #pragma unroll 1
-                for (int step = 0; step < n_steps; step++, turn.next()) {
-                    barrier_wait(full(shared, turn.slot), turn.parity);
-                    const uint32_t slot = shared + RING + turn.slot * STAGE_BYTES;
-                    const uint32_t a = STATIONARY ? shared + row_turn.slot * ROW_BYTES + step * S::A_BYTES : slot;
-                    S::start(sums, a + S::a_offset(), STATIONARY ? slot : slot + S::A_BYTES, step > 0);
+                for (int step = 0; step < n_steps; step++, turn.next(stages())) {
+                    barrier_wait(full(turn.slot), turn.parity);
+                    const uint32_t slot = ring() + turn.slot * STAGE_BYTES;
+                    const uint32_t a = (SHORT ? rows_at(row_turn.slot) + step * A_BYTES : slot) + a_offset;
+                    start(sums, a, SHORT ? slot : slot + A_BYTES, step > 0);
                     if (step > 0) {
                         wgmma_wait<1>();
-                        if (lane == 0) barrier_arrive(empty(shared, before));
+                        if (lane == 0) barrier_arrive(empty(before));
                     }
                     before = turn.slot;
                 }
                 finish(sums);
                 if (lane == 0) {
-                    barrier_arrive(empty(shared, before));
-                    if (STATIONARY != 0 && tile + 1 == last) barrier_arrive(empty(shared, STAGES + row_turn.slot));
+                    barrier_arrive(empty(before));
+                    if (SHORT && tile + 1 == last) barrier_arrive(empty(row_barrier(row_turn.slot)));
                 }
-                write(p, shared + OUT, rows, int(tile) * BN, sums);
+                write(rows, int(tile) * BN, sums, box_turn);
             }
-            row_turn.next();
+            row_turn.next(row_slots());
         });
+        if (threadIdx.x % WARPGROUP == 0) store_wait_read<0>();
     }
 
-    // Each warp writes its 16 rows, 64 columns at a time, by way of shared memory: whole lines leave.
-    static __device__ __forceinline__ void write(const MGrouped90& p, uint32_t boxes, const RowTile& rows, int n0, float (&sums)[BN / 2]) {
-        const int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16, n_rows = int(rows.n_rows) - row0;
-        if (n_rows <= 0) return;
+    // Starts the product of a step, which is the first or adds to what is there; the caller waits. Past the end of the sum
+    // there are zeros: a branch around them would make every instruction wait for the one before.
+    static __device__ __forceinline__ void start(float (&sums)[BN / 2], uint32_t a, uint32_t b, bool add) {
+        wgmma_fence();
+#pragma unroll
+        for (int kk = 0; kk < BK / 16; kk++)
+            Wgmma<T, BN, false, !FORWARD>::run(sums, wgmma_matrix(a + kk * 32, 16),
+                                               wgmma_matrix(b + kk * (FORWARD ? 32 : 2048), FORWARD ? 16 : BK * 128), add || kk > 0);
+        wgmma_commit();
+    }
+
+    // Each warpgroup writes its 64 rows, 64 columns at a time: a box in shared memory that a copy takes away. Rows of the next
+    // modality are another tile's; where they follow, the threads write.
+    __device__ __forceinline__ void write(const RowTile& rows, int n0, float (&sums)[BN / 2], Turn& turn) const {
+        int thread = threadIdx.x % WARPGROUP;
+        asm volatile("" : "+r"(thread));  // places are computed here, for each tile: they hold no registers meanwhile
+        const int warpgroup = threadIdx.x / WARPGROUP, lane = thread % 32, row0 = int(rows.row) + warpgroup * WARPGROUP_ROWS;
+        const int n_rows = int(rows.n_rows) - warpgroup * WARPGROUP_ROWS;
+        const bool by_copy = n_rows >= WARPGROUP_ROWS || rows.row + rows.n_rows == p.n_rows;
         if (p.biases) {
             const float* bias = p.biases + int64_t(rows.group) * p.n;
 #pragma unroll
@@ -189,38 +224,29 @@ template <typename T, bool FORWARD, int BN, int STAGES, int STATIONARY, int ROW_
                     sums[4 * j + 2 + i] += b;
                 }
         }
-        // Vectors of 8: this lane's places in the box and in memory, rows 4 apart; and those of its 8 x 8 matrices.
-        const uint32_t box = boxes + threadIdx.x / 32 * OUT_BOX_BYTES;
-        const int row = lane / 8, chunk = lane % 8;
-        const uint32_t place = box + row * 128, swizzle = (chunk ^ row) << 4;  // of rows 4 further: ^ 64
-        const uint32_t matrix = box + lane % 16 * 128, matrix_row = lane % 8;
-        T* y = static_cast<T*>(p.to) + (int64_t(rows.row) + row0 + row) * p.y_stride + n0 + chunk * 8;
+        // This lane's row of 8 x 8 matrices in a box.
+        const uint32_t matrix = thread / 32 * 2048 + lane % 16 * 128 + ((lane / 16 ^ lane % 8) << 4);
 #pragma unroll
-        for (int panel = 0; panel < S::PANELS; panel++) {
-            const int n_columns = int(p.n) - n0 - panel * PANEL;
+        for (int panel = 0; panel < PANELS; panel++) {
+            const int column = n0 + panel * PANEL, n_columns = int(p.n) - column;
             if (n_columns <= 0) break;
-            const bool whole = n_rows >= 16 && n_columns >= PANEL;
+            const uint32_t slot = 2 * warpgroup + turn.slot, at = box(slot);
             if (p.add) {
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const int n = whole ? 8 : row + 4 * i < n_rows ? n_columns - chunk * 8 : 0;
-                    const T* from = y + 4 * i * p.y_stride + panel * PANEL;
-                    const Vec<T, 8> old = n >= 8 ? load_vec<true, T, 8>(from, 8) : load_vec<false, T, 8>(from, n);
-                    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(place + 512 * i + (swizzle ^ (i % 2 * 64))),
-                                 "r"(old.words[0]), "r"(old.words[1]), "r"(old.words[2]), "r"(old.words[3]) : "memory");
-                }
-                __syncwarp();
+                barrier_wait(full(box_barrier(slot)), turn.parity);
+            } else {
+                if (thread == 0) store_wait_read<1>();
+                warpgroup_barrier();
             }
 #pragma unroll
             for (int j = 0; j < PANEL / 8; j += 2) {
                 if (panel * PANEL + j * 8 >= BN) break;
                 // The upper and the lower rows of a column block, then of the next one.
                 const float* v = sums + (panel * PANEL / 8 + j) * 4;
-                const uint32_t at = matrix + (((j + lane / 16) ^ matrix_row) << 4);
+                const uint32_t to = at + (matrix ^ j * 16);
                 uint32_t words[4];
                 if (p.add) {
                     uint32_t old[4];
-                    ldmatrix4<false>(old, at);
+                    ldmatrix4<false>(old, to);
 #pragma unroll
                     for (int i = 0; i < 4; i++)
                         words[i] = words_from_f32<T>(v[2 * i] + word_to_f32<T>(old[i], 0), v[2 * i + 1] + word_to_f32<T>(old[i], 1));
@@ -228,122 +254,207 @@ template <typename T, bool FORWARD, int BN, int STAGES, int STATIONARY, int ROW_
 #pragma unroll
                     for (int i = 0; i < 4; i++) words[i] = words_from_f32<T>(v[2 * i], v[2 * i + 1]);
                 }
-                store_matrix4(at, words);
+                store_matrix4(to, words);
             }
-            __syncwarp();
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int n = whole ? 8 : row + 4 * i < n_rows ? n_columns - chunk * 8 : 0;
-                Vec<T, 8> v;
-                asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                             : "=r"(v.words[0]), "=r"(v.words[1]), "=r"(v.words[2]), "=r"(v.words[3])
-                             : "r"(place + 512 * i + (swizzle ^ (i % 2 * 64))) : "memory");
-                T* to = y + 4 * i * p.y_stride + panel * PANEL;
-                if (n >= 8) store_vec<true, T, 8>(to, v, 8);
-                else store_vec<false, T, 8>(to, v, n);
+            if (by_copy) {
+                fence_shared();
+                warpgroup_barrier();
+                if (thread == 0 && n_rows > 0) store_box(p.y, column, row0, at);
+            } else {
+                warpgroup_barrier();
+                write_rows(row0, n_rows, column, at, thread);
+                if (p.add) warpgroup_barrier();
             }
-            __syncwarp();
+            if (thread == 0) {
+                store_commit();  // of nothing, where the threads wrote: what waits counts one for each box
+                if (p.add) {
+                    store_wait_read<0>();
+                    barrier_arrive(empty(box_barrier(slot)));
+                }
+            }
+            turn.next(2);
+        }
+    }
+
+    // `n_rows` rows of a box, by the threads of its warpgroup.
+    __device__ __forceinline__ void write_rows(int row0, int n_rows, int column, uint32_t box, int thread) const {
+#pragma unroll 1
+        for (int i = thread; i < n_rows * (PANEL / 8); i += WARPGROUP) {
+            const int row = i / (PANEL / 8), chunk = i % (PANEL / 8), n = int(p.n) - column - chunk * 8;
+            Vec<T, 8> v;
+            asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                         : "=r"(v.words[0]), "=r"(v.words[1]), "=r"(v.words[2]), "=r"(v.words[3])
+                         : "r"(box + row * 128 + ((chunk ^ row % 8) << 4)) : "memory");
+            T* to = static_cast<T*>(p.to) + (int64_t(row0) + row) * p.y_stride + column + chunk * 8;
+            if (n >= 8) store_vec<true, T, 8>(to, v, 8);
+            else if (n > 0) store_vec<false, T, 8>(to, v, n);
         }
     }
 };
 
-template <typename T, int BN, int STAGES, int BLOCKS> struct KGrouped90Tile {
-    using S = Step<T, false, false, BN>;
-    static constexpr int STAGE_BYTES = S::A_BYTES + S::B_BYTES, BARRIERS = STAGES * STAGE_BYTES;
-    static constexpr int SHARED_BYTES = BARRIERS + 16 * STAGES;
+// A block takes 256 columns of a, the wider operand, half of them for each of its two warpgroups, and BN of b: b, which every
+// such block reads, is read few times.
+template <typename T, int BN, int STAGES> struct KGrouped90Tile {
+    static constexpr int CONSUMERS = 2 * WARPGROUP, COLUMNS = 256, PARTS = COLUMNS / WARPGROUP;
+    static constexpr int A_PANELS = COLUMNS / PANEL, B_PANELS = (BN + PANEL - 1) / PANEL, PANEL_BYTES = BK * 128;
+    static constexpr int STAGE_BYTES = (A_PANELS + B_PANELS) * PANEL_BYTES;
+    static constexpr int BARRIERS = STAGES * STAGE_BYTES, SHARED_BYTES = BARRIERS + 16 * STAGES;
+    static constexpr int FRAGMENTS = PARTS * BN / 8;  // of a thread
     static_assert(SHARED_BYTES <= 232448);
 
-    // Calls `each(group, first, last)` for the rows of each modality in this block's split.
-    template <typename Each> static __device__ __forceinline__ void segments(const KGrouped90& p, const Each& each) {
-        const uint32_t begin = blockIdx.y * p.rows_per_split, end = min(begin + p.rows_per_split, p.n_rows);
-        uint32_t border = 0;
-        for (uint32_t group = 0; group < p.n_groups; group++) {
-            const uint32_t first = max(begin, border);
-            border = offset(p.offsets, p.n_rows, group + 1);
-            const uint32_t last = min(end, border);
-            if (first < last) each(group, first, last);
-        }
-    }
+    const KGrouped90& p;
+    const uint32_t shared;
 
+    __device__ __forceinline__ uint32_t full(uint32_t slot) const { return shared + BARRIERS + 16 * slot; }
+    __device__ __forceinline__ uint32_t empty(uint32_t slot) const { return full(slot) + 8; }
     static __device__ __forceinline__ void run(const KGrouped90& p, char* memory) {
-        const uint32_t shared = uint32_t(__cvta_generic_to_shared(memory));
-        const uint32_t full = shared + BARRIERS, empty = full + 8 * STAGES;
+        const KGrouped90Tile tile{p, uint32_t(__cvta_generic_to_shared(memory))};
         if (threadIdx.x == 0) {
             for (int i = 0; i < STAGES; i++) {
-                barrier_init(full + 8 * i, 1);
-                barrier_init(empty + 8 * i, CONSUMERS / 32);
+                barrier_init(tile.full(i), 1);
+                barrier_init(tile.empty(i), CONSUMERS / 32);
             }
             barrier_init_fence();
         }
         __syncthreads();
+        asm volatile("griddepcontrol.launch_dependents;");
         if (threadIdx.x < CONSUMERS) {
-            take_registers<BLOCKS>();
-            consume(p, shared, full, empty);
+            take_registers<2, 1>();
+            tile.consume();
         } else {
-            give_registers<BLOCKS>();
-            if (threadIdx.x == CONSUMERS) produce(p, shared, full, empty);
+            give_registers<2, 1>();
+            if (threadIdx.x == CONSUMERS) tile.produce();
         }
     }
 
-    static __device__ __forceinline__ void produce(const KGrouped90& p, uint32_t shared, uint32_t full, uint32_t empty) {
-        const int a0 = int(blockIdx.x / p.b_tiles) * BM, b0 = int(blockIdx.x % p.b_tiles) * BN;
-        Turn<STAGES> turn;
-        segments(p, [&](uint32_t, uint32_t first, uint32_t last) {
-            for (uint32_t row = first; row < last; row += BK, turn.next()) {
-                const uint32_t a = shared + turn.slot * STAGE_BYTES, b = a + S::A_BYTES, barrier = full + 8 * turn.slot;
-                barrier_wait(empty + 8 * turn.slot, turn.parity ^ 1);
+    __device__ __forceinline__ void produce() const {
+        const int a0 = int(blockIdx.x / p.b_tiles) * COLUMNS, b0 = int(blockIdx.x % p.b_tiles) * BN;
+        Turn turn;
+        segments(p, blockIdx.y, [&](const Segment& segment) {
+            for (uint32_t row = segment.first; row < segment.last; row += BK, turn.next(STAGES)) {
+                const uint32_t a = shared + turn.slot * STAGE_BYTES, b = a + A_PANELS * PANEL_BYTES, barrier = full(turn.slot);
+                barrier_wait(empty(turn.slot), turn.parity ^ 1);
                 barrier_expect(barrier, STAGE_BYTES);
 #pragma unroll
-                for (int i = 0; i < BM / PANEL; i++) load_box(a + i * BK * 128, p.a, a0 + i * PANEL, int(row), barrier);
+                for (int i = 0; i < A_PANELS; i++) load_box(a + i * PANEL_BYTES, p.a, a0 + i * PANEL, int(row), barrier);
 #pragma unroll
-                for (int i = 0; i < S::PANELS; i++) load_box(b + i * BK * 128, p.b, b0 + i * PANEL, int(row), barrier);
+                for (int i = 0; i < B_PANELS; i++) load_box(b + i * PANEL_BYTES, p.b, b0 + i * PANEL, int(row), barrier);
             }
         });
     }
 
-    static __device__ __forceinline__ void consume(const KGrouped90& p, uint32_t shared, uint32_t full, uint32_t empty) {
-        const uint32_t a0 = blockIdx.x / p.b_tiles * BM, b0 = blockIdx.x % p.b_tiles * BN;
-        const int lane = threadIdx.x % 32, a_valid = min(int(p.a_width - a0), BM), b_valid = min(int(p.b_width - b0), BN);
-        Turn<STAGES> turn;
-        segments(p, [&](uint32_t group, uint32_t first, uint32_t last) {
-            float sums[BN / 2];
+    __device__ __forceinline__ void consume() const {
+        const uint32_t lane = threadIdx.x % 32, a_offset = threadIdx.x / WARPGROUP * PARTS * PANEL_BYTES;
+        Turn turn;
+        segments(p, blockIdx.y, [&](const Segment& segment) {
+            const uint32_t first = segment.first, last = segment.last;
+            float sums[PARTS][BN / 2];
             uint32_t before = 0;
 #pragma unroll 1
-            for (uint32_t row = first; row < last; row += BK, turn.next()) {
-                barrier_wait(full + 8 * turn.slot, turn.parity);
-                const uint32_t a = shared + turn.slot * STAGE_BYTES;
+            for (uint32_t row = first; row < last; row += BK, turn.next(STAGES)) {
+                barrier_wait(full(turn.slot), turn.parity);
+                const uint32_t a = shared + turn.slot * STAGE_BYTES, b = a + A_PANELS * PANEL_BYTES;
                 if (last - row < BK) keep_rows(a, int(last - row));
-                S::start(sums, a + S::a_offset(), a + S::A_BYTES, row > first);
+                wgmma_fence();
+#pragma unroll
+                for (int kk = 0; kk < BK / 16; kk++)
+#pragma unroll
+                    for (int part = 0; part < PARTS; part++)
+                        Wgmma<T, BN, true, true>::run(sums[part], wgmma_matrix(a + a_offset + part * PANEL_BYTES + kk * 2048, PANEL_BYTES),
+                                                      wgmma_matrix(b + kk * 2048, PANEL_BYTES), row > first || kk > 0);
+                wgmma_commit();
                 if (row > first) {
                     wgmma_wait<1>();
-                    if (lane == 0) barrier_arrive(empty + 8 * before);
+                    if (lane == 0) barrier_arrive(empty(before));
                 }
                 before = turn.slot;
             }
-            finish(sums);
-            if (lane == 0) barrier_arrive(empty + 8 * before);
-            float* to = p.partial + uint64_t(blockIdx.y + group) * p.a_width * p.b_width + a0 * p.to_a + b0 * p.to_b;
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const int row = threadIdx.x / 32 * 16 + half * 8 + lane / 4;
-                if (row >= a_valid) continue;
+            for (int part = 0; part < PARTS; part++) finish(sums[part]);
+            if (first < last) {
+                if (lane == 0) barrier_arrive(empty(before));
+            } else {
 #pragma unroll
-                for (int j = 0; j < BN / 8; j++) {
-                    const int column = j * 8 + lane % 4 * 2;
-                    float* at = to + row * p.to_a + column * p.to_b;
-                    if (column < b_valid) at[0] = sums[4 * j + 2 * half];
-                    if (column + 1 < b_valid) at[p.to_b] = sums[4 * j + 2 * half + 1];
-                }
+                for (int i = 0; i < PARTS * (BN / 2); i++) sums[i / (BN / 2)][i % (BN / 2)] = 0.f;
+            }
+            if (segment.whole) {
+                if (p.f32) write<float>(segment.group, sums);
+                else write<T>(segment.group, sums);
+            } else {
+                // As the threads hold them: `sum` finds the places.
+                float4* to = reinterpret_cast<float4*>(p.partial) + (uint64_t(blockIdx.y + segment.group) * gridDim.x + blockIdx.x) * (FRAGMENTS * 256) + threadIdx.x;
+#pragma unroll
+                for (int part = 0; part < PARTS; part++)
+#pragma unroll
+                    for (int j = 0; j < BN / 8; j++) {
+                        const float* v = sums[part] + 4 * j;
+                        to[(part * (BN / 8) + j) * 256] = make_float4(v[0], v[1], v[2], v[3]);
+                    }
             }
         });
+    }
+
+    // Columns of a and b of a thread's first sum.
+    static __device__ __forceinline__ uint32_t a_column(uint32_t a_tile, uint32_t part) {
+        return a_tile * COLUMNS + threadIdx.x / WARPGROUP * PARTS * 64 + part * 64 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
+    }
+    static __device__ __forceinline__ uint32_t b_column(uint32_t b_tile) { return b_tile * BN + threadIdx.x % 4 * 2; }
+
+    template <typename G> __device__ __forceinline__ void write(uint32_t group, const float (&sums)[PARTS][BN / 2]) const {
+        G* to = static_cast<G*>(p.grads[group]);
+#pragma unroll
+        for (int part = 0; part < PARTS; part++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const uint32_t a = a_column(blockIdx.x / p.b_tiles, part) + 8 * half, b = b_column(blockIdx.x % p.b_tiles);
+                G* at = to + a * p.to_a + b * p.to_b;
+                if (a >= p.a_width) continue;
+#pragma unroll
+                for (int j = 0; j < BN / 8; j++) {
+                    if (b + 8 * j < p.b_width) put(at + 8 * j * p.to_b, sums[part][4 * j + 2 * half]);
+                    if (b + 8 * j + 1 < p.b_width) put(at + (8 * j + 1) * p.to_b, sums[part][4 * j + 2 * half + 1]);
+                }
+            }
+    }
+
+    // The second launch, of as many tiles times FRAGMENTS, groups: adds a modality's partial sums, where it has more than one.
+    static __device__ __forceinline__ void sum(const KGrouped90& p) {
+        const uint32_t fragment = blockIdx.x % FRAGMENTS, tile = blockIdx.x / FRAGMENTS, group = blockIdx.y;
+        const uint32_t a = a_column(tile / p.b_tiles, fragment / (BN / 8)), b = b_column(tile % p.b_tiles) + fragment % (BN / 8) * 8;
+        const uint32_t first = offset(p.offsets, p.n_rows, group), last = offset(p.offsets, p.n_rows, group + 1);
+        if (first >= last || a >= p.a_width || b >= p.b_width) return;
+        const uint32_t begin = first / p.rows_per_split, end = (last - 1) / p.rows_per_split;
+        if (begin == end) return;
+        const float4* from = reinterpret_cast<const float4*>(p.partial) + uint64_t(blockIdx.x) * 256 + threadIdx.x;
+        float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
+        asm volatile("griddepcontrol.wait;" ::: "memory");
+#pragma unroll 4
+        for (uint32_t split = begin; split <= end; split++) {
+            const float4 x = from[uint64_t(split + group) * gridDim.x * 256];
+            sum.x += x.x;
+            sum.y += x.y;
+            sum.z += x.z;
+            sum.w += x.w;
+        }
+        const auto write = [&](auto* weight) {
+            auto* to = weight + a * p.to_a + b * p.to_b;
+            const bool second = b + 1 < p.b_width;
+            put(to, sum.x);
+            if (second) put(to + p.to_b, sum.y);
+            if (a + 8 >= p.a_width) return;
+            to += 8 * p.to_a;
+            put(to, sum.z);
+            if (second) put(to + p.to_b, sum.w);
+        };
+        if (p.f32) write(static_cast<float*>(p.grads[group]));
+        else write(static_cast<T*>(p.grads[group]));
     }
 
     // Zeroes the rows of a step from `valid` on, in every panel of both operands.
     static __device__ __forceinline__ void keep_rows(uint32_t step, int valid) {
-        constexpr int PANELS = BM / PANEL + S::PANELS;
         const int words = (BK - valid) * 8;  // of 16 bytes
-        for (int i = threadIdx.x; i < PANELS * words; i += CONSUMERS) {
-            const uint32_t at = step + i / words * BK * 128 + valid * 128 + i % words * 16;
+        for (int i = threadIdx.x; i < (A_PANELS + B_PANELS) * words; i += CONSUMERS) {
+            const uint32_t at = step + i / words * PANEL_BYTES + valid * 128 + i % words * 16;
             asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(at), "r"(0) : "memory");
         }
         fence_shared();
@@ -353,15 +464,20 @@ template <typename T, int BN, int STAGES, int BLOCKS> struct KGrouped90Tile {
 
 }  // namespace grouped_gemm
 
-#define M_GROUPED_90(NAME, T, FORWARD, BN, STAGES, STATIONARY, ROW_SLOTS, BLOCKS)                                              \
-    extern "C" __constant__ const uint32_t NAME##_shared_bytes = grouped_gemm::MGrouped90Tile<T, FORWARD, BN, STAGES, STATIONARY, ROW_SLOTS, BLOCKS>::SHARED_BYTES; \
-    extern "C" __global__ void __launch_bounds__(grouped_gemm::THREADS_90<BLOCKS>, BLOCKS) NAME(const __grid_constant__ MGrouped90 p) { \
+#define M_GROUPED_90(NAME, T, FORWARD, BN, WARPGROUPS, STAGES, SHORT, BLOCKS)                                                  \
+    extern "C" __constant__ const uint32_t NAME##_shared_bytes =                                                               \
+        grouped_gemm::MGrouped90Tile<T, FORWARD, BN, WARPGROUPS, STAGES, SHORT, BLOCKS>::SHARED_BYTES;                         \
+    extern "C" __global__ void __launch_bounds__(grouped_gemm::THREADS_90<WARPGROUPS, BLOCKS>, BLOCKS)                         \
+        NAME(const __grid_constant__ MGrouped90 p) {                                                                           \
         extern __shared__ __align__(1024) char memory[];                                                                       \
-        grouped_gemm::MGrouped90Tile<T, FORWARD, BN, STAGES, STATIONARY, ROW_SLOTS, BLOCKS>::run(p, memory);                                      \
+        grouped_gemm::MGrouped90Tile<T, FORWARD, BN, WARPGROUPS, STAGES, SHORT, BLOCKS>::run(p, memory);                       \
     }
-#define K_GROUPED_90(NAME, T, BN, STAGES, BLOCKS)                                                                              \
-    extern "C" __constant__ const uint32_t NAME##_shared_bytes = grouped_gemm::KGrouped90Tile<T, BN, STAGES, BLOCKS>::SHARED_BYTES;    \
-    extern "C" __global__ void __launch_bounds__(grouped_gemm::THREADS_90<BLOCKS>, BLOCKS) NAME(const __grid_constant__ KGrouped90 p) { \
+#define K_GROUPED_90(NAME, SUM, T, BN, STAGES)                                                                                 \
+    extern "C" __constant__ const uint32_t NAME##_shared_bytes = grouped_gemm::KGrouped90Tile<T, BN, STAGES>::SHARED_BYTES;    \
+    extern "C" __global__ void __launch_bounds__(grouped_gemm::THREADS_90<2, 1>, 1) NAME(const __grid_constant__ KGrouped90 p) { \
         extern __shared__ __align__(1024) char memory[];                                                                       \
-        grouped_gemm::KGrouped90Tile<T, BN, STAGES, BLOCKS>::run(p, memory);                                                           \
+        grouped_gemm::KGrouped90Tile<T, BN, STAGES>::run(p, memory);                                                           \
+    }                                                                                                                          \
+    extern "C" __global__ void __launch_bounds__(256) SUM(const __grid_constant__ KGrouped90 p) {                              \
+        grouped_gemm::KGrouped90Tile<T, BN, STAGES>::sum(p);                                                                   \
     }

@@ -33,14 +33,25 @@ __device__ __forceinline__ void load_box(uint32_t to, const TensorMap& map, int 
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
                  "l"(&map), "r"(column), "r"(row), "r"(barrier) : "memory");
 }
+// The way back; what lies outside of the matrix is not written. Then `store_commit`, and before the shared memory is written
+// again `store_wait_read`, by the same thread.
+__device__ __forceinline__ void store_box(const TensorMap& map, int column, int row, uint32_t from) {
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(&map), "r"(column), "r"(row),
+                 "r"(from) : "memory");
+}
+__device__ __forceinline__ void store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// All but the last N commits have read their shared memory.
+template <int N> __device__ __forceinline__ void store_wait_read() {
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");
+}
 // What was written to shared memory is seen by copies and by wgmma that follow a barrier.
 __device__ __forceinline__ void fence_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // Slots of shared memory that a producer fills and consumers free, in turn.
-template <int SLOTS> struct Turn {
+struct Turn {
     uint32_t slot = 0, parity = 0;
-    __device__ __forceinline__ void next() {
-        slot = slot + 1 == SLOTS ? 0 : slot + 1;
+    __device__ __forceinline__ void next(uint32_t slots) {
+        slot = slot + 1 == slots ? 0 : slot + 1;
         parity ^= slot == 0;
     }
 };

@@ -82,6 +82,15 @@ impl Problem {
         Ok(device::forward(gpu, &self.plan.modality_offsets(gpu), &x, &weights(gpu, p, &self.weights)?, y)?)
     }
 
+    /// Onto rows as wide as the output, which the gradient's stand for.
+    fn forward_add(&mut self, gpu: &Gpu) -> Result<(), Error> {
+        let p = self.p;
+        let x = gpu.rows(&self.x, p.x_width)?.columns(0, p.n_in)?;
+        let (residual, y) = (gpu.rows(&self.grad_y, p.n_out)?, gpu.rows_mut(&mut self.y, p.n_out)?);
+        let (offsets, weights) = (self.plan.modality_offsets(gpu), weights(gpu, p, &self.weights)?);
+        Ok(device::forward_add(gpu, &offsets, &x, &weights, Some(&residual), y)?)
+    }
+
     fn backward_input(&mut self, gpu: &Gpu, into: Into) -> Result<(), Error> {
         let p = self.p;
         let grad_y = gpu.rows(&self.grad_y, p.n_out)?;
@@ -159,6 +168,11 @@ fn each(bench: &mut Bench<'_>, gpu: &Gpu, by: &str, shape: Shape, p: Projection)
     let flop = 2.0 * n * (p.n_in * p.n_out) as f64;
     let name = |direction: &str| format!("grouped {} {direction}{by}", p.name);
     bench.time(&name("forward"), shape.name, rows + 2.0 * weights, flop, || problem.forward(gpu))?;
+    if p.name == "out_proj" {
+        let residual = n * 2.0 * p.n_out as f64;
+        let bytes = rows + residual + 2.0 * weights;
+        bench.time(&name("forward onto a residual"), shape.name, bytes, flop, || problem.forward_add(gpu))?;
+    }
     bench.time(&name("backward input"), shape.name, rows + 2.0 * weights, flop, || {
         problem.backward_input(gpu, Into::Overwrite)
     })?;

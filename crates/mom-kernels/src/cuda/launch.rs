@@ -1,5 +1,8 @@
 //! The only place that launches a kernel.
 
+use cudarc::driver::sys::{
+    CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, cuLaunchKernelEx,
+};
 use cudarc::driver::{DeviceRepr, LaunchConfig, PushKernelArg};
 
 use super::error::{CudaError, Result};
@@ -50,6 +53,52 @@ impl Gpu {
                 grid: grid.blocks,
                 source,
             })
+        })
+    }
+
+    /// [`Self::launch`] of a kernel of compute capability 9.0 that follows another of this stream: its blocks start once all
+    /// blocks of that one have asked for it (`griddepcontrol.launch_dependents`) or ended, and wait for its end themselves.
+    ///
+    /// # Safety
+    /// As [`Self::launch`]; and the kernel touches nothing that the one before writes, or reads and this one writes, before
+    /// it has waited (`griddepcontrol.wait`).
+    pub(super) unsafe fn launch_early<P: DeviceRepr>(
+        &self,
+        module: Module,
+        kernel: &str,
+        grid: Grid,
+        params: &P,
+    ) -> Result<()> {
+        expect_own_views()?;
+        let ((x, y, z), (threads_x, threads_y, threads_z)) = (grid.blocks, grid.threads);
+        if x == 0 || y == 0 || z == 0 {
+            return Ok(());
+        }
+        let (function, shared_bytes) = self.function(module, kernel)?;
+        let mut early = CUlaunchAttribute {
+            id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let config = CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: threads_x,
+            blockDimY: threads_y,
+            blockDimZ: threads_z,
+            sharedMemBytes: shared_bytes,
+            hStream: self.stream().cu_stream(),
+            attrs: &raw mut early,
+            numAttrs: 1,
+        };
+        let mut arguments = [(&raw const *params).cast_mut().cast()];
+        self.bind()?;
+        self.timed(kernel, || {
+            // SAFETY: by this function's own contract; the driver copies the arguments, and the attribute is alive.
+            unsafe { cuLaunchKernelEx(&config, function.cu_function(), arguments.as_mut_ptr(), std::ptr::null_mut()) }
+                .result()
+                .map_err(|source| CudaError::Launch { kernel: kernel.to_owned(), grid: grid.blocks, source })
         })
     }
 }

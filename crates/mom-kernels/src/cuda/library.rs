@@ -167,7 +167,8 @@ pub fn matmul<T: DeviceElement, O: DeviceElement>(
     expect_size(OP, "b", "rows", k, b_k)?;
     y.expect(OP, "y", m, n)?;
     let to = RawOutput { at: y.address(gpu), stride: y.stride(), dtype: O::DTYPE };
-    let product = RawProduct { dtype: T::DTYPE, m, n, k, a: a.raw(gpu), b: b.raw(gpu), y: to, alpha, beta };
+    let (a, b) = (a.raw(gpu), b.raw(gpu));
+    let product = RawProduct { dtype: T::DTYPE, m, n, k, a, b, y: to, addend: None, alpha, beta };
     let library = gpu.library().ok_or(CudaError::LibraryNotLoaded)?;
     // SAFETY: the shapes of the three views were checked against each other; y is borrowed exclusively.
     unsafe { library.product(gpu, &product) }
@@ -192,7 +193,14 @@ pub(super) struct RawOutput {
     pub dtype: Dtype,
 }
 
-/// A product of [`matmul`]: `a` `(m, k)`, `b` `(k, n)`, `y` `(m, n)`.
+/// A matrix of the output's size and type.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawAddend {
+    pub at: u64,
+    pub stride: usize,
+}
+
+/// `y = alpha a b + beta addend`: `a` `(m, k)`, `b` `(k, n)`, `y` and the addend `(m, n)`; without an addend it is `y`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RawProduct {
     pub dtype: Dtype,
@@ -202,8 +210,15 @@ pub(super) struct RawProduct {
     pub a: RawFactor,
     pub b: RawFactor,
     pub y: RawOutput,
+    pub addend: Option<RawAddend>,
     pub alpha: f32,
     pub beta: f32,
+}
+
+impl RawProduct {
+    fn addend(&self) -> RawAddend {
+        self.addend.unwrap_or(RawAddend { at: self.y.at, stride: self.y.stride })
+    }
 }
 
 /// What an algorithm is chosen by.
@@ -216,12 +231,14 @@ struct Shape {
     k: usize,
     a_transposed: bool,
     b_transposed: bool,
-    strides: [usize; 3],
-    alignments: [u32; 3],
+    /// Of a, b, y and the addend.
+    strides: [usize; 4],
+    alignments: [u32; 4],
 }
 
 impl Shape {
     fn new(p: &RawProduct) -> Self {
+        let addend = p.addend();
         Self {
             input: data_type(p.dtype),
             output: data_type(p.y.dtype),
@@ -230,8 +247,8 @@ impl Shape {
             k: p.k,
             a_transposed: p.a.transposed,
             b_transposed: p.b.transposed,
-            strides: [p.a.stride, p.b.stride, p.y.stride],
-            alignments: [p.a.at, p.b.at, p.y.at].map(|at| 1 << at.trailing_zeros().min(8)),
+            strides: [p.a.stride, p.b.stride, p.y.stride, addend.stride],
+            alignments: [p.a.at, p.b.at, p.y.at, addend.at].map(|at| 1 << at.trailing_zeros().min(8)),
         }
     }
 
@@ -357,8 +374,8 @@ impl Library {
                     descriptors.b.0,
                     p.a.at as *const c_void,
                     descriptors.a.0,
-                    p.y.at as *const c_void,
-                    descriptors.y.0,
+                    p.addend().at as *const c_void,
+                    descriptors.addend.0,
                     p.y.at as *mut c_void,
                     descriptors.y.0,
                     &algorithm,
@@ -391,12 +408,12 @@ impl Library {
     fn search(&self, shape: &Shape) -> std::result::Result<cublasLtMatmulAlgo_t, CublasError> {
         let descriptors = Descriptors::create(shape)?;
         let preference = Preference(result::create_matmul_pref()?);
-        let [a, b, y] = shape.alignments;
+        let [a, b, y, addend] = shape.alignments;
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, WORKSPACE_BYTES as u64)?;
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, REDUCTIONS)?;
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b)?;
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a)?;
-        preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, y)?;
+        preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, addend)?;
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, y)?;
         // SAFETY: the handle, the descriptors and the preference are live.
         let found = unsafe {
@@ -405,7 +422,7 @@ impl Library {
                 descriptors.product.0,
                 descriptors.b.0,
                 descriptors.a.0,
-                descriptors.y.0,
+                descriptors.addend.0,
                 descriptors.y.0,
                 preference.0,
             )
@@ -420,6 +437,7 @@ struct Descriptors {
     a: Layout,
     b: Layout,
     y: Layout,
+    addend: Layout,
 }
 
 impl Descriptors {
@@ -438,7 +456,8 @@ impl Descriptors {
         let a = Layout::create(shape.input, a_rows, a_width, strides[0])?;
         let b = Layout::create(shape.input, b_rows, b_width, strides[1])?;
         let y = Layout::create(shape.output, m, n, strides[2])?;
-        Ok(Self { product, a, b, y })
+        let addend = Layout::create(shape.output, m, n, strides[3])?;
+        Ok(Self { product, a, b, y, addend })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Rows times the weight of their modality: the forward pass, and what the input gradient shares with it.
 
 use super::params::{GroupedWeights, OP, RawMGrouped, TILE_ROWS, VECTOR, groups, module, tile_columns};
-use super::{Into, library, sm90};
+use super::{library, sm90};
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
 use crate::cuda::memory::{DeviceElement, DeviceRows, DeviceRowsMut};
@@ -24,13 +24,23 @@ pub fn forward<T: DeviceElement>(
     let groups = groups(offsets, weights)?;
     x.expect(OP, "x", groups.n_rows(), weights.in_features())?;
     y.expect(OP, "y", groups.n_rows(), weights.out_features())?;
-    m_grouped(gpu, Direction::Forward, &groups, x, weights, y, Into::Overwrite)
+    m_grouped(gpu, Direction::Forward, &groups, x, weights, y, Addend::None)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     Forward,
     Input,
+}
+
+/// What a product is added to.
+#[derive(Debug)]
+pub(super) enum Addend<'r, 'a, T> {
+    None,
+    /// What the output holds.
+    Output,
+    /// Rows as wide as the output's.
+    Rows(&'r DeviceRows<'a, T>),
 }
 
 /// The launch of both directions; the callers have checked the shapes.
@@ -40,19 +50,22 @@ pub(super) fn m_grouped<T: DeviceElement>(
     groups: &DeviceOffsets<'_>,
     x: &DeviceRows<'_, T>,
     weights: &GroupedWeights<'_, T>,
-    y: DeviceRowsMut<'_, T>,
-    into: Into,
+    mut y: DeviceRowsMut<'_, T>,
+    addend: Addend<'_, '_, T>,
 ) -> Result<()> {
     let (n_rows, n, k) = (groups.n_rows(), y.width(), x.width());
     if n_rows == 0 {
         return Ok(());
     }
-    let long = into == Into::Overwrite && library::is_long(k, n) && sm90::takes(gpu, x, weights, &y)?;
+    let long = matches!(addend, Addend::None) && library::is_long(k, n) && sm90::takes(gpu, x, weights, &y)?;
     if let Some(library) = library::library(gpu, groups, weights).filter(|_| !long) {
-        return library::m_grouped(gpu, library, direction, x, weights, &y, into);
+        return library::m_grouped(gpu, library, direction, x, weights, &y, &addend);
     }
-    if let Some(launched) = sm90::m_grouped(gpu, direction, groups, x, weights, &y, into)? {
+    if let Some(launched) = sm90::m_grouped(gpu, direction, groups, x, weights, &y, &addend)? {
         return Ok(launched);
+    }
+    if let Addend::Rows(rows) = addend {
+        gpu.copy_rows(rows, &mut y)?;
     }
     let (name, biases) = match direction {
         Direction::Forward => ("forward", weights.biases(gpu)),
@@ -74,7 +87,7 @@ pub(super) fn m_grouped<T: DeviceElement>(
         k: k as u32,
         n_groups: groups.n_modalities() as u32,
         n_tiles: n_tiles as u32,
-        add: u32::from(into == Into::Add),
+        add: u32::from(!matches!(addend, Addend::None)),
         x_vector: u32::from(x.is_aligned(VECTOR)),
         w_vector: u32::from(weights.is_vector()),
         y_vector: u32::from(y.is_aligned(VECTOR)),

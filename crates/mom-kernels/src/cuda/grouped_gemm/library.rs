@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::forward::Direction;
+use super::forward::{Addend, Direction};
 use super::params::{GroupedWeights, groups};
-use super::{Into, sm90};
+use super::sm90;
 use crate::cuda::error::Result;
-use crate::cuda::library::{Library, RawFactor, RawOutput, RawProduct, has_output};
+use crate::cuda::library::{Library, RawAddend, RawFactor, RawOutput, RawProduct};
 use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut};
 use crate::cuda::{DeviceOffsets, Gpu};
 
@@ -39,8 +39,7 @@ pub enum Product {
 ///
 /// The kernel for compute capability 9.0 is also who computes outputs of at most half as many columns as their sums are
 /// long, where they overwrite (out_proj forward, in_proj's input gradient; f32, rows that are not aligned to 16 bytes and
-/// more than 16 modalities are not for it). Gradients of the weights of a 16-bit type other than the activations' are
-/// always the kernel's.
+/// more than 16 modalities are not for it).
 ///
 /// # Errors
 /// Numbers of modalities that disagree, 2^31 rows or more.
@@ -86,7 +85,7 @@ pub(super) fn m_grouped<T: DeviceElement>(
     x: &DeviceRows<'_, T>,
     weights: &GroupedWeights<'_, T>,
     y: &DeviceRowsMut<'_, T>,
-    into: Into,
+    addend: &Addend<'_, '_, T>,
 ) -> Result<()> {
     let groups = groups.into_iter().zip(weights.addresses(gpu)).filter(|(rows, _)| !rows.is_empty());
     let products = groups.map(|(rows, weight)| RawProduct {
@@ -97,16 +96,21 @@ pub(super) fn m_grouped<T: DeviceElement>(
         a: RawFactor { at: row::<T>(x.address(gpu), x.stride(), rows.start), stride: x.stride(), transposed: false },
         b: RawFactor { at: weight, stride: weights.in_features(), transposed: direction == Direction::Forward },
         y: RawOutput { at: row::<T>(y.address(gpu), y.stride(), rows.start), stride: y.stride(), dtype: T::DTYPE },
+        addend: match addend {
+            Addend::Rows(of) => {
+                Some(RawAddend { at: row::<T>(of.address(gpu), of.stride(), rows.start), stride: of.stride() })
+            }
+            Addend::None | Addend::Output => None,
+        },
         alpha: 1.0,
-        beta: if into == Into::Add { 1.0 } else { 0.0 },
+        beta: if matches!(addend, Addend::None) { 0.0 } else { 1.0 },
     });
-    // SAFETY: x and y have the rows of every modality, the weight `out_features` rows of `in_features`, as the callers and
+    // SAFETY: x, y and the addend have the rows of every modality, the weight `out_features` rows of `in_features`, as the callers and
     // `GroupedWeights::new` have checked; y is borrowed exclusively, and each product has rows of it to itself.
     unsafe { library.products(gpu, &products.collect::<Vec<_>>()) }
 }
 
-/// `dW_m = dy^T x`, zero for a modality without rows; the callers have checked the shapes and that the library
-/// [`has`](can_sum) these gradients.
+/// `dW_m = dy^T x`, zero for a modality without rows; the caller has checked the shapes and the gradients' type.
 pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
     gpu: &Gpu,
     (library, groups): (&Library, Vec<Range<usize>>),
@@ -134,6 +138,7 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
             a: factor(grad_y, rows.start, true),
             b: factor(x, rows.start, false),
             y: RawOutput { at: grad.address(gpu), stride: x.width(), dtype: G::DTYPE },
+            addend: None,
             alpha: 1.0,
             beta: 0.0,
         });
@@ -142,11 +147,6 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
     // SAFETY: x and grad_y have the rows of every modality, each gradient `out_features` rows of `in_features`, as the
     // caller has checked; the gradients are borrowed exclusively.
     products.iter().try_for_each(|product| unsafe { library.product(gpu, product) })
-}
-
-/// Whether the library writes gradients of this type.
-pub(super) fn can_sum<T: DeviceElement, G: DeviceElement>() -> bool {
-    has_output(T::DTYPE, G::DTYPE)
 }
 
 /// The address of a row.

@@ -13,7 +13,7 @@ use crate::error::{Error, expect_limit, expect_size};
 pub(super) const OP: &str = "grouped_gemm";
 
 /// kernels/grouped_gemm/params.h; as many modalities as a plan may have.
-const MAX_GROUPS: usize = 256;
+pub(super) const MAX_GROUPS: usize = 256;
 
 /// Rows of a tile, kernels/grouped_gemm/tile.cuh.
 pub(super) const TILE_ROWS: usize = 128;
@@ -207,11 +207,14 @@ pub(super) struct RawKGrouped {
     pub b_tiles: u32,
     pub a_vector: u32,
     pub b_vector: u32,
+    pub f32: u32,
+    pub unused: u32,
+    pub grads: [u64; MAX_GROUPS],
 }
 const _: () = {
-    assert!(size_of::<RawKGrouped>() == 96 && offset_of!(RawKGrouped, a_stride) == 32);
-    assert!(offset_of!(RawKGrouped, n_rows) == 64 && offset_of!(RawKGrouped, rows_per_split) == 80);
-    assert!(offset_of!(RawKGrouped, b_vector) == 92);
+    assert!(size_of::<RawKGrouped>() == 104 + 8 * MAX_GROUPS && offset_of!(RawKGrouped, a_stride) == 32);
+    assert!(offset_of!(RawKGrouped, n_rows) == 64 && offset_of!(RawKGrouped, f32) == 96);
+    assert!(offset_of!(RawKGrouped, grads) == 104);
 };
 // SAFETY: a plain struct of integers in C layout; the addresses in it are device addresses.
 unsafe impl DeviceRepr for RawKGrouped {}

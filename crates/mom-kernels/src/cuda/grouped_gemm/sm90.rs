@@ -4,36 +4,69 @@ use std::mem::offset_of;
 
 use cudarc::driver::DeviceRepr;
 
-use super::Into;
-use super::backward::Split;
-use super::forward::Direction;
-use super::params::{GroupedWeights, OP, TILE_ROWS, VECTOR, tile_columns};
+use super::backward::{Split, Sum};
+use super::forward::{Addend, Direction};
+use super::params::{GroupedWeights, MAX_GROUPS, OP, VECTOR, tile_columns};
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
-use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut, Dtype};
+use crate::cuda::memory::{DeviceElement, DeviceRows, DeviceRowsMut, Dtype};
 use crate::cuda::tensor_map::{Matrix, TensorMap};
 use crate::cuda::{DeviceOffsets, Gpu, Module};
 
 /// kernels/grouped_gemm/params.h.
 const MAX_MAPS: usize = 16;
 
-/// Threads of a block, of which `blocks_each` are on a multiprocessor at a time: two warpgroups that multiply and a warp or
-/// a warpgroup that asks for copies, kernels/grouped_gemm/sm90.cuh.
-fn threads(blocks_each: usize) -> u32 {
-    if blocks_each == 1 { 384 } else { 288 }
-}
+/// Multiprocessors of the card that these kernels are for; sums are cut for it, on any card.
+const MULTIPROCESSORS: usize = 132;
 
-/// Rows of a box of an operand whose rows run along the sum.
+/// Rows that a warpgroup multiplies, rows and columns of a box: one of an operand whose rows run along the sum, and one on
+/// its way out.
 const PANEL: usize = 64;
 
 /// Largest sum whose rows stay in shared memory: three steps of 64.
 const SHORT: usize = 192;
 
-/// Columns of a tile of a wide output.
-const WIDE: usize = 256;
+/// How a kernel cuts an output, kernels/grouped_gemm/sm90_bf16.cu.
+#[derive(Debug, Clone, Copy)]
+struct Tile {
+    rows: usize,
+    columns: usize,
+    /// Blocks on a multiprocessor at a time.
+    blocks_each: usize,
+    /// Rows stay in shared memory for several tiles of columns.
+    short: bool,
+}
 
-/// Tiles of columns that a block takes of the same rows, where these stay.
-const TILES_AT_ONCE: usize = 4;
+impl Tile {
+    /// Rows are read once where the output is narrow.
+    fn new(n: usize, k: usize) -> Self {
+        let narrow = tile_columns(Dtype::Bf16, n);
+        if n <= narrow {
+            let blocks_each = if narrow <= 80 { 2 } else { 1 };
+            Self { rows: 128, columns: narrow, blocks_each, short: false }
+        } else if k <= SHORT {
+            Self { rows: 256, columns: 128, blocks_each: 1, short: true }
+        } else {
+            Self { rows: 128, columns: 256, blocks_each: 1, short: false }
+        }
+    }
+
+    /// Two warpgroups that multiply, or four; beside them a warpgroup that asks for copies, or two warps.
+    fn threads(self) -> u32 {
+        self.rows as u32 * 2 + if self.blocks_each == 1 { 128 } else { 64 }
+    }
+
+    fn name(self) -> String {
+        if self.short { "short".to_owned() } else { format!("n{}", self.columns) }
+    }
+
+    /// Tiles of columns that a block takes of the same rows: as few as make the longest block short, where new rows cost
+    /// as much as a tile.
+    fn at_once(self, m_tiles: usize, n_tiles: usize, n_blocks: usize) -> usize {
+        let longest = |each: usize| (m_tiles * n_tiles.div_ceil(each)).div_ceil(n_blocks) * (each + 1);
+        if self.short { (1..=n_tiles).min_by_key(|&each| longest(each)).unwrap_or(1) } else { 1 }
+    }
+}
 
 /// The module of these kernels, where the device and the operands are for it: copies start at multiples of 16 bytes, and
 /// each weight has a map among the arguments.
@@ -65,6 +98,10 @@ fn matrix<T>(rows: &DeviceRows<'_, T>, gpu: &Gpu) -> Matrix {
     Matrix { address: rows.address(gpu), n_rows: rows.n_rows(), width: rows.width(), stride: rows.stride() }
 }
 
+fn matrix_mut<T>(rows: &DeviceRowsMut<'_, T>, gpu: &Gpu) -> Matrix {
+    Matrix { address: rows.address(gpu), n_rows: rows.n_rows(), width: rows.width(), stride: rows.stride() }
+}
+
 /// Rows times the weight of their modality; `None` where these kernels are not for it. The callers have checked the
 /// shapes, and that there are rows.
 pub(super) fn m_grouped<T: DeviceElement>(
@@ -74,26 +111,29 @@ pub(super) fn m_grouped<T: DeviceElement>(
     x: &DeviceRows<'_, T>,
     weights: &GroupedWeights<'_, T>,
     y: &DeviceRowsMut<'_, T>,
-    into: Into,
+    addend: &Addend<'_, '_, T>,
 ) -> Result<Option<()>> {
+    let added = match addend {
+        Addend::None => None,
+        Addend::Output => Some(matrix_mut(y, gpu)),
+        Addend::Rows(rows) if rows.is_aligned(VECTOR) => Some(matrix(rows, gpu)),
+        Addend::Rows(_) => return Ok(None),
+    };
     let aligned = x.is_aligned(VECTOR) && y.is_aligned(VECTOR) && weights.is_vector();
     let Some(module) = module::<T>(gpu, weights.n_groups(), aligned)? else {
         return Ok(None);
     };
     let (n_rows, n, k) = (groups.n_rows(), y.width(), x.width());
-    let narrow = tile_columns(T::DTYPE, n);
-    let short = n > narrow && k <= SHORT;
-    let columns = if n > narrow && !short { WIDE } else { narrow };
-    let n_tiles = n.div_ceil(columns);
+    let tile = Tile::new(n, k);
+    let n_tiles = n.div_ceil(tile.columns);
     // For any offsets: each modality's last tile may be cut.
-    let m_tiles = n_rows.div_ceil(TILE_ROWS) + groups.n_modalities() - 1;
-    let blocks_each = if columns <= 80 || short { 2 } else { 1 };
-    let at_once = gpu.n_multiprocessors() as usize * blocks_each;
-    let tiles_at_once = if short { TILES_AT_ONCE } else { 1 };
+    let m_tiles = n_rows.div_ceil(tile.rows) + groups.n_modalities() - 1;
+    let at_once = gpu.n_multiprocessors() as usize * tile.blocks_each;
+    let tiles_at_once = tile.at_once(m_tiles, n_tiles, at_once);
     let n_blocks = (m_tiles * n_tiles.div_ceil(tiles_at_once)).min(at_once);
 
     let (name, biases, box_rows) = match direction {
-        Direction::Forward => ("forward", weights.biases(gpu), columns),
+        Direction::Forward => ("forward", weights.biases(gpu), tile.columns),
         Direction::Input => ("input", 0, PANEL),
     };
     let mut maps = [TensorMap::NONE; MAX_MAPS];
@@ -103,7 +143,9 @@ pub(super) fn m_grouped<T: DeviceElement>(
         *map = TensorMap::new::<T>(&weight, box_rows)?;
     }
     let params = RawMGrouped90 {
-        x: TensorMap::new::<T>(&matrix(x, gpu), TILE_ROWS)?,
+        x: TensorMap::new::<T>(&matrix(x, gpu), tile.rows)?,
+        y: TensorMap::new::<T>(&matrix_mut(y, gpu), PANEL)?,
+        addend: added.map_or(Ok(TensorMap::NONE), |added| TensorMap::new::<T>(&added, PANEL))?,
         weights: maps,
         to: y.address(gpu),
         offsets: groups.address(gpu),
@@ -114,58 +156,82 @@ pub(super) fn m_grouped<T: DeviceElement>(
         k: k as u32,
         n_groups: groups.n_modalities() as u32,
         n_tiles: n_tiles as u32,
-        add: u32::from(into == Into::Add),
+        add: u32::from(added.is_some()),
         tiles_at_once: tiles_at_once as u32,
         unused: 0,
     };
-    let kind = match short {
-        true if k <= 64 => "short1_",
-        true if k <= 128 => "short2_",
-        true => "short3_",
-        false => "",
-    };
-    let kernel = format!("sm90_m_grouped_{name}_n{columns}_{kind}{}", T::DTYPE.name());
-    let grid = Grid::line(blocks(OP, "tiles", n_blocks, 1)?, threads(blocks_each));
-    // SAFETY: the maps are those of x and the weights, whose shapes the callers and `GroupedWeights::new` have checked, and
-    // copies are cut at their borders; y has n_rows rows of n, and a tile's stores are cut at the end of its modality's
-    // rows and of the columns; offsets end at n_rows; the biases are a row of n for each weight.
+    let kernel = format!("sm90_m_grouped_{name}_{}_{}", tile.name(), T::DTYPE.name());
+    let grid = Grid::line(blocks(OP, "tiles", n_blocks, 1)?, tile.threads());
+    // SAFETY: the maps are those of x, y, the addend and the weights, whose shapes the callers and `GroupedWeights::new` have
+    // checked, and copies are cut at their borders; y is borrowed exclusively, and what threads write of a tile is cut at the
+    // end of its modality's rows and of the columns; offsets end at n_rows; the biases are a row of n for each weight.
     unsafe { gpu.launch(module, &kernel, grid, &params) }.map(Some)
 }
 
-/// The partial sums of the gradients of the weights; `None` where these kernels are not for it. The caller has checked the
-/// shapes.
-pub(super) fn k_grouped<T: DeviceElement>(
+/// Columns of the wider operand that a tile of a gradient takes, kernels/grouped_gemm/sm90.cuh.
+const WIDER: usize = 256;
+
+/// Tiles of the wider operand and of the narrower one.
+fn sum_tiles(a_width: usize, b_width: usize) -> [usize; 2] {
+    [a_width.div_ceil(WIDER), b_width.div_ceil(tile_columns(Dtype::Bf16, b_width))]
+}
+
+/// The cut of the gradients' sums over the rows.
+pub(super) fn split(n_rows: usize, n_in: usize, n_out: usize) -> Split {
+    let (a_width, b_width) = (n_in.max(n_out), n_in.min(n_out));
+    let tiles = sum_tiles(a_width, b_width);
+    let n_tiles = tiles[0] * tiles[1];
+    // As many blocks as fit at once, or, where that leaves the last of few rounds half empty, three rounds.
+    let rounds = if n_tiles <= MULTIPROCESSORS / 2 { 1 } else { 3 };
+    let n = (rounds * MULTIPROCESSORS / n_tiles).max(1);
+    Split::new(n_rows, tiles, n, n_tiles * WIDER * tile_columns(Dtype::Bf16, b_width))
+}
+
+/// The gradients of the weights; `None` where these kernels are not for it. The caller has checked the shapes.
+pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
     gpu: &Gpu,
     groups: &DeviceOffsets<'_>,
     split: Split,
-    [a, b]: [&DeviceRows<'_, T>; 2],
-    [to_a, to_b]: [usize; 2],
-    partial: &DeviceMut<'_, f32>,
+    sum: &Sum<'_, '_, T, G>,
 ) -> Result<Option<()>> {
-    let Some(module) = module::<T>(gpu, 1, a.is_aligned(VECTOR) && b.is_aligned(VECTOR))? else {
+    let (a, b, partial) = (sum.a, sum.b, sum.partial.address(gpu));
+    let aligned = a.is_aligned(VECTOR) && b.is_aligned(VECTOR) && partial.is_multiple_of(16);
+    let Some(module) = module::<T>(gpu, 1, aligned)? else {
         return Ok(None);
     };
     let params = RawKGrouped90 {
         a: TensorMap::new::<T>(&matrix(a, gpu), PANEL)?,
         b: TensorMap::new::<T>(&matrix(b, gpu), PANEL)?,
         offsets: groups.address(gpu),
-        partial: partial.address(gpu),
-        to_a: to_a as i64,
-        to_b: to_b as i64,
+        partial,
+        to_a: sum.to_a as i64,
+        to_b: sum.to_b as i64,
         n_rows: groups.n_rows() as u32,
         a_width: a.width() as u32,
         b_width: b.width() as u32,
         n_groups: groups.n_modalities() as u32,
         rows_per_split: split.rows as u32,
         b_tiles: split.b_tiles as u32,
+        f32: sum.f32(),
+        unused: 0,
+        grads: sum.grads(gpu),
     };
-    let blocks_each = if split.columns <= 128 { 2 } else { 1 };
-    let n_tiles = blocks(OP, "tiles", split.a_tiles * split.b_tiles, 1)?;
-    let grid = Grid { blocks: (n_tiles, split.n as u32, 1), threads: (threads(blocks_each), 1, 1) };
-    let kernel = format!("sm90_k_grouped_n{}_{}", split.columns, T::DTYPE.name());
+    let columns = tile_columns(T::DTYPE, b.width());
+    let dtype = T::DTYPE.name();
+    let n_tiles = split.a_tiles * split.b_tiles;
+    let grid = Grid { blocks: (blocks(OP, "tiles", n_tiles, 1)?, split.n as u32, 1), threads: (384, 1, 1) };
     // SAFETY: the maps are those of x and grad_y, whose shapes were checked, and copies are cut at their borders; what is
-    // written is inside of the partial sums at split + modality, below n + n_groups - 1.
-    unsafe { gpu.launch(module, &kernel, grid, &params) }.map(Some)
+    // written is inside of a gradient, or of the partial sums at split + modality, below n + n_groups - 1.
+    unsafe { gpu.launch(module, &format!("sm90_k_grouped_n{columns}_{dtype}"), grid, &params) }?;
+    if split.n == 1 {
+        return Ok(Some(()));
+    }
+    // Each thread of a block adds four elements.
+    let n_blocks = blocks(OP, "tiles", n_tiles * (WIDER * columns / 1024), 1)?;
+    let grid = Grid { blocks: (n_blocks, groups.n_modalities() as u32, 1), threads: (256, 1, 1) };
+    // SAFETY: reads the partial sums that the first kernel wrote, once that has ended, and writes inside of the gradients,
+    // borrowed exclusively, of modalities that the first kernel does not write.
+    unsafe { gpu.launch_early(module, &format!("sm90_k_grouped_sum_n{columns}_{dtype}"), grid, &params) }.map(Some)
 }
 
 /// `MGrouped90` of kernels/grouped_gemm/params.h.
@@ -173,6 +239,8 @@ pub(super) fn k_grouped<T: DeviceElement>(
 #[derive(Debug, Clone, Copy)]
 struct RawMGrouped90 {
     x: TensorMap,
+    y: TensorMap,
+    addend: TensorMap,
     weights: [TensorMap; MAX_MAPS],
     to: u64,
     offsets: u64,
@@ -188,7 +256,7 @@ struct RawMGrouped90 {
     unused: u32,
 }
 const _: () = {
-    const MAPS: usize = 128 * (1 + MAX_MAPS);
+    const MAPS: usize = 128 * (3 + MAX_MAPS);
     assert!(size_of::<RawMGrouped90>() == MAPS + 128 && offset_of!(RawMGrouped90, to) == MAPS);
     assert!(offset_of!(RawMGrouped90, n_rows) == MAPS + 32);
 };
@@ -211,10 +279,13 @@ struct RawKGrouped90 {
     n_groups: u32,
     rows_per_split: u32,
     b_tiles: u32,
+    f32: u32,
+    unused: u32,
+    grads: [u64; MAX_GROUPS],
 }
 const _: () = {
-    assert!(size_of::<RawKGrouped90>() == 384 && offset_of!(RawKGrouped90, offsets) == 256);
-    assert!(offset_of!(RawKGrouped90, n_rows) == 288);
+    assert!(size_of::<RawKGrouped90>() == 384 + 8 * MAX_GROUPS && offset_of!(RawKGrouped90, offsets) == 256);
+    assert!(offset_of!(RawKGrouped90, n_rows) == 288 && offset_of!(RawKGrouped90, grads) == 320);
 };
 // SAFETY: a plain struct of integers in C layout; the addresses in it are device addresses.
 unsafe impl DeviceRepr for RawKGrouped90 {}
