@@ -19,14 +19,15 @@ constexpr int STRETCH = 64, GROUP = 4;
 template <int V> struct Place {
     int channel, valid;  // first channel, how many there are
     uint32_t sequence;
-    int begin, end;  // of its stretch; empty past the last one
+    int begin, end;    // of its stretch; empty past the last one
+    uint64_t stretch;  // its number
 
     __device__ __forceinline__ explicit Place(const ConvInputs& in) {
         const uint32_t columns = (in.d_inner + LANES * V - 1) / (LANES * V);
         channel = (blockIdx.x % columns * LANES + threadIdx.x) * V;
         valid = int(in.d_inner) - channel;
         const uint32_t each = (in.seqlen + STRETCH - 1) / STRETCH;
-        const uint64_t stretch = uint64_t(blockIdx.x / columns) * STRETCHES + threadIdx.y;
+        stretch = uint64_t(blockIdx.x / columns) * STRETCHES + threadIdx.y;
         sequence = uint32_t(stretch / each);
         begin = int(stretch % each) * STRETCH;
         end = sequence < in.batch ? min(begin + STRETCH, int(in.seqlen)) : begin;
@@ -166,8 +167,16 @@ template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void forwa
     }
 }
 
+// The slot of position t among those of its stretch that other stretches read too, or EDGES: first and last three.
+constexpr int EDGES = 2 * HISTORY;
+template <int V> __device__ __forceinline__ int edge_of(const Place<V>& place, int t) {
+    if (t - place.begin < HISTORY) return t - place.begin;
+    return t - place.end >= -HISTORY ? EDGES + (t - place.end) : EDGES;
+}
+
 // Time forwards once more; the gradients of the window's inputs wait until they are complete. Taps' and bias' gradients
-// leave as one partial sum a block.
+// leave as one partial sum a block. grad_x may lie over x: what other stretches read is not overwritten here, but goes to
+// `edges` and from there to its rows once all have read.
 template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void backward(const ConvBackward& p) {
     const ConvInputs& in = p.in;
     const Place<V> place(in);
@@ -193,7 +202,15 @@ template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void backw
 #pragma unroll
             for (int i = 0; i < V; i++) pending[k][i] = 0.f;
         }
-        auto leave = [&](uint32_t row, const float (&grad)[V]) {
+        auto leave = [&](uint32_t row, int t, const float (&grad)[V]) {
+            const int edge = p.edges ? edge_of(place, t) : EDGES;
+            if (edge < EDGES) {
+                float* to = p.edges + (place.stretch * EDGES + edge) * in.d_inner + place.channel;
+#pragma unroll
+                for (int i = 0; i < V; i++)
+                    if (i < place.valid) to[i] = grad[i];
+                return;
+            }
             store_vec<ALIGNED, T, V>(at_row<T>(p.grad_x, row, p.grad_x_stride, place.channel), pack<T, V>(grad), place.valid);
         };
         // Gradient of the entry of the initial state that lies `before` steps before the sequence.
@@ -235,7 +252,7 @@ template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void backw
                 if (starts_document(in, place.sequence, t)) {
 #pragma unroll
                     for (int k = 0; k < HISTORY; k++) {
-                        if (wanted[k]) leave(targets[k], pending[k]);
+                        if (wanted[k]) leave(targets[k], t - HISTORY + k, pending[k]);
                         wanted[k] = false;
                         leave_state(HISTORY - k - t, pending[k]);
 #pragma unroll
@@ -262,8 +279,12 @@ template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void backw
                     for (int i = 0; i < V; i++) {
                         const float s = sigmoid(pre[i]);
                         grad[i] *= s * fmaf(pre[i], 1.f - s, 1.f);
+                        pre[i] *= s;
                     }
                 }
+                if (p.out && own)
+                    store_vec<ALIGNED, T, V>(
+                        at_row<T>(p.out, here[g], p.out_stride, place.channel), pack<T, V>(pre), place.valid);
 #pragma unroll
                 for (int i = 0; i < V; i++) {
 #pragma unroll
@@ -276,7 +297,7 @@ template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void backw
                         grad_bias[i] += grad[i];
                     }
                 }
-                if (wanted[0]) leave(targets[0], pending[0]);
+                if (wanted[0]) leave(targets[0], t - HISTORY, pending[0]);
                 leave_state(HISTORY - t, pending[0]);
                 shift(pending, fresh);
                 shift(window, now);
@@ -296,13 +317,13 @@ template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void backw
                     if (p.grad_last_state && back < int(in.d_conv) && i < place.valid)
                         grad[i] += p.grad_last_state[state_at(in, place.sequence, back, place.channel + i)];
                 }
-                if (wanted[k]) leave(targets[k], grad);
+                if (wanted[k]) leave(targets[k], last - back, grad);
                 leave_state(back - seqlen, grad);  // of a sequence shorter than the window
             }
         } else if (!cut) {
 #pragma unroll
             for (int k = 0; k < HISTORY; k++)
-                if (wanted[k]) leave(targets[k], pending[k]);
+                if (wanted[k]) leave(targets[k], last - HISTORY + k, pending[k]);
         }
     }
 #pragma unroll
@@ -346,6 +367,24 @@ __device__ __forceinline__ void sum_partials(const ConvBackward& p) {
         if (p.grad_bias) p.grad_bias[channel] = total;
     } else if (tap >= 0) {
         p.grad_weight[uint64_t(channel) * in.d_conv + tap] = total;
+    }
+}
+
+// Edges to their rows. Grid and block as the backward pass.
+template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void place_edges(const ConvBackward& p) {
+    const ConvInputs& in = p.in;
+    const Place<V> place(in);
+    if (place.valid <= 0) return;
+#pragma unroll
+    for (int edge = 0; edge < EDGES; edge++) {
+        const int t = edge < HISTORY ? place.begin + edge : place.end - EDGES + edge;
+        if (t >= place.end || t < place.begin || edge_of(place, t) != edge) continue;
+        const float* from = p.edges + (place.stretch * EDGES + edge) * in.d_inner + place.channel;
+        float grad[V];
+#pragma unroll
+        for (int i = 0; i < V; i++) grad[i] = i < place.valid ? from[i] : 0.f;
+        T* to = at_row<T>(p.grad_x, row_of(in, place.sequence, t), p.grad_x_stride, place.channel);
+        store_vec<ALIGNED, T, V>(to, pack<T, V>(grad), place.valid);
     }
 }
 

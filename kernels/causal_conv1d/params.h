@@ -25,10 +25,12 @@ struct ConvBackward {
     const void* grad_out;          // rows
     const float* grad_last_state;  // or null
     void* grad_x;                  // rows
+    void* out;                     // rows: the forward pass's output, or null
     float* grad_initial_state;     // or null
     float* partial;                // (n_partials, 5, d_inner): four taps, then the bias
+    float* edges;  // (n_stretches, 6, d_inner): grad_x of a stretch's first and last three, or null: in its rows
     float *grad_weight, *grad_bias;  // (d_inner, d_conv), (d_inner) or null
-    cuda::std::uint32_t grad_out_stride, grad_x_stride, n_partials, unused;
+    cuda::std::uint32_t grad_out_stride, grad_x_stride, out_stride, n_partials;
 };
-static_assert(sizeof(ConvBackward) == 144 && offsetof(ConvBackward, partial) == 104);
-static_assert(offsetof(ConvBackward, grad_out_stride) == 128);
+static_assert(sizeof(ConvBackward) == 160 && offsetof(ConvBackward, partial) == 112);
+static_assert(offsetof(ConvBackward, grad_out_stride) == 144);

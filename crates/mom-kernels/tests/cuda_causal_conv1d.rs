@@ -103,17 +103,24 @@ fn on_host<E: Element>(p: &Problem) -> Outputs {
         .map(|x| x.into_iter().map(Element::to_f64).collect())
 }
 
-fn on_device<T: TestElement>(gpu: &Gpu, p: &Problem) -> Outputs {
+/// `in_place`: grad_x over x.
+fn on_device<T: TestElement>(gpu: &Gpu, p: &Problem, in_place: bool) -> Outputs {
     let Case { d_inner, batch, seqlen, .. } = p.case;
     let n = batch * seqlen;
     let plan = DevicePlan::upload(gpu, &p.plan).unwrap();
-    let (xz, grad_out) = (upload::<T>(gpu, &p.xz), upload::<T>(gpu, &p.grad_out));
+    let (mut xz, grad_out) = (upload::<T>(gpu, &p.xz), upload::<T>(gpu, &p.grad_out));
+    let mut gxz = poisoned::<T>(gpu, n * 2 * d_inner);
+    let columns = |xz| gpu.rows_mut(xz, 2 * d_inner).unwrap().columns(0, d_inner).unwrap();
+    let (x, grad_x) = match in_place {
+        true => columns(&mut xz).in_place(),
+        false => (columns(&mut xz).into_rows(), columns(&mut gxz)),
+    };
     let [weight, bias, initial, grad_last] =
         [&p.weight, &p.bias, &p.initial, &p.grad_last].map(|x| upload::<f32>(gpu, x));
     let n_state = p.initial.len();
     let inputs = device::ConvInputs {
         layout: plan.layout(gpu),
-        x: gpu.rows(&xz, 2 * d_inner).unwrap().columns(0, d_inner).unwrap(),
+        x,
         weight: gpu.read(&weight),
         bias: p.case.bias.then(|| gpu.read(&bias)),
         activation: p.case.activation,
@@ -122,11 +129,12 @@ fn on_device<T: TestElement>(gpu: &Gpu, p: &Problem) -> Outputs {
     let (mut out, mut last) = (poisoned::<T>(gpu, n * d_inner), poisoned::<f32>(gpu, n_state));
     let last_state = gpu.write(&mut last).first("last", n_state).unwrap();
     device::forward(gpu, &inputs, gpu.rows_mut(&mut out, d_inner).unwrap(), Some(last_state)).unwrap();
-    let (mut gxz, mut gw) = (poisoned::<T>(gpu, n * 2 * d_inner), poisoned::<f32>(gpu, p.weight.len()));
+    let (mut again, mut gw) = (poisoned::<T>(gpu, n * d_inner), poisoned::<f32>(gpu, p.weight.len()));
     let (mut gb, mut gi) = (poisoned::<f32>(gpu, d_inner), poisoned::<f32>(gpu, n_state));
     let mut workspace = poisoned::<f32>(gpu, device::backward_workspace_len(&inputs).unwrap());
     let grads = device::ConvGrads {
-        grad_x: gpu.rows_mut(&mut gxz, 2 * d_inner).unwrap().columns(0, d_inner).unwrap(),
+        grad_x,
+        out: Some(gpu.rows_mut(&mut again, d_inner).unwrap()),
         grad_weight: gpu.write(&mut gw),
         grad_bias: p.case.bias.then(|| gpu.write(&mut gb)),
         grad_initial_state: p.case.states.then(|| gpu.write(&mut gi).first("initial", n_state).unwrap()),
@@ -134,13 +142,21 @@ fn on_device<T: TestElement>(gpu: &Gpu, p: &Problem) -> Outputs {
     let grad_last = p.case.states.then(|| gpu.read(&grad_last).first("last", n_state).unwrap());
     let grad_out = gpu.rows(&grad_out, d_inner).unwrap();
     device::backward(gpu, &inputs, grad_out, grad_last, grads, gpu.write(&mut workspace)).unwrap();
-    let gxz = download(gpu, &gxz);
+    drop(inputs);
+    let gxz = download(gpu, if in_place { &xz } else { &gxz });
     let half = |start: usize| gxz.chunks_exact(2 * d_inner).flat_map(move |row| row[start..start + d_inner].to_vec());
-    assert!(half(d_inner).all(|x| x.is_nan()), "the other half of the gradient's rows is not to be touched");
+    let z = p.xz.chunks_exact(2 * d_inner).flat_map(|row| &row[d_inner..]);
+    let is_untouched = |(x, z): (f64, &f64)| if in_place { x == *z } else { x.is_nan() };
+    assert!(half(d_inner).zip(z).all(is_untouched), "the other half of the gradient's rows is not to be touched");
+    let out = download(gpu, &out);
+    assert!(
+        bits(std::slice::from_ref(&out)) == bits(&[download(gpu, &again)]),
+        "the backward pass gives another output"
+    );
     let given = |present: bool, x: Vec<f64>| if present { x } else { Vec::new() };
     let some = |x: Vec<f64>| if n_state == 0 { Vec::new() } else { x };
     [
-        download(gpu, &out),
+        out,
         some(download(gpu, &last)),
         half(0).collect(),
         download(gpu, &gw),
@@ -152,7 +168,7 @@ fn on_device<T: TestElement>(gpu: &Gpu, p: &Problem) -> Outputs {
 fn check<T: TestElement>(gpu: &Gpu, case: Case, seed: u64) {
     let problem = Problem::new::<T>(case, seed);
     let (want, naive) = (on_host::<f64>(&problem), on_host::<f32>(&problem));
-    let got = on_device::<T>(gpu, &problem);
+    let got = on_device::<T>(gpu, &problem, false);
     let name = format!("{} {}x{} d {} taps {}", T::DTYPE.name(), case.batch, case.seqlen, case.d_inner, case.d_conv);
     let mut report = Report::new(name);
     for (i, what) in NAMES.into_iter().enumerate() {
@@ -163,9 +179,14 @@ fn check<T: TestElement>(gpu: &Gpu, case: Case, seed: u64) {
         }
     }
     report.finish();
-    let again = on_device::<T>(gpu, &problem);
-    let bits = |outputs: &Outputs| outputs.iter().flatten().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let again = on_device::<T>(gpu, &problem, false);
     assert!(bits(&got) == bits(&again), "two runs differ");
+    let in_place = on_device::<T>(gpu, &problem, true);
+    assert!(bits(&got) == bits(&in_place), "the gradient in place is another");
+}
+
+fn bits(outputs: &[Vec<f64>]) -> Vec<u64> {
+    outputs.iter().flatten().map(|x| x.to_bits()).collect()
 }
 
 fn check_all(gpu: &Gpu, case: Case) {
@@ -199,4 +220,43 @@ fn odd_sizes() {
         check::<f32>(&gpu, Case { d_inner, ..FULL }, 7);
     }
     check::<bf16>(&gpu, Case { batch: 1, seqlen: 65_536, d_inner: 32, ..FULL }, 8);
+}
+
+#[test]
+fn other_overlaps_are_refused() {
+    let Some(gpu) = gpu("other_overlaps_are_refused") else { return };
+    let (n, d) = (8, 16);
+    let layout = DevicePlan::upload(&gpu, &ModalityPlan::dense(1, n, None).unwrap()).unwrap();
+    let weight = upload::<f32>(&gpu, &vec![1.0; d * 4]);
+    let (mut memory, mut other) = (poisoned::<f32>(&gpu, n * 3 * d), poisoned::<f32>(&gpu, n * d));
+    // What lies over columns `at..at + d` of the memory whose middle is x, or over the gradient of the output.
+    let mut refuses = |at: usize, is_out: bool, want: &str| {
+        let (rows, to) = gpu.rows_mut(&mut memory, 3 * d).unwrap().in_place();
+        let inputs = device::ConvInputs {
+            layout: layout.layout(&gpu),
+            x: rows.clone().columns(d, d).unwrap(),
+            weight: gpu.read(&weight),
+            bias: None,
+            activation: Activation::Silu,
+            initial_state: None,
+        };
+        let (to, apart) = (to.columns(at, d).unwrap(), gpu.rows_mut(&mut other, d).unwrap());
+        let (grad_x, out) = if is_out { (apart, Some(to)) } else { (to, None) };
+        let mut grad_weight = poisoned::<f32>(&gpu, d * 4);
+        let mut workspace = poisoned::<f32>(&gpu, device::backward_workspace_len(&inputs).unwrap());
+        let grads = device::ConvGrads {
+            grad_x,
+            out,
+            grad_weight: gpu.write(&mut grad_weight),
+            grad_bias: None,
+            grad_initial_state: None,
+        };
+        let grad_out = rows.columns(0, d).unwrap();
+        let error = device::backward(&gpu, &inputs, grad_out, None, grads, gpu.write(&mut workspace)).unwrap_err();
+        assert!(error.to_string().starts_with(want), "{error}");
+    };
+    refuses(d / 2, false, "causal_conv1d: grad_x overlaps x");
+    refuses(0, false, "causal_conv1d: grad_x overlaps grad_out");
+    refuses(d, true, "causal_conv1d: out overlaps x");
+    refuses(0, true, "causal_conv1d: out overlaps grad_out");
 }

@@ -124,6 +124,7 @@ impl Memory {
         scan::backward(gpu, &scan_inputs, saved, &output_grads, grads, workspace).unwrap();
         let grads = conv::ConvGrads {
             grad_x: gpu.rows_mut(&mut self.grad_x, D).unwrap(),
+            out: None,
             grad_weight: gpu.write(&mut self.grad_taps),
             grad_bias: None,
             grad_initial_state: None,

@@ -149,6 +149,7 @@ fn small_workspaces_are_named() {
         let mut grad_taps = memory(d * 4);
         let grads = causal_conv1d::ConvGrads {
             grad_x: gpu.rows_mut(&mut to_x, d)?,
+            out: None,
             grad_weight: gpu.write(&mut grad_taps),
             grad_bias: None,
             grad_initial_state: None,

@@ -11,9 +11,7 @@ use cuda_support::*;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::grouped_gemm::{GroupedGrads, GroupedWeights};
 use mom_kernels::cuda::half::bf16;
-use mom_kernels::cuda::mixer::{
-    self as device, Block, BlockGrads, MixerBackward, MixerGrads, MixerSaved, MixerSavedRef,
-};
+use mom_kernels::cuda::mixer::{self as device, Block, BlockGrads, MixerBackward, MixerGrads, MixerSaved};
 use mom_kernels::cuda::mixer::{MixerOutputs, MixerWeights};
 use mom_kernels::cuda::{DevicePlan, Dtype, Gpu};
 use mom_kernels::{Rows, RowsMut, rms_norm};
@@ -149,7 +147,7 @@ fn on_device<T: TestElement>(gpu: &Gpu, case: &MixerCase<f64>, around: &Around) 
     let mut workspace = bytes(device::block_backward_workspace_bytes(&plan, &block).unwrap());
     let pass = MixerBackward {
         x: x_rows,
-        saved: MixerSavedRef { xz: gpu.read(&xz), x_dbl: gpu.read(&x_dbl), states: gpu.read(&states) },
+        saved: MixerSaved { xz: gpu.write(&mut xz), x_dbl: gpu.write(&mut x_dbl), states: gpu.write(&mut states) },
         grad_out: gpu.rows(&grad_out, d_model).unwrap(),
     };
     let [in_proj, x_proj, dt_proj, out_proj] = grads.each_mut().map(|p| p.write(gpu));
@@ -167,7 +165,7 @@ fn on_device<T: TestElement>(gpu: &Gpu, case: &MixerCase<f64>, around: &Around) 
             out_proj,
         },
     };
-    device::block_backward(gpu, &plan, &block, &pass, block_grads, gpu.write(&mut workspace)).unwrap();
+    device::block_backward(gpu, &plan, &block, pass, block_grads, gpu.write(&mut workspace)).unwrap();
 
     let mut results = Results::from([
         ("out", download(gpu, &out)),

@@ -54,6 +54,7 @@ fn one(bench: &mut Bench<'_>, shape: Shape, timed_as: Option<&str>) -> Result<()
     let mut backward = || {
         let grads = device::ConvGrads {
             grad_x: gpu.rows_mut(&mut grad_xz, 2 * d)?.columns(0, d)?,
+            out: None,
             grad_weight: gpu.write(&mut grad_weight),
             grad_bias: Some(gpu.write(&mut grad_bias)),
             grad_initial_state: None,

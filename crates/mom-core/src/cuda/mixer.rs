@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::Tensor;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::mixer::{
-    self as kernels, Block, BlockGrads, MixerBackward, MixerGrads, MixerOutputs, MixerSaved, MixerSavedRef,
-    MixerWeights,
+    self as kernels, Block, BlockGrads, MixerBackward, MixerGrads, MixerOutputs, MixerSaved, MixerWeights,
 };
 use mom_kernels::cuda::selective_scan::saved_states_len;
 use mom_kernels::cuda::{CudaError, Gpu};
@@ -68,10 +67,6 @@ impl<T: GpuFloat> Saved<T> {
             x_dbl: gpu.write(&mut self.x_dbl),
             states: gpu.write(&mut self.states),
         }
-    }
-
-    fn read<'a>(&'a self, gpu: &'a Gpu) -> MixerSavedRef<'a, T> {
-        MixerSavedRef { xz: gpu.read(&self.xz), x_dbl: gpu.read(&self.x_dbl), states: gpu.read(&self.states) }
     }
 }
 
@@ -173,7 +168,7 @@ impl Parts {
 
 struct Node<T> {
     parts: Parts,
-    /// Taken by the backward pass, so that its memory is free from there on; computed again by another one.
+    /// Taken by the backward pass, which consumes it; computed again by another one.
     saved: Mutex<Option<Saved<T>>>,
 }
 
@@ -183,7 +178,8 @@ impl<T: GpuFloat> Node<T> {
         let on = OnGpu::of(parts.x.device())?;
         let gpu = &*on.gpu;
         let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let saved = match saved {
+        // The backward pass overwrites it.
+        let mut saved = match saved {
             Some(saved) => saved,
             None => {
                 let mut saved = parts.room(&on)?;
@@ -207,7 +203,7 @@ impl<T: GpuFloat> Node<T> {
         parts.with_views::<T, _>(gpu, |views| {
             let d_model = views.mixer().in_proj.in_features();
             let pass =
-                MixerBackward { x: x.rows(gpu, d_model)?, saved: saved.read(gpu), grad_out: grad.rows(gpu, d_model)? };
+                MixerBackward { x: x.rows(gpu, d_model)?, saved: saved.write(gpu), grad_out: grad.rows(gpu, d_model)? };
             let mixer_grads = MixerGrads {
                 x: gpu.rows_mut(&mut grad_x, d_model).map_err(CudaError::from)?,
                 in_proj: in_proj.write(gpu),
@@ -223,12 +219,12 @@ impl<T: GpuFloat> Node<T> {
                 (Views::Block(block), Some(norm)) => {
                     let mut workspace = on.uninit::<u8>(kernels::block_backward_workspace_bytes(plan, block)?)?;
                     let grads = BlockGrads { norm: gpu.write(norm), mixer: mixer_grads };
-                    kernels::block_backward(gpu, plan, block, &pass, grads, gpu.write(&mut workspace))?;
+                    kernels::block_backward(gpu, plan, block, pass, grads, gpu.write(&mut workspace))?;
                 }
                 (views, _) => {
                     let mixer = views.mixer();
                     let mut workspace = on.uninit::<u8>(kernels::backward_workspace_bytes(plan, mixer)?)?;
-                    kernels::backward(gpu, plan, mixer, &pass, mixer_grads, gpu.write(&mut workspace))?;
+                    kernels::backward(gpu, plan, mixer, pass, mixer_grads, gpu.write(&mut workspace))?;
                 }
             }
             Ok(())

@@ -8,6 +8,7 @@ use super::{Activation, MAX_D_CONV};
 use crate::cuda::error::Result;
 use crate::cuda::launch::blocks;
 use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut};
+use crate::cuda::place::Overlap;
 use crate::cuda::plan::optional_ref;
 use crate::cuda::{DeviceLayout, Gpu};
 use crate::error::{Error, expect_presence, expect_size};
@@ -19,6 +20,9 @@ pub(super) const LANES: u32 = 32;
 pub(super) const CHANNELS: usize = 4;
 pub(super) const STRETCHES: u32 = 4;
 const STRETCH: usize = 64;
+
+/// Positions of a stretch that its neighbours read too.
+const EDGES: usize = 6;
 
 /// Inputs of the convolution; `n_rows = batch * seqlen`.
 #[derive(Debug, Clone)]
@@ -37,11 +41,14 @@ pub struct ConvInputs<'a, T> {
     pub initial_state: Option<DeviceRef<'a, f32>>,
 }
 
-/// Gradients that go out, all overwritten.
+/// What the backward pass writes, all overwritten.
 #[derive(Debug)]
 pub struct ConvGrads<'a, T> {
-    /// `(n_rows, d_inner)`.
+    /// `(n_rows, d_inner)`. It may lie on exactly the rows of x ([`DeviceRowsMut::in_place`]), with the same results to the
+    /// bit.
     pub grad_x: DeviceRowsMut<'a, T>,
+    /// `(n_rows, d_inner)`: the forward pass's output once more, which is computed on the way; for who did not keep it.
+    pub out: Option<DeviceRowsMut<'a, T>>,
     /// `(d_inner, d_conv)`.
     pub grad_weight: DeviceMut<'a, f32>,
     /// `(d_inner)`; exactly where there is a bias.
@@ -66,14 +73,23 @@ impl Dims {
         Ok(())
     }
 
+    fn stretches(&self) -> usize {
+        self.batch * self.seqlen.div_ceil(STRETCH)
+    }
+
     /// Blocks along time: each leaves one partial sum of the taps' gradients.
     pub fn time_blocks(&self) -> usize {
-        (self.batch * self.seqlen.div_ceil(STRETCH)).div_ceil(STRETCHES as usize)
+        self.stretches().div_ceil(STRETCHES as usize)
     }
 
     /// Partial sums of four taps and the bias.
-    pub fn workspace_len(&self) -> usize {
+    pub fn partial_len(&self) -> usize {
         self.time_blocks() * 5 * self.d_inner
+    }
+
+    /// Partial sums, then edges of stretches.
+    pub fn workspace_len(&self) -> usize {
+        self.partial_len() + self.stretches() * EDGES * self.d_inner
     }
 
     pub fn grid(&self) -> Result<u32> {
@@ -124,8 +140,18 @@ impl<T: DeviceElement> ConvInputs<'_, T> {
 }
 
 impl<T: DeviceElement> ConvGrads<'_, T> {
-    pub(super) fn validate(&self, inputs: &ConvInputs<'_, T>, dims: Dims) -> Result<()> {
-        self.grad_x.expect(OP, "grad_x", dims.batch * dims.seqlen, dims.d_inner)?;
+    /// Whether grad_x lies over x.
+    pub(super) fn validate(
+        &self,
+        inputs: &ConvInputs<'_, T>,
+        grad_out: &DeviceRows<'_, T>,
+        dims: Dims,
+    ) -> Result<bool> {
+        let n_rows = dims.batch * dims.seqlen;
+        self.grad_x.expect(OP, "grad_x", n_rows, dims.d_inner)?;
+        if let Some(out) = &self.out {
+            out.expect(OP, "out", n_rows, dims.d_inner)?;
+        }
         expect_size(OP, "grad_weight", "elements", dims.d_inner * dims.d_conv, self.grad_weight.len())?;
         expect_presence(OP, "grad_bias", inputs.bias.is_some(), self.grad_bias.is_some())?;
         if let Some(grad) = &self.grad_bias {
@@ -134,7 +160,18 @@ impl<T: DeviceElement> ConvGrads<'_, T> {
         if self.grad_initial_state.is_some() {
             expect_presence(OP, "initial_state", true, inputs.initial_state.is_some())?;
         }
-        dims.expect_state("grad_initial_state", self.grad_initial_state.as_ref().map(DeviceMut::len))
+        dims.expect_state("grad_initial_state", self.grad_initial_state.as_ref().map(DeviceMut::len))?;
+        let mut is_in_place = false;
+        for (arg, to) in [("grad_x", Some(&self.grad_x)), ("out", self.out.as_ref())] {
+            for (with, from) in [("x", &inputs.x), ("grad_out", grad_out)] {
+                match to.map_or(Overlap::None, |to| to.place().overlap(&from.place())) {
+                    Overlap::None => {}
+                    Overlap::Same if (arg, with) == ("grad_x", "x") => is_in_place = true,
+                    Overlap::Same | Overlap::Partial => return Err(Error::Overlap { op: OP, arg, with }.into()),
+                }
+            }
+        }
+        Ok(is_in_place)
     }
 }
 
@@ -179,18 +216,20 @@ pub(super) struct RawBackward {
     pub grad_out: u64,
     pub grad_last_state: u64,
     pub grad_x: u64,
+    pub out: u64,
     pub grad_initial_state: u64,
     pub partial: u64,
+    pub edges: u64,
     pub grad_weight: u64,
     pub grad_bias: u64,
     pub grad_out_stride: u32,
     pub grad_x_stride: u32,
+    pub out_stride: u32,
     pub n_partials: u32,
-    pub unused: u32,
 }
 const _: () = {
-    assert!(size_of::<RawBackward>() == 144 && offset_of!(RawBackward, partial) == 104);
-    assert!(offset_of!(RawBackward, grad_out_stride) == 128);
+    assert!(size_of::<RawBackward>() == 160 && offset_of!(RawBackward, partial) == 112);
+    assert!(offset_of!(RawBackward, grad_out_stride) == 144);
 };
 
 // SAFETY: plain structs of integers in C layout; the addresses in them are device addresses.

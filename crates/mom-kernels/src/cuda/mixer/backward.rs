@@ -3,13 +3,13 @@
 use super::decays::{decays, decays_gradient};
 use super::forward::rows_mut;
 use super::workspace::{Parts, bytes};
-use super::{MixerSavedRef, MixerSizes, MixerWeights, OP, ScanParts};
+use super::{MixerSaved, MixerSizes, MixerWeights, OP, ScanParts};
 use crate::cuda::causal_conv1d::{self, ConvGrads};
 use crate::cuda::error::Result;
 use crate::cuda::grouped_gemm::{self, GroupedGrads, GroupedWeights, Into};
 use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut};
 use crate::cuda::selective_scan::{self, ScanGrads, ScanOutputGrads};
-use crate::cuda::{DevicePlan, Gpu};
+use crate::cuda::{DeviceOffsets, DevicePlan, Gpu};
 use crate::error::expect_size;
 
 /// Gradients of everything that a mixer reads, all overwritten.
@@ -36,12 +36,12 @@ pub struct MixerGrads<'a, T> {
 }
 
 /// What the backward pass reads of the forward pass and of what followed.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct MixerBackward<'a, T> {
     /// `(n_rows, d_model)`: as it was in the forward pass.
     pub x: DeviceRows<'a, T>,
-    /// What the forward pass wrote.
-    pub saved: MixerSavedRef<'a, T>,
+    /// What the forward pass wrote. It is overwritten: in_proj's output by its gradient.
+    pub saved: MixerSaved<'a, T>,
     /// `(n_rows, d_model)`: gradient of the output.
     pub grad_out: DeviceRows<'a, T>,
 }
@@ -52,22 +52,64 @@ pub struct MixerBackward<'a, T> {
 /// Weights that do not fit together.
 pub fn backward_workspace_bytes<T: DeviceElement>(plan: &DevicePlan, weights: &MixerWeights<'_, T>) -> Result<usize> {
     let sizes = weights.sizes(plan)?;
-    let scratch = scratch_len(plan, weights, sizes)?;
-    Ok(bytes::<f32>(sizes.d_inner * sizes.d_state)
-        + 6 * bytes::<T>(sizes.inner_len())
-        + bytes::<T>(sizes.xz_len())
-        + bytes::<T>(sizes.x_dbl_len())
-        + bytes::<f32>(scratch))
+    Ok(Room::<T>::bytes(&sizes, scratch_len(plan, weights, sizes)?))
 }
 
 /// f32 elements that the operations need one after the other.
-fn scratch_len<T: DeviceElement>(plan: &DevicePlan, weights: &MixerWeights<'_, T>, sizes: MixerSizes) -> Result<usize> {
+pub(super) fn scratch_len<T: DeviceElement>(
+    plan: &DevicePlan,
+    weights: &MixerWeights<'_, T>,
+    sizes: MixerSizes,
+) -> Result<usize> {
     let products = [&weights.in_proj, &weights.x_proj, &weights.dt_proj, &weights.out_proj]
         .map(|weights| grouped_gemm::backward_weights_workspace_len(sizes.n_rows, weights));
     let conv = causal_conv1d::workspace_len(plan.batch(), plan.seqlen(), sizes.d_inner);
     let n_biases = if weights.dt_proj.has_biases() { weights.dt_proj.n_groups() } else { 0 };
     let scan = selective_scan::workspace_len(plan.batch(), plan.seqlen(), sizes.d_inner, sizes.d_state, n_biases);
     Ok(products.into_iter().chain([conv, scan]).max().unwrap_or(0))
+}
+
+/// A workspace, cut up. Two matrices are free again once the gradient of in_proj's output is there, and are large enough
+/// for rows of d_model too.
+pub(super) struct Room<'a, T> {
+    /// `(d_inner, d_state)`.
+    a: DeviceMut<'a, f32>,
+    /// dt, then its gradient.
+    pub dt: DeviceMut<'a, T>,
+    /// The gradient of y, then that of u.
+    pub grad_u: DeviceMut<'a, T>,
+    /// u, then y, then u again.
+    u: DeviceMut<'a, T>,
+    grad_x_dbl: DeviceMut<'a, T>,
+    /// What one operation needs.
+    pub scratch: DeviceMut<'a, f32>,
+}
+
+impl<'a, T: DeviceElement> Room<'a, T> {
+    /// Elements of the matrices that are free in the end.
+    fn shared_len(sizes: &MixerSizes) -> usize {
+        sizes.inner_len().max(sizes.n_rows * sizes.d_model)
+    }
+
+    /// Bytes of a workspace with `scratch` elements for an operation.
+    pub fn bytes(sizes: &MixerSizes, scratch: usize) -> usize {
+        bytes::<f32>(sizes.d_inner * sizes.d_state)
+            + 2 * bytes::<T>(Self::shared_len(sizes))
+            + bytes::<T>(sizes.inner_len())
+            + bytes::<T>(sizes.x_dbl_len())
+            + bytes::<f32>(scratch)
+    }
+
+    pub fn new(workspace: DeviceMut<'a, u8>, sizes: &MixerSizes, scratch: usize) -> Result<Self> {
+        expect_size(OP, "workspace", "bytes", Self::bytes(sizes, scratch), workspace.len())?;
+        let (a, parts) = Parts(workspace).take(sizes.d_inner * sizes.d_state)?;
+        let (dt, parts) = parts.take(Self::shared_len(sizes))?;
+        let (grad_u, parts) = parts.take(Self::shared_len(sizes))?;
+        let (u, parts) = parts.take(sizes.inner_len())?;
+        let (grad_x_dbl, parts) = parts.take(sizes.x_dbl_len())?;
+        let (scratch, _) = parts.take(scratch)?;
+        Ok(Self { a, dt, grad_u, u, grad_x_dbl, scratch })
+    }
 }
 
 /// All gradients; `weights` are those of the forward pass.
@@ -80,103 +122,144 @@ pub fn backward<T: DeviceElement>(
     gpu: &Gpu,
     plan: &DevicePlan,
     weights: &MixerWeights<'_, T>,
-    pass: &MixerBackward<'_, T>,
+    pass: MixerBackward<'_, T>,
     grads: MixerGrads<'_, T>,
     workspace: DeviceMut<'_, u8>,
 ) -> Result<()> {
     let sizes = weights.sizes(plan)?;
+    let mut room = Room::new(workspace, &sizes, scratch_len(plan, weights, sizes)?)?;
+    let MixerBackward { x, mut saved, grad_out } = pass;
+    let (inner, grad_x, grad_in_proj) = grads.split();
+    backward_to_in_proj(gpu, plan, weights, &mut saved, &grad_out, inner, &mut room)?;
+    let grad_xz = DeviceRows::new("grad_xz", saved.xz.into_ref(), 2 * sizes.d_inner)?;
+    let products = WeightGradients { gpu, offsets: plan.modality_offsets(gpu) };
+    grouped_gemm::backward_input(gpu, &products.offsets, &grad_xz, &weights.in_proj, grad_x, Into::Overwrite)?;
+    products.run(&x, &grad_xz, &weights.in_proj, grad_in_proj, &mut room.scratch)
+}
+
+/// Gradients of everything behind in_proj's output.
+pub(super) struct InnerGrads<'a, T> {
+    conv_weight: DeviceMut<'a, f32>,
+    conv_bias: Option<DeviceMut<'a, f32>>,
+    x_proj: GroupedGrads<'a, T>,
+    dt_proj: GroupedGrads<'a, T>,
+    a_log: DeviceMut<'a, f32>,
+    d_skip: DeviceMut<'a, f32>,
+    out_proj: GroupedGrads<'a, T>,
+}
+
+impl<'a, T> MixerGrads<'a, T> {
+    /// What [`backward_to_in_proj`] writes, and what in_proj's products do.
+    pub(super) fn split(self) -> (InnerGrads<'a, T>, DeviceRowsMut<'a, T>, GroupedGrads<'a, T>) {
+        let Self { x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, a_log, d_skip, out_proj } = self;
+        (InnerGrads { conv_weight, conv_bias, x_proj, dt_proj, a_log, d_skip, out_proj }, x, in_proj)
+    }
+}
+
+/// Products that give the gradients of weights, each in the same scratch memory.
+pub(super) struct WeightGradients<'a> {
+    pub gpu: &'a Gpu,
+    pub offsets: DeviceOffsets<'a>,
+}
+
+impl WeightGradients<'_> {
+    pub fn run<T: DeviceElement>(
+        &self,
+        x: &DeviceRows<'_, T>,
+        grad: &DeviceRows<'_, T>,
+        weights: &GroupedWeights<'_, T>,
+        grads: GroupedGrads<'_, T>,
+        scratch: &mut DeviceMut<'_, f32>,
+    ) -> Result<()> {
+        let len = grouped_gemm::backward_weights_workspace_len(x.n_rows(), weights);
+        let scratch = scratch.reborrow().first("scratch", len)?;
+        grouped_gemm::backward_weights(self.gpu, &self.offsets, x, grad, weights, grads, scratch)
+    }
+}
+
+/// All gradients but those of in_proj and its input; that of in_proj's output takes its place in `saved.xz`.
+pub(super) fn backward_to_in_proj<T: DeviceElement>(
+    gpu: &Gpu,
+    plan: &DevicePlan,
+    weights: &MixerWeights<'_, T>,
+    saved: &mut MixerSaved<'_, T>,
+    grad_out: &DeviceRows<'_, T>,
+    grads: InnerGrads<'_, T>,
+    room: &mut Room<'_, T>,
+) -> Result<()> {
+    let sizes = weights.sizes(plan)?;
     let MixerSizes { d_inner, d_state, dt_rank, .. } = sizes;
-    let MixerBackward { x, saved, grad_out } = pass;
-    expect_size(OP, "workspace", "bytes", backward_workspace_bytes(plan, weights)?, workspace.len())?;
-    let (mut a, parts) = Parts(workspace).take::<f32>(d_inner * d_state)?;
-    let inner = sizes.inner_len();
-    let (mut u, parts) = parts.take::<T>(inner)?;
-    let (mut dt, parts) = parts.take::<T>(inner)?;
-    let (mut y, parts) = parts.take::<T>(inner)?;
-    let (mut grad_u, parts) = parts.take::<T>(inner)?;
-    let (mut grad_dt, parts) = parts.take::<T>(inner)?;
-    let (mut grad_y, parts) = parts.take::<T>(inner)?;
-    let (mut grad_xz, parts) = parts.take::<T>(sizes.xz_len())?;
-    let (mut grad_x_dbl, parts) = parts.take::<T>(sizes.x_dbl_len())?;
-    let (mut scratch, _) = parts.take::<f32>(scratch_len(plan, weights, sizes)?)?;
-    let offsets = plan.modality_offsets(gpu);
     let width = sizes.x_dbl_width();
-    let xz = DeviceRows::new("saved.xz", saved.xz.clone(), 2 * d_inner)?;
-    let x_dbl = DeviceRows::new("saved.x_dbl", saved.x_dbl.clone(), width)?;
+    let offsets = plan.modality_offsets(gpu);
+    let products = WeightGradients { gpu, offsets: offsets.clone() };
+    let Room { a, dt, grad_u, u, grad_x_dbl, scratch } = room;
+    let x_dbl = DeviceRows::new("saved.x_dbl", saved.x_dbl.reborrow().into_ref(), width)?;
     let low = x_dbl.clone().columns(0, dt_rank)?;
     let dt_weights = weights.dt_proj.without_biases();
+    let (x, z) = rows_mut("saved.xz", &mut saved.xz, 2 * d_inner)?.split_columns(d_inner)?;
+    let ((x, grad_x), (z, grad_z)) = (x.in_place(), z.in_place());
+    let inner = sizes.inner_len();
+    let mut dt = dt.reborrow().first("dt", inner)?;
+    let mut grad_u = grad_u.reborrow().first("grad_u", inner)?;
 
-    let grad_y_rows = rows_mut("grad_y", &mut grad_y, d_inner)?;
-    grouped_gemm::backward_input(gpu, &offsets, grad_out, &weights.out_proj, grad_y_rows, Into::Overwrite)?;
-    let conv = weights.conv_inputs(gpu, plan, &xz)?;
-    causal_conv1d::forward(gpu, &conv, rows_mut("u", &mut u, d_inner)?, None)?;
-    let u = DeviceRows::new("u", u.into_ref(), d_inner)?;
+    let grad_y = rows_mut("grad_y", &mut grad_u, d_inner)?;
+    grouped_gemm::backward_input(gpu, &offsets, grad_out, &weights.out_proj, grad_y, Into::Overwrite)?;
+    let conv = weights.conv_inputs(gpu, plan, x);
+    causal_conv1d::forward(gpu, &conv, rows_mut("u", u, d_inner)?, None)?;
     grouped_gemm::forward(gpu, &offsets, &low, &dt_weights, rows_mut("dt", &mut dt, d_inner)?)?;
-    decays(gpu, &weights.a_log, &mut a)?;
-    let a = a.into_ref();
+    decays(gpu, &weights.a_log, a)?;
+    let a = a.reborrow().into_ref();
 
-    let (grad_conv_x, grad_z) = rows_mut("grad_xz", &mut grad_xz, 2 * d_inner)?.split_columns(d_inner)?;
-    let (grad_low, grad_bc) = rows_mut("grad_x_dbl", &mut grad_x_dbl, width)?.split_columns(dt_rank)?;
+    let (grad_low, grad_bc) = rows_mut("grad_x_dbl", grad_x_dbl, width)?.split_columns(dt_rank)?;
     let (grad_b, grad_c) = grad_bc.split_columns(d_state)?;
-    let mut a_log = grads.a_log;
-    let dt = DeviceRows::new("dt", dt.into_ref(), d_inner)?;
-    let parts = ScanParts { xz: xz.clone(), u: u.clone(), dt, x_dbl: x_dbl.clone(), a: a.clone() };
-    let grad_y = DeviceRows::new("grad_y", grad_y.into_ref(), d_inner)?;
-    let inputs = parts.inputs(gpu, plan, weights, sizes)?;
-    let len = selective_scan::backward_workspace_len(&inputs)?;
-    selective_scan::backward(
-        gpu,
-        &inputs,
-        saved.states.clone(),
-        &ScanOutputGrads { grad_out: grad_y, grad_last_state: None },
-        ScanGrads {
-            grad_u: rows_mut("grad_u", &mut grad_u, d_inner)?,
-            grad_dt: rows_mut("grad_dt", &mut grad_dt, d_inner)?,
+    let mut grad_a = grads.a_log;
+    {
+        let (u, y) = rows_mut("u", u, d_inner)?.in_place();
+        let (dt, grad_dt) = rows_mut("dt", &mut dt, d_inner)?.in_place();
+        let (grad_y, grad_u) = rows_mut("grad_y", &mut grad_u, d_inner)?.in_place();
+        let inputs = ScanParts { u, dt, z, x_dbl, a: a.clone() }.inputs(gpu, plan, weights, sizes)?;
+        let len = selective_scan::backward_workspace_len(&inputs)?;
+        let to = ScanGrads {
+            grad_u,
+            grad_dt,
             grad_dt_bias: grads.dt_proj.grad_biases,
-            grad_a: a_log.reborrow(),
+            grad_a: grad_a.reborrow(),
             grad_b,
             grad_c,
             grad_d_skip: Some(grads.d_skip),
             grad_z: Some(grad_z),
             grad_initial_state: None,
-            out: Some(rows_mut("y", &mut y, d_inner)?),
-        },
-        scratch.reborrow().first("scratch", len)?,
-    )?;
-    decays_gradient(gpu, &a, &mut a_log)?;
-
-    let mut weight_gradients =
-        |x: &DeviceRows<'_, T>, grad: &DeviceRows<'_, T>, weights: &GroupedWeights<'_, T>, grads| {
-            let len = grouped_gemm::backward_weights_workspace_len(sizes.n_rows, weights);
-            let scratch = scratch.reborrow().first("scratch", len)?;
-            grouped_gemm::backward_weights(gpu, &offsets, x, grad, weights, grads, scratch)
+            out: Some(y),
         };
-    let y = DeviceRows::new("y", y.into_ref(), d_inner)?;
-    weight_gradients(&y, grad_out, &weights.out_proj, grads.out_proj)?;
+        let output_grads = ScanOutputGrads { grad_out: grad_y, grad_last_state: None };
+        let (states, scratch) = (saved.states.reborrow().into_ref(), scratch.reborrow().first("scratch", len)?);
+        selective_scan::backward(gpu, &inputs, states, &output_grads, to, scratch)?;
+    }
+    decays_gradient(gpu, &a, &mut grad_a)?;
 
-    let grad_dt = DeviceRows::new("grad_dt", grad_dt.into_ref(), d_inner)?;
+    {
+        let y = DeviceRows::new("y", u.reborrow().into_ref(), d_inner)?;
+        products.run(&y, grad_out, &weights.out_proj, grads.out_proj, scratch)?;
+    }
+    let grad_dt = DeviceRows::new("grad_dt", dt.into_ref(), d_inner)?;
     grouped_gemm::backward_input(gpu, &offsets, &grad_dt, &dt_weights, grad_low, Into::Overwrite)?;
     let dt_grads = GroupedGrads { grad_weights: grads.dt_proj.grad_weights, grad_biases: None };
-    weight_gradients(&low, &grad_dt, &dt_weights, dt_grads)?;
+    products.run(&low, &grad_dt, &dt_weights, dt_grads, scratch)?;
 
-    let grad_x_dbl = DeviceRows::new("grad_x_dbl", grad_x_dbl.into_ref(), width)?;
+    let grad_x_dbl = DeviceRows::new("grad_x_dbl", grad_x_dbl.reborrow().into_ref(), width)?;
     let grad_u_rows = rows_mut("grad_u", &mut grad_u, d_inner)?;
     grouped_gemm::backward_input(gpu, &offsets, &grad_x_dbl, &weights.x_proj, grad_u_rows, Into::Add)?;
-    weight_gradients(&u, &grad_x_dbl, &weights.x_proj, grads.x_proj)?;
-
     let conv_grads = ConvGrads {
-        grad_x: grad_conv_x,
+        grad_x,
+        // y has served: u comes back on the way, for x_proj.
+        out: Some(rows_mut("u", u, d_inner)?),
         grad_weight: grads.conv_weight,
         grad_bias: grads.conv_bias,
         grad_initial_state: None,
     };
-    let grad_u = DeviceRows::new("grad_u", grad_u.into_ref(), d_inner)?;
     let len = causal_conv1d::workspace_len(plan.batch(), plan.seqlen(), d_inner);
+    let grad_u = DeviceRows::new("grad_u", grad_u.into_ref(), d_inner)?;
     causal_conv1d::backward(gpu, &conv, grad_u, None, conv_grads, scratch.reborrow().first("scratch", len)?)?;
-
-    let grad_xz = DeviceRows::new("grad_xz", grad_xz.into_ref(), 2 * d_inner)?;
-    grouped_gemm::backward_input(gpu, &offsets, &grad_xz, &weights.in_proj, grads.x, Into::Overwrite)?;
-    let len = grouped_gemm::backward_weights_workspace_len(sizes.n_rows, &weights.in_proj);
-    let scratch = scratch.first("scratch", len)?;
-    grouped_gemm::backward_weights(gpu, &offsets, x, &grad_xz, &weights.in_proj, grads.in_proj, scratch)
+    let u = DeviceRows::new("u", u.reborrow().into_ref(), d_inner)?;
+    products.run(&u, &grad_x_dbl, &weights.x_proj, grads.x_proj, scratch)
 }

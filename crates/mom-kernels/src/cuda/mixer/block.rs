@@ -1,9 +1,12 @@
 //! The residual block: `x + mixer(norm(x))`, the whole of it forward and backward.
 
+use super::backward::{Room, WeightGradients, backward_to_in_proj, scratch_len};
+use super::forward::rows_mut;
 use super::workspace::{Parts, bytes};
-use super::{MixerBackward, MixerGrads, MixerOutputs, MixerSaved, MixerWeights, OP};
-use super::{backward, backward_workspace_bytes, forward, forward_workspace_bytes};
+use super::{MixerBackward, MixerGrads, MixerOutputs, MixerSaved, MixerSizes, MixerWeights, OP};
+use super::{forward, forward_workspace_bytes};
 use crate::cuda::error::Result;
+use crate::cuda::grouped_gemm::{self, Into};
 use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut};
 use crate::cuda::rms_norm::{self, NormInputs};
 use crate::cuda::{DevicePlan, Gpu};
@@ -59,7 +62,10 @@ pub fn block_forward<T: DeviceElement>(
 ) -> Result<()> {
     let expected = block_forward_workspace_bytes(plan, block, saved.is_some())?;
     expect_size(OP, "workspace", "bytes", expected, workspace.len())?;
-    let (normed, rest) = normed(gpu, plan, x, block, workspace)?;
+    let (n_rows, d_model) = (plan.n_rows(), block.mixer.in_proj.in_features());
+    x.expect(OP, "x", n_rows, d_model)?;
+    let (normed, Parts(rest)) = Parts(workspace).take::<T>(n_rows * d_model)?;
+    let normed = block.normed(gpu, x, normed)?;
     forward(gpu, plan, &normed, &block.mixer, MixerOutputs { out, residual: Some(x.clone()), saved }, rest)
 }
 
@@ -69,10 +75,13 @@ pub fn block_forward<T: DeviceElement>(
 /// Weights that do not fit together.
 pub fn block_backward_workspace_bytes<T: DeviceElement>(plan: &DevicePlan, block: &Block<'_, T>) -> Result<usize> {
     let sizes = block.mixer.sizes(plan)?;
+    Ok(Room::<T>::bytes(&sizes, backward_scratch_len(plan, block, sizes)?))
+}
+
+/// f32 elements that the operations need one after the other.
+fn backward_scratch_len<T: DeviceElement>(plan: &DevicePlan, block: &Block<'_, T>, sizes: MixerSizes) -> Result<usize> {
     let norm = rms_norm::backward_workspace_len(sizes.n_rows, sizes.d_model);
-    Ok(2 * bytes::<T>(sizes.n_rows * sizes.d_model)
-        + bytes::<f32>(norm)
-        + backward_workspace_bytes(plan, &block.mixer)?)
+    Ok(scratch_len(plan, &block.mixer, sizes)?.max(norm))
 }
 
 /// All gradients; `pass` and `block` are those of the block's forward pass.
@@ -85,45 +94,44 @@ pub fn block_backward<T: DeviceElement>(
     gpu: &Gpu,
     plan: &DevicePlan,
     block: &Block<'_, T>,
-    pass: &MixerBackward<'_, T>,
+    pass: MixerBackward<'_, T>,
     grads: BlockGrads<'_, T>,
     workspace: DeviceMut<'_, u8>,
 ) -> Result<()> {
-    let expected = block_backward_workspace_bytes(plan, block)?;
-    expect_size(OP, "workspace", "bytes", expected, workspace.len())?;
-    let MixerBackward { x, saved, grad_out } = pass;
-    let (n_rows, d_model) = (x.n_rows(), x.width());
-    let (normed, rest) = normed(gpu, plan, x, block, workspace)?;
-    let (mut grad_normed, parts) = Parts(rest).take::<T>(n_rows * d_model)?;
-    let (scratch, parts) = parts.take::<f32>(rms_norm::backward_workspace_len(n_rows, d_model))?;
-    let BlockGrads { norm, mixer } = grads;
-    let grad_x = mixer.x;
-    let grad_normed_rows = DeviceRowsMut::new("grad_normed", grad_normed.reborrow(), d_model)?;
-    let mixer = MixerGrads { x: grad_normed_rows, ..mixer };
-    let inner = MixerBackward { x: normed, saved: saved.clone(), grad_out: grad_out.clone() };
-    backward(gpu, plan, &block.mixer, &inner, mixer, parts.0)?;
+    let sizes = block.mixer.sizes(plan)?;
+    let MixerSizes { n_rows, d_model, d_inner, .. } = sizes;
+    let MixerBackward { x, mut saved, grad_out } = pass;
+    x.expect(OP, "x", n_rows, d_model)?;
+    let mut room = Room::new(workspace, &sizes, backward_scratch_len(plan, block, sizes)?)?;
+    let BlockGrads { norm: grad_norm, mixer } = grads;
+    let (inner, grad_x, grad_in_proj) = mixer.split();
+    backward_to_in_proj(gpu, plan, &block.mixer, &mut saved, &grad_out, inner, &mut room)?;
+
+    let products = WeightGradients { gpu, offsets: plan.modality_offsets(gpu) };
+    let grad_xz = DeviceRows::new("grad_xz", saved.xz.into_ref(), 2 * d_inner)?;
+    let Room { dt: normed, grad_u: grad_normed, mut scratch, .. } = room;
+    let mut grad_normed = grad_normed.first("grad_normed", n_rows * d_model)?;
+    let to = rows_mut("grad_normed", &mut grad_normed, d_model)?;
+    grouped_gemm::backward_input(gpu, &products.offsets, &grad_xz, &block.mixer.in_proj, to, Into::Overwrite)?;
+    let normed = normed.first("normed", n_rows * d_model)?;
+    let normed = block.normed(gpu, &x, normed)?;
+    products.run(&normed, &grad_xz, &block.mixer.in_proj, grad_in_proj, &mut scratch)?;
     let inputs = NormInputs {
-        x: x.clone(),
+        x,
         weight: block.norm.clone(),
         eps: block.norm_eps,
         grad_y: DeviceRows::new("grad_normed", grad_normed.into_ref(), d_model)?,
-        grad_sum: Some(grad_out.clone()),
+        grad_sum: Some(grad_out),
     };
-    rms_norm::backward(gpu, &inputs, grad_x, norm, scratch)
+    let scratch = scratch.first("scratch", rms_norm::backward_workspace_len(n_rows, d_model))?;
+    rms_norm::backward(gpu, &inputs, grad_x, grad_norm, scratch)
 }
 
-/// The norm of x at the head of a workspace, and the rest of it.
-fn normed<'a, T: DeviceElement>(
-    gpu: &Gpu,
-    plan: &DevicePlan,
-    x: &DeviceRows<'_, T>,
-    block: &Block<'_, T>,
-    workspace: DeviceMut<'a, u8>,
-) -> Result<(DeviceRows<'a, T>, DeviceMut<'a, u8>)> {
-    let d_model = block.mixer.in_proj.in_features();
-    x.expect(OP, "x", plan.n_rows(), d_model)?;
-    let (mut normed, rest) = Parts(workspace).take::<T>(plan.n_rows() * d_model)?;
-    let rows = DeviceRowsMut::new("normed", normed.reborrow(), d_model)?;
-    rms_norm::forward(gpu, x.clone(), None, block.norm.clone(), block.norm_eps, rows)?;
-    Ok((DeviceRows::new("normed", normed.into_ref(), d_model)?, rest.0))
+impl<T: DeviceElement> Block<'_, T> {
+    /// The norm of x, written to `to`.
+    fn normed<'a>(&self, gpu: &Gpu, x: &DeviceRows<'_, T>, mut to: DeviceMut<'a, T>) -> Result<DeviceRows<'a, T>> {
+        let rows = rows_mut("normed", &mut to, x.width())?;
+        rms_norm::forward(gpu, x.clone(), None, self.norm.clone(), self.norm_eps, rows)?;
+        Ok(DeviceRows::new("normed", to.into_ref(), x.width())?)
+    }
 }

@@ -60,7 +60,7 @@ pub fn forward<T: DeviceElement>(
 
     grouped_gemm::forward(gpu, &offsets, x, &weights.in_proj, rows_mut("xz", &mut xz, 2 * d_inner)?)?;
     let xz = DeviceRows::new("xz", xz.into_ref(), 2 * d_inner)?;
-    let conv = weights.conv_inputs(gpu, plan, &xz)?;
+    let conv = weights.conv_inputs(gpu, plan, xz.clone().columns(0, d_inner)?);
     causal_conv1d::forward(gpu, &conv, rows_mut("u", &mut u, d_inner)?, None)?;
     let u = DeviceRows::new("u", u.into_ref(), d_inner)?;
     let width = sizes.x_dbl_width();
@@ -70,7 +70,8 @@ pub fn forward<T: DeviceElement>(
     let dt_weights = weights.dt_proj.without_biases();
     grouped_gemm::forward(gpu, &offsets, &low, &dt_weights, rows_mut("dt", &mut dt, d_inner)?)?;
     decays(gpu, &weights.a_log, &mut a)?;
-    let parts = ScanParts { xz, u, dt: DeviceRows::new("dt", dt.into_ref(), d_inner)?, x_dbl, a: a.into_ref() };
+    let (dt, z) = (DeviceRows::new("dt", dt.into_ref(), d_inner)?, xz.columns(d_inner, d_inner)?);
+    let parts = ScanParts { u, dt, z, x_dbl, a: a.into_ref() };
     let outputs = ScanOutputs { out: rows_mut("y", &mut y, d_inner)?, last_state: None, saved_states: states };
     selective_scan::forward(gpu, &parts.inputs(gpu, plan, weights, sizes)?, outputs)?;
     let y = DeviceRows::new("y", y.into_ref(), d_inner)?;

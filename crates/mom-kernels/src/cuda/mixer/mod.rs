@@ -1,7 +1,8 @@
 //! The mixer on the GPU, and the residual block around it; equations and meaning as [`crate::mixer`].
 //!
 //! The operations of this module's siblings in a row, over one workspace that the caller owns. **Saved for backward:**
-//! in_proj's and x_proj's outputs and the scan's states. Conv, dt and y are computed again, and so is the norm.
+//! in_proj's and x_proj's outputs and the scan's states. Conv, dt and y are computed again, and so is the norm. The
+//! backward pass consumes what was saved: gradients take the place of what they are gradients of.
 
 mod backward;
 mod block;
@@ -48,7 +49,7 @@ pub struct MixerWeights<'a, T> {
     pub out_proj: GroupedWeights<'a, T>,
 }
 
-/// Where the forward pass leaves what [`backward`] needs: lengths are [`MixerSizes`]'.
+/// Where the forward pass leaves what [`backward`] needs, which consumes it: lengths are [`MixerSizes`]'.
 #[derive(Debug)]
 pub struct MixerSaved<'a, T> {
     /// `(n_rows, 2 d_inner)`: in_proj's output.
@@ -57,17 +58,6 @@ pub struct MixerSaved<'a, T> {
     pub x_dbl: DeviceMut<'a, T>,
     /// States of the scan.
     pub states: DeviceMut<'a, f32>,
-}
-
-/// [`MixerSaved`] to be read.
-#[derive(Debug, Clone)]
-pub struct MixerSavedRef<'a, T> {
-    /// As written.
-    pub xz: DeviceRef<'a, T>,
-    /// As written.
-    pub x_dbl: DeviceRef<'a, T>,
-    /// As written.
-    pub states: DeviceRef<'a, f32>,
 }
 
 /// Sizes of a mixer over the rows of a batch.
@@ -133,20 +123,16 @@ impl<T: DeviceElement> MixerWeights<'_, T> {
         Ok(MixerSizes { n_rows: plan.n_rows(), d_model, d_inner, d_state, dt_rank, states_len })
     }
 
-    fn conv_inputs<'b>(
-        &'b self,
-        gpu: &'b Gpu,
-        plan: &'b DevicePlan,
-        xz: &DeviceRows<'b, T>,
-    ) -> Result<ConvInputs<'b, T>> {
-        Ok(ConvInputs {
+    /// `x`: the first half of in_proj's output.
+    fn conv_inputs<'b>(&'b self, gpu: &'b Gpu, plan: &'b DevicePlan, x: DeviceRows<'b, T>) -> ConvInputs<'b, T> {
+        ConvInputs {
             layout: plan.layout(gpu),
-            x: xz.clone().columns(0, self.d_skip.len())?,
+            x,
             weight: self.conv_weight.clone(),
             bias: self.conv_bias.clone(),
             activation: Activation::Silu,
             initial_state: None,
-        })
+        }
     }
 
     fn dt_bias<'b>(&'b self, gpu: &'b Gpu, plan: &'b DevicePlan) -> Option<DtBias<'b>> {
@@ -160,9 +146,9 @@ impl<T: DeviceElement> MixerWeights<'_, T> {
 
 /// What the scan reads, as the mixer's matrices hold it.
 struct ScanParts<'b, T> {
-    xz: DeviceRows<'b, T>,
     u: DeviceRows<'b, T>,
     dt: DeviceRows<'b, T>,
+    z: DeviceRows<'b, T>,
     x_dbl: DeviceRows<'b, T>,
     a: DeviceRef<'b, f32>,
 }
@@ -175,7 +161,7 @@ impl<'b, T: DeviceElement> ScanParts<'b, T> {
         weights: &'b MixerWeights<'_, T>,
         sizes: MixerSizes,
     ) -> Result<ScanInputs<'b, T>> {
-        let MixerSizes { d_inner, d_state, dt_rank, .. } = sizes;
+        let MixerSizes { d_state, dt_rank, .. } = sizes;
         Ok(ScanInputs {
             layout: plan.layout(gpu),
             u: self.u,
@@ -186,7 +172,7 @@ impl<'b, T: DeviceElement> ScanParts<'b, T> {
             b: self.x_dbl.clone().columns(dt_rank, d_state)?,
             c: self.x_dbl.columns(dt_rank + d_state, d_state)?,
             d_skip: Some(weights.d_skip.clone()),
-            z: Some(self.xz.columns(d_inner, d_inner)?),
+            z: Some(self.z),
             initial_state: None,
         })
     }
