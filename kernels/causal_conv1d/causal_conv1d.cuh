@@ -177,7 +177,9 @@ template <int V> __device__ __forceinline__ int edge_of(const Place<V>& place, i
 // Time forwards once more; the gradients of the window's inputs wait until they are complete. Taps' and bias' gradients
 // leave as one partial sum a block. grad_x may lie over x: what other stretches read is not overwritten here, but goes to
 // `edges` and from there to its rows once all have read.
-template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void backward(const ConvBackward& p) {
+// `out` and `edges` are looked at if CONSUMES: the branches and their registers would cost every other caller a tenth.
+template <typename T, int V, bool ALIGNED, bool CONSUMES>
+__device__ __forceinline__ void backward(const ConvBackward& p) {
     const ConvInputs& in = p.in;
     const Place<V> place(in);
     __shared__ float sums[STRETCHES][TAPS + 1][LANES * V];
@@ -203,7 +205,7 @@ template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void backw
             for (int i = 0; i < V; i++) pending[k][i] = 0.f;
         }
         auto leave = [&](uint32_t row, int t, const float (&grad)[V]) {
-            const int edge = p.edges ? edge_of(place, t) : EDGES;
+            const int edge = CONSUMES && p.edges ? edge_of(place, t) : EDGES;
             if (edge < EDGES) {
                 float* to = p.edges + (place.stretch * EDGES + edge) * in.d_inner + place.channel;
 #pragma unroll
@@ -279,10 +281,10 @@ template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void backw
                     for (int i = 0; i < V; i++) {
                         const float s = sigmoid(pre[i]);
                         grad[i] *= s * fmaf(pre[i], 1.f - s, 1.f);
-                        pre[i] *= s;
+                        if (CONSUMES) pre[i] *= s;
                     }
                 }
-                if (p.out && own)
+                if (CONSUMES && p.out && own)
                     store_vec<ALIGNED, T, V>(
                         at_row<T>(p.out, here[g], p.out_stride, place.channel), pack<T, V>(pre), place.valid);
 #pragma unroll

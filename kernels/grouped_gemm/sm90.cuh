@@ -481,3 +481,22 @@ template <typename T, int BN, int STAGES> struct KGrouped90Tile {
     extern "C" __global__ void __launch_bounds__(256) SUM(const __grid_constant__ KGrouped90 p) {                              \
         grouped_gemm::KGrouped90Tile<T, BN, STAGES>::sum(p);                                                                   \
     }
+
+// What the Rust side launches, of one element type.
+#define EVERY_GROUPED_90(T)                                                                                                   \
+    M_GROUPED_90(sm90_m_grouped_forward_n64_##T, T, true, 64, 2, 3, false, 2)                                                  \
+    M_GROUPED_90(sm90_m_grouped_forward_n80_##T, T, true, 80, 2, 3, false, 2)                                                  \
+    M_GROUPED_90(sm90_m_grouped_forward_n128_##T, T, true, 128, 2, 6, false, 1)                                                \
+    M_GROUPED_90(sm90_m_grouped_forward_n160_##T, T, true, 160, 2, 5, false, 1)                                                \
+    M_GROUPED_90(sm90_m_grouped_forward_n256_##T, T, true, 256, 2, 4, false, 1)                                                \
+    M_GROUPED_90(sm90_m_grouped_forward_short_##T, T, true, 128, 4, 10, true, 1)                                               \
+    M_GROUPED_90(sm90_m_grouped_input_n64_##T, T, false, 64, 2, 3, false, 2)                                                   \
+    M_GROUPED_90(sm90_m_grouped_input_n80_##T, T, false, 80, 2, 2, false, 2)                                                   \
+    M_GROUPED_90(sm90_m_grouped_input_n128_##T, T, false, 128, 2, 6, false, 1)                                                 \
+    M_GROUPED_90(sm90_m_grouped_input_n160_##T, T, false, 160, 2, 4, false, 1)                                                 \
+    M_GROUPED_90(sm90_m_grouped_input_n256_##T, T, false, 256, 2, 4, false, 1)                                                 \
+    M_GROUPED_90(sm90_m_grouped_input_short_##T, T, false, 128, 4, 10, true, 1)                                                \
+    K_GROUPED_90(sm90_k_grouped_n64_##T, sm90_k_grouped_sum_n64_##T, T, 64, 5)                                                 \
+    K_GROUPED_90(sm90_k_grouped_n80_##T, sm90_k_grouped_sum_n80_##T, T, 80, 4)                                                 \
+    K_GROUPED_90(sm90_k_grouped_n128_##T, sm90_k_grouped_sum_n128_##T, T, 128, 4)                                              \
+    K_GROUPED_90(sm90_k_grouped_n160_##T, sm90_k_grouped_sum_n160_##T, T, 160, 4)

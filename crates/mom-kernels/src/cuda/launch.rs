@@ -1,9 +1,9 @@
 //! The only place that launches a kernel.
 
+use cudarc::driver::DeviceRepr;
 use cudarc::driver::sys::{
     CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, cuLaunchKernelEx,
 };
-use cudarc::driver::{DeviceRepr, LaunchConfig, PushKernelArg};
 
 use super::error::{CudaError, Result};
 use super::gpu::Gpu;
@@ -37,23 +37,8 @@ impl Gpu {
         grid: Grid,
         params: &P,
     ) -> Result<()> {
-        expect_own_views()?;
-        let (x, y, z) = grid.blocks;
-        if x == 0 || y == 0 || z == 0 {
-            return Ok(());
-        }
-        let (function, shared_mem_bytes) = self.function(module, kernel)?;
-        let config = LaunchConfig { grid_dim: grid.blocks, block_dim: grid.threads, shared_mem_bytes };
-        let mut launch = self.stream().launch_builder(&function);
-        launch.arg(params);
-        self.timed(kernel, || {
-            // SAFETY: by this function's own contract.
-            unsafe { launch.launch(config) }.map(drop).map_err(|source| CudaError::Launch {
-                kernel: kernel.to_owned(),
-                grid: grid.blocks,
-                source,
-            })
-        })
+        // SAFETY: by this function's own contract.
+        unsafe { self.launch_with(module, kernel, grid, params, &mut []) }
     }
 
     /// [`Self::launch`] of a kernel of compute capability 9.0 that follows another of this stream: its blocks start once all
@@ -69,17 +54,31 @@ impl Gpu {
         grid: Grid,
         params: &P,
     ) -> Result<()> {
+        let early = CUlaunchAttribute {
+            id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        // SAFETY: by this function's own contract.
+        unsafe { self.launch_with(module, kernel, grid, params, &mut [early]) }
+    }
+
+    /// # Safety
+    /// As [`Self::launch`], and what the attributes ask for.
+    unsafe fn launch_with<P: DeviceRepr>(
+        &self,
+        module: Module,
+        kernel: &str,
+        grid: Grid,
+        params: &P,
+        attributes: &mut [CUlaunchAttribute],
+    ) -> Result<()> {
         expect_own_views()?;
         let ((x, y, z), (threads_x, threads_y, threads_z)) = (grid.blocks, grid.threads);
         if x == 0 || y == 0 || z == 0 {
             return Ok(());
         }
         let (function, shared_bytes) = self.function(module, kernel)?;
-        let mut early = CUlaunchAttribute {
-            id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-        };
         let config = CUlaunchConfig {
             gridDimX: x,
             gridDimY: y,
@@ -89,13 +88,13 @@ impl Gpu {
             blockDimZ: threads_z,
             sharedMemBytes: shared_bytes,
             hStream: self.stream().cu_stream(),
-            attrs: &raw mut early,
-            numAttrs: 1,
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
         };
         let mut arguments = [(&raw const *params).cast_mut().cast()];
         self.bind()?;
         self.timed(kernel, || {
-            // SAFETY: by this function's own contract; the driver copies the arguments, and the attribute is alive.
+            // SAFETY: by the caller's contract; the driver copies the arguments, and the attributes are alive.
             unsafe { cuLaunchKernelEx(&config, function.cu_function(), arguments.as_mut_ptr(), std::ptr::null_mut()) }
                 .result()
                 .map_err(|source| CudaError::Launch { kernel: kernel.to_owned(), grid: grid.blocks, source })

@@ -461,7 +461,7 @@ impl<'a, T> DeviceRowsMut<'a, T> {
     }
 
     /// The same rows twice, to be read and to be overwritten by one operation that says that it may:
-    /// [`super::selective_scan::backward`]. Any other refuses the second
+    /// [`super::selective_scan::backward`] and [`super::causal_conv1d::backward`]. Any other refuses the second
     /// ([`CudaError::InPlaceView`](super::CudaError::InPlaceView)).
     pub fn in_place(self) -> (DeviceRows<'a, T>, Self) {
         let range = Range { is_read_too: true, ..self.range.clone() };

@@ -67,10 +67,11 @@ pub fn backward<T: DeviceElement>(
         n_partials: dims.time_blocks() as u32,
     };
     let grid = Grid { blocks: (dims.grid()?, 1, 1), threads: (LANES, STRETCHES, 1) };
+    let name = if is_in_place || grads.out.is_some() { "consume" } else { "backward" };
     // SAFETY: the checks have bound every matrix, state and the workspace to the sizes in `params`; the views are alive
     // and what is written is borrowed exclusively, or lies on exactly the rows of x, of which a thread overwrites those
     // alone that no other reads. A thread owns channels and a stretch of time, a block its partial.
-    unsafe { gpu.launch(Module::CausalConv1d, &kernel("backward"), grid, &params)? };
+    unsafe { gpu.launch(Module::CausalConv1d, &kernel(name), grid, &params)? };
     if is_in_place {
         // SAFETY: as above; the first kernel wrote all edges.
         unsafe { gpu.launch(Module::CausalConv1d, &kernel("edges"), grid, &params)? };
