@@ -7,9 +7,9 @@
 //!
 //! A [`Writer`] copies everything to the host, and writes while the next steps run.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,9 +17,8 @@ use std::thread::{self, JoinHandle};
 
 use candle_core::{DType, Device, Tensor};
 use mom_data::Position;
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use crate::adamw::Moments;
 use crate::files::{self, At};
@@ -230,32 +229,36 @@ fn write_folder(folder: &Path, parts: &[Part], [weights, first, second]: [&[f32]
     Ok(files::sync_folder(folder)?)
 }
 
-/// Writes f32 tensors in the safetensors format, as they lie in memory: the crate's own writer wants them all in a second
-/// buffer first.
 fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (String, Vec<usize>, &'a [f32])>) -> Result<()> {
-    let (mut header, mut all) = (serde_json::Map::new(), Vec::new());
-    let mut end = 0;
-    for (name, shape, values) in tensors {
-        let start = end;
-        end += size_of_val(values);
-        header.insert(name, json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] }));
-        all.push(values);
+    let tensors = tensors.map(|(name, shape, values)| (name, Floats { shape, values }));
+    safetensors::serialize_to_file(tensors, None, path)
+        .map_err(|error| Error::Content { path: path.into(), reason: format!("cannot be written: {error}") })?;
+    // The crate leaves it to the system when.
+    Ok(File::open(path).and_then(|file| file.sync_all()).at("write", path)?)
+}
+
+/// Values as they lie in memory; safetensors are little-endian.
+struct Floats<'a> {
+    shape: Vec<usize>,
+    values: &'a [f32],
+}
+
+impl View for Floats<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
     }
-    let mut header = serde_json::Value::Object(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).at("create", path)?);
-    let mut put = |bytes: &[u8]| file.write_all(bytes).at("write", path);
-    put(&(header.len() as u64).to_le_bytes())?;
-    put(&header)?;
-    for values in all {
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
         if cfg!(target_endian = "little") {
-            put(bytemuck::cast_slice(values))?;
-        } else {
-            values.iter().try_for_each(|value| put(&value.to_le_bytes()))?;
+            return bytemuck::cast_slice(self.values).into();
         }
+        self.values.iter().flat_map(|value| value.to_le_bytes()).collect()
     }
-    let file = file.into_inner().map_err(std::io::IntoInnerError::into_error).at("write", path)?;
-    Ok(file.sync_all().at("write", path)?)
+    fn data_len(&self) -> usize {
+        size_of_val(self.values)
+    }
 }
 
 /// Checkpoints of a run, oldest first.

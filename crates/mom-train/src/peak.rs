@@ -36,7 +36,11 @@ pub(crate) fn flops_per_sec(device: DeviceKind, precision: Precision) -> Result<
     Ok(name(device)?.and_then(|name| of(&name, precision)))
 }
 
-fn name(device: DeviceKind) -> Result<Option<String>> {
+/// Name of the GPU that a run computes on.
+///
+/// # Errors
+/// No such device.
+pub(crate) fn name(device: DeviceKind) -> Result<Option<String>> {
     match device {
         #[cfg(feature = "cuda")]
         DeviceKind::Cuda => Ok(Some(mom_core::cuda::name(0)?)),

@@ -22,7 +22,7 @@ use crate::prepare::open_corpus;
 use crate::report::{self, ReportHeader, RunResult};
 use crate::run::{self, FolderLock, Observer, Pace};
 use crate::speed::{self, SpeedOptions};
-use crate::{Error, Prepared, Result, RunConfig};
+use crate::{Error, Prepared, Result, RunConfig, peak};
 
 /// Which variants are compared.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -271,7 +271,7 @@ impl SweepOptions {
         }
     }
 
-    fn header(&self, command: &str, missing: Vec<String>) -> ReportHeader {
+    fn header(&self, command: &str, missing: Vec<String>) -> Result<ReportHeader> {
         let seeds: Vec<String> = self.seeds.iter().map(u64::to_string).collect();
         let data = match &self.data {
             Some(folder) => format!("shards in {}", folder.display()),
@@ -285,12 +285,12 @@ impl SweepOptions {
             ("data", data),
             ("overrides", if self.overrides.is_empty() { "none".to_owned() } else { self.overrides.join(" ") }),
         ];
-        ReportHeader {
+        Ok(ReportHeader {
             title: "Mixture-of-Mamba against dense Mamba".to_owned(),
             command: command.to_owned(),
             commit: commit(),
             machine: machine(),
-            device: self.device.name().to_owned(),
+            device: peak::name(self.device)?.unwrap_or_else(|| self.device.name().to_owned()),
             threads: rayon::current_num_threads(),
             created_unix_secs: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
             notes: vec![
@@ -305,7 +305,7 @@ impl SweepOptions {
             ],
             missing,
             config: config.map(|(name, value)| (name.to_owned(), value)).to_vec(),
-        }
+        })
     }
 }
 
@@ -423,7 +423,7 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
         }
         let missing = unfinished.iter().cloned().chain(plan[index + 1..].iter().map(Planned::name));
         let failed = outcome.failed.iter().map(|(planned, error)| format!("{}: {error}", planned.name()));
-        let header = options.header(command, failed.chain(missing).collect());
+        let header = options.header(command, failed.chain(missing).collect())?;
         outcome.files = report::write(&options.out, &header, &outcome.results)?;
     }
     Ok(outcome)
