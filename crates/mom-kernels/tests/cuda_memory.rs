@@ -102,6 +102,7 @@ fn a_machine_without_the_device_says_so() {
 
 /// That an operation with one element too few in its workspace names it, what is expected and what it got.
 fn refuses(op: &str, arg: &str, expected: usize, call: impl FnOnce(usize) -> Result<()>) {
+    assert!(expected > 0, "{op}: {arg} has no smaller one");
     let text = call(expected - 1).unwrap_err().to_string();
     assert_eq!(text, format!("{op}: {arg} has {} elements, expected {expected}", expected - 1));
 }
@@ -190,13 +191,14 @@ fn small_workspaces_are_named() {
         selective_scan::backward(&gpu, &scan, gpu.read(&saved), &output_grads, grads, gpu.write(&mut memory(len)))
     });
 
+    // Biases: so few rows need no partial sums of products.
     let square = memory(d * d);
-    let weights = grouped_gemm::GroupedWeights::new(d, d, vec![gpu.read(&square)], None).unwrap();
+    let weights = grouped_gemm::GroupedWeights::new(d, d, vec![gpu.read(&square)], Some(gpu.read(&weight))).unwrap();
     refuses("grouped_gemm", "workspace", grouped_gemm::backward_weights_workspace_len(n, &weights), |len| {
-        let mut grad = memory(d * d);
-        let grads = grouped_gemm::GroupedGrads { grad_weights: vec![gpu.write(&mut grad)], grad_biases: None };
-        let (x, workspace) = (gpu.rows(&x, d)?, memory(len));
-        let mut workspace = workspace;
+        let (mut grad, mut grad_bias) = (memory(d * d), memory(d));
+        let grad_weights = vec![gpu.write(&mut grad)];
+        let grads = grouped_gemm::GroupedGrads { grad_weights, grad_biases: Some(gpu.write(&mut grad_bias)) };
+        let (x, mut workspace) = (gpu.rows(&x, d)?, memory(len));
         grouped_gemm::backward_weights(&gpu, &offsets, &x, &x, &weights, grads, gpu.write(&mut workspace))
     });
 }

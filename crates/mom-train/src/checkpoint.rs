@@ -17,7 +17,7 @@ use std::thread::{self, JoinHandle};
 
 use candle_core::{DType, Device, Tensor};
 use mom_data::Position;
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 
 use crate::adamw::Moments;
@@ -231,8 +231,11 @@ fn write_folder(folder: &Path, parts: &[Part], [weights, first, second]: [&[f32]
 
 fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (String, Vec<usize>, &'a [f32])>) -> Result<()> {
     let tensors = tensors.map(|(name, shape, values)| (name, Floats { shape, values }));
-    safetensors::serialize_to_file(tensors, None, path)
-        .map_err(|error| Error::Content { path: path.into(), reason: format!("cannot be written: {error}") })?;
+    match safetensors::serialize_to_file(tensors, None, path) {
+        Ok(()) => {}
+        Err(SafeTensorError::IoError(error)) => Err(error).at("write", path)?,
+        Err(error) => return Err(Error::Content { path: path.into(), reason: error.to_string() }),
+    }
     // The crate leaves it to the system when.
     Ok(File::open(path).and_then(|file| file.sync_all()).at("write", path)?)
 }
