@@ -30,3 +30,21 @@ struct GroupSums {
     cuda::std::uint32_t n_rows, vocabulary, n_groups, n_blocks;
 };
 static_assert(sizeof(GroupSums) == 80 && offsetof(GroupSums, partial) == 40 && offsetof(GroupSums, n_rows) == 64);
+
+struct Total {
+    const float *loss, *lse;                 // [n_rows]; zero where there is no target
+    const float* weights;                    // [n_rows] or null: 1
+    float* total;                            // [1]
+    cuda::std::uint32_t n_rows;
+    float scale, z;
+    cuda::std::uint32_t unused;
+};
+static_assert(sizeof(Total) == 48 && offsetof(Total, n_rows) == 32 && offsetof(Total, z) == 40);
+
+struct Scaling {
+    const void* from;                        // [n]
+    void* to;                                // [n], perhaps the same memory where the types are
+    const float* factor;                     // [1]
+    cuda::std::uint64_t n;
+};
+static_assert(sizeof(Scaling) == 32 && offsetof(Scaling, n) == 24);

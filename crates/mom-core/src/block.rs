@@ -117,14 +117,27 @@ impl Block {
     /// # Errors
     /// As [`MixtureOfMamba::forward`].
     pub fn forward(&self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
+        Self::forward_all(std::slice::from_ref(self), x, plan)
+    }
+
+    /// Blocks in a row, each over what the one before gave; `x` where there is none. On a GPU all of them are one node of
+    /// the tape.
+    ///
+    /// # Errors
+    /// As [`MixtureOfMamba::forward`].
+    pub fn forward_all(blocks: &[Self], x: &Tensor, plan: &Plan) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
+        if x.device().is_cuda() && !blocks.is_empty() {
             let x = x.contiguous()?;
-            self.mixer.check(&x, plan)?;
-            let norm = (self.norm.weight.clone(), self.norm.eps);
-            return crate::cuda::block(x, norm, self.mixer.weights(), plan, self.recompute);
+            blocks.iter().try_for_each(|block| block.mixer.check(&x, plan))?;
+            let links = blocks.iter().map(|block| crate::cuda::Link {
+                norm: Some((block.norm.weight.clone(), block.norm.eps)),
+                weights: block.mixer.weights().clone(),
+                recompute: block.recompute,
+            });
+            return crate::cuda::chain(x, links, plan);
         }
-        self.forward_by_modules(x, plan)
+        blocks.iter().try_fold(x.clone(), |x, block| block.forward_by_modules(&x, plan))
     }
 
     /// The same computation as [`Self::forward`], norm, mixer and residual as nodes of their own.

@@ -1,8 +1,38 @@
 //! Where tensors live.
 
-use candle_core::Device;
+use candle_core::{Device, Shape, Tensor, WithDType};
 
 use crate::Result;
+
+/// Element types of arrays that go from the host to tensors, see [`to_device`].
+#[cfg(feature = "cuda")]
+pub trait HostValue:
+    WithDType + candle_core::cuda_backend::CudaDType + mom_kernels::cuda::cudarc::driver::DeviceRepr
+{
+}
+/// Element types of arrays that go from the host to tensors, see [`to_device`].
+#[cfg(not(feature = "cuda"))]
+pub trait HostValue: WithDType {}
+impl HostValue for f32 {}
+impl HostValue for u32 {}
+
+/// A tensor of values of the host. On a GPU of [`cuda_device`]'s it does not wait for the device: the values go through
+/// page-locked memory, behind what is on the device's stream.
+///
+/// # Errors
+/// Values that do not fill the shape; out of memory.
+pub fn to_device<T: HostValue>(values: &[T], shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
+    let shape = shape.into();
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        if shape.elem_count() != values.len() {
+            return Err(candle_core::Error::ShapeMismatch { buffer_size: values.len(), shape }.into());
+        }
+        let on = crate::cuda::OnGpu::of(device)?;
+        return Ok(on.tensor(on.gpu.upload(values)?, shape));
+    }
+    Ok(Tensor::from_slice(values, shape, device)?)
+}
 
 /// GPU `ordinal`, as this crate's modules want it: a stream of its own, and memory that stays with the process once freed.
 ///

@@ -55,7 +55,7 @@ mod state;
 
 pub use block::{Block, BlockConfig, RmsNorm};
 pub use config::{MixerConfig, Projection, SharedDtBias, Untied};
-pub use device::cuda_device;
+pub use device::{HostValue, cuda_device, to_device};
 pub use error::{Error, Result};
 pub use init::{Draw, Init};
 pub use mixer::MixtureOfMamba;

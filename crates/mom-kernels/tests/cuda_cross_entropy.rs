@@ -8,10 +8,10 @@ mod cuda_support;
 use cuda_support::*;
 use mom_kernels::cuda::cross_entropy::{
     GroupInputs, Losses, NO_TARGET, Scale, Targets, check, forward, forward_backward, forward_backward_in_place,
-    group_sums, group_sums_workspace_len,
+    group_sums, group_sums_workspace_len, scale, scale_in_place, total,
 };
 use mom_kernels::cuda::half::{bf16, f16};
-use mom_kernels::cuda::{DeviceRows, DeviceRowsMut, Gpu};
+use mom_kernels::cuda::{DeviceRows, DeviceRowsMut, Gpu, GradientOf};
 
 const SCALE: Scale = Scale { scale: 0.25, z: 1e-2 };
 
@@ -365,4 +365,62 @@ fn sizes_that_disagree_are_refused() {
     assert_eq!(error.to_string(), "cross_entropy: targets has 4 elements, expected 3");
     let error = forward(&gpu, &gpu.rows(&logits, 1).unwrap(), &targets, &mut losses).unwrap_err();
     assert_eq!(error.to_string(), "cross_entropy: vocabulary = 1 is outside 2..=1048576");
+}
+
+#[test]
+fn the_total_is_the_sum_over_rows_in_f64() {
+    let Some(gpu) = gpu("the_total_is_the_sum_over_rows_in_f64") else { return };
+    for n_rows in [0, 1, 31, 1024, 1025, 70_001] {
+        let mut r = Random(n_rows as u64 + 3);
+        let [loss, lse, weights] = [5.0, 9.0, 1.0].map(|scale| rounded::<f32>(&r.normals(n_rows, scale)));
+        let (of_loss, of_lse) = (upload::<f32>(&gpu, &loss), upload::<f32>(&gpu, &lse));
+        let of_weights = upload::<f32>(&gpu, &weights);
+        for weighted in [false, true] {
+            let share = |row: usize| if weighted { weights[row] } else { 1.0 };
+            let term = |row: usize| share(row) * (loss[row] + f64::from(SCALE.z) * lse[row] * lse[row]);
+            let want = f64::from(SCALE.scale) * (0..n_rows).map(term).sum::<f64>();
+            let magnitude = f64::from(SCALE.scale) * (0..n_rows).map(|row| term(row).abs()).sum::<f64>();
+            let mut got = poisoned::<f32>(&gpu, 1);
+            let (of_weights, weights) = (gpu.read(&of_weights), weighted);
+            let (loss, lse) = (gpu.read(&of_loss), gpu.read(&of_lse));
+            total(&gpu, &loss, &lse, weights.then_some(&of_weights), SCALE, &mut gpu.write(&mut got)).unwrap();
+            let got = download(&gpu, &got)[0];
+            assert!((got - want).abs() <= 1e-7 * magnitude, "{n_rows} rows: {got}, not {want}");
+        }
+    }
+}
+
+fn scaled<T: TestElement>(gpu: &Gpu)
+where
+    f32: GradientOf<T>,
+{
+    for (n, skipped) in [(0, 0), (7, 0), (8, 1), (2048, 0), (2049, 0), (100_003, 3)] {
+        let mut r = Random(n as u64 + 11);
+        let (values, factor) = (r.normals(n + skipped, 2.0), f64::from(0.37f32));
+        let factors = upload::<f32>(gpu, &[factor]);
+        let narrow = rounded::<T>(&values);
+        let want = rounded::<T>(&narrow[skipped..].iter().map(|x| x * factor).collect::<Vec<_>>());
+        let mut of_narrow = upload::<T>(gpu, &values);
+        let mut to = gpu.write_view(of_narrow.slice_mut(skipped..n + skipped));
+        scale_in_place::<T>(gpu, &mut to, &gpu.read(&factors)).unwrap();
+        drop(to);
+        let got = download(gpu, &of_narrow);
+        assert_eq!(got[..skipped], narrow[..skipped], "memory in front was written");
+        assert_eq!(got[skipped..], want);
+
+        let wide = rounded::<f32>(&values);
+        let want = rounded::<T>(&rounded::<f32>(&wide[skipped..].iter().map(|x| x * factor).collect::<Vec<_>>()));
+        let (of_wide, mut to) = (upload::<f32>(gpu, &values), poisoned::<T>(gpu, n.max(1)));
+        let from = gpu.read_view(of_wide.slice(skipped..n + skipped));
+        scale::<T, f32>(gpu, &from, &gpu.read(&factors), &mut gpu.write_view(to.slice_mut(..n))).unwrap();
+        assert_eq!(download(gpu, &to)[..n], want);
+    }
+}
+
+#[test]
+fn gradients_are_scaled_by_a_factor_on_the_device() {
+    let Some(gpu) = gpu("gradients_are_scaled_by_a_factor_on_the_device") else { return };
+    scaled::<f32>(&gpu);
+    scaled::<bf16>(&gpu);
+    scaled::<f16>(&gpu);
 }

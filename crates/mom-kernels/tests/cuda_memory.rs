@@ -8,7 +8,7 @@ use cuda_support::*;
 use mom_kernels::causal_conv1d::Activation;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::half::bf16;
-use mom_kernels::cuda::{CudaError, DeviceOffsets, DevicePlan, Gpu, Result};
+use mom_kernels::cuda::{CudaError, Detail, DeviceOffsets, DevicePlan, Gpu, Result};
 use mom_kernels::cuda::{adamw, causal_conv1d, column_sums, grouped_gemm, rms_norm, selective_scan};
 use mom_kernels::selective_scan::DeltaActivation;
 
@@ -201,4 +201,51 @@ fn small_workspaces_are_named() {
         let (x, mut workspace) = (gpu.rows(&x, d)?, memory(len));
         grouped_gemm::backward_weights(&gpu, &offsets, &x, &x, &weights, grads, gpu.write(&mut workspace))
     });
+}
+
+/// More than both buffers hold, elements of several sizes, memory that is overwritten at once.
+#[test]
+fn staged_uploads_arrive_as_they_were() {
+    let Some(gpu) = gpu("staged_uploads_arrive_as_they_were") else { return };
+    let staged = Gpu::with_stream(gpu.stream().clone()).unwrap();
+    assert!(staged.stage_uploads(100).unwrap_err().to_string().contains("bytes"));
+    staged.stage_uploads(4096).unwrap();
+    let mut uploads = Vec::new();
+    for n in [1, 3, 511, 512, 513, 1024, 1025, 5000, 0, 7] {
+        let mut words: Vec<u32> = (0..n).map(|i| i * 2_654_435_761 + n).collect();
+        let mut bytes: Vec<u8> = words.iter().map(|word| (word >> 24) as u8).collect();
+        let of_words = staged.upload(&words).unwrap();
+        let of_bytes = staged.upload(&bytes).unwrap();
+        uploads.push((of_words, words.clone(), of_bytes, bytes.clone()));
+        words.fill(0);
+        bytes.fill(0);
+    }
+    for (of_words, words, of_bytes, bytes) in uploads {
+        assert_eq!(gpu.download(&of_words).unwrap(), words);
+        assert_eq!(gpu.download(&of_bytes).unwrap(), bytes);
+    }
+}
+
+/// Each detail times its own, and nothing is timed behind the end.
+#[test]
+fn a_profile_tells_launches_or_regions() {
+    let Some(gpu) = gpu("a_profile_tells_launches_or_regions") else { return };
+    let (x, weight) = (upload::<f32>(&gpu, &[1.0, 2.0, 3.0, 4.0]), upload::<f32>(&gpu, &[1.0, 1.0]));
+    let mut y = poisoned::<f32>(&gpu, 4);
+    let mut run = || {
+        gpu.region("norms", || {
+            norm(&gpu, &gpu, &x, &weight, &mut y)?;
+            norm(&gpu, &gpu, &x, &weight, &mut y)
+        })
+    };
+    for (detail, name, count) in [(Detail::Regions, "norms", 1), (Detail::Launches, "rms_norm", 2)] {
+        gpu.start_profile(detail);
+        run().unwrap();
+        let times = gpu.end_profile().unwrap();
+        run().unwrap();
+        assert!(
+            matches!(&times[..], [time] if time.name.starts_with(name) && time.count == count && time.ms > 0.0),
+            "{times:?}"
+        );
+    }
 }

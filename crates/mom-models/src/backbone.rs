@@ -43,11 +43,7 @@ impl Backbone {
     /// # Errors
     /// As [`Block::forward`].
     pub fn forward(&self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
-        let mut x = x.clone();
-        for block in &self.blocks {
-            x = block.forward(&x, plan)?;
-        }
-        Ok(self.norm_f.forward(&x)?)
+        Ok(self.norm_f.forward(&Block::forward_all(&self.blocks, x, plan)?)?)
     }
 
     /// The states before a sequence.

@@ -1,7 +1,5 @@
 //! The layers around the backbone on a GPU.
 
-use std::sync::Arc;
-
 use candle_core::{DType, Tensor};
 use mom_core::autograd::{Backward, record_storage, tracks};
 use mom_core::cuda::{GpuFloat, OnDevice, OnGpu, dispatch};
@@ -11,10 +9,13 @@ use mom_kernels::cuda::library::{Factor, matmul};
 use mom_kernels::cuda::{CudaError, DeviceRows, DeviceRowsMut};
 
 use crate::Result;
-use crate::layers::{CrossEntropy, CrossEntropyNode, RowLosses};
+use crate::layers::{CrossEntropy, CrossEntropyNode, Ids, RowLosses};
 
 const HEAD: &str = "linear_cross_entropy";
 const EMBEDDING: &str = "embedding";
+
+/// As profiles name the head's products; loss and gradient of the logits are apart.
+const REGION: &str = "head products";
 
 /// Logits that exist at a time, in elements: 256 MiB of 16-bit ones, products large enough to fill a card.
 const MAX_LOGITS: usize = 1 << 27;
@@ -23,7 +24,7 @@ const MAX_LOGITS: usize = 1 << 27;
 pub(crate) fn linear_cross_entropy(
     x: Tensor,
     weight: Tensor,
-    targets: &[u32],
+    targets: &Ids,
     z: f64,
     scale: f64,
 ) -> Result<CrossEntropy> {
@@ -54,7 +55,7 @@ fn compute<T: GpuFloat>(
     on: &OnGpu,
     x: &Tensor,
     weight: &Tensor,
-    targets: &[u32],
+    targets: &Ids,
     z: f64,
     scale: f64,
     tracked: bool,
@@ -65,7 +66,8 @@ fn compute<T: GpuFloat>(
     let chunk = (MAX_LOGITS / vocab_size).max(128).min(n_rows);
     let (x_view, weight_view) = (OnDevice::<T>::of(HEAD, "x", x)?, OnDevice::<T>::of(HEAD, "weight", weight)?);
     let weight_rows = weight_view.rows(gpu, d_model)?;
-    let target_ids = gpu.upload(targets)?;
+    let target_ids = on_device(HEAD, targets)?;
+    let target_ids = OnDevice::<u32>::of(HEAD, "targets", target_ids)?;
     let mut out_of_range = gpu.zeros::<u32>(1)?;
     let mut logits = on.uninit::<T>(chunk * vocab_size)?;
     let (mut nll, mut lse) = (on.uninit::<f32>(n_rows)?, on.uninit::<f32>(n_rows)?);
@@ -79,8 +81,8 @@ fn compute<T: GpuFloat>(
         let x_rows = DeviceRows::new("x", x_rows, d_model).map_err(CudaError::from)?;
         let mut logits = gpu.write_view(logits.slice_mut(..n * vocab_size));
         let rows = DeviceRowsMut::new("logits", logits.reborrow(), vocab_size).map_err(CudaError::from)?;
-        matmul(gpu, 1.0, Factor::plain(&x_rows), Factor::transposed(&weight_rows), 0.0, rows)?;
-        let targets = Targets { targets: gpu.read_view(target_ids.slice(start..end)), weights: None };
+        gpu.region(REGION, || matmul(gpu, 1.0, Factor::plain(&x_rows), Factor::transposed(&weight_rows), 0.0, rows))?;
+        let targets = Targets { targets: target_ids.narrow(gpu, start, n)?, weights: None };
         let mut losses = Losses {
             loss: gpu.write_view(nll.slice_mut(start..end)),
             lse: gpu.write_view(lse.slice_mut(start..end)),
@@ -97,10 +99,12 @@ fn compute<T: GpuFloat>(
         let grad = rows.into_rows();
         let to = gpu.write_view(grad_x.slice_mut(start * d_model..end * d_model));
         let to = DeviceRowsMut::new("grad_x", to, d_model).map_err(CudaError::from)?;
-        matmul(gpu, 1.0, Factor::plain(&grad), Factor::plain(&weight_rows), 0.0, to)?;
-        let to = gpu.rows_mut(grad_weight, d_model).map_err(CudaError::from)?;
+        let of_weight = gpu.rows_mut(grad_weight, d_model).map_err(CudaError::from)?;
         let beta = if start == 0 { 0.0 } else { 1.0 };
-        matmul(gpu, 1.0, Factor::transposed(&grad), Factor::plain(&x_rows), beta, to)?;
+        gpu.region(REGION, || {
+            matmul(gpu, 1.0, Factor::plain(&grad), Factor::plain(&weight_rows), 0.0, to)?;
+            matmul(gpu, 1.0, Factor::transposed(&grad), Factor::plain(&x_rows), beta, of_weight)
+        })?;
     }
     let grad_weight = match grad_weight {
         Some(grad) => Some(on.tensor(grad, (vocab_size, d_model)).to_dtype(weight.dtype())?),
@@ -114,8 +118,16 @@ fn compute<T: GpuFloat>(
     })
 }
 
+/// Indices on the device, where their tensors are.
+fn on_device<'a>(op: &'static str, ids: &'a Ids) -> Result<&'a Tensor> {
+    ids.on_device().ok_or_else(|| {
+        let (expected, got) = ("where the tensors are", "the host".to_owned());
+        mom_core::Error::Device { op, arg: "ids", expected, got }.into()
+    })
+}
+
 /// As [`crate::layers::embedding`], whose checks were passed; the table is contiguous.
-pub(crate) fn embedding(table: Tensor, ids: &Arc<[u32]>) -> Result<Tensor> {
+pub(crate) fn embedding(table: Tensor, ids: &Ids) -> Result<Tensor> {
     let (n_entries, width) = table.dims2()?;
     let n_rows = ids.len();
     dispatch!(EMBEDDING, "table", table, T => {
@@ -126,15 +138,15 @@ pub(crate) fn embedding(table: Tensor, ids: &Arc<[u32]>) -> Result<Tensor> {
         }
         let gpu = &*on.gpu;
         let mut out = on.uninit::<T>(n_rows * width)?;
-        let on_device = on.tensor(gpu.upload(ids)?, n_rows);
+        let ids = on_device(EMBEDDING, ids)?;
         {
-            let (rows, ids) = (OnDevice::<T>::of(EMBEDDING, "table", &table)?, OnDevice::<u32>::of(EMBEDDING, "ids", &on_device)?);
+            let (rows, ids) = (OnDevice::<T>::of(EMBEDDING, "table", &table)?, OnDevice::<u32>::of(EMBEDDING, "ids", ids)?);
             let mut out = gpu.rows_mut(&mut out, width).map_err(CudaError::from)?;
             let mut out_of_range = gpu.zeros::<u32>(1)?;
             let (rows, ids) = (rows.rows(gpu, width)?, ids.view(gpu)?);
             kernels::forward(gpu, &rows, &ids, &mut out, &mut gpu.write(&mut out_of_range))?;
         }
-        let node = EmbeddingNode { ids: on_device, n_entries, width };
+        let node = EmbeddingNode { ids: ids.clone(), n_entries, width };
         Ok(record_storage(vec![table], on.storage(out), (n_rows, width), node)?)
     })
 }

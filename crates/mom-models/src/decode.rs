@@ -6,6 +6,7 @@ use rand::{Rng, RngExt};
 
 use crate::diffusion::{N_TIMESTEPS, alpha_bar, normals};
 use crate::error::{require, require_batch};
+use crate::layers::Ids;
 use crate::{Model, Patcher, Result};
 
 /// Sequences in the middle of being decoded. A clone is a snapshot: decoding may branch from it.
@@ -37,8 +38,9 @@ impl<'a> Decoder<'a> {
         require_batch(n > 0 && tokens.len() == n * self.batch, "tokens", None, "a multiple of batch", tokens.len())?;
         let n_modalities = self.model.config().setting.n_modalities();
         let plan = ModalityPlan::new(self.batch, n, n_modalities, modality_ids, None)?;
-        let ordered = plan.position_of_row().iter().map(|&position| tokens[position as usize]).collect();
-        let x = self.run(&self.model.embed(ordered)?.detach(), &plan)?;
+        let ordered = plan.position_of_row().iter().map(|&position| tokens[position as usize]);
+        let ordered = Ids::new(ordered.collect::<Vec<_>>(), self.model.like().device())?;
+        let x = self.run(&self.model.embed(&ordered)?.detach(), &plan)?;
         let last: Vec<u32> = (0..self.batch).map(|b| plan.row_of_position()[b * n + n - 1]).collect();
         let last = Tensor::from_vec(last, self.batch, x.device())?;
         Ok(self.model.logits(&x.index_select(&last, 0)?)?.detach())
@@ -137,9 +139,11 @@ impl<'a> Decoder<'a> {
     ) -> Result<(Vec<MixerState>, Vec<f64>)> {
         let (batch, patch_dim) = (self.batch, self.model.config().patch_dim);
         let values: Vec<f32> = x.iter().map(|&x| x as f32).collect();
-        let noisy = Patcher::tensor(&values, patch_dim, self.model.like())?;
+        let like = self.model.like();
+        let noisy = Patcher::tensor(&values, patch_dim, like)?;
         let images: Vec<u32> = (0..batch * n_patches).map(|i| (i / n_patches) as u32).collect();
-        let embedded = patcher.embed(&noisy, &images, &vec![t; batch])?.detach();
+        let features = Patcher::time_features(&vec![t; batch], like)?;
+        let embedded = patcher.embed(&noisy, &Ids::new(images, like.device())?, &features)?.detach();
         let plan = ModalityPlan::new(batch, n_patches, 2, &vec![1; batch * n_patches], None)?;
         let out = self.run(&embedded, &plan)?;
         let epsilon = patcher.predict(&out)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;

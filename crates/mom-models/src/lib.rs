@@ -56,7 +56,7 @@ pub use backbone::Backbone;
 pub use batch::{ImagePatches, NO_TARGET, Normaliser, TokenBatch};
 pub use config::{ModelConfig, Setting};
 pub use error::{Error, Result};
-pub use model::{Losses, ModalityLoss, Model};
+pub use model::{Inputs, Losses, ModalityLoss, Model};
 pub use parameters::Parameters;
 pub use patcher::Patcher;
 pub use scale::{SCALES, Scale, TINY};

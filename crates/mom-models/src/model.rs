@@ -6,7 +6,7 @@ use mom_core::{Draw, Init, Plan};
 
 use crate::diffusion::Noise;
 use crate::error::{require, require_batch};
-use crate::layers::{RowLosses, embedding, linear_cross_entropy};
+use crate::layers::{Ids, RowLosses, embedding, linear_cross_entropy};
 use crate::{Backbone, ModelConfig, NO_TARGET, Normaliser, Parameters, Patcher, Result, Setting, TokenBatch};
 
 /// Embedding, backbone and heads.
@@ -22,12 +22,30 @@ pub struct Model {
     patcher: Option<Patcher>,
 }
 
-/// What goes into the backbone.
-struct Input {
-    /// `(n_rows, d_model)`.
-    x: Tensor,
-    /// The noise in the rows of patches, where there are any.
-    epsilon: Option<Tensor>,
+/// A batch that was checked, in the order of the rows and where the model is: what [`Model::loss_of`] reads.
+#[derive(Debug)]
+pub struct Inputs {
+    plan: Plan,
+    /// Tokens of the rows that are no patches.
+    tokens: Ids,
+    patches: Option<Patches>,
+    /// Rows with a target, their targets, and the modality of each target.
+    rows: Ids,
+    targets: Ids,
+    target_modalities: Vec<u8>,
+}
+
+/// The patches of a batch with their noise.
+#[derive(Debug)]
+struct Patches {
+    /// `(n_patches, patch_dim)`, in the model's element type.
+    noisy: Tensor,
+    /// `(n_patches, patch_dim)`, the noise alone, f32 on a device.
+    epsilon: Tensor,
+    /// Image of each patch.
+    images: Ids,
+    /// `(n_images, ..)`, of each image's timestep.
+    time_features: Tensor,
 }
 
 /// The loss of a batch.
@@ -154,7 +172,7 @@ impl Model {
     }
 
     /// Token embeddings, `(tokens.len(), d_model)`.
-    pub(crate) fn embed(&self, tokens: Vec<u32>) -> Result<Tensor> {
+    pub(crate) fn embed(&self, tokens: &Ids) -> Result<Tensor> {
         embedding(&self.embedding, tokens)
     }
 
@@ -163,18 +181,28 @@ impl Model {
         Ok(x.matmul(&self.lm_head.t()?)?)
     }
 
-    /// The loss of a batch, differentiable.
+    /// The loss of a batch, differentiable: [`Self::loss_of`] its [`Self::inputs`].
+    ///
+    /// # Errors
+    /// As these.
+    pub fn loss(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>, normaliser: Normaliser) -> Result<Losses> {
+        self.loss_of(&self.inputs(batch, noise)?, normaliser)
+    }
+
+    /// Checks a batch and brings it to where the model is. On a GPU this waits for nothing: a training loop has the next
+    /// batch on its way while the device works on one.
     ///
     /// * `noise`: of the batch's patches; Transfusion needs it, the other settings take none.
-    /// * `normaliser`: what the sums are divided by; [`Normaliser::of`] the batch, unless gradients are accumulated.
     ///
     /// # Errors
     /// A batch that does not fit the model, named by array and position; noise of another size.
-    pub fn loss(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>, normaliser: Normaliser) -> Result<Losses> {
+    pub fn inputs(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>) -> Result<Inputs> {
         let plan = batch.plan(&self.config)?;
-        let Input { x, epsilon } = self.input(batch, noise, &plan)?;
-        let x = self.backbone.forward(&x, &plan)?;
-
+        let device = self.like().device();
+        let patches = self.patches(batch, noise)?;
+        let token_rows = if self.patcher.is_some() { plan.modality_offsets().rows(0).len() } else { plan.n_rows() };
+        let positions = &plan.position_of_row()[..token_rows];
+        let tokens: Vec<u32> = positions.iter().map(|&position| batch.tokens[position as usize]).collect();
         let (mut rows, mut targets, mut target_modalities) = (Vec::new(), Vec::new(), Vec::new());
         for (row, &position) in plan.position_of_row().iter().enumerate() {
             let target = batch.targets[position as usize];
@@ -184,49 +212,70 @@ impl Model {
                 target_modalities.push(batch.target_modality_ids[position as usize]);
             }
         }
+        plan.upload(device)?;
+        let (tokens, rows, targets) = (Ids::new(tokens, device)?, Ids::new(rows, device)?, Ids::new(targets, device)?);
+        Ok(Inputs { plan, tokens, patches, rows, targets, target_modalities })
+    }
+
+    fn patches(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>) -> Result<Option<Patches>> {
+        let patches = &batch.patches;
+        let (n_images, n_values) = (patches.n_images(), patches.values.len());
+        if self.patcher.is_none() {
+            return Ok(None);
+        }
+        let Some(noise) = noise else {
+            require_batch(patches.is_empty(), "noise", None, "present where there are patches", "absent")?;
+            return Ok(None);
+        };
+        require_batch(noise.timesteps.len() == n_images, "noise.timesteps", None, n_images, noise.timesteps.len())?;
+        require_batch(noise.epsilon.len() == n_values, "noise.epsilon", None, n_values, noise.epsilon.len())?;
+        if patches.is_empty() {
+            return Ok(None);
+        }
+        let (noisy, epsilon) = Patcher::noised(noise, patches, self.like())?;
+        let images = Ids::new(patches.images, self.like().device())?;
+        let time_features = Patcher::time_features(&noise.timesteps, self.like())?;
+        Ok(Some(Patches { noisy, epsilon, images, time_features }))
+    }
+
+    /// The loss, differentiable.
+    ///
+    /// * `inputs`: of this model or one of the same configuration on the same device.
+    /// * `normaliser`: what the sums are divided by; [`Normaliser::of`] the batch, unless gradients are accumulated.
+    ///
+    /// # Errors
+    /// Inputs of another model, out of memory.
+    pub fn loss_of(&self, inputs: &Inputs, normaliser: Normaliser) -> Result<Losses> {
+        let Inputs { plan, patches, .. } = inputs;
+        let x = self.backbone.forward(&self.residual_stream(inputs)?, plan)?;
+        // Rows ascend, so that as many as there are is every one in its place.
+        let all = inputs.rows.len() == plan.n_rows();
+        let with_target = if all { x.clone() } else { embedding(&x, &inputs.rows)? };
         let z = self.config.z_loss;
-        let with_target = embedding(&x, rows)?;
-        let text = linear_cross_entropy(&with_target, &self.lm_head, &targets, z, normaliser.n_targets)?;
+        let text = linear_cross_entropy(&with_target, &self.lm_head, &inputs.targets, z, normaliser.n_targets)?;
         let mut total = text.loss;
         let mut diffusion = None;
-        if let (Some(patcher), Some(epsilon)) = (&self.patcher, epsilon) {
+        if let (Some(patcher), Some(patches)) = (&self.patcher, patches) {
             let images = plan.modality_offsets().rows(1);
             let predicted = patcher.predict(&x.narrow(0, images.start, images.len())?)?;
-            let error = Patcher::squared_error(&predicted, &epsilon)?;
+            let error = Patcher::squared_error(&predicted, &patches.epsilon)?;
             let scale = self.config.diffusion_weight / normaliser.n_patches.max(1) as f64;
             total = (total + error.affine(scale, 0.0)?)?;
             diffusion = Some((error.detach(), images.len()));
         }
         let n_modalities = self.config.setting.n_modalities();
+        let target_modalities = inputs.target_modalities.clone();
         Ok(Losses { total, n_modalities, rows: text.rows, target_modalities, diffusion })
     }
 
     /// The residual stream before the first block: rows in modality order. Text and codes are embedded tokens; in
     /// Transfusion the rows of modality 1 are the noisy patches, in the order of their positions.
-    fn input(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>, plan: &Plan) -> Result<Input> {
-        let token_rows = match &self.patcher {
-            Some(_) => plan.modality_offsets().rows(0).len(),
-            None => plan.n_rows(),
+    fn residual_stream(&self, inputs: &Inputs) -> Result<Tensor> {
+        let tokens = self.embed(&inputs.tokens)?;
+        let (Some(patcher), Some(patches)) = (&self.patcher, &inputs.patches) else {
+            return Ok(tokens);
         };
-        let positions = &plan.position_of_row()[..token_rows];
-        let tokens = self.embed(positions.iter().map(|&position| batch.tokens[position as usize]).collect())?;
-        let Some(patcher) = &self.patcher else {
-            return Ok(Input { x: tokens, epsilon: None });
-        };
-        let patches = &batch.patches;
-        let (n_images, n_values) = (patches.n_images(), patches.values.len());
-        let Some(noise) = noise else {
-            require_batch(patches.is_empty(), "noise", None, "present where there are patches", "absent")?;
-            return Ok(Input { x: tokens, epsilon: None });
-        };
-        require_batch(noise.timesteps.len() == n_images, "noise.timesteps", None, n_images, noise.timesteps.len())?;
-        require_batch(noise.epsilon.len() == n_values, "noise.epsilon", None, n_values, noise.epsilon.len())?;
-        if patches.is_empty() {
-            return Ok(Input { x: tokens, epsilon: None });
-        }
-        let (noisy, epsilon) = Patcher::noised(noise, patches, self.like())?;
-        let patches = patcher.embed(&noisy, patches.images, &noise.timesteps)?;
-        let x = if token_rows == 0 { patches } else { Tensor::cat(&[&tokens, &patches], 0)? };
-        Ok(Input { x, epsilon: Some(epsilon) })
+        let patches = patcher.embed(&patches.noisy, &patches.images, &patches.time_features)?;
+        Ok(if inputs.tokens.is_empty() { patches } else { Tensor::cat(&[&tokens, &patches], 0)? })
     }
 }

@@ -4,10 +4,10 @@ use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use mom_core::{Draw, Init};
+use mom_core::{Draw, Init, to_device};
 
 use crate::diffusion::Noise;
-use crate::layers::{Linear, embedding};
+use crate::layers::{Ids, Linear, embedding};
 use crate::{ImagePatches, Result, diffusion};
 
 /// Width of the sinusoidal timestep embedding.
@@ -48,17 +48,30 @@ impl Patcher {
             + Linear::n_parameters(d_model, patch_dim)
     }
 
+    /// Features of timesteps, `(timesteps.len(), 256)`, where a tensor of the model is and in its element type.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn time_features(timesteps: &[u32], like: &Tensor) -> Result<Tensor> {
+        let (features, shape) = (features(timesteps), (timesteps.len(), TIME_FEATURES));
+        let tensor = if like.device().is_cpu() {
+            Tensor::from_vec(features, shape, &Device::Cpu)?
+        } else {
+            let narrow: Vec<f32> = features.into_iter().map(|feature| feature as f32).collect();
+            to_device(&narrow, shape, like.device())?
+        };
+        Ok(tensor.to_dtype(like.dtype())?)
+    }
+
     /// Noisy patches into the residual stream.
     ///
-    /// `patches`: `(n_patches, patch_dim)`; `images`: image of each patch; `timesteps`: one for each image. Returns
-    /// `(n_patches, d_model)`.
+    /// `patches`: `(n_patches, patch_dim)`; `images`: image of each patch; `time_features`: `(n_images, 256)`, of each image.
+    /// Returns `(n_patches, d_model)`.
     ///
     /// # Errors
     /// Sizes that disagree, an unsupported element type or device.
-    pub fn embed(&self, patches: &Tensor, images: &[u32], timesteps: &[u32]) -> Result<Tensor> {
-        let features = Tensor::from_vec(features(timesteps), (timesteps.len(), TIME_FEATURES), &Device::Cpu)?;
-        let features = features.to_dtype(patches.dtype())?.to_device(patches.device())?;
-        let time = self.time_out.forward(&self.time_in.forward(&features)?.silu()?)?;
+    pub fn embed(&self, patches: &Tensor, images: &Ids, time_features: &Tensor) -> Result<Tensor> {
+        let time = self.time_out.forward(&self.time_in.forward(time_features)?.silu()?)?;
         Ok((self.patch_in.forward(patches)? + embedding(&time, images)?)?)
     }
 
@@ -89,15 +102,18 @@ impl Patcher {
     pub(crate) fn noised(noise: &Noise, patches: &ImagePatches<'_>, like: &Tensor) -> Result<(Tensor, Tensor)> {
         let (n, device) = (patches.len(), like.device());
         let patch_dim = patches.values.len() / n.max(1);
-        let epsilon = Tensor::from_slice(&noise.epsilon, (n, patch_dim), device)?;
+        let epsilon = to_device(&noise.epsilon, (n, patch_dim), device)?;
         if device.is_cpu() {
             let noisy = noise.add_to(patches.values, patches.images);
             return Ok((Self::tensor(&noisy, patch_dim, like)?, epsilon));
         }
         // On the device: the host has a batch to make meanwhile.
         let factors = noise.factors(patches.images);
-        let column = |i: usize| Tensor::from_iter(factors.iter().map(|of_patch| of_patch[i]), device)?.reshape((n, 1));
-        let clean = Tensor::from_slice(patches.values, (n, patch_dim), device)?;
+        let column = |i: usize| {
+            let column: Vec<f32> = factors.iter().map(|of_patch| of_patch[i]).collect();
+            to_device(&column, (n, 1), device)
+        };
+        let clean = to_device(patches.values, (n, patch_dim), device)?;
         let noisy = (clean.broadcast_mul(&column(0)?)? + epsilon.broadcast_mul(&column(1)?)?)?;
         Ok((noisy.to_dtype(like.dtype())?, epsilon))
     }
@@ -105,7 +121,7 @@ impl Patcher {
     /// Patches from the host where a tensor of the model is, in its element type.
     pub(crate) fn tensor(values: &[f32], patch_dim: usize, like: &Tensor) -> Result<Tensor> {
         let shape = (values.len() / patch_dim.max(1), patch_dim);
-        Ok(Tensor::from_slice(values, shape, like.device())?.to_dtype(like.dtype())?)
+        Ok(to_device(values, shape, like.device())?.to_dtype(like.dtype())?)
     }
 }
 

@@ -124,6 +124,13 @@ impl DeviceAdamW {
     /// # Errors
     /// What the device reports.
     pub fn step(&mut self, gradients: &[Tensor], learning_rate: f64, config: &OptimizerSection) -> Result<()> {
+        let gpu = self.on.gpu.clone();
+        gpu.region("optimiser", || self.launch(gradients, learning_rate, config))?;
+        self.steps += 1;
+        Ok(())
+    }
+
+    fn launch(&mut self, gradients: &[Tensor], learning_rate: f64, config: &OptimizerSection) -> Result<()> {
         let gpu = &*self.on.gpu;
         let step = u32::try_from(self.steps + 1).unwrap_or(u32::MAX);
         // By the gradients' type: bf16 of a single batch, f32 of several batches and of f32 parameters.
@@ -175,9 +182,7 @@ impl DeviceAdamW {
         let mut skipped = gpu.write(&mut self.skipped);
         kernels::adamw_if_finite(gpu, &mut of_narrow, step, &clip, &mut skipped)?;
         kernels::adamw_if_finite(gpu, &mut of_wide, step, &clip, &mut skipped)?;
-        kernels::adamw_if_finite(gpu, &mut plain, step, &clip, &mut skipped)?;
-        self.steps += 1;
-        Ok(())
+        Ok(kernels::adamw_if_finite(gpu, &mut plain, step, &clip, &mut skipped)?)
     }
 
     /// The last step was none: the gradients' norm was not finite, and nothing was written.

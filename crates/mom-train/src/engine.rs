@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use mom_core::autograd::Sink;
 use mom_data::Batch;
 use mom_models::diffusion::Noise;
-use mom_models::{Losses, ModalityLoss, Model, ModelConfig, Normaliser, Parameters};
+use mom_models::{Inputs, Losses, ModalityLoss, Model, ModelConfig, Normaliser, Parameters};
 
 use crate::adamw::{global_norm, squares};
 use crate::config::OptimizerSection;
@@ -19,6 +19,34 @@ const GIB: f64 = (1u64 << 30) as f64;
 pub(crate) struct Input {
     pub batch: Batch,
     pub noise: Option<Noise>,
+}
+
+/// The batches of a step where the model is.
+#[derive(Debug)]
+pub(crate) struct Work {
+    inputs: Vec<Inputs>,
+    /// What their losses are divided by.
+    pub counts: Normaliser,
+    /// Positions of all batches.
+    pub n_tokens: usize,
+}
+
+impl Work {
+    /// Checks batches and brings them to where the model is. On a device this waits for nothing.
+    ///
+    /// # Errors
+    /// A batch that does not fit the model, out of memory.
+    pub fn new(model: &Model, inputs: &[Input]) -> Result<Self> {
+        let counts = inputs.iter().map(|input| Normaliser::of(&view(&input.batch)));
+        Ok(Self {
+            counts: counts.fold(Normaliser::default(), |a, b| a + b),
+            n_tokens: inputs.iter().map(|input| input.batch.batch * input.batch.seqlen).sum(),
+            inputs: inputs
+                .iter()
+                .map(|Input { batch, noise }| model.inputs(&view(batch), noise.as_ref()))
+                .collect::<std::result::Result<_, _>>()?,
+        })
+    }
 }
 
 /// Model, optimiser and, on a device, what takes the gradients.
@@ -59,18 +87,18 @@ impl Engine {
     }
 
     /// One optimiser step over batches whose gradients are summed. `meanwhile` runs once everything is on its way to the
-    /// device, before the host waits for it.
+    /// device, before the host waits for it; what it sends there itself comes behind.
     ///
     /// # Errors
     /// [`Error::NonFinite`] where the loss or a gradient is not finite, before any weight is touched.
     pub fn step(
         &mut self,
-        inputs: &[Input],
+        work: &Work,
         learning_rate: f64,
         config: &OptimizerSection,
-        meanwhile: impl FnOnce() -> Result<()>,
+        meanwhile: impl FnOnce(&Model) -> Result<()>,
     ) -> Result<StepReport> {
-        self.try_step(inputs, learning_rate, config, meanwhile).map_err(|error| {
+        self.try_step(work, learning_rate, config, meanwhile).map_err(|error| {
             error.or_out_of_memory(|| {
                 let less = "lower data.batch or data.seqlen and raise train.accumulate";
                 format!("{less}, or set train.recompute=block")
@@ -80,17 +108,16 @@ impl Engine {
 
     fn try_step(
         &mut self,
-        inputs: &[Input],
+        work: &Work,
         learning_rate: f64,
         config: &OptimizerSection,
-        meanwhile: impl FnOnce() -> Result<()>,
+        meanwhile: impl FnOnce(&Model) -> Result<()>,
     ) -> Result<StepReport> {
         let step = self.optimiser.steps() + 1;
-        let counts = counts(inputs);
         let mut losses = Vec::new();
         let mut gradients: Option<Vec<Tensor>> = None;
-        for Input { batch, noise } in inputs {
-            let forward = || self.model.loss(&view(batch), noise.as_ref(), counts);
+        for inputs in &work.inputs {
+            let forward = || self.model.loss_of(inputs, work.counts);
             let of_batch = match &self.sink {
                 Some(sink) => sink.scope(forward)?,
                 None => forward()?,
@@ -141,7 +168,7 @@ impl Engine {
         gradients: &[Tensor],
         learning_rate: f64,
         config: &OptimizerSection,
-        meanwhile: impl FnOnce() -> Result<()>,
+        meanwhile: impl FnOnce(&Model) -> Result<()>,
     ) -> Result<f64> {
         let norm = match &mut self.optimiser {
             Optimiser::Host(adamw) => {
@@ -155,11 +182,11 @@ impl Engine {
             #[cfg(feature = "cuda")]
             Optimiser::Device(adamw) => {
                 adamw.step(gradients, learning_rate, config)?;
-                meanwhile()?;
+                meanwhile(&self.model)?;
                 return self.checked_norm(step, gradients);
             }
         };
-        meanwhile()?;
+        meanwhile(&self.model)?;
         if norm.is_finite() {
             return Ok(norm);
         }
@@ -207,11 +234,6 @@ impl Engine {
     pub fn no_losses(&self) -> Vec<ModalityLoss> {
         vec![ModalityLoss::default(); self.model.config().setting.n_modalities()]
     }
-}
-
-/// What the losses of all batches of a step are divided by.
-pub(crate) fn counts(inputs: &[Input]) -> Normaliser {
-    inputs.iter().map(|input| Normaliser::of(&view(&input.batch))).fold(Normaliser::default(), |a, b| a + b)
 }
 
 /// Gradients of two batches together, in f32 where theirs have 16 bits: those would lose what many batches add.
@@ -277,7 +299,8 @@ mod tests {
     fn step(engine: &mut Engine, inputs: &[Input]) -> StepReport {
         // Without clipping: gradients of 16 bits and their sums in f32 have norms that differ in the last bit.
         let config = OptimizerSection { weight_decay: 0.0, clip_norm: 1e9, ..OptimizerSection::default() };
-        engine.step(inputs, 1e-2, &config, || Ok(())).unwrap()
+        let work = Work::new(&engine.model, inputs).unwrap();
+        engine.step(&work, 1e-2, &config, |_| Ok(())).unwrap()
     }
 
     fn weights(engine: &Engine) -> Vec<Vec<f32>> {

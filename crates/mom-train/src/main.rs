@@ -410,9 +410,15 @@ fn speed(arguments: &SpeedArguments) -> Result<()> {
         speed.peak_memory_bytes as f64 / f64::from(1 << 30),
         speed.loss
     );
-    let total: f64 = speed.profile.iter().map(|(_, ms)| ms).sum();
-    for (name, ms) in &speed.profile {
-        println!("{ms:9.3} ms {:5.1} %  {name}", 100.0 * ms / total);
+    for (title, rows) in [("one step by part", &speed.profile.parts), ("another by operation", &speed.profile.kernels)]
+    {
+        let total: f64 = rows.iter().map(|(_, ms)| ms).sum();
+        if !rows.is_empty() {
+            println!("{title}: {total:.2} ms");
+        }
+        for (name, ms) in rows {
+            println!("{ms:9.3} ms {:5.1} %  {name}", 100.0 * ms / total);
+        }
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use mom_models::diffusion::{Noise, Timesteps};
 use mom_models::{ModelConfig, Scale, Setting, Variant, flops};
 
 use crate::config::OptimizerSection;
-use crate::engine::{Engine, Input, counts};
+use crate::engine::{Engine, Input, Work};
 use crate::error::require;
 use crate::{DeviceKind, Precision, Recompute, Result, memory, peak};
 
@@ -36,7 +36,7 @@ pub struct SpeedOptions {
     pub precision: Option<Precision>,
     /// What the backward pass computes again.
     pub recompute: Recompute,
-    /// Whether one more step is taken apart.
+    /// Whether two more steps are taken apart.
     pub profile: bool,
 }
 
@@ -57,8 +57,18 @@ pub struct Speed {
     pub peak_memory_bytes: u64,
     /// Loss of the last step.
     pub loss: f64,
-    /// Milliseconds of one step by group, the longest first, where a profile was asked for.
-    pub profile: Vec<(String, f64)>,
+    /// Where the time goes, if that was asked for and steps run on a device.
+    pub profile: Profile,
+}
+
+/// Where the time of steps goes, in milliseconds, the longest first.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Profile {
+    /// One step: blocks, products of the head, optimiser, and everything else, waiting for the host among it. It takes
+    /// hardly longer than a step that nobody watches.
+    pub parts: Vec<(String, f64)>,
+    /// Another step by operation of the kernels. Events around every launch make it longer.
+    pub kernels: Vec<(String, f64)>,
 }
 
 impl Speed {
@@ -103,9 +113,19 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
     let mut engine = Engine::new(&config, 0, precision.dtype(), options.device, recompute)?;
     let inputs = [input(options, patch_dim)];
     let optimizer = OptimizerSection::default();
+    let mut next = Work::new(&engine.model, &inputs)?;
+    let counts = next.counts;
     let mut step = |engine: &mut Engine| {
         let start = Instant::now();
-        let report = engine.step(&inputs, 1e-4, &optimizer, || Ok(()))?;
+        // As the trainer does: the next step's batches go to the device while it works on these.
+        let mut behind = None;
+        let report = engine.step(&next, 1e-4, &optimizer, |model| {
+            behind = Some(Work::new(model, &inputs)?);
+            Ok(())
+        })?;
+        if let Some(work) = behind {
+            next = work;
+        }
         Ok::<_, crate::Error>((start.elapsed().as_secs_f64(), report.loss))
     };
     for _ in 0..options.warmup {
@@ -121,12 +141,12 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
     }
     let peak_memory_bytes = memory::peak(options.device)?;
     step_secs.sort_by(f64::total_cmp);
-    let profile = if options.profile { profile(&mut engine, &mut step)? } else { Vec::new() };
+    let profile = if options.profile { profile(&mut engine, &mut step)? } else { Profile::default() };
     let tokens = options.batch * options.seqlen;
     Ok(Speed {
         step_secs,
         tokens,
-        flops: flops::training_step(&config, tokens, counts(&inputs)),
+        flops: flops::training_step(&config, tokens, counts),
         peak_flops_per_sec: peak::flops_per_sec(options.device, precision)?,
         parameters: engine.parameters.n_elements(),
         peak_memory_bytes,
@@ -177,37 +197,45 @@ fn input(options: &SpeedOptions, patch_dim: usize) -> Input {
     Input { batch, noise }
 }
 
-/// Milliseconds of one more step by group: kernels by their operation, the rest as what is left of the step.
+/// Milliseconds of one more step by part, and of another by group of kernels.
 #[cfg(feature = "cuda")]
-fn profile(
-    engine: &mut Engine,
-    step: &mut impl FnMut(&mut Engine) -> Result<(f64, f64)>,
-) -> Result<Vec<(String, f64)>> {
+fn profile(engine: &mut Engine, step: &mut impl FnMut(&mut Engine) -> Result<(f64, f64)>) -> Result<Profile> {
     use mom_core::cuda::OnGpu;
+    use mom_kernels::cuda::Detail;
 
-    let Some((_, variable)) = engine.parameters.iter().next() else { return Ok(Vec::new()) };
+    let Some((_, variable)) = engine.parameters.iter().next() else { return Ok(Profile::default()) };
     if !variable.device().is_cuda() {
-        return Ok(Vec::new());
+        return Ok(Profile::default());
     }
     let on = OnGpu::of(variable.device())?;
-    on.gpu.start_profile();
-    let (secs, _) = step(engine)?;
-    let mut groups = std::collections::BTreeMap::<String, f64>::new();
-    let mut rest = 1e3 * secs;
-    for kernel in on.gpu.end_profile()? {
-        let name = kernel.name.trim_start_matches("sm90_");
-        let group =
-            ["_bf16", "_f16", "_f32"].iter().find_map(|dtype| name.split_once(dtype)).map_or(name, |(head, _)| head);
-        *groups.entry(group.to_owned()).or_default() += f64::from(kernel.ms);
-        rest -= f64::from(kernel.ms);
-    }
-    groups.insert("candle's kernels and waiting".to_owned(), rest);
-    let mut groups: Vec<_> = groups.into_iter().collect();
-    groups.sort_by(|a, b| b.1.total_cmp(&a.1));
-    Ok(groups)
+    let mut measure = |detail, rest: &str, group: fn(&str) -> &str| {
+        on.gpu.start_profile(detail);
+        let (secs, _) = step(engine)?;
+        let mut groups = std::collections::BTreeMap::<String, f64>::new();
+        let mut left = 1e3 * secs;
+        for time in on.gpu.end_profile()? {
+            *groups.entry(group(&time.name).to_owned()).or_default() += f64::from(time.ms);
+            left -= f64::from(time.ms);
+        }
+        groups.insert(rest.to_owned(), left);
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        groups.sort_by(|a, b| b.1.total_cmp(&a.1));
+        Ok::<_, crate::Error>(groups)
+    };
+    Ok(Profile {
+        parts: measure(Detail::Regions, "everything else", |name| name)?,
+        kernels: measure(Detail::Launches, "candle's kernels and waiting", operation)?,
+    })
+}
+
+/// The operation of a kernel: its name without its card, element type and variant.
+#[cfg(feature = "cuda")]
+fn operation(kernel: &str) -> &str {
+    let name = kernel.trim_start_matches("sm90_");
+    ["_bf16", "_f16", "_f32"].iter().find_map(|dtype| name.split_once(dtype)).map_or(name, |(head, _)| head)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn profile(_: &mut Engine, _: &mut impl FnMut(&mut Engine) -> Result<(f64, f64)>) -> Result<Vec<(String, f64)>> {
-    Ok(Vec::new())
+fn profile(_: &mut Engine, _: &mut impl FnMut(&mut Engine) -> Result<(f64, f64)>) -> Result<Profile> {
+    Ok(Profile::default())
 }

@@ -7,7 +7,7 @@ use mom_data::{Batch, Loader, Position};
 use mom_models::diffusion::{Noise, Timesteps};
 use mom_models::{ModalityLoss, Model, Normaliser, Parameters, flops};
 
-use crate::engine::{Engine, Input, add, counts};
+use crate::engine::{Engine, Input, Work, add};
 use crate::optimiser::Optimiser;
 use crate::prepare::view;
 use crate::schedule::learning_rate;
@@ -22,8 +22,8 @@ pub struct Trainer {
     config: RunConfig,
     engine: Engine,
     loader: Loader,
-    /// The next step's batches, made while the device was busy, and the loader's place before them.
-    prefetched: Option<(Vec<Input>, Position)>,
+    /// The next step's batches, made and sent while the device was busy, and the loader's place before them.
+    prefetched: Option<(Work, Position)>,
     data_wait: Duration,
     validation: Vec<Batch>,
     counters: Counters,
@@ -125,24 +125,23 @@ impl Trainer {
     pub fn step(&mut self) -> Result<StepReport> {
         let step = self.steps_done() + 1;
         let start = Instant::now();
-        let inputs = match self.prefetched.take() {
-            Some((inputs, _)) => inputs,
-            None => inputs(&mut self.loader, &self.config, step)?,
+        let work = match self.prefetched.take() {
+            Some((work, _)) => work,
+            None => Work::new(&self.engine.model, &inputs(&mut self.loader, &self.config, step)?)?,
         };
         self.data_wait = start.elapsed();
-        let RunConfig { data, train, optimizer, .. } = &self.config;
-        let n_tokens = data.batch * data.seqlen * inputs.len();
+        let RunConfig { train, optimizer, .. } = &self.config;
         let learning_rate = learning_rate(optimizer, step, train.steps);
         let (loader, prefetched, config) = (&mut self.loader, &mut self.prefetched, &self.config);
-        let report = self.engine.step(&inputs, learning_rate, optimizer, || {
+        let report = self.engine.step(&work, learning_rate, optimizer, |model| {
             if train.device == DeviceKind::Cuda && step < train.steps {
                 let place = loader.position();
-                *prefetched = Some((self::inputs(loader, config, step + 1)?, place));
+                *prefetched = Some((Work::new(model, &inputs(loader, config, step + 1)?)?, place));
             }
             Ok(())
         })?;
-        self.counters.tokens += n_tokens as u64;
-        self.counters.flops += flops::training_step(self.engine.model.config(), n_tokens, counts(&inputs));
+        self.counters.tokens += work.n_tokens as u64;
+        self.counters.flops += flops::training_step(self.engine.model.config(), work.n_tokens, work.counts);
         Ok(report)
     }
 

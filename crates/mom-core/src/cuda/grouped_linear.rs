@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::grouped_gemm::{self, GroupedGrads, GroupedWeights, Into};
-use mom_kernels::cuda::{CudaError, Gpu};
+use mom_kernels::cuda::{CudaError, DeviceOffsets, Gpu};
 
 use super::{GpuFloat, OnDevice, OnGpu, dispatch};
 use crate::autograd::{Backward, record_storage};
@@ -97,11 +97,10 @@ pub(crate) fn grouped_linear(x: Tensor, linear: &GroupedLinear, plan: &Plan) -> 
         let (n_rows, n_out) = (plan.n_rows(), linear.out_features());
         let mut y = on.uninit::<T>(n_rows * n_out)?;
         if n_rows > 0 {
-            let plan = plan.on(&on)?;
+            let offsets = offsets(&on, linear, plan)?;
             let projection = Projection::of(linear)?;
             let (weights, rows) = (projection.on_device::<T>()?, OnDevice::<T>::of(OP, "x", &x)?);
             let y = on.gpu.rows_mut(&mut y, n_out).map_err(CudaError::from)?;
-            let offsets = plan.modality_offsets(&on.gpu);
             let rows = rows.rows(&on.gpu, linear.in_features())?;
             grouped_gemm::forward(&on.gpu, &offsets, &rows, &weights.grouped(&on.gpu)?, y)?;
         }
@@ -109,6 +108,14 @@ pub(crate) fn grouped_linear(x: Tensor, linear: &GroupedLinear, plan: &Plan) -> 
         let inputs = std::iter::once(x).chain(linear.tensors().cloned()).collect();
         Ok(record_storage(inputs, on.storage(y), (n_rows, n_out), node)?)
     })
+}
+
+/// The rows of each weight; a shared one needs no plan on the device.
+fn offsets<'a>(on: &'a OnGpu, linear: &GroupedLinear, plan: &'a Plan) -> Result<DeviceOffsets<'a>> {
+    match linear.weights() {
+        [_] => Ok(DeviceOffsets::single(plan.n_rows())),
+        _ => Ok(plan.on(on)?.modality_offsets(&on.gpu)),
+    }
 }
 
 struct Node {
@@ -122,8 +129,7 @@ impl Node {
         let on = OnGpu::of(self.x.device())?;
         let gpu = &on.gpu;
         let (n_in, n_out) = (self.linear.in_features(), self.linear.out_features());
-        let plan = self.plan.on(&on)?;
-        let offsets = plan.modality_offsets(gpu);
+        let offsets = offsets(&on, &self.linear, &self.plan)?;
         let projection = Projection::of(&self.linear)?;
         let (weights, x) = (projection.on_device::<T>()?, OnDevice::<T>::of(OP, "x", &self.x)?);
         let grad = OnDevice::<T>::of(OP, "grad_output", grad)?;

@@ -1,4 +1,4 @@
-//! The mixer and the residual block on the GPU, each one node of the tape.
+//! The mixer and residual blocks on the GPU, one node of the tape.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,31 +18,56 @@ use crate::{Plan, Result};
 
 const OP: &str = "mixer";
 
+/// As profiles name what runs here.
+const REGION: &str = "blocks";
+
 /// The norm before the mixer: its weight and epsilon.
-type Norm = (Tensor, f64);
+pub(crate) type Norm = (Tensor, f64);
+
+/// One mixer or residual block of a [`chain`].
+pub(crate) struct Link {
+    /// The norm before it, which makes it a residual block.
+    pub norm: Option<Norm>,
+    pub weights: Arc<Weights>,
+    /// Nothing is saved, and the backward pass begins with the forward pass.
+    pub recompute: bool,
+}
 
 /// As [`crate::MixtureOfMamba::forward`]; `x` is contiguous.
 pub(crate) fn mixer(x: Tensor, weights: &Arc<Weights>, plan: &Plan) -> Result<Tensor> {
-    record(Parts { x, norm: None, weights: weights.clone(), plan: plan.clone() }, false)
+    chain(x, [Link { norm: None, weights: weights.clone(), recompute: false }], plan)
 }
 
-/// As [`crate::Block::forward`]; `x` is contiguous. `recompute`: nothing is saved, and the backward pass begins with the
-/// forward pass.
-pub(crate) fn block(x: Tensor, norm: Norm, weights: &Arc<Weights>, plan: &Plan, recompute: bool) -> Result<Tensor> {
-    record(Parts { x, norm: Some(norm), weights: weights.clone(), plan: plan.clone() }, recompute)
-}
-
-fn record(parts: Parts, recompute: bool) -> Result<Tensor> {
-    dispatch!(OP, "x", parts.x, T => {
-        let on = OnGpu::of(parts.x.device())?;
-        let inputs: Vec<_> = parts.tensors().cloned().collect();
-        let saves = !recompute && tracks(&inputs);
-        let mut saved = saves.then(|| parts.room::<T>(&on)).transpose()?;
-        let out = parts.forward::<T>(&on, saved.as_mut())?;
-        let shape = parts.x.shape().clone();
-        let node = Node { parts, saved: Mutex::new(saved) };
-        Ok(record_storage(inputs, on.storage(out), shape, node)?)
+/// Links in a row, each over what the one before gave, as one node of the tape: between two nodes the tape would fill a
+/// gradient with zeros and add to it. `x` is contiguous.
+pub(crate) fn chain(x: Tensor, links: impl IntoIterator<Item = Link>, plan: &Plan) -> Result<Tensor> {
+    dispatch!(OP, "x", x, T => {
+        let on = OnGpu::of(x.device())?;
+        on.gpu.region(REGION, || forward::<T>(&on, x, links, plan))
     })
+}
+
+fn forward<T: GpuFloat>(on: &OnGpu, x: Tensor, links: impl IntoIterator<Item = Link>, plan: &Plan) -> Result<Tensor> {
+    let shape = x.shape().clone();
+    let links: Vec<Link> = links.into_iter().collect();
+    let inputs: Vec<Tensor> =
+        std::iter::once(&x).chain(links.iter().flat_map(|link| tensors(&link.norm, &link.weights))).cloned().collect();
+    let tracked = tracks(&inputs);
+    let mut passed = Vec::new();
+    let mut out = None;
+    for Link { norm, weights, recompute } in links {
+        let x = out.take().map_or_else(|| x.clone(), |out| on.tensor(out, &shape));
+        let parts = Parts { x, norm, weights, plan: plan.clone() };
+        let mut saved = (tracked && !recompute).then(|| parts.room::<T>(on)).transpose()?;
+        out = Some(parts.forward::<T>(on, saved.as_mut())?);
+        if tracked {
+            passed.push(Passed { parts, saved: Mutex::new(saved) });
+        }
+    }
+    match out {
+        Some(out) => Ok(record_storage(inputs, on.storage(out), shape, Node(passed))?),
+        None => Ok(x),
+    }
 }
 
 /// What both passes read.
@@ -85,13 +110,12 @@ impl<T: GpuFloat> Views<'_, T> {
     }
 }
 
-impl Parts {
-    /// Every input of the node; [`Node::gradients`] keeps this order.
-    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        let norm = self.norm.as_ref().map(|(weight, _)| weight);
-        std::iter::once(&self.x).chain(norm).chain(self.weights.tensors())
-    }
+/// Parameters of a link; [`Passed::gradients`] keeps this order.
+fn tensors<'a>(norm: &'a Option<Norm>, weights: &'a Weights) -> impl Iterator<Item = &'a Tensor> {
+    norm.as_ref().map(|(weight, _)| weight).into_iter().chain(weights.tensors())
+}
 
+impl Parts {
     /// Calls `with` with the weights as views.
     fn with_views<T: GpuFloat, R>(&self, gpu: &Gpu, with: impl FnOnce(&Views<'_, T>) -> Result<R>) -> Result<R> {
         let weights = &*self.weights;
@@ -166,37 +190,40 @@ impl Parts {
     }
 }
 
-struct Node<T> {
+/// The links of a chain, after their forward pass.
+struct Node<T>(Vec<Passed<T>>);
+
+struct Passed<T> {
     parts: Parts,
     /// Taken by the backward pass, which consumes it; computed again by another one.
     saved: Mutex<Option<Saved<T>>>,
 }
 
-impl<T: GpuFloat> Node<T> {
-    fn gradients(&self, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
+impl<T: GpuFloat> Passed<T> {
+    /// The gradient of x, and those of the parameters.
+    fn gradients(&self, on: &OnGpu, grad: &Tensor) -> Result<(Tensor, Vec<Option<Tensor>>)> {
         let parts = &self.parts;
-        let on = OnGpu::of(parts.x.device())?;
         let gpu = &*on.gpu;
         let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).take();
         // The backward pass overwrites it.
         let mut saved = match saved {
             Some(saved) => saved,
             None => {
-                let mut saved = parts.room(&on)?;
-                parts.forward(&on, Some(&mut saved))?;
+                let mut saved = parts.room(on)?;
+                parts.forward(on, Some(&mut saved))?;
                 saved
             }
         };
-        let plan = parts.plan.on(&on)?;
+        let plan = parts.plan.on(on)?;
         let weights = &*parts.weights;
         let (x, grad) = (OnDevice::<T>::of(OP, "x", &parts.x)?, OnDevice::<T>::of(OP, "grad_output", grad)?);
         let small = |tensor: &Tensor| on.uninit::<f32>(tensor.elem_count());
         let mut grad_x = on.uninit::<T>(parts.x.elem_count())?;
         let mut grad_norm = parts.norm.as_ref().map(|(weight, _)| small(weight)).transpose()?;
-        let mut in_proj = ProjectionGrads::<T>::uninit(&on, &weights.in_proj)?;
-        let mut x_proj = ProjectionGrads::<T>::uninit(&on, &weights.x_proj)?;
-        let mut dt_proj = ProjectionGrads::<T>::uninit(&on, &weights.dt_proj)?;
-        let mut out_proj = ProjectionGrads::<T>::uninit(&on, &weights.out_proj)?;
+        let mut in_proj = ProjectionGrads::<T>::uninit(on, &weights.in_proj)?;
+        let mut x_proj = ProjectionGrads::<T>::uninit(on, &weights.x_proj)?;
+        let mut dt_proj = ProjectionGrads::<T>::uninit(on, &weights.dt_proj)?;
+        let mut out_proj = ProjectionGrads::<T>::uninit(on, &weights.out_proj)?;
         let mut conv_weight = small(&weights.conv_weight)?;
         let mut conv_bias = weights.conv_bias.as_ref().map(small).transpose()?;
         let (mut a_log, mut d_skip) = (small(&weights.a_log)?, small(&weights.d_skip)?);
@@ -230,21 +257,37 @@ impl<T: GpuFloat> Node<T> {
             Ok(())
         })?;
         let like = |gradient, parameter: &Tensor| Some(on.tensor(gradient, parameter.shape()));
-        let mut all = vec![Some(on.tensor(grad_x, parts.x.shape()))];
+        let mut all = Vec::new();
         if let (Some(gradient), Some((weight, _))) = (grad_norm, &parts.norm) {
             all.push(like(gradient, weight));
         }
-        all.extend(in_proj.into_tensors(&on, &weights.in_proj)?);
+        all.extend(in_proj.into_tensors(on, &weights.in_proj)?);
         all.push(like(conv_weight, &weights.conv_weight));
         if let (Some(gradient), Some(bias)) = (conv_bias, &weights.conv_bias) {
             all.push(like(gradient, bias));
         }
-        all.extend(x_proj.into_tensors(&on, &weights.x_proj)?);
-        all.extend(dt_proj.into_tensors(&on, &weights.dt_proj)?);
+        all.extend(x_proj.into_tensors(on, &weights.x_proj)?);
+        all.extend(dt_proj.into_tensors(on, &weights.dt_proj)?);
         all.push(like(a_log, &weights.a_log));
         all.push(like(d_skip, &weights.d_skip));
-        all.extend(out_proj.into_tensors(&on, &weights.out_proj)?);
-        Ok(all)
+        all.extend(out_proj.into_tensors(on, &weights.out_proj)?);
+        Ok((on.tensor(grad_x, parts.x.shape()), all))
+    }
+}
+
+impl<T: GpuFloat> Node<T> {
+    fn gradients(&self, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let on = OnGpu::of(grad.device())?;
+        on.gpu.region(REGION, || {
+            let mut grad = grad.clone();
+            let mut of_links = Vec::new();
+            for link in self.0.iter().rev() {
+                let (grad_x, of_link) = link.gradients(&on, &grad)?;
+                grad = grad_x;
+                of_links.push(of_link);
+            }
+            Ok(std::iter::once(Some(grad)).chain(of_links.into_iter().rev().flatten()).collect())
+        })
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{Error, Result};
 pub use mom_kernels::cuda::half;
 
 pub(crate) use grouped_linear::grouped_linear;
-pub(crate) use mixer::{block, mixer};
+pub(crate) use mixer::{Link, chain, mixer};
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rows::move_rows;
 
@@ -58,6 +58,9 @@ macro_rules! __dispatch_gpu {
 }
 #[doc(inline)]
 pub use crate::__dispatch_gpu as dispatch;
+
+/// Page-locked memory that uploads go through, in bytes: the noise and patches of a large batch fit into half of it.
+const STAGING: usize = 64 << 20;
 
 /// Oldest CUDA version of a driver that compiles the kernels' PTX.
 const DRIVER: (i32, i32) = (13, 0);
@@ -148,6 +151,7 @@ impl OnGpu {
         }
         let gpu = Arc::new(Gpu::with_stream(device.cuda_stream())?);
         gpu.load_library()?;
+        gpu.stage_uploads(STAGING)?;
         gpus.insert(device.id(), gpu.clone());
         Ok(Self { device, gpu })
     }

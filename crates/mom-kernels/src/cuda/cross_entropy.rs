@@ -18,7 +18,7 @@ use cudarc::driver::{CudaSlice, DeviceRepr};
 
 use super::error::{CudaError, Result};
 use super::launch::{Grid, blocks};
-use super::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut};
+use super::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype, GradientOf};
 use super::plan::optional_ref;
 use super::{Gpu, Module, ids};
 use crate::error::{Error, expect_size};
@@ -35,13 +35,15 @@ pub const MAX_GROUPS: usize = 8;
 const MAX_VOCABULARY: usize = 1 << 20;
 
 /// As in kernels/cross_entropy: bytes of a granule, granules that a thread holds, threads of a block that streams, rows
-/// of a block of the sums, sums of a group.
+/// of a block of the sums, sums of a group, threads of a block that scales and their elements.
 const GRANULE: usize = 16;
 const SLOTS: usize = 8;
 const STREAM_THREADS: u32 = 512;
 const SUM_ROWS: usize = 2048;
 const SUM_THREADS: u32 = 256;
 const SUMS: usize = 3;
+const SCALE_THREADS: u32 = 256;
+const SCALE_ELEMENTS: usize = 8;
 
 /// What the rows are to be.
 #[derive(Debug, Clone)]
@@ -286,6 +288,86 @@ pub fn group_sums(
     unsafe { gpu.launch(Module::CrossEntropy, "cross_entropy_group_total", grid, &params) }
 }
 
+/// What is trained on: `total = scale sum_r weight_r (loss_r + z lse_r^2)`, summed in f64 in a fixed order.
+///
+/// * `loss`, `lse`: `(n_rows)`, from [`Losses`]; `weights`: `(n_rows)`, 1 if absent.
+/// * `total`: `(1)`, overwritten.
+///
+/// # Errors
+/// Sizes that disagree, a refused launch.
+pub fn total(
+    gpu: &Gpu,
+    loss: &DeviceRef<'_, f32>,
+    lse: &DeviceRef<'_, f32>,
+    weights: Option<&DeviceRef<'_, f32>>,
+    scale: Scale,
+    total: &mut DeviceMut<'_, f32>,
+) -> Result<()> {
+    let n_rows = loss.len();
+    expect_size(OP, "lse", "elements", n_rows, lse.len())?;
+    if let Some(weights) = weights {
+        expect_size(OP, "weights", "elements", n_rows, weights.len())?;
+    }
+    expect_size(OP, "total", "elements", 1, total.len())?;
+    let params = RawTotal {
+        loss: loss.address(gpu),
+        lse: lse.address(gpu),
+        weights: weights.map_or(0, |weights| weights.address(gpu)),
+        total: total.address(gpu),
+        n_rows: blocks(OP, "n_rows", n_rows, 1)?,
+        scale: scale.scale,
+        z: scale.z,
+        unused: 0,
+    };
+    // SAFETY: what is per row has n_rows elements; one block writes the one total.
+    unsafe { gpu.launch(Module::CrossEntropy, "cross_entropy_total", Grid::line(1, 1024), &params) }
+}
+
+/// `to = from factor`, rounded to `to`'s type: a gradient that was computed along with a loss times that of the loss, which
+/// is on the device.
+///
+/// * `factor`: `(1)`.
+///
+/// # Errors
+/// Sizes that disagree, a refused launch.
+pub fn scale<T: DeviceElement, G: GradientOf<T>>(
+    gpu: &Gpu,
+    from: &DeviceRef<'_, G>,
+    factor: &DeviceRef<'_, f32>,
+    to: &mut DeviceMut<'_, T>,
+) -> Result<()> {
+    expect_size(OP, "to", "elements", from.len(), to.len())?;
+    scale_at::<T>(gpu, from.address(gpu), G::DTYPE, factor, to)
+}
+
+/// [`scale`] in place.
+///
+/// # Errors
+/// As [`scale`].
+pub fn scale_in_place<T: DeviceElement>(
+    gpu: &Gpu,
+    gradient: &mut DeviceMut<'_, T>,
+    factor: &DeviceRef<'_, f32>,
+) -> Result<()> {
+    scale_at::<T>(gpu, gradient.address(gpu), T::DTYPE, factor, gradient)
+}
+
+/// `from`: as many elements as `to` of type `dtype`, the same memory or apart from it.
+fn scale_at<T: DeviceElement>(
+    gpu: &Gpu,
+    from: u64,
+    dtype: Dtype,
+    factor: &DeviceRef<'_, f32>,
+    to: &mut DeviceMut<'_, T>,
+) -> Result<()> {
+    expect_size(OP, "factor", "elements", 1, factor.len())?;
+    let params = RawScaling { from, to: to.address(gpu), factor: factor.address(gpu), n: to.len() as u64 };
+    let kernel = format!("cross_entropy_scale_{}_{}", dtype.name(), T::DTYPE.name());
+    let grid = Grid::line(blocks(OP, "n", to.len(), SCALE_THREADS as usize * SCALE_ELEMENTS)?, SCALE_THREADS);
+    // SAFETY: a thread reads its elements before it writes them, and both have n.
+    unsafe { gpu.launch(Module::CrossEntropy, &kernel, grid, &params) }
+}
+
 // What the kernels take: kernels/cross_entropy/params.h, field by field.
 
 #[repr(C)]
@@ -329,7 +411,37 @@ const _: () = {
     assert!(size_of::<RawSums>() == 80 && offset_of!(RawSums, partial) == 40 && offset_of!(RawSums, n_rows) == 64);
 };
 
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct RawTotal {
+    loss: u64,
+    lse: u64,
+    weights: u64,
+    total: u64,
+    n_rows: u32,
+    scale: f32,
+    z: f32,
+    unused: u32,
+}
+const _: () = {
+    assert!(size_of::<RawTotal>() == 48 && offset_of!(RawTotal, n_rows) == 32 && offset_of!(RawTotal, z) == 40);
+};
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct RawScaling {
+    from: u64,
+    to: u64,
+    factor: u64,
+    n: u64,
+}
+const _: () = assert!(size_of::<RawScaling>() == 32 && offset_of!(RawScaling, n) == 24);
+
 // SAFETY: a plain struct of numbers in C layout; the addresses in it are device addresses.
 unsafe impl DeviceRepr for Raw {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for RawTotal {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for RawScaling {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for RawSums {}

@@ -1,7 +1,6 @@
 //! One stream of one device, and the kernels loaded into it.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute};
@@ -11,8 +10,9 @@ use cudarc::nvrtc::Ptx;
 use super::error::{CudaError, Result};
 use super::library::Library;
 use super::memory::{DeviceElement, DeviceMut, expect_own_views};
-use super::profile::Timed;
+use super::profile::{Profiling, Timed};
 use super::ptx::Module;
+use super::staging::Staging;
 
 /// Oldest compute capability that the kernels run on.
 const CAPABILITY: (i32, i32) = (8, 0);
@@ -25,9 +25,10 @@ pub struct Gpu {
     portable: bool,
     modules: Mutex<HashMap<Module, Arc<CudaModule>>>,
     functions: Mutex<HashMap<String, (CudaFunction, u32)>>,
-    pub(super) profiling: AtomicBool,
+    pub(super) profiling: Profiling,
     pub(super) profile: Mutex<Vec<Timed>>,
     library: OnceLock<Library>,
+    staging: OnceLock<Mutex<Staging>>,
 }
 
 impl Gpu {
@@ -60,9 +61,10 @@ impl Gpu {
             portable: false,
             modules: Mutex::default(),
             functions: Mutex::default(),
-            profiling: AtomicBool::new(false),
+            profiling: Profiling::default(),
             profile: Mutex::default(),
             library: OnceLock::new(),
+            staging: OnceLock::new(),
         })
     }
 
@@ -155,15 +157,37 @@ impl Gpu {
             .map_err(CudaError::driver("zeroing device memory"))
     }
 
-    /// Copies host memory to the device.
+    /// Copies host memory to the device, behind what is on the stream. Large copies wait for the stream unless
+    /// [`Self::stage_uploads`] was called.
     ///
     /// # Errors
     /// Out of memory.
-    pub fn upload<T: DeviceRepr>(&self, from: &[T]) -> Result<CudaSlice<T>> {
+    pub fn upload<T: DeviceRepr + Copy>(&self, from: &[T]) -> Result<CudaSlice<T>> {
         if from.is_empty() {
             return self.empty();
         }
-        self.stream.clone_htod(from).map_err(CudaError::driver("copying to the device"))
+        let error = CudaError::driver("copying to the device");
+        let Some(staging) = self.staging.get() else {
+            return self.stream.clone_htod(from).map_err(error);
+        };
+        // SAFETY: `Staging::copy` fills all of it, in the order of the stream that it was allocated on.
+        let mut to = unsafe { self.stream.alloc::<T>(from.len()) }.map_err(error)?;
+        staging.lock().unwrap_or_else(PoisonError::into_inner).copy(from, &mut to)?;
+        Ok(to)
+    }
+
+    /// Sends uploads through two buffers of page-locked memory from now on, `bytes` together: the host fills one while the
+    /// device reads the other, so that it waits for the stream only where more than that is on its way. Does nothing the
+    /// second time.
+    ///
+    /// # Errors
+    /// No page-locked memory; fewer than 128 bytes.
+    pub fn stage_uploads(&self, bytes: usize) -> Result<()> {
+        if self.staging.get().is_none() {
+            let staging = Staging::new(&self.stream, bytes)?;
+            self.staging.get_or_init(|| Mutex::new(staging));
+        }
+        Ok(())
     }
 
     /// A slice without elements. The driver refuses empty allocations, so that one element lies behind it.

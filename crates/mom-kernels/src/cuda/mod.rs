@@ -32,6 +32,7 @@ mod profile;
 mod ptx;
 pub mod rms_norm;
 pub mod selective_scan;
+mod staging;
 mod tensor_map;
 
 pub use cudarc;
@@ -40,5 +41,5 @@ pub use gpu::Gpu;
 pub use half;
 pub use memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype, GradientOf};
 pub use plan::{DeviceLayout, DeviceOffsets, DevicePlan};
-pub use profile::KernelTime;
+pub use profile::{Detail, Time};
 pub use ptx::Module;

@@ -1,8 +1,9 @@
-//! Where the time of a stream goes: events around every launch, while somebody asks.
+//! Where the time of a stream goes: events around every launch, or around whole parts of a program, while somebody asks.
 
 use std::collections::BTreeMap;
+use std::result::Result as Fallible;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use cudarc::driver::CudaEvent;
 use cudarc::driver::sys::CUevent_flags;
@@ -10,7 +11,27 @@ use cudarc::driver::sys::CUevent_flags;
 use super::Gpu;
 use super::error::{CudaError, Result};
 
-/// A launch that was timed.
+/// What a profile times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Every launch through the [`Gpu`], by the kernel's name. Each costs two events more, a few microseconds of the host
+    /// and of the device, and no launch overlaps another: the sum is more than the same work takes unobserved.
+    Launches,
+    /// What [`Gpu::region`] encloses, by the region's name: few events, which change next to nothing. A region ends when
+    /// the device is through with it, so that its own waits for the host count too.
+    Regions,
+}
+
+/// Nobody asks; then as [`Detail`].
+const OFF: u8 = 0;
+const LAUNCHES: u8 = 1;
+const REGIONS: u8 = 2;
+
+/// What is timed now.
+#[derive(Debug, Default)]
+pub(super) struct Profiling(AtomicU8);
+
+/// A launch or region that was timed.
 #[derive(Debug)]
 pub(super) struct Timed {
     name: String,
@@ -18,30 +39,30 @@ pub(super) struct Timed {
     end: CudaEvent,
 }
 
-/// All launches of a kernel, or of a library's product.
+/// All launches of a kernel or of a library's product, or all passes through a region.
 #[derive(Debug, Clone, PartialEq)]
-pub struct KernelTime {
-    /// Name of the kernel.
+pub struct Time {
+    /// Name of the kernel or region.
     pub name: String,
-    /// Number of launches.
-    pub launches: usize,
+    /// Number of launches or passes.
+    pub count: usize,
     /// Milliseconds of all of them together.
     pub ms: f32,
 }
 
 impl Gpu {
-    /// Begins to time every launch through this `Gpu`. Each costs two events more, a few microseconds of the host's time.
-    pub fn start_profile(&self) {
+    /// Begins to time.
+    pub fn start_profile(&self, detail: Detail) {
         self.profile.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.profiling.store(true, Relaxed);
+        self.profiling.0.store(if detail == Detail::Launches { LAUNCHES } else { REGIONS }, Relaxed);
     }
 
-    /// Waits for the stream and tells what was launched since [`Self::start_profile`], by name.
+    /// Waits for the stream and tells what took how long since [`Self::start_profile`], by name.
     ///
     /// # Errors
     /// What ran on the stream failed.
-    pub fn end_profile(&self) -> Result<Vec<KernelTime>> {
-        self.profiling.store(false, Relaxed);
+    pub fn end_profile(&self) -> Result<Vec<Time>> {
+        self.profiling.0.store(OFF, Relaxed);
         self.stream().synchronize().map_err(CudaError::driver("waiting for the stream"))?;
         let mut by_name = BTreeMap::<String, (usize, f32)>::new();
         for Timed { name, start, end } in self.profile.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
@@ -49,22 +70,40 @@ impl Gpu {
             let of_name = by_name.entry(name).or_default();
             *of_name = (of_name.0 + 1, of_name.1 + ms);
         }
-        Ok(by_name.into_iter().map(|(name, (launches, ms))| KernelTime { name, launches, ms }).collect())
+        Ok(by_name.into_iter().map(|(name, (count, ms))| Time { name, count, ms }).collect())
     }
 
-    /// Launches, and times it if somebody asks.
+    /// Runs a part of a program, and times what it puts on the stream if [`Detail::Regions`] are asked for. Regions do not
+    /// overlap: one within another would count twice.
+    ///
+    /// # Errors
+    /// Those of `run`; the driver's, while somebody asks.
+    pub fn region<R, E: From<CudaError>>(&self, name: &str, run: impl FnOnce() -> Fallible<R, E>) -> Fallible<R, E> {
+        self.timed_if(REGIONS, name, run)
+    }
+
+    /// Launches, and times it if [`Detail::Launches`] are asked for.
     pub(super) fn timed(&self, name: &str, launch: impl FnOnce() -> Result<()>) -> Result<()> {
-        if !self.profiling.load(Relaxed) {
-            return launch();
+        self.timed_if(LAUNCHES, name, launch)
+    }
+
+    fn timed_if<R, E: From<CudaError>>(
+        &self,
+        detail: u8,
+        name: &str,
+        run: impl FnOnce() -> Fallible<R, E>,
+    ) -> Fallible<R, E> {
+        if self.profiling.0.load(Relaxed) != detail {
+            return run();
         }
         let event = || {
             let event = self.stream().record_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
             event.map_err(CudaError::driver("recording an event"))
         };
         let start = event()?;
-        launch()?;
+        let result = run()?;
         let timed = Timed { name: name.to_owned(), start, end: event()? };
         self.profile.lock().unwrap_or_else(PoisonError::into_inner).push(timed);
-        Ok(())
+        Ok(result)
     }
 }

@@ -7,6 +7,7 @@ use mom_kernels::cross_entropy::{Gradient, RowLoss, forward_backward};
 use mom_kernels::grouped_gemm::{self, GroupedGrads, GroupedWeights, Into as Write};
 use mom_kernels::{ModalityOffsets, Rows, RowsMut};
 
+use super::Ids;
 use crate::Result;
 use crate::error::require_batch;
 
@@ -56,11 +57,11 @@ impl RowLosses {
 /// Without a row the loss is zero, and on a GPU it depends on nothing. **Saved for backward:** these two gradients.
 ///
 /// # Errors
-/// Sizes that disagree, a target out of range, an unsupported or differing element type, tensors on several devices.
+/// Sizes that disagree, a target out of range or not where x is, an unsupported or differing element type, tensors on several devices.
 pub fn linear_cross_entropy(
     x: &Tensor,
     weight: &Tensor,
-    targets: &[u32],
+    targets: &Ids,
     z: f64,
     n_targets: usize,
 ) -> Result<CrossEntropy> {
@@ -68,9 +69,7 @@ pub fn linear_cross_entropy(
     let (vocab_size, width) = weight.dims2()?;
     require_batch(d_model == width, "x", None, format!("{width} features wide"), format!("{d_model} wide"))?;
     require_batch(targets.len() == n_rows, "targets", None, format!("{n_rows} entries"), targets.len())?;
-    if let Some(i) = targets.iter().position(|&target| target as usize >= vocab_size) {
-        require_batch(false, "targets", Some(i), format!("below {vocab_size}"), targets[i])?;
-    }
+    targets.expect_below("targets", vocab_size)?;
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let scale = 1.0 / n_targets.max(1) as f64;
     #[cfg(feature = "cuda")]
@@ -79,7 +78,7 @@ pub fn linear_cross_entropy(
     }
     let tracked = tracks([&x, &weight]);
     dispatch!(OP, "x", x, T => {
-        let Computed { rows, grad_x, grad_weight } = compute::<T>(&x, &weight, targets, z, scale, tracked)?;
+        let Computed { rows, grad_x, grad_weight } = compute::<T>(&x, &weight, targets.as_slice(), z, scale, tracked)?;
         let total: f64 = rows.iter().map(|row| row.nll + z * row.lse * row.lse).sum();
         let node = if tracked {
             Node { grad_x: Some(tensor(grad_x, x.shape())?), grad_weight: Some(tensor(grad_weight, weight.shape())?) }

@@ -7,8 +7,8 @@ use mom_core::autograd::{Backward, record};
 use mom_core::host::{Float, Host, dispatch, tensor};
 use rayon::prelude::*;
 
+use super::Ids;
 use crate::Result;
-use crate::error::require_batch;
 
 const OP: &str = "embedding";
 
@@ -21,18 +21,16 @@ const ROWS_PER_TASK: usize = 64;
 /// their order, whatever the number of threads. No rows of a table on a GPU depend on nothing.
 ///
 /// # Errors
-/// An id out of range, named with its index; an unsupported element type or device.
-pub fn embedding(table: &Tensor, ids: impl Into<Arc<[u32]>>) -> Result<Tensor> {
+/// An id out of range, named with its index; ids that are not where the table is; an unsupported element type or device.
+pub fn embedding(table: &Tensor, ids: &Ids) -> Result<Tensor> {
     let (n_entries, d_model) = table.dims2()?;
-    let ids = ids.into();
-    if let Some(i) = ids.iter().position(|&id| id as usize >= n_entries) {
-        require_batch(false, "ids", Some(i), format!("below {n_entries}"), ids[i])?;
-    }
+    ids.expect_below("ids", n_entries)?;
     let table = table.contiguous()?;
     #[cfg(feature = "cuda")]
     if table.device().is_cuda() {
-        return crate::cuda::embedding(table, &ids);
+        return crate::cuda::embedding(table, ids);
     }
+    let ids = ids.shared();
     let shape = (ids.len(), d_model);
     dispatch!(OP, "table", table, T => {
         let out = gather::<T>(&table, &ids, d_model)?;
