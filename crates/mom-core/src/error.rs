@@ -66,6 +66,14 @@ pub enum Error {
         /// The driver's.
         got: (i32, i32),
     },
+    /// What a captured graph reads or records is not as it must be.
+    #[error("captured graph: {got}, expected {expected}")]
+    Graph {
+        /// What is needed.
+        expected: &'static str,
+        /// What was found.
+        got: &'static str,
+    },
     /// A decoding state belongs to another element type or batch.
     #[error("{op}: state is for {got}, expected {expected}")]
     State {

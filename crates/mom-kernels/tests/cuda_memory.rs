@@ -8,6 +8,7 @@ use cuda_support::*;
 use mom_kernels::causal_conv1d::Activation;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::half::bf16;
+use mom_kernels::cuda::library::{Factor, matmul};
 use mom_kernels::cuda::{CudaError, Detail, DeviceOffsets, DevicePlan, Gpu, Result};
 use mom_kernels::cuda::{adamw, causal_conv1d, column_sums, grouped_gemm, rms_norm, selective_scan};
 use mom_kernels::selective_scan::DeltaActivation;
@@ -247,5 +248,29 @@ fn a_profile_tells_launches_or_regions() {
             matches!(&times[..], [time] if time.name.starts_with(name) && time.count == count && time.ms > 0.0),
             "{times:?}"
         );
+    }
+}
+
+/// Sums that are long for their output are cut, and their parts lie in the library's workspace.
+#[test]
+fn products_of_several_threads_do_not_meet_in_the_workspace() {
+    let Some(gpu) = gpu("products_of_several_threads_do_not_meet_in_the_workspace") else { return };
+    gpu.load_library().unwrap();
+    for (m, n, k) in [(2, 24, 64), (32, 32, 8192)] {
+        let mut r = Random(7);
+        let (a, b) = (upload::<f32>(&gpu, &r.normals(m * k, 1.0)), upload::<f32>(&gpu, &r.normals(n * k, 1.0)));
+        let product = || {
+            let mut y = poisoned::<f32>(&gpu, m * n);
+            let (a, b) = (gpu.rows(&a, k).unwrap(), gpu.rows(&b, k).unwrap());
+            let (a, b) = (Factor::plain(&a), Factor::transposed(&b));
+            matmul(&gpu, 1.0, a, b, 0.0, gpu.rows_mut(&mut y, n).unwrap()).unwrap();
+            download(&gpu, &y)
+        };
+        let want = product();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| assert!((0..50).all(|_| product() == want), "{m} x {n}, sums of {k}"));
+            }
+        });
     }
 }

@@ -1,15 +1,18 @@
 //! The layers around the backbone on a GPU.
 
-use candle_core::{DType, Tensor};
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{DType, Shape, Tensor};
 use mom_core::autograd::{Backward, record_storage, tracks};
 use mom_core::cuda::{GpuFloat, OnDevice, OnGpu, dispatch};
 use mom_kernels::cuda::cross_entropy::{self, Losses, Scale, Targets};
+use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::embedding::{self as kernels, Into};
 use mom_kernels::cuda::library::{Factor, matmul};
 use mom_kernels::cuda::{CudaError, DeviceRows, DeviceRowsMut};
 
 use crate::Result;
-use crate::layers::{CrossEntropy, CrossEntropyNode, Ids, RowLosses};
+use crate::layers::{CrossEntropy, Ids, RowLosses};
 
 const HEAD: &str = "linear_cross_entropy";
 const EMBEDDING: &str = "embedding";
@@ -20,13 +23,32 @@ const REGION: &str = "head products";
 /// Logits that exist at a time, in elements: 256 MiB of 16-bit ones, products large enough to fill a card.
 const MAX_LOGITS: usize = 1 << 27;
 
-/// As [`crate::layers::linear_cross_entropy`], whose checks were passed; both tensors are contiguous.
+/// What a row has a share of in the loss.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Shares<'a> {
+    /// The same for every row.
+    Each(f64),
+    /// `(n_rows)` f32 on the device.
+    Of(&'a Tensor),
+}
+
+impl Shares<'_> {
+    fn scale(self) -> f32 {
+        match self {
+            Self::Each(share) => share as f32,
+            Self::Of(_) => 1.0,
+        }
+    }
+}
+
+/// As [`crate::layers::linear_cross_entropy`], whose checks were passed; both tensors are contiguous. Rows of
+/// [`crate::NO_TARGET`] have no loss. Everything here can be captured.
 pub(crate) fn linear_cross_entropy(
     x: Tensor,
     weight: Tensor,
     targets: &Ids,
     z: f64,
-    scale: f64,
+    shares: Shares<'_>,
 ) -> Result<CrossEntropy> {
     if targets.is_empty() {
         // Off the tape, which would make gradients of no bytes: the driver has no such memory.
@@ -36,19 +58,24 @@ pub(crate) fn linear_cross_entropy(
     let tracked = tracks([&x, &weight]);
     dispatch!(HEAD, "x", x, T => {
         let on = OnGpu::of(x.device())?;
-        let Computed { nll, lse, grad_x, grad_weight } = compute::<T>(&on, &x, &weight, targets, z, scale, tracked)?;
-        let total = (&nll + lse.sqr()?.affine(z, 0.0)?)?.sum_all()?.affine(scale, 0.0)?.reshape(1)?;
-        let storage = total.storage_and_layout().0.try_clone(total.layout())?;
-        let loss = record_storage(vec![x, weight], storage, 1, CrossEntropyNode { grad_x, grad_weight })?;
+        let Computed { nll, total, gradients } = compute::<T>(&on, &x, &weight, targets, z as f32, shares, tracked)?;
+        let node = HeadNode { shapes: [x.shape().clone(), weight.shape().clone()], gradients: Mutex::new(gradients) };
+        let loss = record_storage(vec![x, weight], on.storage(total), 1, node)?;
         Ok(CrossEntropy { loss, rows: RowLosses::Device(nll) })
     })
 }
 
-struct Computed {
+struct Computed<T> {
     nll: Tensor,
-    lse: Tensor,
-    grad_x: Option<Tensor>,
-    grad_weight: Option<Tensor>,
+    total: CudaSlice<f32>,
+    gradients: Option<HeadGradients<T>>,
+}
+
+/// Of a loss whose own gradient is 1.
+struct HeadGradients<T> {
+    x: CudaSlice<T>,
+    /// Summed over chunks in f32: bf16 would lose what a chunk adds.
+    weight: CudaSlice<f32>,
 }
 
 fn compute<T: GpuFloat>(
@@ -56,11 +83,12 @@ fn compute<T: GpuFloat>(
     x: &Tensor,
     weight: &Tensor,
     targets: &Ids,
-    z: f64,
-    scale: f64,
+    z: f32,
+    shares: Shares<'_>,
     tracked: bool,
-) -> Result<Computed> {
+) -> Result<Computed<T>> {
     let gpu = &*on.gpu;
+    let scale = Scale { scale: shares.scale(), z };
     let (vocab_size, d_model) = weight.dims2()?;
     let n_rows = targets.len();
     let chunk = (MAX_LOGITS / vocab_size).max(128).min(n_rows);
@@ -68,11 +96,15 @@ fn compute<T: GpuFloat>(
     let weight_rows = weight_view.rows(gpu, d_model)?;
     let target_ids = on_device(HEAD, targets)?;
     let target_ids = OnDevice::<u32>::of(HEAD, "targets", target_ids)?;
+    let shares = match shares {
+        Shares::Each(_) => None,
+        Shares::Of(shares) => Some(OnDevice::<f32>::of(HEAD, "shares", shares)?),
+    };
+    let shares_of = |start, n| shares.as_ref().map(|shares| shares.narrow(gpu, start, n)).transpose();
     let mut out_of_range = gpu.zeros::<u32>(1)?;
     let mut logits = on.uninit::<T>(chunk * vocab_size)?;
     let (mut nll, mut lse) = (on.uninit::<f32>(n_rows)?, on.uninit::<f32>(n_rows)?);
     let mut grad_x = tracked.then(|| on.uninit::<T>(n_rows * d_model)).transpose()?;
-    // Summed over chunks in f32: bf16 would lose what a chunk adds.
     let mut grad_weight = tracked.then(|| on.uninit::<f32>(vocab_size * d_model)).transpose()?;
     for start in (0..n_rows).step_by(chunk) {
         let end = (start + chunk).min(n_rows);
@@ -82,7 +114,7 @@ fn compute<T: GpuFloat>(
         let mut logits = gpu.write_view(logits.slice_mut(..n * vocab_size));
         let rows = DeviceRowsMut::new("logits", logits.reborrow(), vocab_size).map_err(CudaError::from)?;
         gpu.region(REGION, || matmul(gpu, 1.0, Factor::plain(&x_rows), Factor::transposed(&weight_rows), 0.0, rows))?;
-        let targets = Targets { targets: target_ids.narrow(gpu, start, n)?, weights: None };
+        let targets = Targets { targets: target_ids.narrow(gpu, start, n)?, weights: shares_of(start, n)? };
         let mut losses = Losses {
             loss: gpu.write_view(nll.slice_mut(start..end)),
             lse: gpu.write_view(lse.slice_mut(start..end)),
@@ -93,7 +125,6 @@ fn compute<T: GpuFloat>(
             cross_entropy::forward(gpu, &rows, &targets, &mut losses)?;
             continue;
         };
-        let scale = Scale { scale: scale as f32, z: z as f32 };
         let mut rows = DeviceRowsMut::new("logits", logits, vocab_size).map_err(CudaError::from)?;
         cross_entropy::forward_backward_in_place(gpu, &mut rows, &targets, scale, &mut losses)?;
         let grad = rows.into_rows();
@@ -106,16 +137,45 @@ fn compute<T: GpuFloat>(
             matmul(gpu, 1.0, Factor::transposed(&grad), Factor::plain(&x_rows), beta, of_weight)
         })?;
     }
-    let grad_weight = match grad_weight {
-        Some(grad) => Some(on.tensor(grad, (vocab_size, d_model)).to_dtype(weight.dtype())?),
-        None => None,
-    };
-    Ok(Computed {
-        nll: on.tensor(nll, n_rows),
-        lse: on.tensor(lse, n_rows),
-        grad_x: grad_x.map(|grad| on.tensor(grad, x.shape())),
-        grad_weight,
-    })
+    let mut total = on.uninit::<f32>(1)?;
+    let shares = shares_of(0, n_rows)?;
+    cross_entropy::total(gpu, &gpu.read(&nll), &gpu.read(&lse), shares.as_ref(), scale, &mut gpu.write(&mut total))?;
+    let gradients = grad_x.zip(grad_weight).map(|(x, weight)| HeadGradients { x, weight });
+    Ok(Computed { nll: on.tensor(nll, n_rows), total, gradients })
+}
+
+struct HeadNode<T> {
+    /// Of x and the weight.
+    shapes: [Shape; 2],
+    /// Taken by the backward pass, which scales them in place.
+    gradients: Mutex<Option<HeadGradients<T>>>,
+}
+
+impl<T: GpuFloat> HeadNode<T> {
+    fn scaled(&self, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let gradients = self.gradients.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(HeadGradients { mut x, weight }) = gradients else {
+            return Err(candle_core::Error::Msg(format!("{HEAD}: a loss on a GPU has one backward pass")).into());
+        };
+        let on = OnGpu::of(grad.device())?;
+        let gpu = &*on.gpu;
+        let factor = OnDevice::<f32>::of(HEAD, "grad_output", grad)?;
+        let factor = factor.view(gpu)?;
+        cross_entropy::scale_in_place::<T>(gpu, &mut gpu.write(&mut x), &factor)?;
+        let mut rounded = on.uninit::<T>(weight.len())?;
+        cross_entropy::scale::<T>(gpu, &gpu.read(&weight), &factor, &mut gpu.write(&mut rounded))?;
+        let [of_x, of_weight] = &self.shapes;
+        Ok(vec![Some(on.tensor(x, of_x)), Some(on.tensor(rounded, of_weight))])
+    }
+}
+
+impl<T: GpuFloat> Backward for HeadNode<T> {
+    fn name(&self) -> &'static str {
+        HEAD
+    }
+    fn backward(&self, grad: &Tensor, _: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
+        Ok(self.scaled(grad)?)
+    }
 }
 
 /// Indices on the device, where their tensors are.

@@ -29,11 +29,48 @@ pub struct Inputs {
     /// Tokens of the rows that are no patches.
     tokens: Ids,
     patches: Option<Patches>,
-    /// Rows with a target, their targets, and the modality of each target.
-    rows: Ids,
-    targets: Ids,
+    head: Head,
+    /// Modality of the target of each row of the head; [`NO_MODALITY`] where there is none.
     target_modalities: Vec<u8>,
 }
+
+#[cfg(feature = "cuda")]
+impl Inputs {
+    /// Brings other inputs of the same shape, both of them [`Model::inputs_for_graph`], to the memory of these. A graph that
+    /// was captured over these then reads the others.
+    ///
+    /// # Errors
+    /// Inputs of another kind or shape; nodes of a tape that still hold these.
+    pub fn copy_from(&mut self, other: &Self) -> Result<()> {
+        let (Head::All { targets, shares }, Head::All { targets: from, shares: of_from }) =
+            (&mut self.head, &other.head)
+        else {
+            return require(false, "inputs", "those of inputs_for_graph", "others");
+        };
+        self.plan.copy_from(&other.plan)?;
+        self.tokens.copy_from(&other.tokens)?;
+        targets.copy_from(from)?;
+        shares.slice_set(of_from, 0, 0)?;
+        self.target_modalities.clone_from(&other.target_modalities);
+        Ok(())
+    }
+}
+
+/// The rows that the head runs over.
+#[derive(Debug)]
+enum Head {
+    /// Rows with a target, and the targets.
+    Some { rows: Ids, targets: Ids },
+    /// All of them.
+    #[cfg(feature = "cuda")]
+    All {
+        targets: Ids,
+        /// `(n_rows)`: what a row has a share of in the loss; zero without a target.
+        shares: Tensor,
+    },
+}
+
+const NO_MODALITY: u8 = u8::MAX;
 
 /// The patches of a batch with their noise.
 #[derive(Debug)]
@@ -55,7 +92,7 @@ pub struct Losses {
     pub total: Tensor,
     n_modalities: usize,
     rows: RowLosses,
-    /// Modality of the target of each of the rows.
+    /// As [`Inputs`] have it.
     target_modalities: Vec<u8>,
     /// Sum over patches of the squared error of the noise, `(1)`, and the number of patches.
     diffusion: Option<(Tensor, usize)>,
@@ -67,6 +104,27 @@ impl Losses {
         Self { total: self.total.detach(), ..self }
     }
 
+    /// Copies the values to where those of other losses are: out of a graph that is being captured.
+    ///
+    /// # Errors
+    /// Losses of another number of rows, or of patches.
+    #[cfg(feature = "cuda")]
+    pub fn copy_to(&self, other: &Self) -> Result<()> {
+        let (RowLosses::Device(from), RowLosses::Device(to), None, None) =
+            (&self.rows, &other.rows, &self.diffusion, &other.diffusion)
+        else {
+            return require(false, "losses", "those of inputs_for_graph", "others");
+        };
+        to.slice_set(from, 0, 0)?;
+        Ok(other.total.slice_set(&self.total, 0, 0)?)
+    }
+
+    /// The same memory, as losses of the inputs that were brought to a graph since.
+    #[cfg(feature = "cuda")]
+    pub fn of_inputs(&mut self, inputs: &Inputs) {
+        self.target_modalities.clone_from(&inputs.target_modalities);
+    }
+
     /// By modality of the target, in the order of [`Setting::modalities`]. On a device this waits for the losses.
     ///
     /// # Errors
@@ -74,7 +132,9 @@ impl Losses {
     pub fn by_modality(&self) -> Result<Vec<ModalityLoss>> {
         let mut by_modality = vec![ModalityLoss::default(); self.n_modalities];
         for (sum, &modality) in self.rows.nll()?.into_iter().zip(&self.target_modalities) {
-            by_modality[usize::from(modality)] += ModalityLoss { sum, count: 1 };
+            if modality != NO_MODALITY {
+                by_modality[usize::from(modality)] += ModalityLoss { sum, count: 1 };
+            }
         }
         if let Some((error, count)) = &self.diffusion {
             let sum = error.to_dtype(DType::F64)?.to_vec1::<f64>()?[0];
@@ -213,8 +273,43 @@ impl Model {
             }
         }
         plan.upload(device)?;
-        let (tokens, rows, targets) = (Ids::new(tokens, device)?, Ids::new(rows, device)?, Ids::new(targets, device)?);
-        Ok(Inputs { plan, tokens, patches, rows, targets, target_modalities })
+        let head = Head::Some { rows: Ids::new(rows, device)?, targets: Ids::new(targets, device)? };
+        Ok(Inputs { plan, tokens: Ids::new(tokens, device)?, patches, head, target_modalities })
+    }
+
+    /// As [`Self::inputs`], for a captured graph, which other inputs are then brought to ([`Inputs::copy_from`]): on a GPU,
+    /// and without anything whose size depends on the batch. The head runs over every row, grouped products find their rows
+    /// on the device, and `normaliser` counts, not that of [`Self::loss_of`].
+    ///
+    /// # Errors
+    /// As [`Self::inputs`]; a model on the CPU; Transfusion, whose patches are as many as a batch has.
+    #[cfg(feature = "cuda")]
+    pub fn inputs_for_graph(&self, batch: &TokenBatch<'_>, normaliser: Normaliser) -> Result<Inputs> {
+        require(self.patcher.is_none(), "setting", "one without continuous patches", self.config.setting)?;
+        let device = self.like().device();
+        require(device.is_cuda(), "device", "a GPU", format!("{device:?}"))?;
+        let plan = batch.plan(&self.config)?;
+        let positions = plan.position_of_row().iter().map(|&position| position as usize);
+        let tokens: Vec<u32> = positions.clone().map(|position| batch.tokens[position]).collect();
+        let targets: Vec<u32> = positions.clone().map(|position| batch.targets[position]).collect();
+        let share = 1.0 / normaliser.n_targets.max(1) as f32;
+        let shares: Vec<f32> = targets.iter().map(|&target| if target == NO_TARGET { 0.0 } else { share }).collect();
+        let modality = |(position, &target): (usize, &u32)| match target {
+            NO_TARGET => NO_MODALITY,
+            _ => batch.target_modality_ids[position],
+        };
+        let target_modalities = positions.zip(&targets).map(modality).collect();
+        plan.upload_for_any_counts(device)?;
+        Ok(Inputs {
+            tokens: Ids::new(tokens, device)?,
+            patches: None,
+            head: Head::All {
+                targets: Ids::or_none(targets, device)?,
+                shares: mom_core::to_device(&shares, plan.n_rows(), device)?,
+            },
+            target_modalities,
+            plan,
+        })
     }
 
     fn patches(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>) -> Result<Option<Patches>> {
@@ -248,11 +343,20 @@ impl Model {
     pub fn loss_of(&self, inputs: &Inputs, normaliser: Normaliser) -> Result<Losses> {
         let Inputs { plan, patches, .. } = inputs;
         let x = self.backbone.forward(&self.residual_stream(inputs)?, plan)?;
-        // Rows ascend, so that as many as there are is every one in its place.
-        let all = inputs.rows.len() == plan.n_rows();
-        let with_target = if all { x.clone() } else { embedding(&x, &inputs.rows)? };
         let z = self.config.z_loss;
-        let text = linear_cross_entropy(&with_target, &self.lm_head, &inputs.targets, z, normaliser.n_targets)?;
+        let text = match &inputs.head {
+            Head::Some { rows, targets } => {
+                // Rows ascend, so that as many as there are is every one in its place.
+                let all = rows.len() == plan.n_rows();
+                let with_target = if all { x.clone() } else { embedding(&x, rows)? };
+                linear_cross_entropy(&with_target, &self.lm_head, targets, z, normaliser.n_targets)?
+            }
+            #[cfg(feature = "cuda")]
+            Head::All { targets, shares } => {
+                use crate::cuda::{Shares, linear_cross_entropy};
+                linear_cross_entropy(x.contiguous()?, self.lm_head.contiguous()?, targets, z, Shares::Of(shares))?
+            }
+        };
         let mut total = text.loss;
         let mut diffusion = None;
         if let (Some(patcher), Some(patches)) = (&self.patcher, patches) {

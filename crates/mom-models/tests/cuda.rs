@@ -71,10 +71,10 @@ fn batches_that_lack_targets_or_patches_or_text_have_the_losses_of_the_cpu() {
         (Setting::Transfusion, patches_alone(7)),
     ];
     batches.extend(Setting::ALL.map(|setting| (setting, without_targets(setting, 13))));
-    for (setting, batch) in batches {
+    for (case, (setting, batch)) in batches.into_iter().enumerate() {
         let (got, want) = (of(setting, &batch, &device), of(setting, &batch, &Device::Cpu));
         let (loss, expected) = (got.loss, want.loss);
-        assert!((loss - expected).abs() <= 1e-5 * expected.abs(), "{setting}: {loss} against {expected}");
+        assert!((loss - expected).abs() <= 1e-5 * expected.abs(), "{case}, {setting}: {loss} against {expected}");
         let counts = |outcome: &Outcome| outcome.parts.iter().map(|part| part.count).collect::<Vec<_>>();
         assert_eq!(counts(&got), counts(&want), "{setting}");
         for ((name, got), (_, want)) in got.gradients.iter().zip(&want.gradients) {
@@ -83,4 +83,59 @@ fn batches_that_lack_targets_or_patches_or_text_have_the_losses_of_the_cpu() {
             assert!(off <= 1e-4 * scale, "{setting} {name}: {off:.1e} of {scale:.1e}");
         }
     }
+}
+
+#[test]
+fn inputs_of_a_graph_have_the_loss_of_others_and_take_another_batch() {
+    let Some(device) = gpu("inputs_of_a_graph_have_the_loss_of_others_and_take_another_batch") else { return };
+    for setting in [Setting::Chameleon, Setting::ThreeModality] {
+        let (model, parameters) = Model::seeded(&config(setting, Variant::Mom), 5, DType::F32, &device).unwrap();
+        let batch = |turn: usize| {
+            let mut batch = Owned::new(setting, 2, 13);
+            batch.tokens.rotate_left(turn);
+            batch.modality_ids.rotate_left(turn);
+            batch.targets.iter_mut().skip(turn).step_by(5).for_each(|target| *target = NO_TARGET);
+            batch
+        };
+        let counts = |batch: &Owned| Normaliser::of(&batch.view());
+        let inputs = |batch: &Owned| model.inputs_for_graph(&batch.view(), counts(batch)).unwrap();
+        let mut memory = inputs(&batch(0));
+        for turn in 0..3 {
+            let batch = batch(turn);
+            memory.copy_from(&inputs(&batch)).unwrap();
+            let got = model.loss_of(&memory, Normaliser::default()).unwrap();
+            let want = model.loss(&batch.view(), None, counts(&batch)).unwrap();
+            let value = |tensor: &Tensor| tensor.to_vec1::<f32>().unwrap()[0];
+            assert!((value(&got.total) / value(&want.total) - 1.0).abs() < 1e-6, "{setting}, turn {turn}");
+            for (got, want) in got.by_modality().unwrap().iter().zip(want.by_modality().unwrap()) {
+                assert!(got.count == want.count && (got.sum - want.sum).abs() <= 1e-5 * want.sum, "{setting}");
+            }
+            let (got, want) = (got.total.backward().unwrap(), want.total.backward().unwrap());
+            for (name, variable) in parameters.iter() {
+                let values = |store: &candle_core::backprop::GradStore| -> Vec<f32> {
+                    store.get(variable).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+                };
+                let (got, want) = (values(&got), values(&want));
+                let scale = want.iter().fold(0f32, |max, x| max.max(x.abs()));
+                let off = got.iter().zip(&want).fold(0f32, |max, (a, b)| max.max((a - b).abs()));
+                assert!(off <= 1e-5 * scale, "{setting} {name}: {off:.1e} of {scale:.1e}");
+            }
+        }
+        let short = Owned::new(setting, 1, 13);
+        let error = memory.copy_from(&inputs(&short)).unwrap_err().to_string();
+        assert!(error.contains("batch"), "{error}");
+        let error = memory.copy_from(&model.inputs(&short.view(), None).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("inputs_for_graph"), "{error}");
+    }
+}
+
+#[test]
+fn a_loss_has_one_backward_pass() {
+    let Some(device) = gpu("a_loss_has_one_backward_pass") else { return };
+    let batch = Owned::new(Setting::Chameleon, 1, 13);
+    let (model, _) = Model::seeded(&config(Setting::Chameleon, Variant::Mom), 5, DType::F32, &device).unwrap();
+    let loss = model.loss(&batch.view(), None, Normaliser::of(&batch.view())).unwrap().total;
+    loss.backward().unwrap();
+    let error = loss.backward().unwrap_err().to_string();
+    assert!(error.contains("one backward pass"), "{error}");
 }

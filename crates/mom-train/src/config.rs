@@ -98,6 +98,81 @@ pub struct TrainSection {
     /// What the backward pass computes again instead of keeping it, on a GPU.
     #[serde(default, skip_serializing_if = "Recompute::is_none")]
     pub recompute: Recompute,
+    /// Whether a step on a GPU is a captured graph.
+    #[serde(default, skip_serializing_if = "Graph::is_auto")]
+    pub graph: Graph,
+}
+
+/// Whether a step on a GPU is captured once, as a CUDA graph, and replayed for other batches: it then costs the host one
+/// launch instead of hundreds. Not where a batch has continuous patches (Transfusion), whose number varies, nor where
+/// gradients are accumulated.
+///
+/// Its grouped products find their rows on the device, which for large ones is up to a tenth slower than the library; a step
+/// of a graph is not, to the last bit, the same step launched one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Graph {
+    /// Where it can be and the residual stream of a step has at most [`Self::AUTO_ELEMENTS`] elements: up to there the
+    /// launches cost more than a graph's memory, which no other step can use, is worth.
+    #[default]
+    Auto,
+    /// In any case; an error where it cannot be.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Graph {
+    /// Positions of a step times d_model up to which [`Self::Auto`] captures.
+    pub const AUTO_ELEMENTS: usize = 1 << 24;
+
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+
+    /// Whether a step is captured.
+    ///
+    /// # Errors
+    /// [`Self::Always`], and it cannot be: which of the others stands against it.
+    pub(crate) fn captures(
+        self,
+        device: DeviceKind,
+        setting: Setting,
+        accumulate: usize,
+        elements: usize,
+    ) -> Result<bool> {
+        let checks = [
+            ("train.device", device == DeviceKind::Cuda, "cuda for a captured step", device.name().to_owned()),
+            (
+                "model.setting",
+                setting != Setting::Transfusion,
+                "one without continuous patches for a captured step",
+                setting.name().to_owned(),
+            ),
+            ("train.accumulate", accumulate == 1, "1 for a captured step", accumulate.to_string()),
+        ];
+        match self {
+            Self::Never => Ok(false),
+            Self::Auto => Ok(checks.iter().all(|(_, fits, ..)| *fits) && elements <= Self::AUTO_ELEMENTS),
+            Self::Always => {
+                checks.into_iter().try_for_each(|(field, fits, expected, got)| require(fits, field, expected, got))?;
+                Ok(true)
+            }
+        }
+    }
+}
+
+impl std::str::FromStr for Graph {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            other => require(false, "graph", "auto, always or never", other).map(|()| Self::Auto),
+        }
+    }
 }
 
 /// Element type of projections and activations.
@@ -336,7 +411,15 @@ impl RunConfig {
         let on_gpu = train.device == DeviceKind::Cuda;
         let fits = on_gpu || train.dtype != Some(Precision::Bf16);
         require(fits, "train.dtype", "f32 on the CPU", "bf16")?;
-        require(on_gpu || train.recompute.is_none(), "train.recompute", "none on the CPU", "block")
+        require(on_gpu || train.recompute.is_none(), "train.recompute", "none on the CPU", "block")?;
+        self.captures().map(drop)
+    }
+
+    /// Whether a step is a captured graph.
+    pub(crate) fn captures(&self) -> Result<bool> {
+        let Self { data, train, .. } = self;
+        let elements = data.batch * data.seqlen * self.model.scale.d_model;
+        train.graph.captures(train.device, self.model.setting, train.accumulate, elements)
     }
 
     /// Element type of projections and activations.

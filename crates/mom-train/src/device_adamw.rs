@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::cuda_backend::CudaDType;
 use candle_core::{DType, Storage, Tensor, Var};
 use mom_core::cuda::{OnDevice, OnGpu, half::bf16};
-use mom_kernels::cuda::adamw::{self as kernels, AdamWStep, AdamWTensor, Clip};
+use mom_kernels::cuda::adamw::{self as kernels, AdamWStep, AdamWTensor, Clip, Step, StepRecord};
 use mom_kernels::cuda::cudarc::driver::{CudaSlice, DevicePtr};
 use mom_kernels::cuda::{CudaError, DeviceElement};
 use mom_models::Parameters;
@@ -26,6 +26,8 @@ pub(crate) struct DeviceAdamW {
     parameters: Vec<Parameter>,
     /// `(1)`: the gradient's norm of the last step.
     norm: CudaSlice<f32>,
+    /// `(1)`: number and learning rate of the step.
+    record: CudaSlice<StepRecord>,
     /// `(1)`: launches that wrote nothing.
     skipped: CudaSlice<u32>,
     /// Sums of squares, for the norm.
@@ -104,6 +106,7 @@ impl DeviceAdamW {
         let len = kernels::global_norm_workspace_len(parameters.iter().map(|p| p.first.len()));
         Ok(Self {
             norm: on.gpu.zeros(1)?,
+            record: on.gpu.zeros(1)?,
             skipped: on.gpu.zeros(1)?,
             partial: on.gpu.zeros(len)?,
             download: None,
@@ -118,21 +121,32 @@ impl DeviceAdamW {
         self.steps
     }
 
-    /// Updates every parameter, and nothing where the gradients' norm is not finite: [`Self::norm`] tells. `gradients` are
-    /// in the order of the parameters. Does not wait for the device.
+    /// Begins a step: its number and learning rate go to where [`Self::update`] reads them on the device. Does not wait for
+    /// the device.
     ///
     /// # Errors
     /// What the device reports.
-    pub fn step(&mut self, gradients: &[Tensor], learning_rate: f64, config: &OptimizerSection) -> Result<()> {
-        let gpu = self.on.gpu.clone();
-        gpu.region("optimiser", || self.launch(gradients, learning_rate, config))?;
+    pub fn begin_step(&mut self, learning_rate: f64) -> Result<()> {
+        let step = u32::try_from(self.steps + 1).unwrap_or(u32::MAX);
+        let record = self.on.gpu.upload(&[StepRecord { lr: learning_rate as f32, step }])?;
+        let copied = self.on.gpu.stream().memcpy_dtod(&record, &mut self.record);
+        copied.map_err(|source| CudaError::Driver { what: "copying on the device", source })?;
         self.steps += 1;
         Ok(())
     }
 
-    fn launch(&mut self, gradients: &[Tensor], learning_rate: f64, config: &OptimizerSection) -> Result<()> {
+    /// Updates every parameter, and nothing where the gradients' norm is not finite: [`Self::norm`] tells. `gradients` are
+    /// in the order of the parameters. Does not wait for the device, and can be captured.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn update(&mut self, gradients: &[Tensor], config: &OptimizerSection) -> Result<()> {
+        let gpu = self.on.gpu.clone();
+        gpu.region("optimiser", || self.launch(gradients, config))
+    }
+
+    fn launch(&mut self, gradients: &[Tensor], config: &OptimizerSection) -> Result<()> {
         let gpu = &*self.on.gpu;
-        let step = u32::try_from(self.steps + 1).unwrap_or(u32::MAX);
         // By the gradients' type: bf16 of a single batch, f32 of several batches and of f32 parameters.
         let (mut narrow, mut wide) = (Vec::new(), Vec::new());
         for gradient in gradients {
@@ -177,12 +191,14 @@ impl DeviceAdamW {
                 }
             }
         }
-        let step = AdamWStep { lr: learning_rate, beta1: config.beta1, beta2: config.beta2, eps: config.eps, step };
+        // Number and learning rate are the record's.
+        let constants = AdamWStep { lr: 0.0, beta1: config.beta1, beta2: config.beta2, eps: config.eps, step: 1 };
+        let step = || Step::Device { record: gpu.read(&self.record), constants };
         let clip = Clip { norm: gpu.read(&self.norm), max_norm: config.clip_norm as f32 };
         let mut skipped = gpu.write(&mut self.skipped);
-        kernels::adamw_if_finite(gpu, &mut of_narrow, step, &clip, &mut skipped)?;
-        kernels::adamw_if_finite(gpu, &mut of_wide, step, &clip, &mut skipped)?;
-        Ok(kernels::adamw_if_finite(gpu, &mut plain, step, &clip, &mut skipped)?)
+        kernels::adamw_if_finite(gpu, &mut of_narrow, step(), &clip, &mut skipped)?;
+        kernels::adamw_if_finite(gpu, &mut of_wide, step(), &clip, &mut skipped)?;
+        Ok(kernels::adamw_if_finite(gpu, &mut plain, step(), &clip, &mut skipped)?)
     }
 
     /// The last step was none: the gradients' norm was not finite, and nothing was written.

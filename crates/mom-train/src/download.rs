@@ -127,6 +127,7 @@ mod tests {
 
     #[test]
     fn slices_of_any_length_arrive_end_to_end() {
+        let _one = crate::ONE_ON_DEVICE.lock();
         let device = match mom_core::cuda_device(0) {
             Ok(device) => device,
             Err(error) => {

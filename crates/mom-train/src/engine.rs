@@ -7,10 +7,12 @@ use mom_models::diffusion::Noise;
 use mom_models::{Inputs, Losses, ModalityLoss, Model, ModelConfig, Normaliser, Parameters};
 
 use crate::adamw::{global_norm, squares};
+#[cfg(feature = "cuda")]
+use crate::captured::CapturedStep;
 use crate::config::OptimizerSection;
 use crate::optimiser::Optimiser;
 use crate::prepare::view;
-use crate::{DeviceKind, Error, Result, StepReport};
+use crate::{DeviceKind, Error, Recompute, Result, StepReport};
 
 const GIB: f64 = (1u64 << 30) as f64;
 
@@ -21,10 +23,21 @@ pub(crate) struct Input {
     pub noise: Option<Noise>,
 }
 
+/// How an engine computes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mode {
+    pub dtype: DType,
+    pub device: DeviceKind,
+    pub recompute: Recompute,
+    /// Whether a step is captured, see [`crate::Graph`].
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    pub captures: bool,
+}
+
 /// The batches of a step where the model is.
 #[derive(Debug)]
 pub(crate) struct Work {
-    inputs: Vec<Inputs>,
+    pub inputs: Vec<Inputs>,
     /// What their losses are divided by.
     pub counts: Normaliser,
     /// Positions of all batches.
@@ -36,15 +49,21 @@ impl Work {
     ///
     /// # Errors
     /// A batch that does not fit the model, out of memory.
-    pub fn new(model: &Model, inputs: &[Input]) -> Result<Self> {
+    pub fn new(model: &Model, inputs: &[Input], mode: Mode) -> Result<Self> {
         let counts = inputs.iter().map(|input| Normaliser::of(&view(&input.batch)));
+        let counts = counts.fold(Normaliser::default(), |a, b| a + b);
+        let bring = |Input { batch, noise }: &Input| {
+            #[cfg(feature = "cuda")]
+            if mode.captures {
+                return model.inputs_for_graph(&view(batch), counts);
+            }
+            let _ = mode;
+            model.inputs(&view(batch), noise.as_ref())
+        };
         Ok(Self {
-            counts: counts.fold(Normaliser::default(), |a, b| a + b),
+            counts,
             n_tokens: inputs.iter().map(|input| input.batch.batch * input.batch.seqlen).sum(),
-            inputs: inputs
-                .iter()
-                .map(|Input { batch, noise }| model.inputs(&view(batch), noise.as_ref()))
-                .collect::<std::result::Result<_, _>>()?,
+            inputs: inputs.iter().map(bring).collect::<std::result::Result<_, _>>()?,
         })
     }
 }
@@ -55,7 +74,13 @@ pub(crate) struct Engine {
     pub model: Model,
     pub parameters: Parameters,
     pub optimiser: Optimiser,
+    pub mode: Mode,
     sink: Option<Sink>,
+    #[cfg(feature = "cuda")]
+    captured: Option<CapturedStep>,
+    /// Launches a captured step's kernels one by one all the same: for a profile.
+    #[cfg(feature = "cuda")]
+    pub singly: bool,
 }
 
 impl Engine {
@@ -63,27 +88,38 @@ impl Engine {
     ///
     /// # Errors
     /// A configuration, device or element type that cannot be had.
-    pub fn new(config: &ModelConfig, seed: u64, dtype: DType, device: DeviceKind, recompute: bool) -> Result<Self> {
-        Self::try_new(config, seed, dtype, device, recompute).map_err(|error| {
+    pub fn new(config: &ModelConfig, seed: u64, mode: Mode) -> Result<Self> {
+        Self::try_new(config, seed, mode).map_err(|error| {
             error.or_out_of_memory(|| {
                 // Weights of 16 bits have masters beside them; all have two moments.
-                let bytes = if dtype == DType::F32 { 12 } else { 14 };
+                let bytes = if mode.dtype == DType::F32 { 12 } else { 14 };
                 let gib = bytes as f64 * (config.total_parameters() + config.patcher_parameters()) as f64 / GIB;
                 format!("the weights and their optimiser take {gib:.2} GiB; choose a smaller model.scale")
             })
         })
     }
 
-    fn try_new(config: &ModelConfig, seed: u64, dtype: DType, device: DeviceKind, recompute: bool) -> Result<Self> {
-        let device = match device {
+    fn try_new(config: &ModelConfig, seed: u64, mode: Mode) -> Result<Self> {
+        let device = match mode.device {
             DeviceKind::Cpu => Device::Cpu,
             DeviceKind::Cuda => mom_core::cuda_device(0)?,
         };
-        let (model, parameters) = Model::seeded(config, seed, dtype, &device)?;
+        let (model, parameters) = Model::seeded(config, seed, mode.dtype, &device)?;
         let variables = parameters.iter().map(|(_, variable)| variable);
         let sink = device.is_cuda().then(|| Sink::new(variables, &device)).transpose()?;
         let optimiser = Optimiser::new(&parameters)?;
-        Ok(Self { model: model.with_recompute(recompute), parameters, optimiser, sink })
+        let model = model.with_recompute(mode.recompute == Recompute::Block);
+        Ok(Self {
+            model,
+            parameters,
+            optimiser,
+            mode,
+            sink,
+            #[cfg(feature = "cuda")]
+            captured: None,
+            #[cfg(feature = "cuda")]
+            singly: false,
+        })
     }
 
     /// One optimiser step over batches whose gradients are summed. `meanwhile` runs once everything is on its way to the
@@ -93,7 +129,7 @@ impl Engine {
     /// [`Error::NonFinite`] where the loss or a gradient is not finite, before any weight is touched.
     pub fn step(
         &mut self,
-        work: &Work,
+        work: Work,
         learning_rate: f64,
         config: &OptimizerSection,
         meanwhile: impl FnOnce(&Model) -> Result<()>,
@@ -108,20 +144,23 @@ impl Engine {
 
     fn try_step(
         &mut self,
-        work: &Work,
+        work: Work,
         learning_rate: f64,
         config: &OptimizerSection,
         meanwhile: impl FnOnce(&Model) -> Result<()>,
     ) -> Result<StepReport> {
         let step = self.optimiser.steps() + 1;
+        #[cfg(feature = "cuda")]
+        if self.mode.captures {
+            let (state, singly) = (self.captured.take(), self.singly);
+            let (report, state) = self.captured_step(state, work, learning_rate, config, singly, meanwhile)?;
+            self.captured = Some(state);
+            return Ok(report);
+        }
         let mut losses = Vec::new();
         let mut gradients: Option<Vec<Tensor>> = None;
         for inputs in &work.inputs {
-            let forward = || self.model.loss_of(inputs, work.counts);
-            let of_batch = match &self.sink {
-                Some(sink) => sink.scope(forward)?,
-                None => forward()?,
-            };
+            let of_batch = self.loss(inputs, work.counts)?;
             // On a device reading the loss would wait for it; the gradients are not finite either then.
             if self.sink.is_none() {
                 self.finite(step, "the loss", value(&of_batch)?)?;
@@ -147,8 +186,17 @@ impl Engine {
         Ok(StepReport { step, loss, by_modality, grad_norm, learning_rate })
     }
 
+    /// The loss of a batch; on a device its backward pass will give the gradients of parameters to the sink.
+    pub(crate) fn loss(&self, inputs: &Inputs, counts: Normaliser) -> Result<Losses> {
+        let forward = || self.model.loss_of(inputs, counts);
+        Ok(match &self.sink {
+            Some(sink) => sink.scope(forward)?,
+            None => forward()?,
+        })
+    }
+
     /// Gradients of a loss, in the order of the parameters; zero where the loss does not depend on one.
-    fn gradients(&self, losses: &Losses) -> Result<Vec<Tensor>> {
+    pub(crate) fn gradients(&self, losses: &Losses) -> Result<Vec<Tensor>> {
         let mut store = losses.total.backward()?;
         let gradients = self.parameters.iter().map(|(_, variable)| {
             let sunk = self.sink.as_ref().and_then(|sink| sink.take(variable));
@@ -181,7 +229,8 @@ impl Engine {
             }
             #[cfg(feature = "cuda")]
             Optimiser::Device(adamw) => {
-                adamw.step(gradients, learning_rate, config)?;
+                adamw.begin_step(learning_rate)?;
+                adamw.update(gradients, config)?;
                 meanwhile(&self.model)?;
                 return self.checked_norm(step, gradients);
             }
@@ -196,7 +245,7 @@ impl Engine {
     /// The norm of the gradients of a step on the device; the step was taken if it is finite.
     #[cfg(feature = "cuda")]
     fn checked_norm(&mut self, step: u64, gradients: &[Tensor]) -> Result<f64> {
-        let Optimiser::Device(adamw) = &mut self.optimiser else { return Ok(f64::NAN) };
+        let adamw = self.optimiser.on_device()?;
         let norm = adamw.norm()?;
         if norm.is_finite() {
             return Ok(norm);
@@ -205,7 +254,7 @@ impl Engine {
         Err(self.non_finite_gradient(step, gradients, norm)?)
     }
 
-    fn non_finite_gradient(&self, step: u64, gradients: &[Tensor], norm: f64) -> Result<Error> {
+    pub(crate) fn non_finite_gradient(&self, step: u64, gradients: &[Tensor], norm: f64) -> Result<Error> {
         for ((name, _), gradient) in self.parameters.iter().zip(gradients) {
             if !squares(gradient)?.is_finite() {
                 return self.non_finite(step, format!("the gradient of {name}"), norm);
@@ -245,7 +294,7 @@ fn sum(a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
     a.to_dtype(wide)? + b.to_dtype(wide)?
 }
 
-fn value(losses: &Losses) -> Result<f64> {
+pub(crate) fn value(losses: &Losses) -> Result<f64> {
     Ok(f64::from(losses.total.to_vec1::<f32>()?[0]))
 }
 
@@ -280,14 +329,15 @@ mod tests {
         Input { batch, noise: None }
     }
 
-    /// An engine wherever there is one.
+    /// An engine wherever there is one. A test that calls it holds [`crate::ONE_ON_DEVICE`].
     fn engines() -> Vec<Engine> {
         let config = ModelConfig::new(Setting::Chameleon, Variant::Mom, "nano".parse().unwrap(), 11);
-        let mut engines = vec![Engine::new(&config, 3, DType::F32, DeviceKind::Cpu, false).unwrap()];
+        let new = |dtype, device, captures| {
+            Engine::new(&config, 3, Mode { dtype, device, recompute: Recompute::None, captures }).unwrap()
+        };
+        let mut engines = vec![new(DType::F32, DeviceKind::Cpu, false)];
         match mom_core::cuda_device(0) {
-            Ok(_) => engines.extend(
-                [DType::BF16, DType::F32].map(|dtype| Engine::new(&config, 3, dtype, DeviceKind::Cuda, false).unwrap()),
-            ),
+            Ok(_) => engines.extend([DType::BF16, DType::F32].map(|dtype| new(dtype, DeviceKind::Cuda, false))),
             Err(error) => assert!(
                 std::env::var_os("MOM_REQUIRE_GPU").is_none() || cfg!(not(feature = "cuda")),
                 "MOM_REQUIRE_GPU is set, but {error}"
@@ -299,8 +349,8 @@ mod tests {
     fn step(engine: &mut Engine, inputs: &[Input]) -> StepReport {
         // Without clipping: gradients of 16 bits and their sums in f32 have norms that differ in the last bit.
         let config = OptimizerSection { weight_decay: 0.0, clip_norm: 1e9, ..OptimizerSection::default() };
-        let work = Work::new(&engine.model, inputs).unwrap();
-        engine.step(&work, 1e-2, &config, |_| Ok(())).unwrap()
+        let work = Work::new(&engine.model, inputs, engine.mode).unwrap();
+        engine.step(work, 1e-2, &config, |_| Ok(())).unwrap()
     }
 
     fn weights(engine: &Engine) -> Vec<Vec<f32>> {
@@ -310,6 +360,7 @@ mod tests {
 
     #[test]
     fn a_step_without_a_target_has_no_loss_and_changes_nothing() {
+        let _one = crate::ONE_ON_DEVICE.lock();
         for mut engine in engines() {
             let before = weights(&engine);
             let report = step(&mut engine, &[input(true)]);
@@ -321,11 +372,49 @@ mod tests {
 
     #[test]
     fn a_batch_without_a_target_adds_nothing_to_another() {
+        let _one = crate::ONE_ON_DEVICE.lock();
         for (mut one, mut two) in engines().into_iter().zip(engines()) {
             let (alone, with) = (step(&mut one, &[input(false)]), step(&mut two, &[input(false), input(true)]));
             assert_eq!((alone.loss, alone.by_modality), (with.loss, with.by_modality));
             assert!(alone.loss > 0.0 && (alone.grad_norm / with.grad_norm - 1.0).abs() < 1e-6);
             assert!(weights(&one) == weights(&two));
+        }
+    }
+
+    /// Documents whose modalities and targets lie elsewhere in each.
+    #[cfg(feature = "cuda")]
+    fn varied(turn: usize) -> Input {
+        let mut input = input(false);
+        for p in 0..SEQLEN {
+            input.batch.modality_ids[p] = u8::from((p * (turn + 2)) % 5 > 2 + turn % 2);
+            input.batch.tokens[p] = ((p * 7 + turn * 3) % 11) as u32;
+            if (p + turn).is_multiple_of(3) {
+                input.batch.targets[p] = NO_TARGET;
+            }
+            input.batch.document_starts[p] = p == 0 || p == turn;
+        }
+        input
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_replayed_step_has_the_bits_of_its_launches() {
+        let _one = crate::ONE_ON_DEVICE.lock();
+        let on_gpu = |engine: &Engine| engine.mode.device == DeviceKind::Cuda;
+        let three = engines().into_iter().zip(engines()).zip(engines()).filter(|((engine, _), _)| on_gpu(engine));
+        for ((mut replayed, mut singly), mut other) in three {
+            (replayed.mode.captures, singly.mode.captures, singly.singly) = (true, true, true);
+            for turn in 0..7 {
+                let [got, want, near] =
+                    [&mut replayed, &mut singly, &mut other].map(|engine| step(engine, &[varied(turn)]));
+                assert_eq!(got, want);
+                // The head over rows with a target alone, and other products.
+                let bound = if other.mode.dtype == DType::F32 { 1e-5 } else { 2e-2 };
+                assert!((got.loss / near.loss - 1.0).abs() < bound, "turn {turn}: {got:?}, {near:?}");
+                let counts = |report: &StepReport| report.by_modality.iter().map(|loss| loss.count).collect::<Vec<_>>();
+                assert_eq!(counts(&got), counts(&near));
+            }
+            assert!(weights(&replayed) == weights(&singly));
         }
     }
 }

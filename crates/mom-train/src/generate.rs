@@ -49,7 +49,8 @@ impl Generator {
     /// A folder without a checkpoint or tokenizers, a damaged file.
     pub fn open(run: &Path) -> Result<Self> {
         // Wherever it was trained, it is decoded here, from the f32 weights of its checkpoint.
-        let here = ["train.device=cpu", "train.dtype=f32", "train.recompute=none"].map(str::to_owned);
+        let here =
+            ["train.device=cpu", "train.dtype=f32", "train.recompute=none", "train.graph=auto"].map(str::to_owned);
         let config = RunConfig::read(&run.join("config.toml"), &here)?;
         let of_sweep = run.join("../../data").join(format!("tokenizers-{}", config.model.setting));
         let holds = |folder: &PathBuf| folder.join("tokenizers.json").is_file();

@@ -42,6 +42,8 @@
 //! ```
 
 mod adamw;
+#[cfg(feature = "cuda")]
+mod captured;
 mod checkpoint;
 mod config;
 #[cfg(feature = "cuda")]
@@ -67,7 +69,7 @@ mod trainer;
 
 pub use adamw::AdamW;
 pub use config::{
-    DataSection, DeviceKind, ModelSection, OptimizerSection, Precision, Recompute, RunConfig, TrainSection,
+    DataSection, DeviceKind, Graph, ModelSection, OptimizerSection, Precision, Recompute, RunConfig, TrainSection,
 };
 pub use error::{Error, Result};
 pub use files::{FileError, replace as replace_file};
@@ -80,3 +82,8 @@ pub use trainer::{StepReport, Trainer, Validation};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Held by a test that computes on a device: while a step is captured, what another thread puts there would become a part of
+/// it.
+#[cfg(test)]
+static ONE_ON_DEVICE: std::sync::Mutex<()> = std::sync::Mutex::new(());

@@ -13,7 +13,9 @@ use mom_models::decode::Sampling;
 use mom_models::{ModelConfig, SCALES, Scale, Setting, Variant, flops};
 use mom_train::speed::SpeedOptions;
 use mom_train::sweep::{self, SweepOptions, Variants};
-use mom_train::{DeviceKind, GenerateOptions, Generator, Precision, Prepared, Recompute, RunConfig, memory, run};
+use mom_train::{
+    DeviceKind, GenerateOptions, Generator, Graph, Precision, Prepared, Recompute, RunConfig, memory, run,
+};
 use terminal::Terminal;
 
 #[global_allocator]
@@ -138,7 +140,10 @@ struct SpeedArguments {
     /// Keep the residual stream alone and compute each block again on the way back (on a GPU).
     #[arg(long)]
     recompute: bool,
-    /// Take one more step apart, by kernel (on a GPU).
+    /// Whether a step on a GPU is a captured graph: auto (where it can be and a step is small), always or never.
+    #[arg(long, default_value = "auto")]
+    graph: Graph,
+    /// Take two more steps apart, by part and by kernel (on a GPU).
     #[arg(long)]
     profile: bool,
 }
@@ -385,6 +390,7 @@ fn speed(arguments: &SpeedArguments) -> Result<()> {
         device: arguments.device,
         precision: arguments.dtype,
         recompute: if arguments.recompute { Recompute::Block } else { Recompute::None },
+        graph: arguments.graph,
         profile: arguments.profile,
     })?;
     let at = |share: f64| 1e3 * speed.step_secs[(share * (speed.step_secs.len() - 1) as f64).round() as usize];

@@ -37,6 +37,18 @@ impl Optimiser {
         }
     }
 
+    /// The one of a device.
+    ///
+    /// # Errors
+    /// It is on the host.
+    #[cfg(feature = "cuda")]
+    pub fn on_device(&mut self) -> Result<&mut DeviceAdamW> {
+        match self {
+            Self::Device(adamw) => Ok(adamw),
+            Self::Host(_) => Err(crate::error::config("train.device", "cuda", "cpu")),
+        }
+    }
+
     /// Copies weights, first and second moments to the host: f32, each in the order of the parameters, end to end. Waits for
     /// the device.
     ///

@@ -7,9 +7,9 @@ use mom_models::diffusion::{Noise, Timesteps};
 use mom_models::{ModelConfig, Scale, Setting, Variant, flops};
 
 use crate::config::OptimizerSection;
-use crate::engine::{Engine, Input, Work};
+use crate::engine::{Engine, Input, Mode, Work};
 use crate::error::require;
-use crate::{DeviceKind, Precision, Recompute, Result, memory, peak};
+use crate::{DeviceKind, Graph, Precision, Recompute, Result, memory, peak};
 
 /// What is timed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,6 +36,8 @@ pub struct SpeedOptions {
     pub precision: Option<Precision>,
     /// What the backward pass computes again.
     pub recompute: Recompute,
+    /// Whether a step is a captured graph.
+    pub graph: Graph,
     /// Whether two more steps are taken apart.
     pub profile: bool,
 }
@@ -61,7 +63,8 @@ pub struct Speed {
     pub profile: Profile,
 }
 
-/// Where the time of steps goes, in milliseconds, the longest first.
+/// Where the time of steps goes, in milliseconds, the longest first. They are launched one by one, even where the others are
+/// a captured graph.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Profile {
     /// One step: blocks, products of the head, optimiser, and everything else, waiting for the host among it. It takes
@@ -109,23 +112,27 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
     let patch_dim = if options.setting == Setting::Transfusion { 192 } else { 0 };
     let config = ModelConfig { patch_dim, ..defaults };
     let precision = options.precision.unwrap_or(Precision::of(options.device));
-    let recompute = options.recompute == Recompute::Block;
-    let mut engine = Engine::new(&config, 0, precision.dtype(), options.device, recompute)?;
+    let tokens = options.batch * options.seqlen;
+    let captures = options.graph.captures(options.device, options.setting, 1, tokens * options.scale.d_model)?;
+    let SpeedOptions { device, recompute, .. } = *options;
+    let mode = Mode { dtype: precision.dtype(), device, recompute, captures };
+    let mut engine = Engine::new(&config, 0, mode)?;
     let inputs = [input(options, patch_dim)];
     let optimizer = OptimizerSection::default();
-    let mut next = Work::new(&engine.model, &inputs)?;
-    let counts = next.counts;
+    let first = Work::new(&engine.model, &inputs, mode)?;
+    let counts = first.counts;
+    let mut next = Some(first);
     let mut step = |engine: &mut Engine| {
         let start = Instant::now();
+        let work = match next.take() {
+            Some(work) => work,
+            None => Work::new(&engine.model, &inputs, mode)?,
+        };
         // As the trainer does: the next step's batches go to the device while it works on these.
-        let mut behind = None;
-        let report = engine.step(&next, 1e-4, &optimizer, |model| {
-            behind = Some(Work::new(model, &inputs)?);
+        let report = engine.step(work, 1e-4, &optimizer, |model| {
+            next = Some(Work::new(model, &inputs, mode)?);
             Ok(())
         })?;
-        if let Some(work) = behind {
-            next = work;
-        }
         Ok::<_, crate::Error>((start.elapsed().as_secs_f64(), report.loss))
     };
     for _ in 0..options.warmup {
@@ -142,7 +149,6 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
     let peak_memory_bytes = memory::peak(options.device)?;
     step_secs.sort_by(f64::total_cmp);
     let profile = if options.profile { profile(&mut engine, &mut step)? } else { Profile::default() };
-    let tokens = options.batch * options.seqlen;
     Ok(Speed {
         step_secs,
         tokens,
@@ -208,6 +214,7 @@ fn profile(engine: &mut Engine, step: &mut impl FnMut(&mut Engine) -> Result<(f6
         return Ok(Profile::default());
     }
     let on = OnGpu::of(variable.device())?;
+    engine.singly = true;
     let mut measure = |detail, rest: &str, group: fn(&str) -> &str| {
         on.gpu.start_profile(detail);
         let (secs, _) = step(engine)?;

@@ -16,7 +16,7 @@ use mom_data::scenes::{ShardOptions, write_shards};
 use mom_data::{DataError, ImageConfig, TextConfig, TokenizerConfig};
 use mom_models::{Scale, Setting, Variant};
 
-use crate::config::{DataSection, DeviceKind, ModelSection, OptimizerSection, Recompute, TrainSection};
+use crate::config::{DataSection, DeviceKind, Graph, ModelSection, OptimizerSection, Recompute, TrainSection};
 use crate::error::require;
 use crate::prepare::open_corpus;
 use crate::report::{self, ReportHeader, RunResult};
@@ -246,6 +246,7 @@ impl SweepOptions {
                 device: self.device,
                 dtype: None,
                 recompute: Recompute::None,
+                graph: Graph::Auto,
             },
             optimizer: OptimizerSection {
                 learning_rate: if self.scale.d_model <= 128 { 5e-3 } else { 1e-3 },
@@ -478,6 +479,7 @@ fn time_step(config: &RunConfig) -> Result<f64> {
         device: config.train.device,
         precision: config.train.dtype,
         recompute: config.train.recompute,
+        graph: config.train.graph,
         profile: false,
     })?;
     Ok(speed.step_secs.first().copied().unwrap_or(f64::NAN))

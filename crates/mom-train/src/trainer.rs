@@ -7,11 +7,11 @@ use mom_data::{Batch, Loader, Position};
 use mom_models::diffusion::{Noise, Timesteps};
 use mom_models::{ModalityLoss, Model, Normaliser, Parameters, flops};
 
-use crate::engine::{Engine, Input, Work, add};
+use crate::engine::{Engine, Input, Mode, Work, add};
 use crate::optimiser::Optimiser;
 use crate::prepare::view;
 use crate::schedule::learning_rate;
-use crate::{DeviceKind, Prepared, Recompute, Result, RunConfig, TrainSection};
+use crate::{DeviceKind, Prepared, Result, RunConfig, TrainSection};
 
 /// Seed of the noise in validations: the same in every run.
 const VALIDATION_SEED: u64 = 0x5eed;
@@ -72,8 +72,8 @@ impl Trainer {
         config.validate()?;
         let model_config = config.model_config(&prepared.tokenizers);
         let TrainSection { seed, device, recompute, .. } = config.train;
-        let recompute = recompute == Recompute::Block;
-        let engine = Engine::new(&model_config, seed, config.precision().dtype(), device, recompute)?;
+        let mode = Mode { dtype: config.precision().dtype(), device, recompute, captures: config.captures()? };
+        let engine = Engine::new(&model_config, seed, mode)?;
         let mut validation = prepared.validation_loader(config)?;
         // One pass over the held-out split at most.
         let n_batches = config.train.eval_batches.min(validation.n_sequences().div_ceil(config.data.batch));
@@ -127,21 +127,22 @@ impl Trainer {
         let start = Instant::now();
         let work = match self.prefetched.take() {
             Some((work, _)) => work,
-            None => Work::new(&self.engine.model, &inputs(&mut self.loader, &self.config, step)?)?,
+            None => Work::new(&self.engine.model, &inputs(&mut self.loader, &self.config, step)?, self.engine.mode)?,
         };
         self.data_wait = start.elapsed();
         let RunConfig { train, optimizer, .. } = &self.config;
         let learning_rate = learning_rate(optimizer, step, train.steps);
         let (loader, prefetched, config) = (&mut self.loader, &mut self.prefetched, &self.config);
-        let report = self.engine.step(&work, learning_rate, optimizer, |model| {
+        let (n_tokens, counts, mode) = (work.n_tokens, work.counts, self.engine.mode);
+        let report = self.engine.step(work, learning_rate, optimizer, |model| {
             if train.device == DeviceKind::Cuda && step < train.steps {
                 let place = loader.position();
-                *prefetched = Some((Work::new(model, &inputs(loader, config, step + 1)?)?, place));
+                *prefetched = Some((Work::new(model, &inputs(loader, config, step + 1)?, mode)?, place));
             }
             Ok(())
         })?;
-        self.counters.tokens += work.n_tokens as u64;
-        self.counters.flops += flops::training_step(self.engine.model.config(), work.n_tokens, work.counts);
+        self.counters.tokens += n_tokens as u64;
+        self.counters.flops += flops::training_step(self.engine.model.config(), n_tokens, counts);
         Ok(report)
     }
 

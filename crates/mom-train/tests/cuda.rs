@@ -6,18 +6,24 @@ mod common;
 
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use candle_core::Tensor;
 use common::{config, read};
 use mom_models::Setting;
 use mom_train::run::{Observer, Pace, Silent, train};
 use mom_train::{Error, Prepared, RunConfig, Trainer};
 
-/// Whether there is a GPU; where there is none, says so on stderr.
-fn gpu(test: &str) -> bool {
-    let Err(error) = mom_core::cuda_device(0) else { return true };
+/// The GPU, for one test at a time: what another puts on its stream while a step is captured would become a part of that.
+/// Where there is none, says so on stderr.
+fn gpu(test: &str) -> Option<MutexGuard<'static, ()>> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let Err(error) = mom_core::cuda_device(0) else {
+        return Some(ONE.lock().unwrap_or_else(PoisonError::into_inner));
+    };
     writeln!(std::io::stderr(), "SKIPPED {test}: {error}").unwrap();
     assert!(std::env::var_os("MOM_REQUIRE_GPU").is_none(), "MOM_REQUIRE_GPU is set, but {error}");
-    false
+    None
 }
 
 fn prepare(config: &RunConfig, folder: &Path) -> Prepared {
@@ -36,9 +42,7 @@ fn furthest(got: &[f64], want: &[f64]) -> f64 {
 
 #[test]
 fn fifty_steps_follow_the_cpu() {
-    if !gpu("fifty_steps_follow_the_cpu") {
-        return;
-    }
+    let Some(_gpu) = gpu("fifty_steps_follow_the_cpu") else { return };
     for setting in Setting::ALL {
         let folder = tempfile::tempdir().unwrap();
         let base = ["train.steps=50", "optimizer.learning_rate=2e-3", "data.batch=4"];
@@ -56,9 +60,7 @@ fn fifty_steps_follow_the_cpu() {
 
 #[test]
 fn two_batches_make_a_step_as_one_of_twice_the_size() {
-    if !gpu("two_batches_make_a_step_as_one_of_twice_the_size") {
-        return;
-    }
+    let Some(_gpu) = gpu("two_batches_make_a_step_as_one_of_twice_the_size") else { return };
     let folder = tempfile::tempdir().unwrap();
     let base = ["train.device=cuda", "train.steps=20", "optimizer.learning_rate=2e-3"];
     let with = |more: &[&'static str]| config(Setting::Chameleon, &[&base, more].concat());
@@ -80,9 +82,7 @@ impl Observer for DieAt {
 
 #[test]
 fn a_stopped_run_goes_on_with_the_same_bytes() {
-    if !gpu("a_stopped_run_goes_on_with_the_same_bytes") {
-        return;
-    }
+    let Some(_gpu) = gpu("a_stopped_run_goes_on_with_the_same_bytes") else { return };
     for setting in Setting::ALL {
         let folder = tempfile::tempdir().unwrap();
         for overrides in
@@ -104,9 +104,7 @@ fn a_stopped_run_goes_on_with_the_same_bytes() {
 
 #[test]
 fn recompute_changes_no_loss() {
-    if !gpu("recompute_changes_no_loss") {
-        return;
-    }
+    let Some(_gpu) = gpu("recompute_changes_no_loss") else { return };
     let folder = tempfile::tempdir().unwrap();
     let with = |more: &[&'static str]| config(Setting::ThreeModality, &[&["train.device=cuda"], more].concat());
     let prepared = prepare(&with(&[]), folder.path());
@@ -115,29 +113,50 @@ fn recompute_changes_no_loss() {
 
 #[test]
 fn a_step_that_is_not_finite_writes_nothing() {
-    if !gpu("a_step_that_is_not_finite_writes_nothing") {
-        return;
-    }
+    let Some(_gpu) = gpu("a_step_that_is_not_finite_writes_nothing") else { return };
     let folder = tempfile::tempdir().unwrap();
     let config = config(Setting::Chameleon, &["train.device=cuda"]);
     let prepared = prepare(&config, folder.path());
-    let mut trainer = Trainer::new(&config, &prepared).unwrap();
-    trainer.step().unwrap();
-    let name = "backbone.layers.0.mixer.D";
-    let variable = trainer.parameters().get(name).unwrap().clone();
-    let good = variable.as_tensor().copy().unwrap();
-    let others = |trainer: &Trainer| -> Vec<f32> {
-        let weight = trainer.parameters().get("lm_head.weight").unwrap();
-        weight.to_dtype(candle_core::DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-    };
-    let before = others(&trainer);
-    variable.set(&(good.zeros_like().unwrap() / 0.0).unwrap()).unwrap();
-    match trainer.step() {
-        Err(Error::NonFinite { step: 2, tensor, .. }) => assert_eq!(tensor, name),
-        other => panic!("{other:?}"),
+    // Among the steps that are launched one by one, and behind the first ones of the captured graph.
+    for bad in [2, 6] {
+        let mut trainer = Trainer::new(&config, &prepared).unwrap();
+        for _ in 1..bad {
+            trainer.step().unwrap();
+        }
+        let name = "backbone.layers.0.mixer.D";
+        let variable = trainer.parameters().get(name).unwrap().clone();
+        let good = variable.as_tensor().copy().unwrap();
+        let others = |trainer: &Trainer| -> Vec<f32> {
+            let weight = trainer.parameters().get("lm_head.weight").unwrap();
+            weight.to_dtype(candle_core::DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let before = others(&trainer);
+        let put = |value: &Tensor| variable.slice_set(value, 0, 0).unwrap();
+        put(&(good.zeros_like().unwrap() / 0.0).unwrap());
+        match trainer.step() {
+            Err(Error::NonFinite { step, tensor, .. }) => assert_eq!((step, tensor.as_str()), (bad, name)),
+            other => panic!("{other:?}"),
+        }
+        let after = others(&trainer);
+        assert_eq!(before, after, "no weight was touched");
+        put(&good);
+        assert_eq!(trainer.step().unwrap().step, bad, "and it goes on from there");
     }
-    let after = others(&trainer);
-    assert_eq!(before, after, "no weight was touched");
-    variable.set(&good).unwrap();
-    assert_eq!(trainer.step().unwrap().step, 2, "and it goes on from there");
+}
+
+#[test]
+fn a_captured_step_is_asked_for_where_it_can_be() {
+    let with = |setting, more: &[&'static str]| -> Result<(), Error> {
+        let good = config(setting, &["train.device=cuda"]);
+        let text = good.to_toml().unwrap();
+        RunConfig::from_toml(&text, &more.iter().map(|&text| text.to_owned()).collect::<Vec<_>>()).map(drop)
+    };
+    let always = ["train.graph=always"];
+    with(Setting::Chameleon, &always).unwrap();
+    let refused = with(Setting::Transfusion, &always).unwrap_err().to_string();
+    assert!(refused.contains("model.setting") && refused.contains("transfusion"), "{refused}");
+    let refused = with(Setting::Chameleon, &[&always[..], &["train.accumulate=2"]].concat()).unwrap_err().to_string();
+    assert!(refused.contains("train.accumulate") && refused.contains('2'), "{refused}");
+    let refused = with(Setting::Chameleon, &["train.device=cpu", "train.graph=always"]).unwrap_err().to_string();
+    assert!(refused.contains("train.device") && refused.contains("cpu"), "{refused}");
 }

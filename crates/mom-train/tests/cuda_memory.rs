@@ -8,7 +8,7 @@ use mom_core::cuda::OnGpu;
 use mom_kernels::cuda::cudarc::driver::result::mem_get_info;
 use mom_models::{Setting, Variant};
 use mom_train::speed::{SpeedOptions, measure};
-use mom_train::{DeviceKind, Error, Recompute};
+use mom_train::{DeviceKind, Error, Graph, Recompute};
 
 const LEFT_BYTES: usize = 192 << 20;
 
@@ -35,6 +35,7 @@ fn a_model_or_a_step_that_does_not_fit_says_what_to_change() {
         device: DeviceKind::Cuda,
         precision: None,
         recompute: Recompute::None,
+        graph: Graph::Auto,
         profile: false,
     };
     // Kernels are loaded, and what a small model needs is in the process' hands.

@@ -3,6 +3,7 @@
 //! Every function here works on the stream of the tensors' device: what candle does and what our kernels do follow each
 //! other without synchronisation.
 
+mod graph;
 mod grouped_linear;
 mod mixer;
 mod rms_norm;
@@ -21,6 +22,7 @@ use mom_kernels::cuda::{CudaError, DeviceElement, DevicePlan, DeviceRef, DeviceR
 
 use crate::{Error, Result};
 
+pub use graph::{Captured, capture};
 pub use mom_kernels::cuda::half;
 
 pub(crate) use grouped_linear::grouped_linear;
@@ -239,11 +241,24 @@ impl<'a, T: CudaDType + WithDType> OnDevice<'a, T> {
 pub(crate) struct PlanOnDevice {
     plan: DevicePlan,
     device: DeviceId,
+    gpu: Arc<Gpu>,
 }
 
 impl PlanOnDevice {
     pub fn upload(on: &OnGpu, plan: &ModalityPlan) -> Result<Self> {
-        Ok(Self { plan: DevicePlan::upload(&on.gpu, plan)?, device: on.device.id() })
+        Ok(Self { plan: DevicePlan::upload(&on.gpu, plan)?, device: on.device.id(), gpu: on.gpu.clone() })
+    }
+
+    pub fn for_any_counts(self) -> Self {
+        Self { plan: self.plan.for_any_counts(), ..self }
+    }
+
+    pub fn copy_from(&mut self, other: &Self) -> Result<()> {
+        if self.device != other.device {
+            let (expected, got) = ("the GPU of the other plan", format!("{:?}", self.device));
+            return Err(Error::Device { op: "plan", arg: "device", expected, got });
+        }
+        Ok(self.plan.copy_from(&self.gpu, &other.plan)?)
     }
 
     pub fn on(&self, on: &OnGpu) -> Result<&DevicePlan> {
@@ -255,21 +270,30 @@ impl PlanOnDevice {
     }
 }
 
-/// Device memory of this process that the pool has handed out: now, and at most since [`reset_peak_memory`]. In bytes.
+/// Device memory of this process that the pool has handed out, and that captured graphs hold: now, and at most since
+/// [`reset_peak_memory`]. In bytes.
 ///
 /// # Errors
 /// No such GPU.
 pub fn memory(ordinal: usize) -> Result<(u64, u64)> {
-    let read = |attribute| {
-        let mut bytes = 0u64;
+    use sys::CUgraphMem_attribute::{CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT, CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH};
+    use sys::CUmemPool_attribute::{CU_MEMPOOL_ATTR_USED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_HIGH};
+    let read = |of_pool, of_graphs| {
+        let (mut pooled, mut reserved) = (0u64, 0u64);
         // SAFETY: these attributes are u64.
-        unsafe { sys::cuMemPoolGetAttribute(pool(ordinal)?, attribute, (&raw mut bytes).cast()) }
+        unsafe { sys::cuMemPoolGetAttribute(pool(ordinal)?, of_pool, (&raw mut pooled).cast()) }
             .result()
             .map_err(driver_error("reading the memory pool"))?;
-        Ok::<_, Error>(bytes)
+        // SAFETY: as above.
+        unsafe { sys::cuDeviceGetGraphMemAttribute(ordinal as i32, of_graphs, (&raw mut reserved).cast()) }
+            .result()
+            .map_err(driver_error("reading the memory of graphs"))?;
+        Ok::<_, Error>(pooled + reserved)
     };
-    use sys::CUmemPool_attribute::{CU_MEMPOOL_ATTR_USED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_HIGH};
-    Ok((read(CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?, read(CU_MEMPOOL_ATTR_USED_MEM_HIGH)?))
+    Ok((
+        read(CU_MEMPOOL_ATTR_USED_MEM_CURRENT, CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT)?,
+        read(CU_MEMPOOL_ATTR_USED_MEM_HIGH, CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH)?,
+    ))
 }
 
 /// Starts a new measurement of [`memory`]'s peak.
@@ -283,6 +307,11 @@ pub fn reset_peak_memory(ordinal: usize) -> Result<()> {
     unsafe { sys::cuMemPoolSetAttribute(pool(ordinal)?, attribute, (&raw mut zero).cast()) }
         .result()
         .map_err(driver_error("resetting the memory pool's peak"))?;
+    let attribute = sys::CUgraphMem_attribute::CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH;
+    // SAFETY: as above.
+    unsafe { sys::cuDeviceSetGraphMemAttribute(ordinal as i32, attribute, (&raw mut zero).cast()) }
+        .result()
+        .map_err(driver_error("resetting the peak of graphs"))?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use cudarc::driver::{CudaSlice, DeviceRepr};
 
 use super::error::{CudaError, Result};
 use super::launch::{Grid, blocks};
-use super::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype, GradientOf};
+use super::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype};
 use super::plan::optional_ref;
 use super::{Gpu, Module, ids};
 use crate::error::{Error, expect_size};
@@ -330,14 +330,14 @@ pub fn total(
 ///
 /// # Errors
 /// Sizes that disagree, a refused launch.
-pub fn scale<T: DeviceElement, G: GradientOf<T>>(
+pub fn scale<T: DeviceElement>(
     gpu: &Gpu,
-    from: &DeviceRef<'_, G>,
+    from: &DeviceRef<'_, f32>,
     factor: &DeviceRef<'_, f32>,
     to: &mut DeviceMut<'_, T>,
 ) -> Result<()> {
     expect_size(OP, "to", "elements", from.len(), to.len())?;
-    scale_at::<T>(gpu, from.address(gpu), G::DTYPE, factor, to)
+    scale_at::<T>(gpu, from.address(gpu), Dtype::F32, factor, to)
 }
 
 /// [`scale`] in place.

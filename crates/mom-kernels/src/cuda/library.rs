@@ -50,6 +50,7 @@ pub struct Library {
     workspace: CudaSlice<u8>,
     workspace_address: u64,
     lanes: Lanes,
+    launching: Mutex<()>,
     algorithms: Mutex<HashMap<Shape, cublasLtMatmulAlgo_t>>,
 }
 
@@ -285,7 +286,14 @@ impl Library {
         let handle = Handle(result::create_handle().map_err(refused("starting cuBLASLt"))?);
         let workspace = gpu.zeros::<u8>(LANES * WORKSPACE_BYTES)?;
         let workspace_address = gpu.read(&workspace).address(gpu);
-        Ok(Self { handle, workspace, workspace_address, lanes: Lanes::new(gpu)?, algorithms: Mutex::default() })
+        Ok(Self {
+            handle,
+            workspace,
+            workspace_address,
+            lanes: Lanes::new(gpu)?,
+            launching: Mutex::default(),
+            algorithms: Mutex::default(),
+        })
     }
 
     /// Launches products that do not depend on each other, side by side: what one leaves idle at its end, the next takes.
@@ -362,6 +370,8 @@ impl Library {
         let exact = Shape::new(p);
         let descriptors = Descriptors::new(&exact)?;
         let launch = |algorithm: cublasLtMatmulAlgo_t| {
+            // A product may be several kernels with the workspace between them, where another thread's must not come.
+            let _launching = self.launching.lock().unwrap_or_else(PoisonError::into_inner);
             // Column-major, as the library has it, y^T = op(b)^T op(a)^T: the factors change places.
             // SAFETY: by this function's own contract; the descriptors say what the product does.
             unsafe {

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use cudarc::driver::{CudaSlice, DeviceRepr};
 
-use super::error::Result;
+use super::error::{CudaError, Result};
 use super::gpu::Gpu;
 use super::launch::{Grid, blocks};
 use super::memory::{DeviceMut, DeviceRef};
@@ -240,6 +240,30 @@ impl DevicePlan {
             counts: gpu.zeros(plan.n_modalities() * plan.n_rows().div_ceil(SORT_BLOCK))?,
             first_bad: gpu.upload(&[u32::MAX])?,
         })
+    }
+
+    /// Copies another plan of the same shape to where this one is, on the device: no allocation, no synchronisation. What
+    /// the host knows of the offsets is then what it knew of the other's, if it knew this one's.
+    ///
+    /// # Errors
+    /// Another batch, seqlen or number of modalities, document starts in one of them alone.
+    pub fn copy_from(&mut self, gpu: &Gpu, other: &Self) -> Result<()> {
+        expect_size(OP, "batch", "sequences", self.batch, other.batch)?;
+        expect_size(OP, "seqlen", "positions", self.seqlen, other.seqlen)?;
+        expect_size(OP, "n_modalities", "modalities", self.n_modalities, other.n_modalities)?;
+        let starts = |plan: &Self| plan.document_starts.as_ref().map_or(0, CudaSlice::len);
+        expect_size(OP, "document_starts", "elements", starts(self), starts(other))?;
+        let failed = |source| CudaError::Driver { what: "copying on the device", source };
+        let stream = gpu.stream();
+        stream.memcpy_dtod(&other.row_of_position, &mut self.row_of_position).map_err(failed)?;
+        stream.memcpy_dtod(&other.position_of_row, &mut self.position_of_row).map_err(failed)?;
+        stream.memcpy_dtod(&other.modality_offsets, &mut self.modality_offsets).map_err(failed)?;
+        if let (Some(from), Some(to)) = (&other.document_starts, &mut self.document_starts) {
+            stream.memcpy_dtod(from, to).map_err(failed)?;
+        }
+        stream.memcpy_dtod(&other.first_bad, &mut self.first_bad).map_err(failed)?;
+        self.host_offsets = self.host_offsets.take().and(other.host_offsets.clone());
+        Ok(())
     }
 
     /// The same plan without the offsets on the host: what is launched with it finds them on the device. For a graph that

@@ -54,7 +54,8 @@ impl RowLosses {
 /// * `n_targets`: what the sum is divided by; the number of rows, or more where gradients are accumulated.
 ///
 /// Gradients of x and the weight are computed along with the loss, chunk by chunk of rows, where anybody asks for them.
-/// Without a row the loss is zero, and on a GPU it depends on nothing. **Saved for backward:** these two gradients.
+/// Without a row the loss is zero, and on a GPU it depends on nothing. **Saved for backward:** these two gradients; on a GPU
+/// the backward pass takes them, and a second one over the same loss is an error.
 ///
 /// # Errors
 /// Sizes that disagree, a target out of range or not where x is, an unsupported or differing element type, tensors on several devices.
@@ -74,7 +75,7 @@ pub fn linear_cross_entropy(
     let scale = 1.0 / n_targets.max(1) as f64;
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return crate::cuda::linear_cross_entropy(x, weight, targets, z, scale);
+        return crate::cuda::linear_cross_entropy(x, weight, targets, z, crate::cuda::Shares::Each(scale));
     }
     let tracked = tracks([&x, &weight]);
     dispatch!(OP, "x", x, T => {
@@ -141,9 +142,9 @@ fn compute<T: Float>(
 }
 
 /// Gradients that were computed with the loss.
-pub(crate) struct Node {
-    pub grad_x: Option<Tensor>,
-    pub grad_weight: Option<Tensor>,
+struct Node {
+    grad_x: Option<Tensor>,
+    grad_weight: Option<Tensor>,
 }
 
 impl Backward for Node {

@@ -5,8 +5,6 @@ mod embedding;
 mod ids;
 mod linear;
 
-#[cfg(feature = "cuda")]
-pub(crate) use cross_entropy::Node as CrossEntropyNode;
 pub use cross_entropy::{CrossEntropy, RowLosses, linear_cross_entropy};
 pub use embedding::embedding;
 pub use ids::Ids;

@@ -1,0 +1,93 @@
+//! A step on a GPU that is captured once, as a CUDA graph, and replayed for other batches.
+
+use mom_core::cuda::{Captured, capture};
+use mom_models::{Inputs, Losses, Model, Normaliser};
+
+use crate::config::OptimizerSection;
+use crate::engine::{Engine, Work, value};
+use crate::{Result, StepReport, error};
+
+/// Steps before the one that is captured, launched one by one: they load the kernels and choose the products' algorithms.
+const WARMUP: usize = 2;
+
+/// The memory that a graph reads and writes, and the graph.
+#[derive(Debug)]
+pub(crate) struct CapturedStep {
+    inputs: Inputs,
+    /// Of the last step.
+    losses: Losses,
+    /// Steps over this memory.
+    steps: usize,
+    graph: Option<Captured>,
+}
+
+impl Engine {
+    /// [`Engine::step`] over a single batch. The first steps are launched one by one, all later ones are a graph's: the same
+    /// kernels over the same memory, and so the same bits. `singly`: this one is launched one by one in any case.
+    pub(crate) fn captured_step(
+        &mut self,
+        state: Option<CapturedStep>,
+        work: Work,
+        learning_rate: f64,
+        config: &OptimizerSection,
+        singly: bool,
+        meanwhile: impl FnOnce(&Model) -> Result<()>,
+    ) -> Result<(StepReport, CapturedStep)> {
+        let step = self.optimiser.steps() + 1;
+        let n_batches = work.inputs.len();
+        let Ok([inputs]) = <[Inputs; 1]>::try_from(work.inputs) else {
+            return Err(error::config("train.accumulate", "1 for a captured step", n_batches));
+        };
+        self.optimiser.on_device()?.begin_step(learning_rate)?;
+        let mut state = match state {
+            None => {
+                let losses = self.launch(&inputs, config)?.detached();
+                CapturedStep { inputs, losses, steps: 0, graph: None }
+            }
+            Some(mut state) => {
+                state.inputs.copy_from(&inputs)?;
+                state.losses.of_inputs(&inputs);
+                self.run(&mut state, config, singly)?;
+                state
+            }
+        };
+        state.steps += 1;
+        meanwhile(&self.model)?;
+
+        let adamw = self.optimiser.on_device()?;
+        let grad_norm = adamw.norm()?;
+        if !grad_norm.is_finite() {
+            adamw.untake_step();
+            // The step's own gradients are gone; no weight was touched.
+            let gradients = self.gradients(&self.loss(&state.inputs, Normaliser::default())?)?;
+            return Err(self.non_finite_gradient(step, &gradients, grad_norm)?);
+        }
+        let loss = value(&state.losses)?;
+        self.finite(step, "the loss", loss)?;
+        let by_modality = state.losses.by_modality()?;
+        Ok((StepReport { step, loss, by_modality, grad_norm, learning_rate }, state))
+    }
+
+    /// Puts a step after the first on the stream.
+    fn run(&mut self, state: &mut CapturedStep, config: &OptimizerSection, singly: bool) -> Result<()> {
+        if singly || state.steps < WARMUP {
+            return Ok(self.launch(&state.inputs, config)?.copy_to(&state.losses)?);
+        }
+        if state.graph.is_none() {
+            let Some((_, variable)) = self.parameters.iter().next() else { return Ok(()) };
+            let device = variable.device().clone();
+            let CapturedStep { inputs, losses, .. } = &*state;
+            let step = || Ok::<_, crate::Error>(self.launch(inputs, config)?.copy_to(losses)?);
+            state.graph = Some(capture(&device, step)?);
+        }
+        Ok(state.graph.as_ref().map_or(Ok(()), Captured::launch)?)
+    }
+
+    /// Forward pass, backward pass and update, none of which waits for the device.
+    fn launch(&mut self, inputs: &Inputs, config: &OptimizerSection) -> Result<Losses> {
+        let losses = self.loss(inputs, Normaliser::default())?;
+        let gradients = self.gradients(&losses)?;
+        self.optimiser.on_device()?.update(&gradients, config)?;
+        Ok(losses)
+    }
+}
