@@ -2,7 +2,6 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use mom_kernels::ModalityPlan;
 use serde::{Deserialize, Serialize};
 
 use crate::error::require;
@@ -160,7 +159,7 @@ impl Block {
     ///
     /// # Errors
     /// As [`MixtureOfMamba::forward_from`].
-    pub fn forward_from(&self, x: &Tensor, plan: &ModalityPlan, state: &mut MixerState) -> Result<Tensor> {
+    pub fn forward_from(&self, x: &Tensor, plan: &Plan, state: &mut MixerState) -> Result<Tensor> {
         Ok((self.mixer.forward_from(&self.norm.forward(x)?, plan, state)? + x)?)
     }
 
@@ -168,7 +167,7 @@ impl Block {
     ///
     /// # Errors
     /// As [`MixtureOfMamba::step`].
-    pub fn step(&self, x: &Tensor, plan: &ModalityPlan, state: &mut MixerState) -> Result<Tensor> {
+    pub fn step(&self, x: &Tensor, plan: &Plan, state: &mut MixerState) -> Result<Tensor> {
         Ok((self.mixer.step(&self.norm.forward(x)?, plan, state)? + x)?)
     }
 }

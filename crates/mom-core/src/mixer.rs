@@ -152,6 +152,10 @@ impl MixtureOfMamba {
     /// # Errors
     /// Parameters of an unsupported element type.
     pub fn initial_state(&self, batch: usize) -> Result<MixerState> {
+        #[cfg(feature = "cuda")]
+        if self.weights.a_log.device().is_cuda() {
+            return crate::cuda::initial_state(&self.weights, batch);
+        }
         dispatch!(OP, "parameters", self.weights.a_log, T => {
             let hosts = self.weights.hosts::<T>()?;
             Ok(T::wrap(batch, mixer::MixerState::zeros(&hosts.weights()?, batch)))
@@ -162,9 +166,13 @@ impl MixtureOfMamba {
     ///
     /// # Errors
     /// As [`Self::forward`], and a state of another element type or batch. The state is then as it was.
-    pub fn forward_from(&self, x: &Tensor, plan: &ModalityPlan, state: &mut MixerState) -> Result<Tensor> {
+    pub fn forward_from(&self, x: &Tensor, plan: &Plan, state: &mut MixerState) -> Result<Tensor> {
         let x = contiguous(x)?;
         self.check(&x, plan)?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return crate::cuda::mixer_from(&x, &self.weights, plan, state);
+        }
         dispatch!(OP, "x", x, T => self.run::<T>(&x, plan, state, mixer::forward))
     }
 
@@ -173,9 +181,14 @@ impl MixtureOfMamba {
     ///
     /// # Errors
     /// As [`Self::forward_from`], and a plan of another seqlen.
-    pub fn step(&self, x: &Tensor, plan: &ModalityPlan, state: &mut MixerState) -> Result<Tensor> {
+    pub fn step(&self, x: &Tensor, plan: &Plan, state: &mut MixerState) -> Result<Tensor> {
         let x = contiguous(x)?;
         self.check(&x, plan)?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            require(plan.seqlen() == 1, "plan.seqlen", "1 for a step", plan.seqlen())?;
+            return crate::cuda::mixer_from(&x, &self.weights, plan, state);
+        }
         dispatch!(OP, "x", x, T => {
             self.run::<T>(&x, plan, state, |plan, x, weights, state| match state {
                 Some(state) => mixer::step(plan, x, weights, state),

@@ -1,6 +1,8 @@
 //! What a mixer carries from one call to the next while decoding.
 
 use candle_core::DType;
+#[cfg(feature = "cuda")]
+use candle_core::Tensor;
 use mom_kernels::mixer;
 
 use crate::host::Float;
@@ -17,6 +19,28 @@ pub struct MixerState {
 enum Data {
     F32(mixer::MixerState<f32>),
     F64(mixer::MixerState<f64>),
+    #[cfg(feature = "cuda")]
+    Device(DeviceState),
+}
+
+/// On a GPU, where states are f32 whatever the activations are. They are never written twice: a clone is a snapshot.
+#[cfg(feature = "cuda")]
+#[derive(Debug, Clone)]
+pub(crate) struct DeviceState {
+    /// `(batch, d_conv - 1, d_inner)`.
+    pub conv: Tensor,
+    /// `(batch, d_inner, d_state)`.
+    pub scan: Tensor,
+}
+
+#[cfg(feature = "cuda")]
+impl PartialEq for DeviceState {
+    /// Waits for the device; states that cannot be read are like no others.
+    fn eq(&self, other: &Self) -> bool {
+        let values = |tensor: &Tensor| tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).ok();
+        let same = |a, b| values(a).is_some_and(|a| Some(a) == values(b));
+        same(&self.conv, &other.conv) && same(&self.scan, &other.scan)
+    }
 }
 
 /// Element types that a state can have.
@@ -32,7 +56,7 @@ impl StateFloat for f32 {
     fn unwrap(state: &mut MixerState) -> Option<&mut mixer::MixerState<Self>> {
         match &mut state.data {
             Data::F32(state) => Some(state),
-            Data::F64(_) => None,
+            _ => None,
         }
     }
 }
@@ -44,7 +68,7 @@ impl StateFloat for f64 {
     fn unwrap(state: &mut MixerState) -> Option<&mut mixer::MixerState<Self>> {
         match &mut state.data {
             Data::F64(state) => Some(state),
-            Data::F32(_) => None,
+            _ => None,
         }
     }
 }
@@ -55,11 +79,29 @@ impl MixerState {
         self.batch
     }
 
-    /// Element type.
+    /// Element type of the state itself; on a GPU f32.
     pub fn dtype(&self) -> DType {
         match self.data {
             Data::F32(_) => DType::F32,
             Data::F64(_) => DType::F64,
+            #[cfg(feature = "cuda")]
+            Data::Device(_) => DType::F32,
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_device(batch: usize, state: DeviceState) -> Self {
+        Self { batch, data: Data::Device(state) }
+    }
+
+    /// The state on a GPU, for `batch` sequences.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn device(&mut self, op: &'static str, batch: usize) -> Result<&mut DeviceState> {
+        let expected = format!("a GPU, batch {batch}");
+        match &mut self.data {
+            Data::Device(state) if self.batch == batch => Ok(state),
+            Data::Device(_) => Err(Error::State { op, expected, got: format!("a GPU, batch {}", self.batch) }),
+            _ => Err(Error::State { op, expected, got: format!("the CPU, batch {}", self.batch) }),
         }
     }
 

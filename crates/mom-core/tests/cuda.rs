@@ -8,7 +8,7 @@ use std::io::Write as _;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use mom_core::autograd::Sink;
-use mom_core::{Block, BlockConfig, Init, MixerConfig, ModalityPlan, Plan, Untied, cuda_device};
+use mom_core::{Block, BlockConfig, Init, MixerConfig, ModalityPlan, Plan, Untied, cuda_device, to_positions, to_rows};
 
 /// The first GPU; where there is none, says so on stderr.
 fn gpu(test: &str) -> Option<Device> {
@@ -129,10 +129,10 @@ fn positions_go_to_rows_and_back() {
     let Some(device) = gpu("positions_go_to_rows_and_back") else { return };
     let plan = plan();
     let x = Var::from_tensor(&Tensor::from_vec(values(plan.n_rows() * 5, 4), (2, 96, 5), &device).unwrap()).unwrap();
-    let rows = mom_core::to_rows(&x, &plan).unwrap();
-    let on_cpu = mom_core::to_rows(&x.to_device(&Device::Cpu).unwrap(), &plan).unwrap();
+    let rows = to_rows(&x, &plan).unwrap();
+    let on_cpu = to_rows(&x.to_device(&Device::Cpu).unwrap(), &plan).unwrap();
     assert_eq!(host(&rows), host(&on_cpu));
-    let back = mom_core::to_positions(&rows, &plan).unwrap();
+    let back = to_positions(&rows, &plan).unwrap();
     assert_eq!(host(&back), host(&x));
     let grads = (&back * &back).unwrap().sum_all().unwrap().backward().unwrap();
     let doubled: Vec<f32> = host(&x).iter().map(|x| 2.0 * x).collect();
@@ -148,4 +148,51 @@ fn what_does_not_fit_is_an_error() {
     let wide = model.x.to_dtype(DType::F64).unwrap();
     let message = model.block.forward(&wide, &plan()).unwrap_err().to_string();
     assert!(message.contains("bf16, f16 or f32"), "{message}");
+}
+
+#[test]
+fn chunks_and_single_steps_with_the_state_are_the_whole() {
+    let Some(device) = gpu("chunks_and_single_steps_with_the_state_are_the_whole") else { return };
+    let (batch, seqlen) = (2, 21);
+    let ids: Vec<u8> = (0..batch * seqlen).map(|p| ((p / 5) % 3) as u8).collect();
+    let starts: Vec<bool> = (0..batch * seqlen).map(|p| p == 13).collect();
+    for (dtype, bound) in [(DType::F32, 1e-5), (DType::BF16, 2e-2)] {
+        let block = Model::new(dtype, &device).block;
+        let x = Tensor::from_vec(values(batch * seqlen * D_MODEL, 9), (batch, seqlen, D_MODEL), &device).unwrap();
+        let x = x.to_dtype(dtype).unwrap();
+        let plan =
+            |len, ids: &[u8], starts: &[bool]| Plan::from(ModalityPlan::new(batch, len, 3, ids, Some(starts)).unwrap());
+        let whole = block.forward_positions(&x, &plan(seqlen, &ids, &starts)).unwrap();
+        for chunk in [1, 5, 16, seqlen] {
+            let mut state = block.mixer().initial_state(batch).unwrap();
+            let branched = state.clone();
+            let fresh = block.mixer().initial_state(batch).unwrap();
+            for start in (0..seqlen).step_by(chunk) {
+                let len = chunk.min(seqlen - start);
+                let positions = (0..batch).flat_map(|b| b * seqlen + start..b * seqlen + start + len);
+                let of_ids: Vec<u8> = positions.clone().map(|p| ids[p]).collect();
+                let of_starts: Vec<bool> = positions.map(|p| starts[p]).collect();
+                let plan = plan(len, &of_ids, &of_starts);
+                let span = |tensor: &Tensor| tensor.narrow(1, start, len).unwrap().contiguous().unwrap();
+                let rows = to_rows(&span(&x), &plan).unwrap();
+                let out = if chunk == 1 {
+                    block.step(&rows, &plan, &mut state).unwrap()
+                } else {
+                    block.forward_from(&rows, &plan, &mut state).unwrap()
+                };
+                let (got, want) = (host(&to_positions(&out, &plan).unwrap()), host(&span(&whole)));
+                let scale = want.iter().fold(0f32, |max, x| max.max(x.abs()));
+                let off = got.iter().zip(&want).fold(0f32, |max, (a, b)| max.max((a - b).abs())) / scale;
+                assert!(off < bound, "{dtype:?}, chunks of {chunk} at {start}: {off:.1e} off");
+            }
+            assert!(branched == fresh && state != fresh, "a clone is a snapshot");
+        }
+        let mut of_host = Model::new(DType::F32, &Device::Cpu).block.mixer().initial_state(batch).unwrap();
+        let error =
+            block.step(&to_rows(&x, &plan(seqlen, &ids, &starts)).unwrap(), &plan(seqlen, &ids, &starts), &mut of_host);
+        assert!(error.unwrap_err().to_string().contains("seqlen"));
+        let rows = to_rows(&x, &plan(seqlen, &ids, &starts)).unwrap();
+        let error = block.forward_from(&rows, &plan(seqlen, &ids, &starts), &mut of_host).unwrap_err().to_string();
+        assert!(error.contains("the CPU") && error.contains("a GPU, batch 2"), "{error}");
+    }
 }

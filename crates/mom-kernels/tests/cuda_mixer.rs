@@ -278,7 +278,8 @@ fn what_does_not_fit_is_refused_by_name() {
     let x = upload::<f32>(&gpu, &case.fields["x"]);
     let mut out = poisoned::<f32>(&gpu, x.len());
     let mut small = gpu.zeros::<u8>(64).unwrap();
-    let outputs = MixerOutputs { out: gpu.rows_mut(&mut out, d_model).unwrap(), residual: None, saved: None };
+    let outputs =
+        MixerOutputs { out: gpu.rows_mut(&mut out, d_model).unwrap(), residual: None, saved: None, states: None };
     let rows = gpu.rows(&x, d_model).unwrap();
     let error = device::forward(&gpu, &plan, &rows, &weights, outputs, gpu.write(&mut small)).unwrap_err().to_string();
     assert!(error.contains("workspace") && error.contains("64"), "{error}");

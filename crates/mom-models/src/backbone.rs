@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use mom_core::{Block, Init, MixerState, ModalityPlan, Plan, RmsNorm};
+use mom_core::{Block, Init, MixerState, Plan, RmsNorm};
 
 use crate::{ModelConfig, Result};
 
@@ -58,7 +58,7 @@ impl Backbone {
     ///
     /// # Errors
     /// As [`Block::forward_from`].
-    pub fn forward_from(&self, x: &Tensor, plan: &ModalityPlan, states: &mut [MixerState]) -> Result<Tensor> {
+    pub fn forward_from(&self, x: &Tensor, plan: &Plan, states: &mut [MixerState]) -> Result<Tensor> {
         let mut x = x.clone();
         for (block, state) in self.blocks.iter().zip(states) {
             x = if plan.seqlen() == 1 { block.step(&x, plan, state)? } else { block.forward_from(&x, plan, state)? };

@@ -1,7 +1,8 @@
 //! Decoding: token by token, or a whole image by diffusion, from the states of the blocks.
 
 use candle_core::{DType, Tensor};
-use mom_core::{MixerState, ModalityPlan};
+use mom_core::autograd::without_tape;
+use mom_core::{MixerState, ModalityPlan, Plan};
 use rand::{Rng, RngExt};
 
 use crate::diffusion::{N_TIMESTEPS, alpha_bar, normals};
@@ -37,7 +38,7 @@ impl<'a> Decoder<'a> {
         let n = tokens.len() / self.batch.max(1);
         require_batch(n > 0 && tokens.len() == n * self.batch, "tokens", None, "a multiple of batch", tokens.len())?;
         let n_modalities = self.model.config().setting.n_modalities();
-        let plan = ModalityPlan::new(self.batch, n, n_modalities, modality_ids, None)?;
+        let plan = Plan::from(ModalityPlan::new(self.batch, n, n_modalities, modality_ids, None)?);
         let ordered = plan.position_of_row().iter().map(|&position| tokens[position as usize]);
         let ordered = Ids::new(ordered.collect::<Vec<_>>(), self.model.like().device())?;
         let x = self.run(&self.model.embed(&ordered)?.detach(), &plan)?;
@@ -47,9 +48,9 @@ impl<'a> Decoder<'a> {
     }
 
     /// Runs rows through the blocks; on an error the states are as they were.
-    fn run(&mut self, x: &Tensor, plan: &ModalityPlan) -> Result<Tensor> {
+    fn run(&mut self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
         let mut states = self.states.clone();
-        let x = self.model.backbone().forward_from(x, plan, &mut states)?;
+        let x = without_tape(|| self.model.backbone().forward_from(x, plan, &mut states))?;
         self.states = states;
         Ok(x)
     }
@@ -144,7 +145,7 @@ impl<'a> Decoder<'a> {
         let images: Vec<u32> = (0..batch * n_patches).map(|i| (i / n_patches) as u32).collect();
         let features = Patcher::time_features(&vec![t; batch], like)?;
         let embedded = patcher.embed(&noisy, &Ids::new(images, like.device())?, &features)?.detach();
-        let plan = ModalityPlan::new(batch, n_patches, 2, &vec![1; batch * n_patches], None)?;
+        let plan = Plan::from(ModalityPlan::new(batch, n_patches, 2, &vec![1; batch * n_patches], None)?);
         let out = self.run(&embedded, &plan)?;
         let epsilon = patcher.predict(&out)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
         Ok((self.states, epsilon))

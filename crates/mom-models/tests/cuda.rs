@@ -8,7 +8,10 @@ use std::io::Write as _;
 
 use candle_core::{DType, Device, Tensor};
 use common::{Owned, PATCH_DIM, config};
+use mom_models::decode::{Decoder, Guidance};
 use mom_models::{ModalityLoss, Model, NO_TARGET, Normaliser, Setting, Variant};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 
 /// The GPU; where there is none, says so on stderr.
 fn gpu(test: &str) -> Option<Device> {
@@ -138,4 +141,46 @@ fn a_loss_has_one_backward_pass() {
     loss.backward().unwrap();
     let error = loss.backward().unwrap_err().to_string();
     assert!(error.contains("one backward pass"), "{error}");
+}
+
+#[test]
+fn decoding_gives_what_it_gives_on_the_cpu() {
+    let Some(device) = gpu("decoding_gives_what_it_gives_on_the_cpu") else { return };
+    let furthest = |got: &[f32], want: &[f32]| {
+        let scale = want.iter().fold(0f32, |max, x| max.max(x.abs()));
+        got.iter().zip(want).fold(0f32, |max, (a, b)| max.max((a - b).abs())) / scale
+    };
+    let tokens = |device: &Device, dtype| -> Vec<Vec<f32>> {
+        let (model, _) = Model::seeded(&config(Setting::ThreeModality, Variant::Mom), 5, dtype, device).unwrap();
+        let mut decoder = Decoder::new(&model, 2).unwrap();
+        let mut logits = vec![decoder.push(&[1, 2, 9, 1, 3, 17], &[0, 0, 1, 0, 0, 2]).unwrap()];
+        let branch = decoder.clone();
+        logits.push(decoder.push(&[10, 18], &[1, 2]).unwrap());
+        logits.push(decoder.push(&[4, 5], &[0, 0]).unwrap());
+        // A refused push and a branch leave the decoder as it was.
+        assert!(decoder.push(&[99, 1], &[0, 0]).is_err());
+        logits.push(branch.clone().push(&[10, 18], &[1, 2]).unwrap());
+        let host = |logits: Tensor| logits.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        logits.into_iter().map(host).collect()
+    };
+    let want = tokens(&Device::Cpu, DType::F32);
+    for (dtype, bound) in [(DType::F32, 1e-5), (DType::BF16, 3e-2)] {
+        let got = tokens(&device, dtype);
+        assert_eq!(got[1], got[3], "a clone is a snapshot");
+        for (push, (got, want)) in got.iter().zip(&want).enumerate() {
+            let off = furthest(got, want);
+            assert!(off < bound, "{dtype:?}, push {push}: {off:.1e} off");
+        }
+    }
+    let image = |device: &Device| {
+        let (model, _) = Model::seeded(&config(Setting::Transfusion, Variant::Mom), 5, DType::F32, device).unwrap();
+        let mut decoder = Decoder::new(&model, 2).unwrap();
+        let mut free = decoder.clone();
+        decoder.push(&[1, 7, 2, 1, 8, 2], &[0; 6]).unwrap();
+        free.push(&[1, 2, 1, 2], &[0; 4]).unwrap();
+        let guidance = Some(Guidance { free: &free, weight: 3.0 });
+        decoder.sample_image(4, 20, guidance, &mut ChaCha8Rng::seed_from_u64(3)).unwrap()
+    };
+    let off = furthest(&image(&device), &image(&Device::Cpu));
+    assert!(off < 1e-4, "an image is {off:.1e} off");
 }

@@ -194,6 +194,14 @@ impl Precision {
         }
     }
 
+    /// Name: `f32` or `bf16`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
     /// candle's name of it.
     pub const fn dtype(self) -> candle_core::DType {
         match self {
@@ -262,6 +270,14 @@ impl DeviceKind {
             Self::Cpu => "cpu",
             Self::Cuda => "cuda",
         }
+    }
+
+    /// The device.
+    pub(crate) fn open(self) -> Result<candle_core::Device> {
+        Ok(match self {
+            Self::Cpu => candle_core::Device::Cpu,
+            Self::Cuda => mom_core::cuda_device(0)?,
+        })
     }
 }
 

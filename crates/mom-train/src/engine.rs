@@ -1,6 +1,6 @@
 //! Model and optimiser: a step over batches that somebody else provides.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use mom_core::autograd::Sink;
 use mom_data::Batch;
 use mom_models::diffusion::Noise;
@@ -100,10 +100,7 @@ impl Engine {
     }
 
     fn try_new(config: &ModelConfig, seed: u64, mode: Mode) -> Result<Self> {
-        let device = match mode.device {
-            DeviceKind::Cpu => Device::Cpu,
-            DeviceKind::Cuda => mom_core::cuda_device(0)?,
-        };
+        let device = mode.device.open()?;
         let (model, parameters) = Model::seeded(config, seed, mode.dtype, &device)?;
         let variables = parameters.iter().map(|(_, variable)| variable);
         let sink = device.is_cuda().then(|| Sink::new(variables, &device)).transpose()?;

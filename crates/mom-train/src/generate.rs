@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use mom_data::{Modality, RgbImage, Special, Tokenizers, pixels};
 use mom_models::decode::{Decoder, Guidance, Sampling};
 use mom_models::{Model, Setting};
@@ -10,7 +10,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::require;
-use crate::{Error, Result, RunConfig, checkpoint};
+use crate::{DeviceKind, Error, Precision, Result, RunConfig, checkpoint};
 
 /// How tokens and patches are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,15 +43,21 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Loads the newest checkpoint of a run folder. Tokenizers come from the folder itself, or from the sweep it is part of.
+    /// Loads the newest checkpoint of a run folder, to decode on `device` in an element type (the device's own if absent),
+    /// wherever it was trained. Tokenizers come from the folder itself, or from the sweep it is part of.
     ///
     /// # Errors
-    /// A folder without a checkpoint or tokenizers, a damaged file.
-    pub fn open(run: &Path) -> Result<Self> {
-        // Wherever it was trained, it is decoded here, from the f32 weights of its checkpoint.
-        let here =
-            ["train.device=cpu", "train.dtype=f32", "train.recompute=none", "train.graph=auto"].map(str::to_owned);
+    /// A folder without a checkpoint or tokenizers, a damaged file; a device or element type that cannot be had.
+    pub fn open(run: &Path, device: DeviceKind, precision: Option<Precision>) -> Result<Self> {
+        let precision = precision.unwrap_or(Precision::of(device));
+        let here = [
+            format!("train.device={}", device.name()),
+            format!("train.dtype={}", precision.name()),
+            "train.recompute=none".to_owned(),
+            "train.graph=never".to_owned(),
+        ];
         let config = RunConfig::read(&run.join("config.toml"), &here)?;
+        let device = device.open()?;
         let of_sweep = run.join("../../data").join(format!("tokenizers-{}", config.model.setting));
         let holds = |folder: &PathBuf| folder.join("tokenizers.json").is_file();
         let content = |reason: &str| Error::Content { path: run.into(), reason: reason.to_owned() };
@@ -59,7 +65,7 @@ impl Generator {
         let tokenizers = Tokenizers::load(folder.ok_or_else(|| content("the run has no tokenizers"))?)?;
         let newest = checkpoint::list(run)?.pop().ok_or_else(|| content("the run has no checkpoint"))?;
         let model_config = config.model_config(&tokenizers);
-        let (model, parameters) = Model::seeded(&model_config, config.train.seed, DType::F32, &Device::Cpu)?;
+        let (model, parameters) = Model::seeded(&model_config, config.train.seed, precision.dtype(), &device)?;
         checkpoint::load_weights(&newest.join(checkpoint::WEIGHTS), &parameters)?;
         Ok(Self { config, tokenizers, model })
     }
@@ -152,5 +158,5 @@ impl Generator {
 }
 
 fn values(logits: &Tensor) -> Result<Vec<f32>> {
-    Ok(logits.flatten_all()?.to_vec1::<f32>()?)
+    Ok(logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?)
 }

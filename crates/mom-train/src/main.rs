@@ -80,6 +80,12 @@ enum Command {
         /// Weight of classifier-free guidance (Transfusion); 1 is none.
         #[arg(long, default_value_t = GenerateOptions::default().guidance)]
         guidance: f64,
+        /// cpu or cuda, wherever the run was trained.
+        #[arg(long, default_value = "cpu")]
+        device: DeviceKind,
+        /// f32, or bf16 on a GPU, where it is the default.
+        #[arg(long)]
+        dtype: Option<Precision>,
     },
     /// Write generated documents (image, caption, speech) as WebDataset shards.
     Shards {
@@ -248,10 +254,10 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Train { config, out, overrides } => train(&RunConfig::read(&config, &overrides)?, &out),
         Command::Data { config, out, overrides } => data(&RunConfig::read(&config, &overrides)?, &out),
         Command::Ablate(arguments) => ablate(&arguments),
-        Command::Generate { run, caption, out, image, seed, temperature, steps, guidance } => {
+        Command::Generate { run, caption, out, image, seed, temperature, steps, guidance, device, dtype } => {
             let sampling = Sampling { temperature, top_k: 0 };
             let options = GenerateOptions { seed, sampling, n_steps: steps, guidance, ..GenerateOptions::default() };
-            let generator = Generator::open(&run)?;
+            let generator = Generator::open(&run, device, dtype)?;
             if let (Some(caption), Some(out)) = (caption, out) {
                 let png = mom_data::encode::png(&generator.image(&caption, &options)?)?;
                 mom_train::replace_file(&out, &png)?;

@@ -11,8 +11,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use candle_core::Tensor;
 use common::{config, read};
 use mom_models::Setting;
+use mom_models::decode::Sampling;
 use mom_train::run::{Observer, Pace, Silent, train};
-use mom_train::{Error, Prepared, RunConfig, Trainer};
+use mom_train::{DeviceKind, Error, GenerateOptions, Generator, Precision, Prepared, RunConfig, Trainer};
 
 /// The GPU, for one test at a time: what another puts on its stream while a step is captured would become a part of that.
 /// Where there is none, says so on stderr.
@@ -159,4 +160,31 @@ fn a_captured_step_is_asked_for_where_it_can_be() {
     assert!(refused.contains("train.accumulate") && refused.contains('2'), "{refused}");
     let refused = with(Setting::Chameleon, &["train.device=cpu", "train.graph=always"]).unwrap_err().to_string();
     assert!(refused.contains("train.device") && refused.contains("cpu"), "{refused}");
+}
+
+#[test]
+fn a_run_generates_on_either_device() {
+    let Some(_gpu) = gpu("a_run_generates_on_either_device") else { return };
+    for setting in [Setting::Chameleon, Setting::Transfusion] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(setting, &["train.device=cuda", "train.steps=4"]);
+        let prepared = prepare(&config, folder.path());
+        let run = folder.path().join("run");
+        train(&config, &run, &prepared, &mut Silent).unwrap();
+        prepared.tokenizers.save(run.join("tokenizers")).unwrap();
+        // The likeliest token each time: a draw would show a difference in the last bit.
+        let sampling = Sampling { temperature: 0.0, top_k: 0 };
+        let options = GenerateOptions { sampling, n_steps: 5, max_tokens: 12, ..GenerateOptions::default() };
+        let results = [(DeviceKind::Cpu, None), (DeviceKind::Cuda, Some(Precision::F32)), (DeviceKind::Cuda, None)]
+            .map(|(device, precision)| {
+                let generator = Generator::open(&run, device, precision).unwrap();
+                let image = generator.image("a red star.", &options).unwrap();
+                (generator.caption(&image, &options).unwrap(), image)
+            });
+        let [(of_cpu, image_of_cpu), (of_gpu, image_of_gpu), _] = &results;
+        assert_eq!(of_gpu, of_cpu, "{setting}");
+        let apart = |(a, b): (&u8, &u8)| a.abs_diff(*b);
+        let furthest = image_of_gpu.pixels.iter().zip(&image_of_cpu.pixels).map(apart).max().unwrap();
+        assert!(furthest <= 1, "{setting}: pixels {furthest} apart");
+    }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::mixer::{
-    self as kernels, Block, BlockGrads, MixerBackward, MixerGrads, MixerOutputs, MixerSaved, MixerWeights,
+    self as kernels, Block, BlockGrads, MixerBackward, MixerGrads, MixerOutputs, MixerSaved, MixerStates, MixerWeights,
 };
 use mom_kernels::cuda::selective_scan::saved_states_len;
 use mom_kernels::cuda::{CudaError, Gpu};
@@ -14,6 +14,7 @@ use super::grouped_linear::{Projection, ProjectionGrads};
 use super::{GpuFloat, OnDevice, OnGpu, dispatch};
 use crate::autograd::{Backward, record_storage, tracks};
 use crate::mixer::Weights;
+use crate::state::{DeviceState, MixerState};
 use crate::{Plan, Result};
 
 const OP: &str = "mixer";
@@ -68,6 +69,29 @@ fn forward<T: GpuFloat>(on: &OnGpu, x: Tensor, links: impl IntoIterator<Item = L
         Some(out) => Ok(record_storage(inputs, on.storage(out), shape, Node(passed))?),
         None => Ok(x),
     }
+}
+
+/// The state before a sequence.
+pub(crate) fn initial_state(weights: &Weights, batch: usize) -> Result<MixerState> {
+    let d_inner = weights.d_skip.elem_count();
+    let d_conv = weights.conv_weight.elem_count() / d_inner.max(1);
+    let (_, d_state) = weights.a_log.dims2()?;
+    let device = weights.a_log.device();
+    let conv = Tensor::zeros((batch, d_conv - 1, d_inner), DType::F32, device)?;
+    let scan = Tensor::zeros((batch, d_inner, d_state), DType::F32, device)?;
+    Ok(MixerState::on_device(batch, DeviceState { conv, scan }))
+}
+
+/// As [`crate::MixtureOfMamba::forward_from`]; `x` is contiguous.
+pub(crate) fn mixer_from(x: &Tensor, weights: &Arc<Weights>, plan: &Plan, state: &mut MixerState) -> Result<Tensor> {
+    let state = state.device(OP, plan.batch())?;
+    let parts = Parts { x: x.detach(), norm: None, weights: weights.clone(), plan: plan.clone() };
+    dispatch!(OP, "x", x, T => {
+        let on = OnGpu::of(x.device())?;
+        let (out, next) = parts.forward_from::<T>(&on, state)?;
+        *state = next;
+        Ok(on.tensor(out, x.shape()))
+    })
 }
 
 /// What both passes read.
@@ -161,6 +185,38 @@ impl Parts {
         })
     }
 
+    /// The output from a state on, and the state behind the last position.
+    fn forward_from<T: GpuFloat>(&self, on: &OnGpu, state: &DeviceState) -> Result<(CudaSlice<T>, DeviceState)> {
+        let gpu = &*on.gpu;
+        let plan = self.plan.on(on)?;
+        let x = OnDevice::<T>::of(OP, "x", &self.x)?;
+        let conv = OnDevice::<f32>::of(OP, "state.conv", &state.conv)?;
+        let scan = OnDevice::<f32>::of(OP, "state.scan", &state.scan)?;
+        let mut out = on.uninit::<T>(self.x.elem_count())?;
+        let mut next_conv = on.uninit::<f32>(state.conv.elem_count())?;
+        let mut next_scan = on.uninit::<f32>(state.scan.elem_count())?;
+        self.with_views::<T, _>(gpu, |views| {
+            let mixer = views.mixer();
+            let sizes = mixer.sizes(plan)?;
+            let mut workspace = on.uninit::<u8>(kernels::forward_workspace_bytes::<T>(&sizes, false))?;
+            let states = MixerStates {
+                conv: conv.view(gpu)?,
+                scan: scan.view(gpu)?,
+                next_conv: gpu.write(&mut next_conv),
+                next_scan: gpu.write(&mut next_scan),
+            };
+            let to = gpu.rows_mut(&mut out, sizes.d_model).map_err(CudaError::from)?;
+            let outputs = MixerOutputs { out: to, residual: None, saved: None, states: Some(states) };
+            let rows = x.rows(gpu, sizes.d_model)?;
+            Ok(kernels::forward(gpu, plan, &rows, mixer, outputs, gpu.write(&mut workspace))?)
+        })?;
+        let next = DeviceState {
+            conv: on.tensor(next_conv, state.conv.shape()),
+            scan: on.tensor(next_scan, state.scan.shape()),
+        };
+        Ok((out, next))
+    }
+
     /// The output; fills `saved` where there is room.
     fn forward<T: GpuFloat>(&self, on: &OnGpu, saved: Option<&mut Saved<T>>) -> Result<CudaSlice<T>> {
         let gpu = &*on.gpu;
@@ -176,7 +232,7 @@ impl Parts {
             match views {
                 Views::Mixer(mixer) => {
                     let mut workspace = on.uninit::<u8>(kernels::forward_workspace_bytes::<T>(&sizes, saves))?;
-                    let outputs = MixerOutputs { out: to, residual: None, saved: write };
+                    let outputs = MixerOutputs { out: to, residual: None, saved: write, states: None };
                     kernels::forward(gpu, plan, &x, mixer, outputs, gpu.write(&mut workspace))?;
                 }
                 Views::Block(block) => {

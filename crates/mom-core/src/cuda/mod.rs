@@ -26,7 +26,7 @@ pub use graph::{Captured, capture};
 pub use mom_kernels::cuda::half;
 
 pub(crate) use grouped_linear::grouped_linear;
-pub(crate) use mixer::{Link, chain, mixer};
+pub(crate) use mixer::{Link, chain, initial_state, mixer, mixer_from};
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rows::move_rows;
 

@@ -66,7 +66,14 @@ pub fn block_forward<T: DeviceElement>(
     x.expect(OP, "x", n_rows, d_model)?;
     let (normed, Parts(rest)) = Parts(workspace).take::<T>(n_rows * d_model)?;
     let normed = block.normed(gpu, x, normed)?;
-    forward(gpu, plan, &normed, &block.mixer, MixerOutputs { out, residual: Some(x.clone()), saved }, rest)
+    forward(
+        gpu,
+        plan,
+        &normed,
+        &block.mixer,
+        MixerOutputs { out, residual: Some(x.clone()), saved, states: None },
+        rest,
+    )
 }
 
 /// Bytes of the workspace of [`block_backward`].

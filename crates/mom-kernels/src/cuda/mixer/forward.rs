@@ -3,9 +3,10 @@
 use super::decays::decays;
 use super::workspace::{Parts, bytes};
 use super::{MixerSaved, MixerSizes, MixerWeights, OP, ScanParts};
+use crate::cuda::causal_conv1d::ConvInputs;
 use crate::cuda::error::Result;
-use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut};
-use crate::cuda::selective_scan::{self, ScanOutputs};
+use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut};
+use crate::cuda::selective_scan::{self, ScanInputs, ScanOutputs};
 use crate::cuda::{DevicePlan, Gpu, causal_conv1d, grouped_gemm};
 use crate::error::expect_size;
 
@@ -24,6 +25,22 @@ pub struct MixerOutputs<'a, T> {
     pub residual: Option<DeviceRows<'a, T>>,
     /// What [`super::backward`] needs, if asked for.
     pub saved: Option<MixerSaved<'a, T>>,
+    /// Where sequences go on from and are left, while decoding; zero before the first position without it.
+    pub states: Option<MixerStates<'a>>,
+}
+
+/// Conv's window and the scan's state, f32: read before the first position of every sequence and written behind the last,
+/// beside what was there, so that a caller who branches has both.
+#[derive(Debug)]
+pub struct MixerStates<'a> {
+    /// `(batch, d_conv - 1, d_inner)`: inputs of conv, oldest first.
+    pub conv: DeviceRef<'a, f32>,
+    /// `(batch, d_inner, d_state)`.
+    pub scan: DeviceRef<'a, f32>,
+    /// As `conv`, overwritten.
+    pub next_conv: DeviceMut<'a, f32>,
+    /// As `scan`, overwritten.
+    pub next_scan: DeviceMut<'a, f32>,
 }
 
 /// The mixer over `x`, `(n_rows, d_model)`, rows in modality order.
@@ -41,7 +58,7 @@ pub fn forward<T: DeviceElement>(
     workspace: DeviceMut<'_, u8>,
 ) -> Result<()> {
     let sizes = weights.sizes(plan)?;
-    let MixerOutputs { out, residual, saved } = outputs;
+    let MixerOutputs { out, residual, saved, states: carried } = outputs;
     let MixerSizes { d_inner, d_state, dt_rank, .. } = sizes;
     expect_size(OP, "workspace", "bytes", forward_workspace_bytes::<T>(&sizes, saved.is_some()), workspace.len())?;
     let (mut a, parts) = Parts(workspace).take::<f32>(d_inner * d_state)?;
@@ -60,8 +77,14 @@ pub fn forward<T: DeviceElement>(
 
     grouped_gemm::forward(gpu, &offsets, x, &weights.in_proj, rows_mut("xz", &mut xz, 2 * d_inner)?)?;
     let xz = DeviceRows::new("xz", xz.into_ref(), 2 * d_inner)?;
-    let conv = weights.conv_inputs(gpu, plan, xz.clone().columns(0, d_inner)?);
-    causal_conv1d::forward(gpu, &conv, rows_mut("u", &mut u, d_inner)?, None)?;
+    let (window, next_window, state) = match carried {
+        Some(MixerStates { conv, scan, next_conv, next_scan }) => {
+            (Some(conv), Some(next_conv), Some((scan, next_scan)))
+        }
+        None => (None, None, None),
+    };
+    let conv = ConvInputs { initial_state: window, ..weights.conv_inputs(gpu, plan, xz.clone().columns(0, d_inner)?) };
+    causal_conv1d::forward(gpu, &conv, rows_mut("u", &mut u, d_inner)?, next_window)?;
     let u = DeviceRows::new("u", u.into_ref(), d_inner)?;
     let width = sizes.x_dbl_width();
     grouped_gemm::forward(gpu, &offsets, &u, &weights.x_proj, rows_mut("x_dbl", &mut x_dbl, width)?)?;
@@ -72,8 +95,20 @@ pub fn forward<T: DeviceElement>(
     decays(gpu, &weights.a_log, &mut a)?;
     let (dt, z) = (DeviceRows::new("dt", dt.into_ref(), d_inner)?, xz.columns(d_inner, d_inner)?);
     let parts = ScanParts { u, dt, z, x_dbl, a: a.into_ref() };
-    let outputs = ScanOutputs { out: rows_mut("y", &mut y, d_inner)?, last_state: None, saved_states: states };
-    selective_scan::forward(gpu, &parts.inputs(gpu, plan, weights, sizes)?, outputs)?;
+    let inputs = parts.inputs(gpu, plan, weights, sizes)?;
+    let out_of_scan = rows_mut("y", &mut y, d_inner)?;
+    match state {
+        Some((state, mut next)) if plan.seqlen() == 1 && states.is_none() => {
+            let from = DeviceRows::new("scan", state, d_inner * d_state)?;
+            gpu.copy_rows(&from, &mut rows_mut("next_scan", &mut next, d_inner * d_state)?)?;
+            selective_scan::step(gpu, &inputs, next, out_of_scan)?;
+        }
+        state => {
+            let (initial_state, last_state) = state.unzip();
+            let outputs = ScanOutputs { out: out_of_scan, last_state, saved_states: states };
+            selective_scan::forward(gpu, &ScanInputs { initial_state, ..inputs }, outputs)?;
+        }
+    }
     let y = DeviceRows::new("y", y.into_ref(), d_inner)?;
     grouped_gemm::forward_add(gpu, &offsets, &y, &weights.out_proj, residual.as_ref(), out)
 }

@@ -14,7 +14,7 @@ pub use backward::{MixerBackward, MixerGrads, backward, backward_workspace_bytes
 pub use block::{
     Block, BlockGrads, block_backward, block_backward_workspace_bytes, block_forward, block_forward_workspace_bytes,
 };
-pub use forward::{MixerOutputs, forward, forward_workspace_bytes};
+pub use forward::{MixerOutputs, MixerStates, forward, forward_workspace_bytes};
 
 use super::causal_conv1d::ConvInputs;
 use super::error::Result;
