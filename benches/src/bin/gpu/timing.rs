@@ -1,6 +1,8 @@
 //! Events, a cold cache, medians; and the comparison that comes before them.
 
 use std::sync::{Mutex, PoisonError};
+use std::thread::sleep;
+use std::time::Duration;
 
 use mom_kernels::cuda::Gpu;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
@@ -8,6 +10,10 @@ use mom_kernels::cuda::cudarc::driver::sys::CUevent_flags;
 use serde::Serialize;
 
 use crate::Error;
+
+/// Before an operation is timed: what ran before has made the card warm, and it lowers its clock for that within some tens of
+/// milliseconds, which would be counted against whichever operation comes late.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A run: what is asked for, and what came out so far.
 pub struct Bench<'a> {
@@ -98,6 +104,8 @@ impl<'a> Bench<'a> {
     ) -> Result<f64, Error> {
         let stream = self.gpu.stream();
         let mut call = || call().map_err(Into::into);
+        stream.synchronize()?;
+        sleep(PAUSE);
         for _ in 0..5 {
             call()?;
         }
