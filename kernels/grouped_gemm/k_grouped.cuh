@@ -14,16 +14,22 @@ struct Segment {
     uint32_t group, first, last;
     bool whole;  // all that the modality has
 };
-// Calls `each` for the segments of a split; in the first split for modalities without rows too.
-template <typename P, typename Each> __device__ __forceinline__ void segments(const P& p, uint32_t split, const Each& each) {
+// Calls `each` for the segments of a split; in the first split for modalities without rows too. `border(group)` is the
+// group's first row.
+template <typename P, typename Border, typename Each>
+__device__ __forceinline__ void segments(const P& p, const Border& border, uint32_t split, const Each& each) {
     const uint32_t begin = split * p.rows_per_split, end = min(begin + p.rows_per_split, p.n_rows);
     uint32_t from = 0;
     for (uint32_t group = 0; group < p.n_groups; group++) {
-        const uint32_t to = offset(p.offsets, p.n_rows, group + 1), first = max(begin, from), last = min(end, to);
+        const uint32_t to = border(group + 1), first = max(begin, from), last = min(end, to);
         if (first < last) each(Segment{group, first, last, first == from && last == to});
         else if (from == to && split == 0) each(Segment{group, from, to, true});
         from = to;
     }
+}
+
+template <typename P, typename Each> __device__ __forceinline__ void segments(const P& p, uint32_t split, const Each& each) {
+    segments(p, [&](uint32_t group) { return offset(p.offsets, p.n_rows, group); }, split, each);
 }
 
 template <typename G> __device__ __forceinline__ void put(G* to, float x) { *to = from_f32<G>(x); }

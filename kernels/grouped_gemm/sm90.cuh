@@ -22,7 +22,7 @@ constexpr int WARPGROUP = 128, WARPGROUP_ROWS = 64;
 // two warps ask.
 template <int WARPGROUPS, int BLOCKS> constexpr int THREADS_90 = WARPGROUPS * WARPGROUP + (BLOCKS == 1 ? WARPGROUP : 64);
 template <int WARPGROUPS, int BLOCKS> __device__ __forceinline__ void take_registers() {
-    if constexpr (BLOCKS == 1) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(WARPGROUPS == 2 ? 232 : 112));
+    if constexpr (BLOCKS == 1) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(WARPGROUPS == 2 ? 232 : WARPGROUPS == 3 ? 160 : 112));
 }
 template <int WARPGROUPS, int BLOCKS> __device__ __forceinline__ void give_registers() {
     if constexpr (BLOCKS == 1) asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(WARPGROUPS == 2 ? 40 : 32));
@@ -292,23 +292,43 @@ template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHO
     }
 };
 
-// A block takes 256 columns of a, the wider operand, half of them for each of its two warpgroups, and BN of b: b, which every
-// such block reads, is read few times.
-template <typename T, int BN, int STAGES> struct KGrouped90Tile {
-    static constexpr int CONSUMERS = 2 * WARPGROUP, COLUMNS = 256, PARTS = COLUMNS / WARPGROUP;
-    static constexpr int A_PANELS = COLUMNS / PANEL, B_PANELS = (BN + PANEL - 1) / PANEL, PANEL_BYTES = BK * 128;
+// A tile is 64 columns of a for each warpgroup by BN of b. Blocks stay and take tiles in turn, split after split: those that
+// run at the same time read the same rows.
+template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile {
+    static constexpr int CONSUMERS = WARPGROUPS * WARPGROUP, COLUMNS = WARPGROUPS * PANEL;
+    static constexpr int A_PANELS = WARPGROUPS, B_PANELS = (BN + PANEL - 1) / PANEL, PANEL_BYTES = BK * 128;
     static constexpr int STAGE_BYTES = (A_PANELS + B_PANELS) * PANEL_BYTES;
-    static constexpr int BARRIERS = STAGES * STAGE_BYTES, SHARED_BYTES = BARRIERS + 16 * STAGES;
-    static constexpr int FRAGMENTS = PARTS * BN / 8;  // of a thread
-    static_assert(SHARED_BYTES <= 232448);
+    // What a warp writes out goes through shared memory 16 columns of a by 32 of b at a time, so that its stores take whole
+    // lines: in rows of a, or of b, whichever a gradient has, a bank's width apart.
+    static constexpr int A_PITCH = 40, B_PITCH = 20, CORNER = 16 * A_PITCH;
+    static_assert(32 * B_PITCH == CORNER);
+    static constexpr int CORNERS_BYTES = CONSUMERS / 32 * CORNER * 4;
+    static constexpr int CORNERS = STAGES * STAGE_BYTES, BARRIERS = CORNERS + CORNERS_BYTES;
+    static constexpr int OFFSETS = BARRIERS + 16 * STAGES, SHARED_BYTES = OFFSETS + 4 * (MAX_GROUPS + 1);
+    // Of a thread: four sums each, of two columns of b in two of a. Four of them make the 32 columns of b.
+    static constexpr int FRAGMENTS = BN / 8;
+    // Narrow tiles leave registers and shared memory to blocks of the second launch, which wait there for the end of the first.
+    static constexpr bool NARROW = BN <= 160;
+    static constexpr int THREADS = THREADS_90<WARPGROUPS, 1>, REGISTERS_FOR = NARROW ? 512 : THREADS;
+    // What a thread of the second launch adds: of narrow tiles there are few.
+    static constexpr int SUM_FRAGMENTS = BN <= 80 ? 1 : BN <= 160 ? 2 : 4;
+    static_assert(SHARED_BYTES <= 232448 && THREADS > MAX_GROUPS);
 
     const KGrouped90& p;
+    const uint32_t* offsets;  // in shared memory
+    float* corners;           // of every warp, in shared memory
     const uint32_t shared;
 
     __device__ __forceinline__ uint32_t full(uint32_t slot) const { return shared + BARRIERS + 16 * slot; }
     __device__ __forceinline__ uint32_t empty(uint32_t slot) const { return full(slot) + 8; }
     static __device__ __forceinline__ void run(const KGrouped90& p, char* memory) {
-        const KGrouped90Tile tile{p, uint32_t(__cvta_generic_to_shared(memory))};
+        uint32_t* offsets = reinterpret_cast<uint32_t*>(memory + OFFSETS);
+        const KGrouped90Tile tile{p, offsets, reinterpret_cast<float*>(memory + CORNERS), uint32_t(__cvta_generic_to_shared(memory))};
+        if (threadIdx.x == CONSUMERS) {
+            prefetch_map(p.a);
+            prefetch_map(p.b);
+        }
+        if (threadIdx.x <= p.n_groups) offsets[threadIdx.x] = offset(p.offsets, p.n_rows, threadIdx.x);
         if (threadIdx.x == 0) {
             for (int i = 0; i < STAGES; i++) {
                 barrier_init(tile.full(i), 1);
@@ -319,18 +339,27 @@ template <typename T, int BN, int STAGES> struct KGrouped90Tile {
         __syncthreads();
         asm volatile("griddepcontrol.launch_dependents;");
         if (threadIdx.x < CONSUMERS) {
-            take_registers<2, 1>();
+            if constexpr (!NARROW) take_registers<WARPGROUPS, 1>();
             tile.consume();
         } else {
-            give_registers<2, 1>();
+            if constexpr (!NARROW) give_registers<WARPGROUPS, 1>();
             if (threadIdx.x == CONSUMERS) tile.produce();
         }
     }
 
+    // Calls `each(tile, split, segment)` for what this block sums.
+    template <typename Each> __device__ __forceinline__ void sums(const Each& each) const {
+        for (uint32_t i = blockIdx.x; i < p.n_tiles * p.n_splits; i += gridDim.x) {
+            const uint32_t tile = i % p.n_tiles, split = i / p.n_tiles;
+            const auto border = [&](uint32_t group) { return offsets[group]; };
+            segments(p, border, split, [&](const Segment& segment) { each(tile, split, segment); });
+        }
+    }
+
     __device__ __forceinline__ void produce() const {
-        const int a0 = int(blockIdx.x / p.b_tiles) * COLUMNS, b0 = int(blockIdx.x % p.b_tiles) * BN;
         Turn turn;
-        segments(p, blockIdx.y, [&](const Segment& segment) {
+        sums([&](uint32_t tile, uint32_t, const Segment& segment) {
+            const int a0 = int(tile / p.b_tiles) * COLUMNS, b0 = int(tile % p.b_tiles) * BN;
             for (uint32_t row = segment.first; row < segment.last; row += BK, turn.next(STAGES)) {
                 const uint32_t a = shared + turn.slot * STAGE_BYTES, b = a + A_PANELS * PANEL_BYTES, barrier = full(turn.slot);
                 barrier_wait(empty(turn.slot), turn.parity ^ 1);
@@ -344,11 +373,11 @@ template <typename T, int BN, int STAGES> struct KGrouped90Tile {
     }
 
     __device__ __forceinline__ void consume() const {
-        const uint32_t lane = threadIdx.x % 32, a_offset = threadIdx.x / WARPGROUP * PARTS * PANEL_BYTES;
+        const uint32_t lane = threadIdx.x % 32, a_offset = threadIdx.x / WARPGROUP * PANEL_BYTES;
         Turn turn;
-        segments(p, blockIdx.y, [&](const Segment& segment) {
+        sums([&](uint32_t tile, uint32_t split, const Segment& segment) {
             const uint32_t first = segment.first, last = segment.last;
-            float sums[PARTS][BN / 2];
+            float sums[BN / 2];
             uint32_t before = 0;
 #pragma unroll 1
             for (uint32_t row = first; row < last; row += BK, turn.next(STAGES)) {
@@ -358,10 +387,8 @@ template <typename T, int BN, int STAGES> struct KGrouped90Tile {
                 wgmma_fence();
 #pragma unroll
                 for (int kk = 0; kk < BK / 16; kk++)
-#pragma unroll
-                    for (int part = 0; part < PARTS; part++)
-                        Wgmma<T, BN, true, true>::run(sums[part], wgmma_matrix(a + a_offset + part * PANEL_BYTES + kk * 2048, PANEL_BYTES),
-                                                      wgmma_matrix(b + kk * 2048, PANEL_BYTES), row > first || kk > 0);
+                    Wgmma<T, BN, true, true>::run(sums, wgmma_matrix(a + a_offset + kk * 2048, PANEL_BYTES),
+                                                  wgmma_matrix(b + kk * 2048, PANEL_BYTES), row > first || kk > 0);
                 wgmma_commit();
                 if (row > first) {
                     wgmma_wait<1>();
@@ -369,85 +396,129 @@ template <typename T, int BN, int STAGES> struct KGrouped90Tile {
                 }
                 before = turn.slot;
             }
-#pragma unroll
-            for (int part = 0; part < PARTS; part++) finish(sums[part]);
+            finish(sums);
             if (first < last) {
                 if (lane == 0) barrier_arrive(empty(before));
             } else {
 #pragma unroll
-                for (int i = 0; i < PARTS * (BN / 2); i++) sums[i / (BN / 2)][i % (BN / 2)] = 0.f;
+                for (int i = 0; i < BN / 2; i++) sums[i] = 0.f;
             }
             if (segment.whole) {
-                if (p.f32) write<float>(segment.group, sums);
-                else write<T>(segment.group, sums);
+                constexpr int TAIL = FRAGMENTS % 4;
+#pragma unroll
+                for (int j = 0; j + 4 <= FRAGMENTS; j += 4) write<4>(tile, segment.group, j, sums + 4 * j);
+                if constexpr (TAIL > 0) write<TAIL>(tile, segment.group, FRAGMENTS - TAIL, sums + 4 * (FRAGMENTS - TAIL));
             } else {
                 // As the threads hold them: `sum` finds the places.
-                float4* to = reinterpret_cast<float4*>(p.partial) + (uint64_t(blockIdx.y + segment.group) * gridDim.x + blockIdx.x) * (FRAGMENTS * 256) + threadIdx.x;
+                float4* to = partial(split + segment.group, tile);
 #pragma unroll
-                for (int part = 0; part < PARTS; part++)
-#pragma unroll
-                    for (int j = 0; j < BN / 8; j++) {
-                        const float* v = sums[part] + 4 * j;
-                        to[(part * (BN / 8) + j) * 256] = make_float4(v[0], v[1], v[2], v[3]);
-                    }
+                for (int j = 0; j < FRAGMENTS; j++) {
+                    const float* v = sums + 4 * j;
+                    to[j * CONSUMERS] = make_float4(v[0], v[1], v[2], v[3]);
+                }
             }
         });
     }
 
-    // Columns of a and b of a thread's first sum.
-    static __device__ __forceinline__ uint32_t a_column(uint32_t a_tile, uint32_t part) {
-        return a_tile * COLUMNS + threadIdx.x / WARPGROUP * PARTS * 64 + part * 64 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
+    // This thread's first fragment of a partial sum; the others are CONSUMERS apart.
+    __device__ __forceinline__ float4* partial(uint32_t pair, uint32_t tile) const {
+        return reinterpret_cast<float4*>(p.partial) + (uint64_t(pair) * p.n_tiles + tile) * (FRAGMENTS * CONSUMERS) + threadIdx.x;
     }
-    static __device__ __forceinline__ uint32_t b_column(uint32_t b_tile) { return b_tile * BN + threadIdx.x % 4 * 2; }
 
-    template <typename G> __device__ __forceinline__ void write(uint32_t group, const float (&sums)[PARTS][BN / 2]) const {
-        G* to = static_cast<G*>(p.grads[group]);
+    // Writes N fragments of a warp's sums, from `fragment` on.
+    template <int N> __device__ __forceinline__ void write(uint32_t tile, uint32_t group, int fragment, const float* sums) const {
+        if (!NARROW || p.to_b == 1) {
+            if (p.f32) write_rows<N, true, float>(tile, group, fragment, sums);
+            else write_rows<N, true, T>(tile, group, fragment, sums);
+        } else {
+            if (p.f32) write_rows<N, false, float>(tile, group, fragment, sums);
+            else write_rows<N, false, T>(tile, group, fragment, sums);
+        }
+    }
+
+    // Of a gradient in which columns of b lie side by side for each of a (OF_A), or the other way round.
+    template <int N, bool OF_A, typename G>
+    __device__ __forceinline__ void write_rows(uint32_t tile, uint32_t group, int fragment, const float* sums) const {
+        const int lane = threadIdx.x % 32, row = lane / 4, column = lane % 4 * 2;
+        float* corner = corners + threadIdx.x / 32 * CORNER;
+        __syncwarp();
 #pragma unroll
-        for (int part = 0; part < PARTS; part++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const uint32_t a = a_column(blockIdx.x / p.b_tiles, part) + 8 * half, b = b_column(blockIdx.x % p.b_tiles);
-                G* at = to + a * p.to_a + b * p.to_b;
-                if (a >= p.a_width) continue;
-#pragma unroll
-                for (int j = 0; j < BN / 8; j++) {
-                    if (b + 8 * j < p.b_width) put(at + 8 * j * p.to_b, sums[part][4 * j + 2 * half]);
-                    if (b + 8 * j + 1 < p.b_width) put(at + (8 * j + 1) * p.to_b, sums[part][4 * j + 2 * half + 1]);
-                }
+        for (int j = 0; j < N; j++) {
+            const float* v = sums + 4 * j;
+            if constexpr (OF_A) {
+                float* to = corner + row * A_PITCH + column + 8 * j;
+                *reinterpret_cast<float2*>(to) = make_float2(v[0], v[1]);
+                *reinterpret_cast<float2*>(to + 8 * A_PITCH) = make_float2(v[2], v[3]);
+            } else {
+                float* to = corner + (column + 8 * j) * B_PITCH + row;
+                to[0] = v[0];
+                to[B_PITCH] = v[1];
+                to[8] = v[2];
+                to[B_PITCH + 8] = v[3];
             }
+        }
+        __syncwarp();
+        // Four elements of a row each; in the next turn rows further down.
+        constexpr int PER_ROW = OF_A ? 2 * N : 4, STEP = 32 / PER_ROW, PITCH = OF_A ? A_PITCH : B_PITCH;
+        const uint32_t a0 = tile / p.b_tiles * COLUMNS + threadIdx.x / 32 * 16 + (OF_A ? lane / PER_ROW : lane % PER_ROW * 4);
+        const uint32_t b0 = tile % p.b_tiles * BN + (OF_A ? lane % PER_ROW * 4 : lane / PER_ROW);
+        const float* from = corner + lane / PER_ROW * PITCH + lane % PER_ROW * 4;
+        G* to = static_cast<G*>(p.grads[group]) + (OF_A ? a0 * p.to_a + b0 : a0 + b0 * p.to_b);
+        to += OF_A ? 8 * fragment : 8 * fragment * p.to_b;
+        const int64_t step = STEP * (OF_A ? p.to_a : p.to_b);
+        // Rows and elements that there are, from the first of this lane's on.
+        const int n_a = int(p.a_width) - int(a0), n_b = int(p.b_width) - int(b0) - 8 * fragment;
+        const int n_rows = OF_A ? n_a : n_b, valid = min(OF_A ? n_b : n_a, 4);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const float4 v = *reinterpret_cast<const float4*>(from + i * STEP * PITCH);
+            if (i * STEP < n_rows) write4(to + i * step, v, valid);
+        }
     }
 
-    // The second launch, of as many tiles times FRAGMENTS, groups: adds a modality's partial sums, where it has more than one.
-    static __device__ __forceinline__ void sum(const KGrouped90& p) {
-        const uint32_t fragment = blockIdx.x % FRAGMENTS, tile = blockIdx.x / FRAGMENTS, group = blockIdx.y;
-        const uint32_t a = a_column(tile / p.b_tiles, fragment / (BN / 8)), b = b_column(tile % p.b_tiles) + fragment % (BN / 8) * 8;
+    template <typename G> __device__ __forceinline__ void write4(G* to, const float4& v, int valid) const {
+        const float sums[4] = {v.x, v.y, v.z, v.w};
+        if (p.vector) store_vec<true, G, 4>(to, pack<G, 4>(sums), valid);
+        else
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (i < valid) put(to + i, sums[i]);
+    }
+
+    // The second launch, of CONSUMERS threads in blocks (tiles times FRAGMENTS / SUM_FRAGMENTS, groups): adds a modality's
+    // partial sums, where it has more than one.
+    static __device__ __forceinline__ void sum(const KGrouped90& p, char* memory) {
+        constexpr int N = SUM_FRAGMENTS, AHEAD = 16 / N;  // splits on their way
+        const KGrouped90Tile sums{p, nullptr, reinterpret_cast<float*>(memory), 0};
+        const uint32_t fragment = blockIdx.x % (FRAGMENTS / N) * N, tile = blockIdx.x / (FRAGMENTS / N), group = blockIdx.y;
         const uint32_t first = offset(p.offsets, p.n_rows, group), last = offset(p.offsets, p.n_rows, group + 1);
-        if (first >= last || a >= p.a_width || b >= p.b_width) return;
+        if (first >= last) return;
         const uint32_t begin = first / p.rows_per_split, end = (last - 1) / p.rows_per_split;
         if (begin == end) return;
-        const float4* from = reinterpret_cast<const float4*>(p.partial) + uint64_t(blockIdx.x) * 256 + threadIdx.x;
-        float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
+        float sum[4 * N];
+#pragma unroll
+        for (int i = 0; i < 4 * N; i++) sum[i] = 0.f;
+        const float4* from = sums.partial(begin + group, tile) + fragment * CONSUMERS;
+        const uint64_t step = uint64_t(p.n_tiles) * (FRAGMENTS * CONSUMERS);
         asm volatile("griddepcontrol.wait;" ::: "memory");
-#pragma unroll 4
-        for (uint32_t split = begin; split <= end; split++) {
-            const float4 x = from[uint64_t(split + group) * gridDim.x * 256];
-            sum.x += x.x;
-            sum.y += x.y;
-            sum.z += x.z;
-            sum.w += x.w;
+        for (uint32_t split = begin; split <= end; split += AHEAD, from += AHEAD * step) {
+            float4 x[AHEAD][N];
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++)
+#pragma unroll
+                for (int j = 0; j < N; j++) x[i][j] = from[min(i, int(end - split)) * step + j * CONSUMERS];  // no branch: all at once
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++)
+#pragma unroll
+                for (int j = 0; j < N; j++) {
+                    const bool valid = i <= int(end - split);
+                    sum[4 * j] += valid ? x[i][j].x : 0.f;
+                    sum[4 * j + 1] += valid ? x[i][j].y : 0.f;
+                    sum[4 * j + 2] += valid ? x[i][j].z : 0.f;
+                    sum[4 * j + 3] += valid ? x[i][j].w : 0.f;
+                }
         }
-        const auto write = [&](auto* weight) {
-            auto* to = weight + a * p.to_a + b * p.to_b;
-            const bool second = b + 1 < p.b_width;
-            put(to, sum.x);
-            if (second) put(to + p.to_b, sum.y);
-            if (a + 8 >= p.a_width) return;
-            to += 8 * p.to_a;
-            put(to, sum.z);
-            if (second) put(to + p.to_b, sum.w);
-        };
-        if (p.f32) write(static_cast<float*>(p.grads[group]));
-        else write(static_cast<T*>(p.grads[group]));
+        sums.template write<N>(tile, group, int(fragment), sum);
     }
 
     // Zeroes the rows of a step from `valid` on, in every panel of both operands.
@@ -472,14 +543,19 @@ template <typename T, int BN, int STAGES> struct KGrouped90Tile {
         extern __shared__ __align__(1024) char memory[];                                                                       \
         grouped_gemm::MGrouped90Tile<T, FORWARD, BN, WARPGROUPS, STAGES, SHORT, BLOCKS>::run(p, memory);                       \
     }
-#define K_GROUPED_90(NAME, SUM, T, BN, STAGES)                                                                                 \
-    extern "C" __constant__ const uint32_t NAME##_shared_bytes = grouped_gemm::KGrouped90Tile<T, BN, STAGES>::SHARED_BYTES;    \
-    extern "C" __global__ void __launch_bounds__(grouped_gemm::THREADS_90<2, 1>, 1) NAME(const __grid_constant__ KGrouped90 p) { \
+#define K_GROUPED_90(NAME, SUM, T, WARPGROUPS, BN, STAGES)                                                                     \
+    extern "C" __constant__ const uint32_t NAME##_shared_bytes =                                                               \
+        grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES>::SHARED_BYTES;                                                 \
+    extern "C" __constant__ const uint32_t SUM##_shared_bytes =                                                                \
+        grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES>::CORNERS_BYTES;                                                \
+    extern "C" __global__ void __launch_bounds__(grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES>::REGISTERS_FOR, 1)    \
+        NAME(const __grid_constant__ KGrouped90 p) {                                                                           \
         extern __shared__ __align__(1024) char memory[];                                                                       \
-        grouped_gemm::KGrouped90Tile<T, BN, STAGES>::run(p, memory);                                                           \
+        grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES>::run(p, memory);                                               \
     }                                                                                                                          \
-    extern "C" __global__ void __launch_bounds__(256) SUM(const __grid_constant__ KGrouped90 p) {                              \
-        grouped_gemm::KGrouped90Tile<T, BN, STAGES>::sum(p);                                                                   \
+    extern "C" __global__ void __launch_bounds__(WARPGROUPS * 128) SUM(const __grid_constant__ KGrouped90 p) {                 \
+        extern __shared__ __align__(1024) char memory[];                                                                       \
+        grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES>::sum(p, memory);                                               \
     }
 
 // What the Rust side launches, of one element type.
@@ -496,7 +572,9 @@ template <typename T, int BN, int STAGES> struct KGrouped90Tile {
     M_GROUPED_90(sm90_m_grouped_input_n160_##T, T, false, 160, 2, 4, false, 1)                                                 \
     M_GROUPED_90(sm90_m_grouped_input_n256_##T, T, false, 256, 2, 4, false, 1)                                                 \
     M_GROUPED_90(sm90_m_grouped_input_short_##T, T, false, 128, 4, 10, true, 1)                                                \
-    K_GROUPED_90(sm90_k_grouped_n64_##T, sm90_k_grouped_sum_n64_##T, T, 64, 5)                                                 \
-    K_GROUPED_90(sm90_k_grouped_n80_##T, sm90_k_grouped_sum_n80_##T, T, 80, 4)                                                 \
-    K_GROUPED_90(sm90_k_grouped_n128_##T, sm90_k_grouped_sum_n128_##T, T, 128, 4)                                              \
-    K_GROUPED_90(sm90_k_grouped_n160_##T, sm90_k_grouped_sum_n160_##T, T, 160, 4)
+    K_GROUPED_90(sm90_k_grouped_n64_##T, sm90_k_grouped_sum_n64_##T, T, 2, 64, 6)                                              \
+    K_GROUPED_90(sm90_k_grouped_n80_##T, sm90_k_grouped_sum_n80_##T, T, 2, 80, 5)                                              \
+    K_GROUPED_90(sm90_k_grouped_n128_##T, sm90_k_grouped_sum_n128_##T, T, 2, 128, 5)                                           \
+    K_GROUPED_90(sm90_k_grouped_n160_##T, sm90_k_grouped_sum_n160_##T, T, 2, 160, 4)                                           \
+    K_GROUPED_90(sm90_k_grouped_n192_##T, sm90_k_grouped_sum_n192_##T, T, 3, 192, 4)                                           \
+    K_GROUPED_90(sm90_k_grouped_n256_##T, sm90_k_grouped_sum_n256_##T, T, 2, 256, 4)

@@ -284,6 +284,10 @@ fn widths() {
         check::<bf16>(&gpu, &case(&[700, 1300, 50], n_in, n_out), 4);
         check::<f32>(&gpu, &case(&[70, 130, 50], n_in, n_out), 5);
     }
+    // Aligned rows of gradients that are not.
+    for (n_in, n_out) in [(98, 82), (82, 98), (298, 274)] {
+        check::<bf16>(&gpu, &Case { around: (0, 6), ..case(&[700, 1300, 50], n_in, n_out) }, 6);
+    }
 }
 
 /// Each kernel once, at sizes that the compute-sanitizer gets through: every tile of either card, in both directions, with
@@ -367,16 +371,20 @@ fn engines() {
         device::engine(gpu, &plan.modality_offsets(gpu), &d.weights(gpu, &p), product).unwrap()
     };
     let base = wide(&[130, 257, 61]);
+    let sm90 = gpu.compute_capability().unwrap() == (9, 0);
     for product in [Product::Forward, Product::BackwardInput, Product::BackwardWeights] {
         let engine = |gpu: &Gpu, case: &Case, known: bool| engine(gpu, case, known, product);
-        assert_eq!(engine(&with, &base, true), Engine::Library);
+        let small = if product == Product::BackwardWeights && sm90 { Engine::Kernel } else { Engine::Library };
+        assert_eq!(engine(&with, &base, true), small);
         assert_eq!(engine(&with, &base, false), Engine::Kernel);
         assert_eq!(engine(&gpu, &base, true), Engine::Kernel);
         assert_eq!(engine(&with, &Case { biases: true, ..base.clone() }, true), Engine::Kernel);
         assert_eq!(engine(&with, &Case { shared: true, ..base.clone() }, false), Engine::Library);
         assert_eq!(engine(&with, &Case { n_out: 256, ..base.clone() }, true), Engine::Kernel);
     }
-    if gpu.compute_capability().unwrap() == (9, 0) {
+    let large = Case { biases: false, ..case(&[8, 8], 2304, 2304) };
+    assert_eq!(engine(&with, &large, true, Product::BackwardWeights), Engine::Library);
+    if sm90 {
         let long = Case { n_in: 1024, n_out: 512, ..base.clone() };
         assert_eq!(engine(&with, &long, true, Product::Forward), Engine::Kernel);
         assert_eq!(engine(&with, &long, true, Product::BackwardInput), Engine::Library);
@@ -394,7 +402,10 @@ fn engines() {
         check_all(&with, &case);
         check::<bf16>(&gpu, &case, 1);
     }
+    // Gradients of weights: square tiles in several splits by the kernel, the library for one modality and for many tiles.
     check::<bf16>(&with, &Case { biases: false, ..case(&[3000, 0, 1100], 768, 1536) }, 2);
+    check::<bf16>(&with, &Case { biases: false, ..case(&[1100], 768, 1536) }, 2);
+    check::<bf16>(&with, &Case { biases: false, ..case(&[70, 0, 60], 2304, 2304) }, 2);
 }
 
 /// Gradients of weights with as many tiles as a card has multiprocessors: no partial sums.

@@ -92,7 +92,8 @@ pub fn backward_weights<T: DeviceElement, G: DeviceElement>(
     expect_size(OP, "workspace", "elements", expected, workspace.len())?;
 
     let (partial, rest) = workspace.split_at("workspace", partial_len(n_rows, weights))?;
-    match library::library(gpu, &groups, weights) {
+    let at_once = sm90::sums_at_once(n_rows, n_groups, n_in, n_out) && sm90::takes_sum(gpu, x, grad_y, &partial)?;
+    match library::library(gpu, &groups, weights).filter(|_| !at_once) {
         Some(library) => library::k_grouped(gpu, library, x, grad_y, grads.grad_weights)?,
         None => k_grouped(gpu, &groups, x, grad_y, grads.grad_weights, partial)?,
     }
@@ -112,11 +113,10 @@ fn k_grouped<T: DeviceElement, G: DeviceElement>(
     partial: DeviceMut<'_, f32>,
 ) -> Result<()> {
     let (n_rows, n_in, n_out) = (groups.n_rows(), x.width(), grad_y.width());
-    let (a, b, to_a, to_b) = if n_out > n_in { (grad_y, x, n_in, 1) } else { (x, grad_y, 1, n_in) };
-    let sum = Sum { a, b, to_a, to_b, grads: &grad_weights, partial: &partial };
-    if let Some(launched) = sm90::k_grouped(gpu, groups, sm90::split(n_rows, n_in, n_out), &sum)? {
+    if let Some(launched) = sm90::k_grouped(gpu, groups, x, grad_y, &grad_weights, &partial)? {
         return Ok(launched);
     }
+    let sum = Sum::new(x, grad_y, n_out > n_in, &grad_weights, &partial);
     let split = split(T::DTYPE, n_rows, n_in, n_out);
     any_card(gpu, groups, split, &sum)?;
     if split.n == 1 {
@@ -148,7 +148,7 @@ fn k_grouped<T: DeviceElement, G: DeviceElement>(
     unsafe { gpu.launch(module(G::DTYPE), &kernel, grid, &params) }
 }
 
-/// What is summed: `a^T b` over the rows of each modality, for `a` the wider of x and the gradient of y.
+/// What is summed: `a^T b` over the rows of each modality, for x and the gradient of y in either order.
 #[derive(Debug)]
 pub(super) struct Sum<'s, 'a, T, G> {
     pub a: &'s DeviceRows<'a, T>,
@@ -160,7 +160,19 @@ pub(super) struct Sum<'s, 'a, T, G> {
     pub partial: &'s DeviceMut<'a, f32>,
 }
 
-impl<T: DeviceElement, G: DeviceElement> Sum<'_, '_, T, G> {
+impl<'s, 'a, T: DeviceElement, G: DeviceElement> Sum<'s, 'a, T, G> {
+    pub(super) fn new(
+        x: &'s DeviceRows<'a, T>,
+        grad_y: &'s DeviceRows<'a, T>,
+        a_is_grad: bool,
+        grads: &'s [DeviceMut<'a, G>],
+        partial: &'s DeviceMut<'a, f32>,
+    ) -> Self {
+        let n_in = x.width();
+        let (a, b, to_a, to_b) = if a_is_grad { (grad_y, x, n_in, 1) } else { (x, grad_y, 1, n_in) };
+        Self { a, b, to_a, to_b, grads, partial }
+    }
+
     pub(super) fn grads(&self, gpu: &Gpu) -> [u64; MAX_GROUPS] {
         addresses(self.grads.iter().map(|grad| grad.address(gpu)))
     }

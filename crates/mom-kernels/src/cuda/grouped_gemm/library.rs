@@ -38,8 +38,9 @@ pub enum Product {
 /// biases and both widths are at least 512; else the kernel.
 ///
 /// The kernel for compute capability 9.0 is also who computes outputs of at most half as many columns as their sums are
-/// long, where they overwrite (out_proj forward, in_proj's input gradient; f32, rows that are not aligned to 16 bytes and
-/// more than 16 modalities are not for it).
+/// long, where they overwrite (out_proj forward, in_proj's input gradient), and gradients of the weights of several
+/// modalities whose tiles fit a card of 132 multiprocessors all at once. (f32, rows that are not aligned to 16 bytes and, of
+/// the former, more than 16 modalities are not for it.)
 ///
 /// # Errors
 /// Numbers of modalities that disagree, 2^31 rows or more.
@@ -54,7 +55,9 @@ pub fn engine<T: DeviceElement>(
     let long = match product {
         Product::Forward => is_long(n_in, n_out) && sm90::takes_weights(gpu, weights)?,
         Product::BackwardInput => is_long(n_out, n_in) && sm90::takes_weights(gpu, weights)?,
-        Product::BackwardWeights => false,
+        Product::BackwardWeights => {
+            sm90::sums_at_once(groups.n_rows(), weights.n_groups(), n_in, n_out) && sm90::takes_elements::<T>(gpu)?
+        }
     };
     let library = library(gpu, &groups, weights).filter(|_| !long);
     Ok(if library.is_some() { Engine::Library } else { Engine::Kernel })

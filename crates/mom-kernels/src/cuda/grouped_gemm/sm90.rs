@@ -9,7 +9,7 @@ use super::forward::{Addend, Direction};
 use super::params::{GroupedWeights, MAX_GROUPS, OP, VECTOR, tile_columns};
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
-use crate::cuda::memory::{DeviceElement, DeviceRows, DeviceRowsMut, Dtype};
+use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut, Dtype};
 use crate::cuda::tensor_map::{Matrix, TensorMap};
 use crate::cuda::{DeviceOffsets, Gpu, Module};
 
@@ -94,6 +94,11 @@ pub(super) fn takes_weights<T: DeviceElement>(gpu: &Gpu, weights: &GroupedWeight
     Ok(module::<T>(gpu, weights.n_groups(), weights.is_vector())?.is_some())
 }
 
+/// The same of the elements alone.
+pub(super) fn takes_elements<T: DeviceElement>(gpu: &Gpu) -> Result<bool> {
+    Ok(module::<T>(gpu, 1, true)?.is_some())
+}
+
 fn matrix<T>(rows: &DeviceRows<'_, T>, gpu: &Gpu) -> Matrix {
     Matrix { address: rows.address(gpu), n_rows: rows.n_rows(), width: rows.width(), stride: rows.stride() }
 }
@@ -168,42 +173,123 @@ pub(super) fn m_grouped<T: DeviceElement>(
     unsafe { gpu.launch(module, &kernel, grid, &params) }.map(Some)
 }
 
-/// Columns of the wider operand that a tile of a gradient takes, kernels/grouped_gemm/sm90.cuh.
-const WIDER: usize = 256;
+/// How a kernel cuts a gradient, kernels/grouped_gemm/sm90.cuh: columns of a, 64 for each of its warpgroups, and of b.
+#[derive(Debug, Clone, Copy)]
+struct SumTile {
+    a: usize,
+    b: usize,
+}
 
-/// Tiles of the wider operand and of the narrower one.
-fn sum_tiles(a_width: usize, b_width: usize) -> [usize; 2] {
-    [a_width.div_ceil(WIDER), b_width.div_ceil(tile_columns(Dtype::Bf16, b_width))]
+impl SumTile {
+    /// Threads that multiply.
+    fn consumers(self) -> usize {
+        self.a * 2
+    }
+
+    /// Columns of b whose partial sums a block adds.
+    fn added_at_once(self) -> usize {
+        if self.b <= 80 {
+            8
+        } else if self.b <= 160 {
+            16
+        } else {
+            32
+        }
+    }
+
+    /// Those that ask for copies are a warpgroup more.
+    fn threads(self) -> u32 {
+        self.consumers() as u32 + 128
+    }
+}
+
+/// How the gradients of a grouped linear layer are cut, by its sizes alone.
+#[derive(Debug, Clone, Copy)]
+struct SumPlan {
+    tile: SumTile,
+    /// a is the gradient of y, b is x; else the other way round.
+    a_is_grad: bool,
+    split: Split,
+}
+
+impl SumPlan {
+    fn new(n_rows: usize, n_in: usize, n_out: usize) -> Self {
+        let narrow = tile_columns(Dtype::Bf16, n_in.min(n_out));
+        if n_in.min(n_out) <= narrow {
+            // The narrow operand, which every tile reads, is one tile wide.
+            return Self::cut(n_rows, n_in, n_out, SumTile { a: 128, b: narrow }, n_out > n_in).1;
+        }
+        // Both are wide: a tile of a gradient has long rows.
+        let large = Self::cut(n_rows, n_in, n_out, SumTile { a: 128, b: 256 }, true);
+        let square = Self::cut(n_rows, n_in, n_out, SumTile { a: 192, b: 192 }, true);
+        if square.0 < large.0 { square.1 } else { large.1 }
+    }
+
+    /// The number of splits that takes the least time, and that time.
+    fn cut(n_rows: usize, n_in: usize, n_out: usize, tile: SumTile, a_is_grad: bool) -> (f64, Self) {
+        let (a_width, b_width) = if a_is_grad { (n_out, n_in) } else { (n_in, n_out) };
+        let (a_tiles, b_tiles) = (a_width.div_ceil(tile.a), b_width.div_ceil(tile.b));
+        let n_tiles = a_tiles * b_tiles;
+        // Rounds of a card's multiprocessors over tiles of which each takes a share of the rows; a partial sum costs as
+        // much as a thousand rows more.
+        let time = |n: usize| {
+            let (rounds, partial) = ((n_tiles * n).div_ceil(MULTIPROCESSORS), if n == 1 { 0.0 } else { 1000.0 });
+            rounds as f64 * (tile.a * tile.b) as f64 * (n_rows as f64 / n as f64 + partial)
+        };
+        let most = (MULTIPROCESSORS / n_tiles).max(16);
+        let n = (1..=most).min_by(|&a, &b| time(a).total_cmp(&time(b))).unwrap_or(1);
+        let split = Split::new(n_rows, [a_tiles, b_tiles], n, n_tiles * tile.a * tile.b);
+        (time(n), Self { tile, a_is_grad, split })
+    }
+}
+
+/// Whether all sums of several modalities' gradients run at the same time, and the library would have too little to do in
+/// each of its products.
+pub(super) fn sums_at_once(n_rows: usize, n_groups: usize, n_in: usize, n_out: usize) -> bool {
+    let Split { a_tiles, b_tiles, n, .. } = split(n_rows, n_in, n_out);
+    n_groups > 1 && a_tiles * b_tiles * n <= MULTIPROCESSORS
+}
+
+/// Whether the device and the operands of such a sum are for these kernels.
+pub(super) fn takes_sum<T: DeviceElement>(
+    gpu: &Gpu,
+    x: &DeviceRows<'_, T>,
+    grad_y: &DeviceRows<'_, T>,
+    partial: &DeviceMut<'_, f32>,
+) -> Result<bool> {
+    let aligned = x.is_aligned(VECTOR) && grad_y.is_aligned(VECTOR) && partial.address(gpu).is_multiple_of(16);
+    Ok(module::<T>(gpu, 1, aligned)?.is_some())
 }
 
 /// The cut of the gradients' sums over the rows.
 pub(super) fn split(n_rows: usize, n_in: usize, n_out: usize) -> Split {
-    let (a_width, b_width) = (n_in.max(n_out), n_in.min(n_out));
-    let tiles = sum_tiles(a_width, b_width);
-    let n_tiles = tiles[0] * tiles[1];
-    // As many blocks as fit at once, or, where that leaves the last of few rounds half empty, three rounds.
-    let rounds = if n_tiles <= MULTIPROCESSORS / 2 { 1 } else { 3 };
-    let n = (rounds * MULTIPROCESSORS / n_tiles).max(1);
-    Split::new(n_rows, tiles, n, n_tiles * WIDER * tile_columns(Dtype::Bf16, b_width))
+    SumPlan::new(n_rows, n_in, n_out).split
 }
 
 /// The gradients of the weights; `None` where these kernels are not for it. The caller has checked the shapes.
 pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
     gpu: &Gpu,
     groups: &DeviceOffsets<'_>,
-    split: Split,
-    sum: &Sum<'_, '_, T, G>,
+    x: &DeviceRows<'_, T>,
+    grad_y: &DeviceRows<'_, T>,
+    grads: &[DeviceMut<'_, G>],
+    partial: &DeviceMut<'_, f32>,
 ) -> Result<Option<()>> {
-    let (a, b, partial) = (sum.a, sum.b, sum.partial.address(gpu));
-    let aligned = a.is_aligned(VECTOR) && b.is_aligned(VECTOR) && partial.is_multiple_of(16);
-    let Some(module) = module::<T>(gpu, 1, aligned)? else {
+    let (n_in, n_out) = (x.width(), grad_y.width());
+    let SumPlan { tile, a_is_grad, split } = SumPlan::new(groups.n_rows(), n_in, n_out);
+    let sum = Sum::new(x, grad_y, a_is_grad, grads, partial);
+    let (a, b) = (sum.a, sum.b);
+    let Some(module) = module::<T>(gpu, 1, takes_sum(gpu, x, grad_y, partial)?)? else {
         return Ok(None);
     };
+    let vector =
+        n_in.is_multiple_of(4) && grads.iter().all(|grad| grad.address(gpu).is_multiple_of(4 * size_of::<G>() as u64));
+    let n_tiles = split.a_tiles * split.b_tiles;
     let params = RawKGrouped90 {
         a: TensorMap::new::<T>(&matrix(a, gpu), PANEL)?,
         b: TensorMap::new::<T>(&matrix(b, gpu), PANEL)?,
         offsets: groups.address(gpu),
-        partial,
+        partial: partial.address(gpu),
         to_a: sum.to_a as i64,
         to_b: sum.to_b as i64,
         n_rows: groups.n_rows() as u32,
@@ -212,26 +298,30 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
         n_groups: groups.n_modalities() as u32,
         rows_per_split: split.rows as u32,
         b_tiles: split.b_tiles as u32,
+        n_tiles: blocks(OP, "tiles", n_tiles, 1)?,
+        n_splits: split.n as u32,
         f32: sum.f32(),
-        unused: 0,
+        vector: u32::from(vector),
+        unused: [0; 2],
         grads: sum.grads(gpu),
     };
-    let columns = tile_columns(T::DTYPE, b.width());
-    let dtype = T::DTYPE.name();
-    let n_tiles = split.a_tiles * split.b_tiles;
-    let grid = Grid { blocks: (blocks(OP, "tiles", n_tiles, 1)?, split.n as u32, 1), threads: (384, 1, 1) };
+    let (name, dtype) = (format!("n{}", tile.b), T::DTYPE.name());
+    let n_blocks = blocks(OP, "tiles", n_tiles * split.n, 1)?.min(gpu.n_multiprocessors());
     // SAFETY: the maps are those of x and grad_y, whose shapes were checked, and copies are cut at their borders; what is
     // written is inside of a gradient, or of the partial sums at split + modality, below n + n_groups - 1.
-    unsafe { gpu.launch(module, &format!("sm90_k_grouped_n{columns}_{dtype}"), grid, &params) }?;
+    unsafe {
+        let grid = Grid::line(n_blocks, tile.threads());
+        gpu.launch(module, &format!("sm90_k_grouped_{name}_{dtype}"), grid, &params)
+    }?;
     if split.n == 1 {
         return Ok(Some(()));
     }
-    // Each thread of a block adds four elements.
-    let n_blocks = blocks(OP, "tiles", n_tiles * (WIDER * columns / 1024), 1)?;
-    let grid = Grid { blocks: (n_blocks, groups.n_modalities() as u32, 1), threads: (256, 1, 1) };
+    let n_blocks = blocks(OP, "tiles", n_tiles * tile.b / tile.added_at_once(), 1)?;
+    let threads = (tile.consumers() as u32, 1, 1);
+    let grid = Grid { blocks: (n_blocks, groups.n_modalities() as u32, 1), threads };
     // SAFETY: reads the partial sums that the first kernel wrote, once that has ended, and writes inside of the gradients,
     // borrowed exclusively, of modalities that the first kernel does not write.
-    unsafe { gpu.launch_early(module, &format!("sm90_k_grouped_sum_n{columns}_{dtype}"), grid, &params) }.map(Some)
+    unsafe { gpu.launch_early(module, &format!("sm90_k_grouped_sum_{name}_{dtype}"), grid, &params) }.map(Some)
 }
 
 /// `MGrouped90` of kernels/grouped_gemm/params.h.
@@ -279,13 +369,16 @@ struct RawKGrouped90 {
     n_groups: u32,
     rows_per_split: u32,
     b_tiles: u32,
+    n_tiles: u32,
+    n_splits: u32,
     f32: u32,
-    unused: u32,
+    vector: u32,
+    unused: [u32; 2],
     grads: [u64; MAX_GROUPS],
 }
 const _: () = {
     assert!(size_of::<RawKGrouped90>() == 384 + 8 * MAX_GROUPS && offset_of!(RawKGrouped90, offsets) == 256);
-    assert!(offset_of!(RawKGrouped90, n_rows) == 288 && offset_of!(RawKGrouped90, grads) == 320);
+    assert!(offset_of!(RawKGrouped90, n_rows) == 288 && offset_of!(RawKGrouped90, grads) == 336);
 };
 // SAFETY: a plain struct of integers in C layout; the addresses in it are device addresses.
 unsafe impl DeviceRepr for RawKGrouped90 {}
