@@ -298,21 +298,15 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
     static constexpr int CONSUMERS = WARPGROUPS * WARPGROUP, COLUMNS = WARPGROUPS * PANEL;
     static constexpr int A_PANELS = WARPGROUPS, B_PANELS = (BN + PANEL - 1) / PANEL, PANEL_BYTES = BK * 128;
     static constexpr int STAGE_BYTES = (A_PANELS + B_PANELS) * PANEL_BYTES;
-    // What a warp writes out goes through shared memory 16 columns of a by 32 of b at a time, so that its stores take whole
-    // lines: in rows of a, or of b, whichever a gradient has, a bank's width apart.
-    static constexpr int A_PITCH = 40, B_PITCH = 20, CORNER = 16 * A_PITCH;
-    static_assert(32 * B_PITCH == CORNER);
-    static constexpr int CORNERS_BYTES = CONSUMERS / 32 * CORNER * 4;
+    // Where both operands are wide, a warp writes 16 columns of a by 32 of b by way of shared memory, so that its stores take
+    // whole lines. Narrow gradients are small, and little code (which comes from a cold cache) is worth more.
+    static constexpr bool NARROW = BN <= 160;
+    static constexpr int PITCH = 40, CORNER = NARROW ? 0 : 16 * PITCH, CORNERS_BYTES = CONSUMERS / 32 * CORNER * 4;
     static constexpr int CORNERS = STAGES * STAGE_BYTES, BARRIERS = CORNERS + CORNERS_BYTES;
     static constexpr int OFFSETS = BARRIERS + 16 * STAGES, SHARED_BYTES = OFFSETS + 4 * (MAX_GROUPS + 1);
     // Of a thread: four sums each, of two columns of b in two of a. Four of them make the 32 columns of b.
-    static constexpr int FRAGMENTS = BN / 8;
-    // Narrow tiles leave registers and shared memory to blocks of the second launch, which wait there for the end of the first.
-    static constexpr bool NARROW = BN <= 160;
-    static constexpr int THREADS = THREADS_90<WARPGROUPS, 1>, REGISTERS_FOR = NARROW ? 512 : THREADS;
-    // What a thread of the second launch adds: of narrow tiles there are few.
-    static constexpr int SUM_FRAGMENTS = BN <= 80 ? 1 : BN <= 160 ? 2 : 4;
-    static_assert(SHARED_BYTES <= 232448 && THREADS > MAX_GROUPS);
+    static constexpr int FRAGMENTS = BN / 8, AT_ONCE = NARROW ? 1 : 4;
+    static_assert(SHARED_BYTES <= 232448 && THREADS_90<WARPGROUPS, 1> > MAX_GROUPS && FRAGMENTS % AT_ONCE == 0);
 
     const KGrouped90& p;
     const uint32_t* offsets;  // in shared memory
@@ -324,10 +318,6 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
     static __device__ __forceinline__ void run(const KGrouped90& p, char* memory) {
         uint32_t* offsets = reinterpret_cast<uint32_t*>(memory + OFFSETS);
         const KGrouped90Tile tile{p, offsets, reinterpret_cast<float*>(memory + CORNERS), uint32_t(__cvta_generic_to_shared(memory))};
-        if (threadIdx.x == CONSUMERS) {
-            prefetch_map(p.a);
-            prefetch_map(p.b);
-        }
         if (threadIdx.x <= p.n_groups) offsets[threadIdx.x] = offset(p.offsets, p.n_rows, threadIdx.x);
         if (threadIdx.x == 0) {
             for (int i = 0; i < STAGES; i++) {
@@ -339,10 +329,10 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
         __syncthreads();
         asm volatile("griddepcontrol.launch_dependents;");
         if (threadIdx.x < CONSUMERS) {
-            if constexpr (!NARROW) take_registers<WARPGROUPS, 1>();
+            take_registers<WARPGROUPS, 1>();
             tile.consume();
         } else {
-            if constexpr (!NARROW) give_registers<WARPGROUPS, 1>();
+            give_registers<WARPGROUPS, 1>();
             if (threadIdx.x == CONSUMERS) tile.produce();
         }
     }
@@ -404,10 +394,8 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
                 for (int i = 0; i < BN / 2; i++) sums[i] = 0.f;
             }
             if (segment.whole) {
-                constexpr int TAIL = FRAGMENTS % 4;
 #pragma unroll
-                for (int j = 0; j + 4 <= FRAGMENTS; j += 4) write<4>(tile, segment.group, j, sums + 4 * j);
-                if constexpr (TAIL > 0) write<TAIL>(tile, segment.group, FRAGMENTS - TAIL, sums + 4 * (FRAGMENTS - TAIL));
+                for (int j = 0; j < FRAGMENTS; j += AT_ONCE) write(tile, segment.group, j, sums + 4 * j);
             } else {
                 // As the threads hold them: `sum` finds the places.
                 float4* to = partial(split + segment.group, tile);
@@ -425,54 +413,45 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
         return reinterpret_cast<float4*>(p.partial) + (uint64_t(pair) * p.n_tiles + tile) * (FRAGMENTS * CONSUMERS) + threadIdx.x;
     }
 
-    // Writes N fragments of a warp's sums, from `fragment` on.
-    template <int N> __device__ __forceinline__ void write(uint32_t tile, uint32_t group, int fragment, const float* sums) const {
-        if (!NARROW || p.to_b == 1) {
-            if (p.f32) write_rows<N, true, float>(tile, group, fragment, sums);
-            else write_rows<N, true, T>(tile, group, fragment, sums);
-        } else {
-            if (p.f32) write_rows<N, false, float>(tile, group, fragment, sums);
-            else write_rows<N, false, T>(tile, group, fragment, sums);
-        }
+    // Writes AT_ONCE fragments of a warp's sums, from `fragment` on.
+    __device__ __forceinline__ void write(uint32_t tile, uint32_t group, int fragment, const float* sums) const {
+        if (p.f32) write(static_cast<float*>(p.grads[group]), tile, fragment, sums);
+        else write(static_cast<T*>(p.grads[group]), tile, fragment, sums);
     }
 
-    // Of a gradient in which columns of b lie side by side for each of a (OF_A), or the other way round.
-    template <int N, bool OF_A, typename G>
-    __device__ __forceinline__ void write_rows(uint32_t tile, uint32_t group, int fragment, const float* sums) const {
-        const int lane = threadIdx.x % 32, row = lane / 4, column = lane % 4 * 2;
-        float* corner = corners + threadIdx.x / 32 * CORNER;
-        __syncwarp();
+    template <typename G> __device__ __forceinline__ void write(G* to, uint32_t tile, int fragment, const float* sums) const {
+        const uint32_t lane = threadIdx.x % 32, row = lane / 4, column = lane % 4 * 2;
+        const uint32_t a0 = tile / p.b_tiles * COLUMNS + threadIdx.x / 32 * 16, b0 = tile % p.b_tiles * BN + fragment * 8;
+        if constexpr (NARROW) {
+            const uint32_t a = a0 + row, b = b0 + column;
+            if (b >= p.b_width) return;
+            to += a * p.to_a + b * p.to_b;
 #pragma unroll
-        for (int j = 0; j < N; j++) {
-            const float* v = sums + 4 * j;
-            if constexpr (OF_A) {
-                float* to = corner + row * A_PITCH + column + 8 * j;
-                *reinterpret_cast<float2*>(to) = make_float2(v[0], v[1]);
-                *reinterpret_cast<float2*>(to + 8 * A_PITCH) = make_float2(v[2], v[3]);
-            } else {
-                float* to = corner + (column + 8 * j) * B_PITCH + row;
-                to[0] = v[0];
-                to[B_PITCH] = v[1];
-                to[8] = v[2];
-                to[B_PITCH + 8] = v[3];
+            for (int half = 0; half < 2; half++, to += 8 * p.to_a) {
+                if (a + 8 * half >= p.a_width) break;
+                put(to, sums[2 * half]);
+                if (b + 1 < p.b_width) put(to + p.to_b, sums[2 * half + 1]);
             }
-        }
-        __syncwarp();
-        // Four elements of a row each; in the next turn rows further down.
-        constexpr int PER_ROW = OF_A ? 2 * N : 4, STEP = 32 / PER_ROW, PITCH = OF_A ? A_PITCH : B_PITCH;
-        const uint32_t a0 = tile / p.b_tiles * COLUMNS + threadIdx.x / 32 * 16 + (OF_A ? lane / PER_ROW : lane % PER_ROW * 4);
-        const uint32_t b0 = tile % p.b_tiles * BN + (OF_A ? lane % PER_ROW * 4 : lane / PER_ROW);
-        const float* from = corner + lane / PER_ROW * PITCH + lane % PER_ROW * 4;
-        G* to = static_cast<G*>(p.grads[group]) + (OF_A ? a0 * p.to_a + b0 : a0 + b0 * p.to_b);
-        to += OF_A ? 8 * fragment : 8 * fragment * p.to_b;
-        const int64_t step = STEP * (OF_A ? p.to_a : p.to_b);
-        // Rows and elements that there are, from the first of this lane's on.
-        const int n_a = int(p.a_width) - int(a0), n_b = int(p.b_width) - int(b0) - 8 * fragment;
-        const int n_rows = OF_A ? n_a : n_b, valid = min(OF_A ? n_b : n_a, 4);
+        } else {
+            float* corner = corners + threadIdx.x / 32 * CORNER;
+            __syncwarp();
 #pragma unroll
-        for (int i = 0; i < N; i++) {
-            const float4 v = *reinterpret_cast<const float4*>(from + i * STEP * PITCH);
-            if (i * STEP < n_rows) write4(to + i * step, v, valid);
+            for (int j = 0; j < AT_ONCE; j++) {
+                const float* v = sums + 4 * j;
+                float* at = corner + row * PITCH + column + 8 * j;
+                *reinterpret_cast<float2*>(at) = make_float2(v[0], v[1]);
+                *reinterpret_cast<float2*>(at + 8 * PITCH) = make_float2(v[2], v[3]);
+            }
+            __syncwarp();
+            // Four columns of b each, which lie side by side in a gradient; in the next turn four columns of a further on.
+            const uint32_t a = a0 + lane / 8, b = b0 + lane % 8 * 4;
+            const int n_a = int(p.a_width) - int(a), n_b = int(p.b_width) - int(b);
+            const float* from = corner + lane / 8 * PITCH + lane % 8 * 4;
+            to += a * p.to_a + b;
+            const int64_t step = 4 * p.to_a;
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (4 * i < n_a) write4(to + i * step, *reinterpret_cast<const float4*>(from + 4 * i * PITCH), n_b);
         }
     }
 
@@ -485,40 +464,41 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
                 if (i < valid) put(to + i, sums[i]);
     }
 
-    // The second launch, of CONSUMERS threads in blocks (tiles times FRAGMENTS / SUM_FRAGMENTS, groups): adds a modality's
-    // partial sums, where it has more than one.
+    // The second launch, of CONSUMERS threads in blocks (tiles times FRAGMENTS / AT_ONCE, groups): adds a modality's partial
+    // sums, where it has more than one.
     static __device__ __forceinline__ void sum(const KGrouped90& p, char* memory) {
-        constexpr int N = SUM_FRAGMENTS, AHEAD = 16 / N;  // splits on their way
+        constexpr int AHEAD = NARROW ? 8 : 4;  // splits on their way
         const KGrouped90Tile sums{p, nullptr, reinterpret_cast<float*>(memory), 0};
-        const uint32_t fragment = blockIdx.x % (FRAGMENTS / N) * N, tile = blockIdx.x / (FRAGMENTS / N), group = blockIdx.y;
+        const uint32_t fragment = blockIdx.x % (FRAGMENTS / AT_ONCE) * AT_ONCE, tile = blockIdx.x / (FRAGMENTS / AT_ONCE);
+        const uint32_t group = blockIdx.y;
         const uint32_t first = offset(p.offsets, p.n_rows, group), last = offset(p.offsets, p.n_rows, group + 1);
         if (first >= last) return;
         const uint32_t begin = first / p.rows_per_split, end = (last - 1) / p.rows_per_split;
         if (begin == end) return;
-        float sum[4 * N];
+        float sum[4 * AT_ONCE];
 #pragma unroll
-        for (int i = 0; i < 4 * N; i++) sum[i] = 0.f;
+        for (int i = 0; i < 4 * AT_ONCE; i++) sum[i] = 0.f;
         const float4* from = sums.partial(begin + group, tile) + fragment * CONSUMERS;
         const uint64_t step = uint64_t(p.n_tiles) * (FRAGMENTS * CONSUMERS);
         asm volatile("griddepcontrol.wait;" ::: "memory");
         for (uint32_t split = begin; split <= end; split += AHEAD, from += AHEAD * step) {
-            float4 x[AHEAD][N];
+            float4 x[AHEAD][AT_ONCE];
 #pragma unroll
             for (int i = 0; i < AHEAD; i++)
 #pragma unroll
-                for (int j = 0; j < N; j++) x[i][j] = from[min(i, int(end - split)) * step + j * CONSUMERS];  // no branch: all at once
+                for (int j = 0; j < AT_ONCE; j++)
+                    x[i][j] = split + i <= end ? from[i * step + j * CONSUMERS] : make_float4(0.f, 0.f, 0.f, 0.f);
 #pragma unroll
             for (int i = 0; i < AHEAD; i++)
 #pragma unroll
-                for (int j = 0; j < N; j++) {
-                    const bool valid = i <= int(end - split);
-                    sum[4 * j] += valid ? x[i][j].x : 0.f;
-                    sum[4 * j + 1] += valid ? x[i][j].y : 0.f;
-                    sum[4 * j + 2] += valid ? x[i][j].z : 0.f;
-                    sum[4 * j + 3] += valid ? x[i][j].w : 0.f;
+                for (int j = 0; j < AT_ONCE; j++) {
+                    sum[4 * j] += x[i][j].x;
+                    sum[4 * j + 1] += x[i][j].y;
+                    sum[4 * j + 2] += x[i][j].z;
+                    sum[4 * j + 3] += x[i][j].w;
                 }
         }
-        sums.template write<N>(tile, group, int(fragment), sum);
+        sums.write(tile, group, int(fragment), sum);
     }
 
     // Zeroes the rows of a step from `valid` on, in every panel of both operands.
@@ -548,7 +528,7 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
         grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES>::SHARED_BYTES;                                                 \
     extern "C" __constant__ const uint32_t SUM##_shared_bytes =                                                                \
         grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES>::CORNERS_BYTES;                                                \
-    extern "C" __global__ void __launch_bounds__(grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES>::REGISTERS_FOR, 1)    \
+    extern "C" __global__ void __launch_bounds__(grouped_gemm::THREADS_90<WARPGROUPS, 1>, 1)                                   \
         NAME(const __grid_constant__ KGrouped90 p) {                                                                           \
         extern __shared__ __align__(1024) char memory[];                                                                       \
         grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES>::run(p, memory);                                               \
@@ -572,9 +552,9 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
     M_GROUPED_90(sm90_m_grouped_input_n160_##T, T, false, 160, 2, 4, false, 1)                                                 \
     M_GROUPED_90(sm90_m_grouped_input_n256_##T, T, false, 256, 2, 4, false, 1)                                                 \
     M_GROUPED_90(sm90_m_grouped_input_short_##T, T, false, 128, 4, 10, true, 1)                                                \
-    K_GROUPED_90(sm90_k_grouped_n64_##T, sm90_k_grouped_sum_n64_##T, T, 2, 64, 6)                                              \
-    K_GROUPED_90(sm90_k_grouped_n80_##T, sm90_k_grouped_sum_n80_##T, T, 2, 80, 5)                                              \
-    K_GROUPED_90(sm90_k_grouped_n128_##T, sm90_k_grouped_sum_n128_##T, T, 2, 128, 5)                                           \
-    K_GROUPED_90(sm90_k_grouped_n160_##T, sm90_k_grouped_sum_n160_##T, T, 2, 160, 4)                                           \
+    K_GROUPED_90(sm90_k_grouped_n64_##T, sm90_k_grouped_sum_n64_##T, T, 2, 64, 9)                                              \
+    K_GROUPED_90(sm90_k_grouped_n80_##T, sm90_k_grouped_sum_n80_##T, T, 2, 80, 7)                                              \
+    K_GROUPED_90(sm90_k_grouped_n128_##T, sm90_k_grouped_sum_n128_##T, T, 2, 128, 7)                                           \
+    K_GROUPED_90(sm90_k_grouped_n160_##T, sm90_k_grouped_sum_n160_##T, T, 2, 160, 5)                                           \
     K_GROUPED_90(sm90_k_grouped_n192_##T, sm90_k_grouped_sum_n192_##T, T, 3, 192, 4)                                           \
     K_GROUPED_90(sm90_k_grouped_n256_##T, sm90_k_grouped_sum_n256_##T, T, 2, 256, 4)

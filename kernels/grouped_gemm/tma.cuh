@@ -28,10 +28,6 @@ __device__ __forceinline__ void barrier_wait(uint32_t at, uint32_t parity) {
         "}" ::"r"(at), "r"(parity) : "memory");
 }
 
-__device__ __forceinline__ void prefetch_map(const TensorMap& map) {
-    asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
-}
-
 // The box whose first element is (row, column); what lies outside of the matrix comes as zeros.
 __device__ __forceinline__ void load_box(uint32_t to, const TensorMap& map, int column, int row, uint32_t barrier) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),

@@ -188,13 +188,7 @@ impl SumTile {
 
     /// Columns of b whose partial sums a block adds.
     fn added_at_once(self) -> usize {
-        if self.b <= 80 {
-            8
-        } else if self.b <= 160 {
-            16
-        } else {
-            32
-        }
+        if self.b <= 160 { 8 } else { 32 }
     }
 
     /// Those that ask for copies are a warpgroup more.
