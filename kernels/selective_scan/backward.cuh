@@ -80,15 +80,17 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
     extern __shared__ __align__(128) unsigned char memory[];
     S& s = *reinterpret_cast<S*>(memory);
     const ScanInputs& in = p.in;
-    const int d_inner = in.layout.d_inner, d_state = in.layout.d_state, seqlen = in.layout.seqlen;
+    const int d_inner = in.layout.d_inner, d_state = in.layout.d_state;
     const int n_blocks = (d_inner + CH - 1) / CH, block = blockIdx.x % n_blocks;
     const int first = block * CH;
-    const uint32_t sequence = blockIdx.x / n_blocks;
+    const Span<A::CHUNKED> span = Span<A::CHUNKED>::of(in, blockIdx.x / n_blocks);
+    const uint32_t first_position = span.first(in.layout);
+    const int n_steps = span.steps(in.layout);
     const int tid = threadIdx.x, lane = tid % 32;
     // In the time loop: channel c, states g NS ...
     const int c = tid / 32 * CW + (TENSOR ? lane / G : lane % CW), g = TENSOR ? lane % G : lane / CW;
     const bool c_valid = first + c < d_inner;
-    const int64_t state_channel = int64_t(sequence) * d_inner + first + c;
+    const int64_t state_channel = int64_t(span.sequence) * d_inner + first + c;
     // For what is per element: N channels of one step, and a part of the step's B and C.
     const int step = tid / PER_STEP, part = tid % PER_STEP, channel = first + part * N, n_valid = d_inner - channel;
     const bool is_c = part >= PER_STEP / 2;
@@ -100,6 +102,10 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
     float a[NS], carry[NS], grad_a[NS] = {0.f, 0.f, 0.f, 0.f};
     load_states(a, in.A, first + c, c_valid, g * NS, d_state);
     load_states(carry, p.grad_last_state, state_channel, c_valid, g * NS, d_state);
+    if constexpr (A::CHUNKED) {
+        if (!span.is_last() && c_valid)
+            through_chunks<NB>(carry, p.chunks, in.layout, span, span.n_chunks - 1, span.chunk + 1, first + c, g * NS);
+    }
 #pragma unroll
     for (int i = 0; i < NS; i++) a[i] *= LOG2_E;
     s.grad_d[tid].zero();
@@ -110,14 +116,14 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
     if (tid < 4 * TILE) s.rows[0][tid] = 0;  // of steps that there are not
     if (tid < CH) s.d_skip[tid] = in.D && first + tid < d_inner ? in.D[first + tid] : 0.f;
 
-    const int n_tiles = (seqlen + TILE - 1) / TILE;
+    const int n_tiles = (n_steps + TILE - 1) / TILE;
     unsigned char next_starts = 0;
     auto row_of = [&](int tile) { return s.rows[tile & 3][step]; };
-    auto is_step = [&](int tile, int of) { return tile >= 0 && tile * TILE + of < seqlen; };
+    auto is_step = [&](int tile, int of) { return tile >= 0 && tile * TILE + of < n_steps; };
     auto channels = [&](int tile) { return is_step(tile, step) ? n_valid : 0; };
     auto fetch_rows = [&](int tile) {
         if (tid < TILE && is_step(tile, tid)) {
-            const uint32_t position = sequence * seqlen + tile * TILE + tid;
+            const uint32_t position = first_position + tile * TILE + tid;
             uint32_t* to = &s.rows[tile & 3][tid];
             if (in.layout.row_of_position) {
                 copy_async<4>(to, in.layout.row_of_position + position);
@@ -129,9 +135,12 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
     auto fetch_starts = [&](int tile) {
         next_starts = 0;
         if (tid < TILE && in.layout.document_starts && is_step(tile, tid))
-            next_starts = in.layout.document_starts[sequence * seqlen + tile * TILE + tid];
+            next_starts = in.layout.document_starts[first_position + tile * TILE + tid];
     };
-    const int64_t segment = int64_t(sequence) * n_tiles;
+    // Chunks are whole tiles but for the last of a sequence.
+    const int64_t segment = A::CHUNKED ? span.sequence * int64_t((in.layout.seqlen + TILE - 1) / TILE) +
+                                             span.chunk * (in.chunk / TILE)
+                                       : int64_t(span.sequence) * n_tiles;
     const RowsFrom<const float> states_from(p.saved_states + (segment * d_inner + first + c) * NB + g * NS,
                                             d_inner * NB * sizeof(float), 0);
     // BY_CHUNK: a quarter of the threads copies u, another dt, z, the gradient of y; the first 64 also B and C.
@@ -368,15 +377,18 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
         if (tile > 0) stage(tile - 1);
         starts = __syncthreads_or(next_starts);
     }
-    store_states(p.grad_initial_state, carry, state_channel, c_valid, g * NS, d_state);
+    const Span<A::CHUNKED> done = span.again(span, in, n_blocks);
+    const int64_t first_channel = A::CHUNKED ? int64_t(done.sequence) * d_inner + first + c : state_channel;
+    store_states(p.grad_initial_state, carry, first_channel, c_valid && done.chunk == 0, g * NS, d_state);
+    const int64_t part_channel = int64_t(done.index()) * d_inner + first;
     if (c_valid)
-        *reinterpret_cast<float4*>(p.partial_a + state_channel * NB + g * NS) =
+        *reinterpret_cast<float4*>(p.partial_a + (part_channel + c) * NB + g * NS) =
             make_float4(grad_a[0], grad_a[1], grad_a[2], grad_a[3]);
     if (p.partial_d && tid < CH && first + tid < d_inner) {  // the last barrier is behind every thread's last sum
         float sum = 0.f;
 #pragma unroll
         for (int t = 0; t < TILE; t++) sum += __uint_as_float(s.grad_d[t * PER_STEP + tid / N].words[tid % N]);
-        p.partial_d[int64_t(sequence) * d_inner + first + tid] = sum;
+        p.partial_d[part_channel + tid] = sum;
     }
     if constexpr (KEEP && FULL) {
         for (uint32_t m = 0; m < in.layout.n_biases; m++) {
@@ -384,20 +396,20 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
             float sum = 0.f;
 #pragma unroll
             for (int t = 0; t < TILE; t++) sum += __uint_as_float(s.grad_bias[m][t * PER_STEP + tid / N].words[tid % N]);
-            p.partial_bias[(uint64_t(sequence) * in.layout.n_biases + m) * d_inner + first + tid] = sum;
+            p.partial_bias[(uint64_t(done.index()) * in.layout.n_biases + m) * d_inner + first + tid] = sum;
         }
     }
 }
 
 // dB and dC: the sum over blocks of channels, four states of one row a thread.
-template <typename T, int NB, bool TENSOR> __device__ __forceinline__ void sum_bc(const ScanSums& p) {
-    const uint64_t vectors = p.n_rows * (2 * NB / 4), at = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+template <typename T, int NB, bool TENSOR> __device__ __forceinline__ void sum_bc(const ScanSums& p, uint32_t block) {
+    const uint64_t vectors = p.n_rows * (2 * NB / 4), at = uint64_t(block) * blockDim.x + threadIdx.x;
     if (at >= vectors) return;
     const float4* from = reinterpret_cast<const float4*>(p.partial_bc) + at;
     float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
 #pragma unroll 8
-    for (uint32_t block = 0; block < p.n_blocks; block++) {
-        const float4 v = __ldcs(from + block * vectors);
+    for (uint32_t i = 0; i < p.n_blocks; i++) {
+        const float4 v = __ldcs(from + i * vectors);
         sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
     }
     const uint32_t row = at / (2 * NB / 4);
@@ -412,22 +424,22 @@ template <typename T, int NB, bool TENSOR> __device__ __forceinline__ void sum_b
         if (state + i * stride < int(p.d_state)) to[state + i * stride] = from_f32<T>(v[i]);
 }
 
-// dA and dD: the sum over sequences, one channel a thread row.
+// dA and dD: the sum over sequences and their chunks, one channel a thread row.
 template <int NB> __device__ __forceinline__ void sum_weights(const ScanSums& p) {
     const uint32_t at = blockIdx.x * blockDim.x + threadIdx.x;
     const uint32_t channel = at / NB, state = at % NB;
     if (channel >= p.d_inner) return;
     float sum = 0.f;
-    for (uint32_t b = 0; b < p.batch; b++) sum += p.partial_a[(int64_t(b) * p.d_inner + channel) * NB + state];
+    for (uint32_t b = 0; b < p.n_parts; b++) sum += p.partial_a[(int64_t(b) * p.d_inner + channel) * NB + state];
     if (state < p.d_state) p.grad_A[int64_t(channel) * p.d_state + state] = sum;
     if (p.grad_D && state == 0) {
         sum = 0.f;
-        for (uint32_t b = 0; b < p.batch; b++) sum += p.partial_d[int64_t(b) * p.d_inner + channel];
+        for (uint32_t b = 0; b < p.n_parts; b++) sum += p.partial_d[int64_t(b) * p.d_inner + channel];
         p.grad_D[channel] = sum;
     }
     if (p.grad_bias && state < p.n_biases) {  // at most 4 modalities, of at least 16 threads
         sum = 0.f;
-        for (uint32_t b = 0; b < p.batch; b++)
+        for (uint32_t b = 0; b < p.n_parts; b++)
             sum += p.partial_bias[(uint64_t(b) * p.n_biases + state) * p.d_inner + channel];
         p.grad_bias[uint64_t(state) * p.d_inner + channel] = sum;
     }
@@ -443,9 +455,11 @@ template <int NB> __device__ __forceinline__ void sum_weights(const ScanSums& p)
         scan_backward::run<T, G, THREADS, KEEP, Assume<__VA_ARGS__>>(p);                                              \
     }
 #define SCAN_SUMS(T_NAME, T, NB, TENSOR)                                                                             \
-    extern "C" __global__ void selective_scan_sum_bc_##T_NAME##_##NB(const __grid_constant__ ScanSums p) {              \
-        scan_backward::sum_bc<T, NB, TENSOR>(p);                                                                      \
-    }                                                                                                                \
-    extern "C" __global__ void selective_scan_sum_weights_##T_NAME##_##NB(const __grid_constant__ ScanSums p) {         \
-        scan_backward::sum_weights<NB>(p);                                                                            \
+    extern "C" __global__ void selective_scan_sums_##T_NAME##_##NB(const __grid_constant__ ScanSums p) {                \
+        const uint32_t of_weights = (p.d_inner * NB + blockDim.x - 1) / blockDim.x;                                    \
+        if (blockIdx.x < of_weights) {                                                                                \
+            scan_backward::sum_weights<NB>(p);                                                                        \
+        } else {                                                                                                      \
+            scan_backward::sum_bc<T, NB, TENSOR>(p, blockIdx.x - of_weights);                                         \
+        }                                                                                                             \
     }

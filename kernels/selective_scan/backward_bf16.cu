@@ -1,5 +1,7 @@
+#include "chunks.cuh"
 #include "backward.cuh"
 SCAN_BACKWARD(selective_scan_backward_bf16_16_full_roomy, bf16, 4, 128, 3, true, true, true, true)
+SCAN_BACKWARD(selective_scan_backward_bf16_16_full_chunks, bf16, 4, 128, 3, true, true, true, true, true)
 SCAN_BACKWARD(selective_scan_backward_bf16_16_full_wide, bf16, 4, 256, 2, true, true, true, true)
 SCAN_BACKWARD(selective_scan_backward_bf16_16_aligned, bf16, 4, 128, 3, false, true, false, true)
 SCAN_BACKWARD(selective_scan_backward_bf16_16, bf16, 4, 128, 3, false, false, false, true)
@@ -8,3 +10,8 @@ SCAN_BACKWARD(selective_scan_backward_bf16_64, bf16, 16, 128, 2, false, false, f
 SCAN_SUMS(bf16, bf16, 16, true)
 SCAN_SUMS(bf16, bf16, 32, false)
 SCAN_SUMS(bf16, bf16, 64, false)
+SCAN_CHUNKS(selective_scan_backward_chunk_ends_bf16_16_full, bf16, 4, true, true, true, false)
+SCAN_CHUNKS(selective_scan_backward_chunk_ends_bf16_16_aligned, bf16, 4, true, true, false, false)
+SCAN_CHUNKS(selective_scan_backward_chunk_ends_bf16_16, bf16, 4, true, false, false, false)
+SCAN_CHUNKS(selective_scan_backward_chunk_ends_bf16_32, bf16, 8, true, false, false, false)
+SCAN_CHUNKS(selective_scan_backward_chunk_ends_bf16_64, bf16, 16, true, false, false, false)

@@ -1,5 +1,7 @@
+#include "chunks.cuh"
 #include "backward.cuh"
 SCAN_BACKWARD(selective_scan_backward_f16_16_full_roomy, f16, 4, 128, 3, true, true, true, false)
+SCAN_BACKWARD(selective_scan_backward_f16_16_full_chunks, f16, 4, 128, 3, true, true, true, false, true)
 SCAN_BACKWARD(selective_scan_backward_f16_16_full_wide, f16, 4, 256, 2, false, true, true, false)
 SCAN_BACKWARD(selective_scan_backward_f16_16_aligned, f16, 4, 128, 3, false, true, false, false)
 SCAN_BACKWARD(selective_scan_backward_f16_16, f16, 4, 128, 3, false, false, false, false)
@@ -8,3 +10,8 @@ SCAN_BACKWARD(selective_scan_backward_f16_64, f16, 16, 128, 2, false, false, fal
 SCAN_SUMS(f16, f16, 16, false)
 SCAN_SUMS(f16, f16, 32, false)
 SCAN_SUMS(f16, f16, 64, false)
+SCAN_CHUNKS(selective_scan_backward_chunk_ends_f16_16_full, f16, 4, true, true, true, false)
+SCAN_CHUNKS(selective_scan_backward_chunk_ends_f16_16_aligned, f16, 4, true, true, false, false)
+SCAN_CHUNKS(selective_scan_backward_chunk_ends_f16_16, f16, 4, true, false, false, false)
+SCAN_CHUNKS(selective_scan_backward_chunk_ends_f16_32, f16, 8, true, false, false, false)
+SCAN_CHUNKS(selective_scan_backward_chunk_ends_f16_64, f16, 16, true, false, false, false)

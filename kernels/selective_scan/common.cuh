@@ -60,16 +60,61 @@ template <bool ALIGNED, typename T, int N> __device__ __forceinline__ void fetch
     }
 }
 
+// The steps that a block walks: a sequence or, CHUNKED, one of the chunks that it is cut into.
+template <bool CHUNKED> struct Span {
+    uint32_t sequence, chunk, n_chunks;
+    uint32_t first_position;
+    int n_steps;
+
+    __device__ __forceinline__ Span(const ScanInputs& in, uint32_t sequence, uint32_t chunk, uint32_t n_chunks)
+        : sequence(sequence), chunk(chunk), n_chunks(n_chunks) {
+        const uint32_t before = chunk * in.chunk, seqlen = in.layout.seqlen;
+        first_position = sequence * seqlen + before;
+        n_steps = min(seqlen - before, in.chunk);
+    }
+    // One of the chunks of all sequences.
+    static __device__ __forceinline__ Span of(const ScanInputs& in, uint32_t index) {
+        const uint32_t n = n_chunks_of(in);
+        return Span(in, index / n, index % n, n);
+    }
+    // `span` of a block of one of n_blocks groups of channels, found anew: kept until now it would have cost registers.
+    static __device__ __forceinline__ Span again(const Span&, const ScanInputs& in, int n_blocks) {
+        uint32_t block;
+        asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(block));
+        return of(in, block / n_blocks);
+    }
+    // At least one.
+    static __device__ __forceinline__ uint32_t n_chunks_of(const ScanInputs& in) {
+        return max(1u, (in.layout.seqlen + in.chunk - 1) / in.chunk);
+    }
+    __device__ __forceinline__ uint32_t first(const ScanLayout&) const { return first_position; }
+    __device__ __forceinline__ int steps(const ScanLayout&) const { return n_steps; }
+    __device__ __forceinline__ bool is_last() const { return chunk + 1 == n_chunks; }
+    __device__ __forceinline__ uint32_t index() const { return sequence * n_chunks + chunk; }
+};
+template <> struct Span<false> {
+    static constexpr uint32_t chunk = 0, n_chunks = 1;
+    uint32_t sequence;
+
+    static __device__ __forceinline__ Span of(const ScanInputs&, uint32_t sequence) { return {sequence}; }
+    static __device__ __forceinline__ Span again(const Span& span, const ScanInputs&, int) { return span; }
+    __device__ __forceinline__ uint32_t first(const ScanLayout& layout) const { return sequence * layout.seqlen; }
+    __device__ __forceinline__ int steps(const ScanLayout& layout) const { return layout.seqlen; }
+    __device__ __forceinline__ bool is_last() const { return true; }
+    __device__ __forceinline__ uint32_t index() const { return sequence; }
+};
+
 // Row of a step and what else is known of it.
 struct Step {
     uint32_t row;
     bool valid, starts_document;
 };
 
-__device__ __forceinline__ Step read_step(const ScanLayout& layout, uint32_t sequence, int t) {
-    Step step{0, t >= 0 && t < int(layout.seqlen), false};
+template <bool CHUNKED>
+__device__ __forceinline__ Step read_step(const ScanLayout& layout, const Span<CHUNKED>& span, int t) {
+    Step step{0, t >= 0 && t < span.steps(layout), false};
     if (step.valid) {
-        const uint32_t position = sequence * layout.seqlen + t;
+        const uint32_t position = span.first(layout) + t;
         step.row = layout.row_of_position ? layout.row_of_position[position] : position;
         step.starts_document = layout.document_starts && layout.document_starts[position];
     }
@@ -79,8 +124,9 @@ __device__ __forceinline__ Step read_step(const ScanLayout& layout, uint32_t seq
 // What a kernel may take for granted. ALIGNED: vectors of channels are whole and lie on their size, d_state is 16. FULL:
 // moreover there is all that a block of a model has (softplus, skip, gate, biases of at most four modalities), so that
 // what is per element has no branch and is scheduled as one piece. TENSOR: sums over lanes run on the tensor cores.
-template <bool ALIGNED_, bool FULL_, bool TENSOR_> struct Assume {
-    static constexpr bool ALIGNED = ALIGNED_, FULL = FULL_, TENSOR = TENSOR_;
+// CHUNKED: a sequence may be cut into chunks; a kernel that is FULL is made twice, since it has no register to spare.
+template <bool ALIGNED_, bool FULL_, bool TENSOR_, bool CHUNKED_ = !FULL_> struct Assume {
+    static constexpr bool ALIGNED = ALIGNED_, FULL = FULL_, TENSOR = TENSOR_, CHUNKED = CHUNKED_;
 };
 
 // The biases of dt for a block's channels. FULL: biases and borders lie in shared memory, since a load from global memory
@@ -151,6 +197,22 @@ __device__ __forceinline__ void store_states(
 #pragma unroll
     for (int i = 0; i < NS; i++)
         if (to && valid && state + i < d_state) to[channel * d_state + state + i] = h[i];
+}
+
+// What came over a chunk's border: h goes through chunks `from` to `to` (both included) of the sequence, one after the
+// other.
+template <int NB>
+__device__ __forceinline__ void through_chunks(float (&h)[NS], const float* chunks, const ScanLayout& layout,
+                                               const Span<true>& span, int from, int to, int channel, int state) {
+    const uint64_t stride = uint64_t(layout.d_inner) * NB, ends = uint64_t(layout.batch) * span.n_chunks * stride;
+    const int step = from <= to ? 1 : -1, n = (to - from) * step + 1;
+    const float* at = chunks + uint64_t(span.sequence * span.n_chunks + from) * stride + uint64_t(channel) * NB + state;
+#pragma unroll 4
+    for (int i = 0; i < n; i++, at += step * int64_t(stride)) {
+        const float4 decay = *reinterpret_cast<const float4*>(at), end = *reinterpret_cast<const float4*>(at + ends);
+        h[0] = fmaf(decay.x, h[0], end.x), h[1] = fmaf(decay.y, h[1], end.y);
+        h[2] = fmaf(decay.z, h[2], end.z), h[3] = fmaf(decay.w, h[3], end.w);
+    }
 }
 
 // TENSOR: four states of B or C lie in shared memory as states 0, 2, 1, 3, so that what a lane of `mma` needs is a pair:

@@ -99,12 +99,12 @@ __device__ __forceinline__ void run(const ScanForward& p) {
     const int d_inner = in.layout.d_inner, d_state = in.layout.d_state, seqlen = in.layout.seqlen;
     const int n_blocks = (d_inner + CH - 1) / CH;
     const int first = blockIdx.x % n_blocks * CH;
-    const uint32_t sequence = blockIdx.x / n_blocks;
+    const Span<A::CHUNKED> span = Span<A::CHUNKED>::of(in, blockIdx.x / n_blocks);
     const int tid = threadIdx.x;
     // In the time loop: channel c, states g NS ...
     const int c = tid / G, g = tid % G;
     const bool c_valid = first + c < d_inner;
-    const int64_t state_channel = int64_t(sequence) * d_inner + first + c;
+    const int64_t state_channel = int64_t(span.sequence) * d_inner + first + c;
     // For what is per element: N channels of one step, and a quarter of the step's B and C.
     const int step = tid / PER_STEP, part = tid % PER_STEP, channel = first + part * N, n_valid = d_inner - channel;
     const bool is_c = part >= PER_STEP / 2;
@@ -113,11 +113,15 @@ __device__ __forceinline__ void run(const ScanForward& p) {
     float a[NS], h[NS];
     load_states(a, in.A, first + c, c_valid, g * NS, d_state);
     load_states(h, p.initial_state, state_channel, c_valid, g * NS, d_state);
+    if constexpr (A::CHUNKED) {
+        if (span.chunk > 0 && c_valid)
+            through_chunks<NS * G>(h, p.chunks, in.layout, span, 0, span.chunk - 1, first + c, g * NS);
+    }
 #pragma unroll
     for (int i = 0; i < NS; i++) a[i] *= LOG2_E;
     if (tid < CH) s.d_skip[tid] = in.D && first + tid < d_inner ? in.D[first + tid] : 0.f;
 
-    const int n_tiles = (seqlen + TILE - 1) / TILE;
+    const int n_tiles = (span.steps(in.layout) + TILE - 1) / TILE;
     struct Raw {
         Vec<T, N> u, z;
         uint32_t row;
@@ -127,7 +131,7 @@ __device__ __forceinline__ void run(const ScanForward& p) {
     Vec<T, N> next_dt{};
     Vec<T, NBC> next_bc{};
     int next_starts = 0;
-    Step after = read_step(in.layout, sequence, step);
+    Step after = read_step(in.layout, span, step);
 
     auto load = [&](int tile) {  // tile's elements into `next`; `after` becomes the step of the tile behind it
         const uint32_t row = after.row;
@@ -139,7 +143,7 @@ __device__ __forceinline__ void run(const ScanForward& p) {
         next.z = load_vec<ALIGNED, T, N>(RowsFrom<T>(in.z, in.z_stride, channel).at(row), FULL || in.z ? next.n : 0);
         const RowsFrom<T> bc(is_c ? in.C : in.B, is_c ? in.C_stride : in.B_stride, bc_state);
         next_bc = load_vec<ALIGNED, T, NBC>(bc.at(row), after.valid ? d_state - bc_state : 0);
-        after = read_step(in.layout, sequence, (tile + 1) * TILE + step);
+        after = read_step(in.layout, span, (tile + 1) * TILE + step);
     };
     auto stage = [&](int buffer) {  // `next` into shared memory; a step past the end changes nothing
         float x[N];
@@ -183,7 +187,8 @@ __device__ __forceinline__ void run(const ScanForward& p) {
     bool starts = __syncthreads_or(next_starts);
     load(1);
     const bool saves = p.saved_states && c_valid;
-    const uint64_t segment = uint64_t(sequence) * ((seqlen + STATE_STRIDE - 1) / STATE_STRIDE);
+    const uint64_t segment = uint64_t(span.sequence) * ((seqlen + STATE_STRIDE - 1) / STATE_STRIDE) +
+                             (A::CHUNKED ? span.chunk * (in.chunk / STATE_STRIDE) : 0);
     float* save_to = p.saved_states + (segment * d_inner + first + c) * (NS * G) + g * NS;
     const int save_stride = d_inner * NS * G;
 #pragma unroll 1
@@ -196,7 +201,7 @@ __device__ __forceinline__ void run(const ScanForward& p) {
         const int starts_next = next_starts;
         load(tile + 2);
         auto save = [&](int t0) {
-            if (saves && tile * TILE + t0 < seqlen)
+            if (saves && tile * TILE + t0 < span.steps(in.layout))
                 *reinterpret_cast<float4*>(save_to) = make_float4(h[0], h[1], h[2], h[3]);
             save_to += save_stride;
         };
@@ -215,7 +220,9 @@ __device__ __forceinline__ void run(const ScanForward& p) {
         starts = __syncthreads_or(starts_next);
     }
     finish((n_tiles - 1) & 1);
-    store_states(p.last_state, h, state_channel, c_valid, g * NS, d_state);
+    const Span<A::CHUNKED> done = span.again(span, in, n_blocks);
+    const int64_t last_channel = A::CHUNKED ? int64_t(done.sequence) * d_inner + first + c : state_channel;
+    store_states(p.last_state, h, last_channel, c_valid && done.is_last(), g * NS, d_state);
 }
 
 }  // namespace scan_forward

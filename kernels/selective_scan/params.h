@@ -15,10 +15,20 @@ struct ScanInputs {
     ScanLayout layout;
     const void *u, *dt, *z, *B, *C;  // rows; z may be null
     const float *A, *D, *dt_bias;    // (d_inner, d_state), (d_inner) or null, (n_biases, d_inner) or null
-    cuda::std::uint32_t u_stride, dt_stride, z_stride, B_stride, C_stride, unused;
+    cuda::std::uint32_t u_stride, dt_stride, z_stride, B_stride, C_stride;
+    cuda::std::uint32_t chunk;  // steps of the chunks that a sequence is cut into, a multiple of 32; the last has the rest
 };
 static_assert(sizeof(ScanInputs) == 136 && offsetof(ScanInputs, u) == 48 && offsetof(ScanInputs, A) == 88);
-static_assert(offsetof(ScanInputs, u_stride) == 112);
+static_assert(offsetof(ScanInputs, u_stride) == 112 && offsetof(ScanInputs, chunk) == 132);
+
+// What each chunk leaves for those behind it, or before it in the backward pass: see chunks.cuh.
+struct ScanChunks {
+    ScanInputs in;
+    const void* grad_out;  // rows; of the backward pass
+    float* chunks;         // (2, batch * n_chunks, d_inner, padded d_state): decays, then states
+    cuda::std::uint64_t grad_out_stride;
+};
+static_assert(sizeof(ScanChunks) == 160 && offsetof(ScanChunks, grad_out_stride) == 152);
 
 struct ScanForward {
     ScanInputs in;
@@ -27,8 +37,9 @@ struct ScanForward {
     float* last_state;           // (batch, d_inner, d_state) or null
     float* saved_states;         // (batch, ceil(seqlen / 16), d_inner, d_state padded to 16, 32 or 64) or null
     cuda::std::uint64_t out_stride;
+    const float* chunks;  // as ScanChunks; read where there is more than one
 };
-static_assert(sizeof(ScanForward) == 176 && offsetof(ScanForward, out_stride) == 168);
+static_assert(sizeof(ScanForward) == 184 && offsetof(ScanForward, chunks) == 176);
 
 struct ScanBackward {
     ScanInputs in;
@@ -38,13 +49,15 @@ struct ScanBackward {
     void *grad_u, *grad_dt, *grad_z, *out;  // rows; grad_z and out may be null
     float* grad_initial_state;              // or null
     float* partial_bc;  // (blocks of channels, rows, 2 padded d_state)
-    float* partial_a;   // (batch, d_inner, padded d_state)
-    float* partial_d;   // (batch, d_inner)
-    float* partial_bias;  // (batch, n_biases, d_inner); by the kernels that sum the biases' gradients
+    float* partial_a;   // (batch * n_chunks, d_inner, padded d_state)
+    float* partial_d;   // (batch * n_chunks, d_inner)
+    float* partial_bias;  // (batch * n_chunks, n_biases, d_inner); by the kernels that sum the biases' gradients
     cuda::std::uint32_t grad_out_stride, grad_u_stride, grad_dt_stride, grad_z_stride, out_stride, n_rows;
+    const float* chunks;  // as ScanChunks; read where there is more than one
 };
-static_assert(sizeof(ScanBackward) == 256 && offsetof(ScanBackward, grad_out) == 152);
+static_assert(sizeof(ScanBackward) == 264 && offsetof(ScanBackward, grad_out) == 152);
 static_assert(offsetof(ScanBackward, partial_bc) == 200 && offsetof(ScanBackward, grad_out_stride) == 232);
+static_assert(offsetof(ScanBackward, chunks) == 256);
 
 struct ScanSums {
     const float *partial_bc, *partial_a, *partial_d, *partial_bias;
@@ -52,7 +65,7 @@ struct ScanSums {
     float *grad_A, *grad_D, *grad_bias;  // grad_D and grad_bias may be null
     cuda::std::uint64_t grad_B_stride, grad_C_stride;
     cuda::std::uint64_t n_rows;
-    cuda::std::uint32_t n_blocks, batch, d_inner, d_state, n_biases, unused;
+    cuda::std::uint32_t n_blocks, n_parts, d_inner, d_state, n_biases, unused;  // n_parts: batch * n_chunks
 };
 static_assert(sizeof(ScanSums) == 120 && offsetof(ScanSums, grad_B_stride) == 72 && offsetof(ScanSums, n_blocks) == 96);
 

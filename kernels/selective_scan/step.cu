@@ -7,7 +7,7 @@ template <typename T> __device__ __forceinline__ void scan_step(const ScanStep& 
     const uint64_t at = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (at >= uint64_t(in.layout.batch) * d_inner) return;
     const uint32_t sequence = at / d_inner, channel = at % d_inner;
-    const Step step = read_step(in.layout, sequence, 0);
+    const Step step = read_step(in.layout, Span<false>::of(in, sequence), 0);
     const uint32_t row = step.row;
     const float* bias = in.dt_bias ? far_bias(in, row) : nullptr;
     float delta = to_f32(*at_row<T>(in.dt, row, in.dt_stride, channel)) + (bias ? bias[channel] : 0.f);

@@ -12,7 +12,7 @@ use mom_kernels::cuda::causal_conv1d::{ConvInputs, forward as conv_forward};
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use mom_kernels::cuda::half::bf16;
-use mom_kernels::cuda::selective_scan::{ScanInputs, ScanOutputs, forward as scan_forward};
+use mom_kernels::cuda::selective_scan::{ScanInputs, ScanOutputs, forward as scan_forward, forward_workspace_len};
 use mom_kernels::cuda::{DevicePlan, Gpu, Result as GpuResult};
 use mom_kernels::selective_scan::DeltaActivation;
 
@@ -34,6 +34,7 @@ struct Memory {
     a: CudaSlice<f32>,
     u: CudaSlice<bf16>,
     out: CudaSlice<bf16>,
+    workspace: CudaSlice<f32>,
 }
 
 impl Memory {
@@ -50,6 +51,7 @@ impl Memory {
             a: gpu.upload(&(0..D_INNER * D_STATE).map(|i| -((i % D_STATE) as f32 + 1.0)).collect::<Vec<_>>())?,
             u: gpu.zeros(N_ROWS * D_INNER)?,
             out: gpu.zeros(N_ROWS * D_INNER)?,
+            workspace: gpu.zeros(forward_workspace_len(BATCH, SEQLEN, D_INNER, D_STATE))?,
         })
     }
 
@@ -95,7 +97,8 @@ impl Memory {
             initial_state: None,
         };
         let out = gpu.rows_mut(&mut self.out, D_INNER)?;
-        scan_forward(gpu, &scan, ScanOutputs { out, last_state: None, saved_states: None })
+        let outputs = ScanOutputs { out, last_state: None, saved_states: None };
+        scan_forward(gpu, &scan, outputs, gpu.write(&mut self.workspace))
     }
 }
 

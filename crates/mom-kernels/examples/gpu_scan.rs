@@ -3,7 +3,7 @@
 //! `cargo run --release -p mom-kernels --features cuda --example gpu_scan`. Needs no toolkit; without a driver it says so.
 
 use mom_kernels::cuda::half::bf16;
-use mom_kernels::cuda::selective_scan::{ScanInputs, ScanOutputs, forward};
+use mom_kernels::cuda::selective_scan::{ScanInputs, ScanOutputs, forward, forward_workspace_len};
 use mom_kernels::cuda::{DevicePlan, Gpu};
 use mom_kernels::selective_scan::{self as host, DeltaActivation};
 use mom_kernels::{ModalityPlan, Rows, RowsMut};
@@ -39,7 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         initial_state: None,
     };
     let outputs = ScanOutputs { out: gpu.rows_mut(&mut out, d_inner)?, last_state: None, saved_states: None };
-    forward(&gpu, &inputs, outputs)?;
+    let mut workspace = gpu.zeros::<f32>(forward_workspace_len(batch, seqlen, d_inner, d_state))?;
+    forward(&gpu, &inputs, outputs, gpu.write(&mut workspace))?;
     let on_gpu = gpu.download(&out)?;
 
     // On the CPU, in f64.

@@ -12,13 +12,12 @@ use mom_kernels::cuda::{DevicePlan, Gpu, Module, causal_conv1d as conv, selectiv
 use mom_kernels::selective_scan::DeltaActivation;
 
 const BATCH: usize = 3;
-const SEQLEN: usize = 200;
 const D: usize = 64;
 const D_STATE: usize = 16;
-const N: usize = BATCH * SEQLEN;
 
 /// x -> conv -> u -> scan -> out, and the gradients of all of them.
 struct Memory {
+    n: usize,
     plan: DevicePlan,
     ids: CudaSlice<u8>,
     x: CudaSlice<bf16>,
@@ -36,33 +35,37 @@ struct Memory {
     grad_x: CudaSlice<bf16>,
     grad_a: CudaSlice<f32>,
     grad_taps: CudaSlice<f32>,
+    scan_forward_workspace: CudaSlice<f32>,
     scan_workspace: CudaSlice<f32>,
     conv_workspace: CudaSlice<f32>,
 }
 
 impl Memory {
-    fn new(gpu: &Gpu) -> Self {
+    fn new(gpu: &Gpu, seqlen: usize) -> Self {
+        let n = BATCH * seqlen;
         let mut random = Random(1);
-        let ids = gpu.zeros(N).unwrap();
-        let plan = DevicePlan::sort(gpu, BATCH, SEQLEN, 3, &gpu.read(&ids), None).unwrap();
+        let ids = gpu.zeros(n).unwrap();
+        let plan = DevicePlan::sort(gpu, BATCH, seqlen, 3, &gpu.read(&ids), None).unwrap();
         let mut new = Self {
+            n,
             plan,
             ids,
-            x: poisoned(gpu, N * D),
-            dt: poisoned(gpu, N * D),
-            bc: poisoned(gpu, N * 2 * D_STATE),
-            grad_out: poisoned(gpu, N * D),
+            x: poisoned(gpu, n * D),
+            dt: poisoned(gpu, n * D),
+            bc: poisoned(gpu, n * 2 * D_STATE),
+            grad_out: poisoned(gpu, n * D),
             taps: upload(gpu, &random.normals(D * 4, 0.5)),
             a: upload(gpu, &(0..D * D_STATE).map(|i| -((i % D_STATE) as f64 + 1.0)).collect::<Vec<_>>()),
-            u: poisoned(gpu, N * D),
-            out: poisoned(gpu, N * D),
-            saved: poisoned(gpu, scan::saved_states_len(BATCH, SEQLEN, D, D_STATE)),
-            grad_u: poisoned(gpu, N * D),
-            grad_dt: poisoned(gpu, N * D),
-            grad_bc: poisoned(gpu, N * 2 * D_STATE),
-            grad_x: poisoned(gpu, N * D),
+            u: poisoned(gpu, n * D),
+            out: poisoned(gpu, n * D),
+            saved: poisoned(gpu, scan::saved_states_len(BATCH, seqlen, D, D_STATE)),
+            grad_u: poisoned(gpu, n * D),
+            grad_dt: poisoned(gpu, n * D),
+            grad_bc: poisoned(gpu, n * 2 * D_STATE),
+            grad_x: poisoned(gpu, n * D),
             grad_a: poisoned(gpu, D * D_STATE),
             grad_taps: poisoned(gpu, D * 4),
+            scan_forward_workspace: poisoned(gpu, scan::forward_workspace_len(BATCH, seqlen, D, D_STATE)),
             scan_workspace: poisoned(gpu, 1),
             conv_workspace: poisoned(gpu, 1),
         };
@@ -77,7 +80,7 @@ impl Memory {
     /// Other inputs at the same addresses, and poison in every output.
     fn fill(&mut self, gpu: &Gpu, seed: u64) {
         let mut random = Random(seed);
-        let ids: Vec<u8> = (0..N).map(|_| random.below(3) as u8).collect();
+        let ids: Vec<u8> = (0..self.n).map(|_| random.below(3) as u8).collect();
         let stream = gpu.stream();
         stream.memcpy_htod(&ids, &mut self.ids).unwrap();
         for to in [&mut self.x, &mut self.dt, &mut self.bc, &mut self.grad_out] {
@@ -103,7 +106,10 @@ impl Memory {
             last_state: None,
             saved_states: Some(gpu.write(&mut self.saved)),
         };
-        scan::forward(gpu, &scan_inputs, outputs).unwrap();
+        let workspace = &mut self.scan_forward_workspace;
+        let len = scan::forward_workspace_len(BATCH, self.n / BATCH, D, D_STATE);
+        let workspace = gpu.write(workspace).first("workspace", len).unwrap();
+        scan::forward(gpu, &scan_inputs, outputs, workspace).unwrap();
         let grad_bc = gpu.rows_mut(&mut self.grad_bc, 2 * D_STATE).unwrap();
         let (grad_b, grad_c) = grad_bc.split_columns(D_STATE).unwrap();
         let grads = scan::ScanGrads {
@@ -194,19 +200,27 @@ fn a_replay_gives_the_bits_of_the_launches() {
     // Nothing has run before the capture: `preload` is all that it needs.
     let scan = [Module::SelectiveScanForwardBf16, Module::SelectiveScanBackwardBf16];
     gpu.preload(&[Module::ModalityPlan, Module::CausalConv1d]).and_then(|()| gpu.preload(&scan)).unwrap();
-    let mut memory = Memory::new(&gpu);
+    // A sequence at once, and in chunks of time.
+    for seqlen in [200, 600] {
+        replay(&gpu, seqlen);
+    }
+}
+
+fn replay(gpu: &Gpu, seqlen: usize) {
+    let mut memory = Memory::new(gpu, seqlen);
+    let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
     gpu.stream().begin_capture(mode).unwrap();
-    memory.run(&gpu);
+    memory.run(gpu);
     let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
     let graph = gpu.stream().end_capture(flags).unwrap().unwrap();
     for seed in [2, 3] {
-        memory.fill(&gpu, seed);
+        memory.fill(gpu, seed);
         graph.launch().unwrap();
-        let replayed = memory.outputs(&gpu);
-        memory.fill(&gpu, seed);
-        memory.run(&gpu);
-        let launched = memory.outputs(&gpu);
+        let replayed = memory.outputs(gpu);
+        memory.fill(gpu, seed);
+        memory.run(gpu);
+        let launched = memory.outputs(gpu);
         assert!(launched.iter().flatten().all(|x| x.is_finite()), "an element was not written");
-        assert!(replayed == launched, "seed {seed}: the replay differs");
+        assert!(replayed == launched, "{seqlen} steps, seed {seed}: the replay differs");
     }
 }

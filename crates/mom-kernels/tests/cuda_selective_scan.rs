@@ -71,6 +71,119 @@ fn long_sequences() {
     check::<f32>(&gpu, case, 12);
 }
 
+/// Few sequences, which are cut into chunks of time: 1000 steps into six times 160 and 40.
+const CUT: Case = Case { seqlen: 1000, documents: false, ..FULL };
+
+#[test]
+fn chunks_of_every_kind() {
+    let Some(gpu) = gpu("chunks_of_every_kind") else { return };
+    assert!(device::forward_workspace_len(CUT.batch, CUT.seqlen, CUT.d_inner, CUT.d_state) > 0);
+    check_all(&gpu, CUT);
+    check_all(&gpu, Case { documents: true, ..CUT });
+    check_all(&gpu, Case { states: false, ..CUT });
+    check_all(&gpu, Case { bias: false, gate_and_skip: false, ..CUT });
+    check_all(&gpu, Case { bias: false, softplus: false, ..CUT });
+    check_all(&gpu, Case { dt_rank: 3, ..CUT }); // rows that do not lie on 16 bytes
+    for (d_inner, d_state) in [(33, 16), (96, 5), (40, 32), (20, 64)] {
+        check::<bf16>(&gpu, Case { d_inner, d_state, ..CUT }, 90);
+        check::<f32>(&gpu, Case { d_inner, d_state, ..CUT }, 91);
+    }
+    for seqlen in [512, 513, 527, 639, 640, 641, 1023, 1041] {
+        check::<bf16>(&gpu, Case { batch: 1, seqlen, ..CUT }, 92);
+    }
+}
+
+#[test]
+fn documents_start_in_some_chunks() {
+    let Some(gpu) = gpu("documents_start_in_some_chunks") else { return };
+    let case = Case { documents: true, ..CUT };
+    let starts: [&[usize]; 8] = [&[0], &[1, 2], &[159], &[160], &[161, 191, 192], &[319, 961], &[960, 999], &[500]];
+    for (seed, of_first) in starts.into_iter().enumerate() {
+        // The other sequence has those of the next.
+        let of_second = starts[(seed + 1) % starts.len()].iter().map(|at| case.seqlen + at);
+        let mut is_start = vec![false; case.batch * case.seqlen];
+        of_first.iter().copied().chain(of_second).for_each(|at| is_start[at] = true);
+        check_problem::<bf16>(
+            &gpu,
+            &far::<bf16>(Problem::with_starts::<bf16>(case, &is_start, 100 + seed as u64), -4.0),
+        );
+        check_problem::<f32>(&gpu, &far::<f32>(Problem::with_starts::<f32>(case, &is_start, 120 + seed as u64), -4.0));
+    }
+}
+
+/// With `dt` further on by this much on average: at -4 a state comes through a thousand steps, at 4 not through forty.
+fn far<T: TestElement>(mut problem: Problem, by: f64) -> Problem {
+    problem.dt_bias = rounded::<f32>(&problem.dt_bias.iter().map(|x| x + by).collect::<Vec<_>>());
+    problem
+}
+
+#[test]
+fn states_come_through_chunks_or_do_not() {
+    let Some(gpu) = gpu("states_come_through_chunks_or_do_not") else { return };
+    for by in [-6.0, -4.0, 2.0, 4.0] {
+        check_problem::<bf16>(&gpu, &far::<bf16>(Problem::new::<bf16>(CUT, 140), by));
+        check_problem::<f16>(&gpu, &far::<f16>(Problem::new::<f16>(CUT, 141), by));
+        check_problem::<f32>(&gpu, &far::<f32>(Problem::new::<f32>(CUT, 142), by));
+    }
+}
+
+/// A sequence alone is cut, one of many is not.
+#[test]
+fn a_sequence_in_chunks_is_the_sequence() {
+    let Some(gpu) = gpu("a_sequence_in_chunks_is_the_sequence") else { return };
+    let case = Case { batch: 100, seqlen: 700, d_inner: 64, n_modalities: 1, dt_rank: 0, documents: false, ..FULL };
+    let len = |batch| device::forward_workspace_len(batch, case.seqlen, case.d_inner, case.d_state);
+    assert!(len(1) > 0 && len(case.batch) == 0);
+    let many = far::<f32>(Problem::new::<f32>(case, 150), -3.0);
+    let alone = Case { batch: 1, ..case };
+    let first = |x: &[f64]| x[..x.len() / case.batch].to_vec();
+    let plan = mom_kernels::ModalityPlan::new(1, case.seqlen, 1, &vec![0; case.seqlen], None).unwrap();
+    let (dt_bias, a, d_skip) = (many.dt_bias.clone(), many.a.clone(), many.d_skip.clone());
+    let [u, dt, x_dbl, xz, initial, grad_out, grad_last] =
+        [&many.u, &many.dt, &many.x_dbl, &many.xz, &many.initial, &many.grad_out, &many.grad_last].map(|x| first(x));
+    let one = Problem { case: alone, plan, u, dt, dt_bias, a, x_dbl, d_skip, xz, initial, grad_out, grad_last };
+    let (one, many) = (on_device::<f32>(&gpu, &one, Places::Apart), on_device::<f32>(&gpu, &many, Places::Apart));
+    let mut report = Report::new("chunks and the whole");
+    for (i, what) in NAMES.into_iter().enumerate() {
+        if !["grad_dt_bias", "grad_a", "grad_d_skip"].contains(&what) {
+            report.within(what, &one[i], &first(&many[i]), 1e-5);
+        }
+    }
+    report.finish();
+}
+
+#[test]
+fn a_workspace_of_another_size_is_refused() {
+    let Some(gpu) = gpu("a_workspace_of_another_size_is_refused") else { return };
+    let (seqlen, d, n) = (512, 32, 16);
+    let [wide, narrow, a] = [seqlen * d, seqlen * n, d * n].map(|len| gpu.zeros::<f32>(len).unwrap());
+    let mut out = gpu.zeros::<f32>(seqlen * d).unwrap();
+    let needed = device::forward_workspace_len(1, seqlen, d, n);
+    let mut run = |len: usize| {
+        let inputs = device::ScanInputs {
+            layout: DeviceLayout::contiguous(1, seqlen, None)?,
+            u: gpu.rows(&wide, d)?,
+            dt: gpu.rows(&wide, d)?,
+            dt_bias: None,
+            delta_activation: DeltaActivation::Softplus,
+            a: gpu.read(&a),
+            b: gpu.rows(&narrow, n)?,
+            c: gpu.rows(&narrow, n)?,
+            d_skip: None,
+            z: None,
+            initial_state: None,
+        };
+        let mut workspace = gpu.zeros::<f32>(len)?;
+        let outputs = device::ScanOutputs { out: gpu.rows_mut(&mut out, d)?, last_state: None, saved_states: None };
+        device::forward(&gpu, &inputs, outputs, gpu.write(&mut workspace))
+    };
+    for len in [0, needed - 1, needed + 1] {
+        let error = run(len).unwrap_err().to_string();
+        assert!(error.contains("workspace") && error.contains(&needed.to_string()), "{error}");
+    }
+    run(needed).unwrap();
+}
+
 /// Every kernel reads an element before it writes over it.
 #[test]
 fn in_place_is_apart() {
@@ -86,6 +199,7 @@ fn in_place_is_apart() {
         Case { d_state: 32, seqlen: 33, ..FULL },
         Case { d_state: 64, seqlen: 17, ..plain },
         Case { batch: 1, seqlen: 1, ..FULL },
+        Case { batch: 1, seqlen: 600, ..FULL }, // in chunks
     ];
     for (seed, case) in cases.into_iter().enumerate() {
         in_place::<bf16>(&gpu, case, 40 + seed as u64);
@@ -206,7 +320,8 @@ fn no_position() {
         last_state: Some(gpu.write(&mut last)),
         saved_states: None,
     };
-    device::forward(&gpu, &inputs, outputs).unwrap();
+    let mut workspace = gpu.zeros::<f32>(device::forward_workspace_len(2, 0, d_inner, d_state)).unwrap();
+    device::forward(&gpu, &inputs, outputs, gpu.write(&mut workspace)).unwrap();
     assert_eq!(gpu.download(&last).unwrap(), state);
     let [mut gu, mut gdt, mut gb, mut gc] = [(); 4].map(|()| gpu.zeros::<f32>(1).unwrap());
     let mut ga = poisoned::<f32>(&gpu, d_inner * d_state);
@@ -285,7 +400,7 @@ fn steps<T: TestElement>(gpu: &Gpu, limit: f64) {
     report.finish();
 }
 
-/// More than 2^31 elements: the last sequence of many is what it is alone.
+/// More than 2^31 elements: the last sequence of many is what it is among few.
 #[test]
 fn beyond_two_gigaelements() {
     let Some(gpu) = gpu("beyond_two_gigaelements") else { return };
@@ -331,13 +446,15 @@ fn beyond_two_gigaelements() {
             initial_state: None,
         };
         let mut out = gpu.zeros::<bf16>(n * d_inner).unwrap();
+        let len = device::forward_workspace_len(batch, seqlen, d_inner, d_state);
+        let mut workspace = gpu.zeros::<f32>(len).unwrap();
         let mut saved = gpu.zeros::<f32>(device::saved_states_len(batch, seqlen, d_inner, d_state)).unwrap();
         let outputs = device::ScanOutputs {
             out: gpu.rows_mut(&mut out, d_inner).unwrap(),
             last_state: None,
             saved_states: Some(gpu.write(&mut saved)),
         };
-        device::forward(&gpu, &inputs, outputs).unwrap();
+        device::forward(&gpu, &inputs, outputs, gpu.write(&mut workspace)).unwrap();
         let tail = |slice: &CudaSlice<bf16>, width: usize| -> Vec<bf16> {
             gpu.stream().clone_dtoh(&slice.slice((n - seqlen) * width..)).unwrap()
         };
@@ -366,9 +483,10 @@ fn beyond_two_gigaelements() {
         device::backward(&gpu, &inputs, gpu.read(&saved), &output_grads, grads, gpu.write(&mut workspace)).unwrap();
         vec![forward, tail(&gu, d_inner), tail(&gdt, d_inner), tail(&gbc, 32)]
     };
-    let (alone, many) = (run(1), run(batch));
-    assert!(alone.iter().flatten().any(|x| x.wide() != 0.0));
-    for (i, (alone, many)) in alone.iter().zip(&many).enumerate() {
-        assert!(alone == many, "output {i} of the last sequence differs");
+    // Of four, since fewer would be cut into chunks.
+    let (few, many) = (run(4), run(batch));
+    assert!(few.iter().flatten().any(|x| x.wide() != 0.0));
+    for (i, (few, many)) in few.iter().zip(&many).enumerate() {
+        assert!(few == many, "output {i} of the last sequence differs");
     }
 }

@@ -68,7 +68,8 @@ struct Arguments {
     /// Operations whose name contains this; may be given more than once.
     #[arg(long)]
     only: Vec<String>,
-    /// Scan and conv at lengths of 256 to 65,536 too, at constant tokens; the cross entropy at other vocabularies.
+    /// Scan and conv at lengths of 256 to 65,536 too, at constant tokens, the scan also of one shorter sequence; the cross
+    /// entropy at other vocabularies.
     #[arg(long)]
     sweep: bool,
     /// The same operations by PyTorch, mamba_ssm and causal_conv1d, as far as this machine's python3 has them.
@@ -118,6 +119,10 @@ fn run(arguments: &Arguments) -> Result<bool, Error> {
     for seqlen in [256, 1024, 4096, 16_384, 65_536].into_iter().filter(|_| arguments.sweep) {
         let shape = Shape { name: "sweep", batch: SWEEP_TOKENS / seqlen, seqlen, d_model: SMALL.d_model };
         bench.attempt("conv", |bench| conv::sweep(bench, shape));
+        bench.attempt("scan", |bench| scan::sweep(bench, shape));
+    }
+    for seqlen in [512, 2048, 8192].into_iter().filter(|_| arguments.sweep) {
+        let shape = Shape { name: "sweep", batch: 1, seqlen, d_model: SMALL.d_model };
         bench.attempt("scan", |bench| scan::sweep(bench, shape));
     }
     if arguments.sweep {

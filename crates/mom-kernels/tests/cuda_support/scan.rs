@@ -58,6 +58,13 @@ pub struct Problem {
 
 impl Problem {
     pub fn new<T: TestElement>(case: Case, seed: u64) -> Self {
+        let mut r = Random(!seed);
+        let starts: Vec<bool> = (0..case.batch * case.seqlen).map(|_| r.below(23) == 0).collect();
+        Self::with_starts::<T>(case, &starts, seed)
+    }
+
+    /// With documents that start at these positions, where the case has any.
+    pub fn with_starts<T: TestElement>(case: Case, starts: &[bool], seed: u64) -> Self {
         let mut r = Random(seed);
         let Case { batch, seqlen, d_inner, d_state, n_modalities, dt_rank, .. } = case;
         let n = batch * seqlen;
@@ -69,8 +76,7 @@ impl Problem {
             ids[at..end].fill(id);
             at += len;
         }
-        let starts: Vec<bool> = (0..n).map(|_| r.below(23) == 0).collect();
-        let plan = ModalityPlan::new(batch, seqlen, n_modalities, &ids, case.documents.then_some(&starts[..])).unwrap();
+        let plan = ModalityPlan::new(batch, seqlen, n_modalities, &ids, case.documents.then_some(starts)).unwrap();
         let wide = |x: Vec<f64>| rounded::<T>(&x);
         let narrow = |x: Vec<f64>| rounded::<f32>(&x);
         // delta between 1e-3 and about 0.1, as a block starts out.
@@ -258,7 +264,10 @@ pub fn on_device<T: TestElement>(gpu: &Gpu, p: &Problem, places: Places) -> Outp
             last_state: Some(gpu.write(&mut last)),
             saved_states: Some(gpu.write(&mut saved)),
         };
-        device::forward(gpu, &others.with(gpu, p.case, [u, dt, z]), outputs).unwrap();
+        let len = device::forward_workspace_len(batch, seqlen, d_inner, d_state);
+        let mut workspace = poisoned::<f32>(gpu, len);
+        let workspace = gpu.write(&mut workspace).first("workspace", len).unwrap();
+        device::forward(gpu, &others.with(gpu, p.case, [u, dt, z]), outputs, workspace).unwrap();
     }
     let grad_last = upload::<f32>(gpu, &p.grad_last);
     let width = dt_rank + 2 * d_state;
@@ -353,9 +362,13 @@ pub fn same_bits(a: &Outputs, b: &Outputs) -> bool {
 }
 
 pub fn check<T: TestElement>(gpu: &Gpu, case: Case, seed: u64) {
-    let problem = Problem::new::<T>(case, seed);
-    let (want, naive) = (on_host::<f64>(&problem), on_host::<f32>(&problem));
-    let got = on_device::<T>(gpu, &problem, Places::Apart);
+    check_problem::<T>(gpu, &Problem::new::<T>(case, seed));
+}
+
+pub fn check_problem<T: TestElement>(gpu: &Gpu, problem: &Problem) {
+    let case = problem.case;
+    let (want, naive) = (on_host::<f64>(problem), on_host::<f32>(problem));
+    let got = on_device::<T>(gpu, problem, Places::Apart);
     let name = format!("{} {}x{} d {} n {}", T::DTYPE.name(), case.batch, case.seqlen, case.d_inner, case.d_state);
     let mut report = Report::new(name);
     for (i, what) in NAMES.into_iter().enumerate() {
@@ -370,7 +383,7 @@ pub fn check<T: TestElement>(gpu: &Gpu, case: Case, seed: u64) {
         }
     }
     report.finish();
-    let again = on_device::<T>(gpu, &problem, Places::Apart);
+    let again = on_device::<T>(gpu, problem, Places::Apart);
     assert!(same_bits(&got, &again), "two runs differ");
 }
 

@@ -13,7 +13,8 @@ use crate::error::expect_size;
 /// Bytes of the workspace of [`forward`], which is smaller where it saves.
 pub fn forward_workspace_bytes<T: DeviceElement>(sizes: &MixerSizes, saves: bool) -> usize {
     let outputs = if saves { 0 } else { bytes::<T>(sizes.xz_len()) + bytes::<T>(sizes.x_dbl_len()) };
-    bytes::<f32>(sizes.d_inner * sizes.d_state) + 3 * bytes::<T>(sizes.inner_len()) + outputs
+    let scan = bytes::<f32>(sizes.scan_workspace_len);
+    bytes::<f32>(sizes.d_inner * sizes.d_state) + scan + 3 * bytes::<T>(sizes.inner_len()) + outputs
 }
 
 /// What the forward pass writes.
@@ -62,6 +63,7 @@ pub fn forward<T: DeviceElement>(
     let MixerSizes { d_inner, d_state, dt_rank, .. } = sizes;
     expect_size(OP, "workspace", "bytes", forward_workspace_bytes::<T>(&sizes, saved.is_some()), workspace.len())?;
     let (mut a, parts) = Parts(workspace).take::<f32>(d_inner * d_state)?;
+    let (scan_workspace, parts) = parts.take::<f32>(sizes.scan_workspace_len)?;
     let (mut u, parts) = parts.take::<T>(sizes.inner_len())?;
     let (mut dt, parts) = parts.take::<T>(sizes.inner_len())?;
     let (mut y, parts) = parts.take::<T>(sizes.inner_len())?;
@@ -106,7 +108,7 @@ pub fn forward<T: DeviceElement>(
         state => {
             let (initial_state, last_state) = state.unzip();
             let outputs = ScanOutputs { out: out_of_scan, last_state, saved_states: states };
-            selective_scan::forward(gpu, &ScanInputs { initial_state, ..inputs }, outputs)?;
+            selective_scan::forward(gpu, &ScanInputs { initial_state, ..inputs }, outputs, scan_workspace)?;
         }
     }
     let y = DeviceRows::new("y", y.into_ref(), d_inner)?;

@@ -20,7 +20,7 @@ use super::causal_conv1d::ConvInputs;
 use super::error::Result;
 use super::grouped_gemm::GroupedWeights;
 use super::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows};
-use super::selective_scan::{DtBias, ScanInputs, saved_states_len};
+use super::selective_scan::{DtBias, ScanInputs, forward_workspace_len, saved_states_len};
 use super::{DeviceOffsets, DevicePlan, Gpu};
 use crate::causal_conv1d::Activation;
 use crate::error::expect_size;
@@ -75,6 +75,8 @@ pub struct MixerSizes {
     pub dt_rank: usize,
     /// Elements of [`MixerSaved::states`].
     pub states_len: usize,
+    /// Elements of the workspace of the scan's forward pass.
+    pub scan_workspace_len: usize,
 }
 
 impl MixerSizes {
@@ -120,7 +122,9 @@ impl<T: DeviceElement> MixerWeights<'_, T> {
         }
         expect_size(OP, "a_log", "elements", d_inner * d_state, self.a_log.len())?;
         let states_len = saved_states_len(plan.batch(), plan.seqlen(), d_inner, d_state);
-        Ok(MixerSizes { n_rows: plan.n_rows(), d_model, d_inner, d_state, dt_rank, states_len })
+        let scan_workspace_len = forward_workspace_len(plan.batch(), plan.seqlen(), d_inner, d_state);
+        let n_rows = plan.n_rows();
+        Ok(MixerSizes { n_rows, d_model, d_inner, d_state, dt_rank, states_len, scan_workspace_len })
     }
 
     /// `x`: the first half of in_proj's output.

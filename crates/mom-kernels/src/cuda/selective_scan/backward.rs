@@ -1,5 +1,6 @@
 //! Backward pass: the scan from the end, then the sums over blocks and sequences.
 
+use super::chunks::{Chunks, Direction, ends};
 use super::params::{Dims, OP, RawSums, ScanGrads, ScanInputs, ScanOutputGrads, is_roomy, padded_states};
 use crate::cuda::column_sums;
 use crate::cuda::error::Result;
@@ -23,6 +24,7 @@ struct Variant {
 fn variant(gpu: &Gpu, dims: Dims, dtype: Dtype, aligned: bool, full: bool) -> Variant {
     let plain = |channels, suffix| Variant { channels, threads: 128, suffix, sums_biases: false };
     match (padded_states(dims.d_state), aligned, full) {
+        (16, true, true) if Chunks::of(dims).count > 1 => Variant { sums_biases: true, ..plain(32, "16_full_chunks") },
         (16, true, true) if is_roomy(gpu, dims.batch * dims.d_inner.div_ceil(32)) => {
             Variant { sums_biases: true, ..plain(32, "16_full_roomy") }
         }
@@ -48,18 +50,21 @@ pub fn workspace_len(batch: usize, seqlen: usize, d_inner: usize, d_state: usize
     parts(Dims { batch, seqlen, d_inner, d_state, n_biases }).iter().sum()
 }
 
-/// Partial sums: of dB and dC by block, of dA and dD by sequence, of the biases by chunk of
-/// rows or by sequence.
-fn parts(dims: Dims) -> [usize; 4] {
+/// What the chunks of a sequence leave; partial sums of dB and dC by block, of dA and dD by chunk, of the biases by a part
+/// of the rows or by chunk.
+fn parts(dims: Dims) -> [usize; 5] {
     let padded = padded_states(dims.d_state);
     let n_blocks = dims.d_inner.div_ceil(512 / padded);
+    let chunks = Chunks::of(dims);
+    let n_parts = dims.batch * chunks.count;
     [
+        chunks.workspace_len(dims),
         n_blocks * dims.n_rows() * 2 * padded,
-        dims.batch * dims.d_inner * padded,
-        (dims.batch * dims.d_inner).next_multiple_of(4),
+        n_parts * dims.d_inner * padded,
+        (n_parts * dims.d_inner).next_multiple_of(4),
         if dims.n_biases > 0 {
             let by_rows = column_sums::workspace_len(dims.n_rows(), dims.n_biases, dims.d_inner);
-            by_rows.max(dims.batch * dims.n_biases * dims.d_inner)
+            by_rows.max(n_parts * dims.n_biases * dims.d_inner)
         } else {
             0
         },
@@ -83,9 +88,12 @@ pub fn backward<T: DeviceElement>(
 ) -> Result<()> {
     let dims = inputs.validate()?;
     grads.validate(inputs, &saved_states, output_grads, dims)?;
-    let [len_bc, len_a, len_d, len_bias] = parts(dims);
-    expect_size(OP, "workspace", "elements", len_bc + len_a + len_d + len_bias, workspace.len())?;
-    let (partial_bc, rest) = workspace.split_at("workspace", len_bc)?;
+    let chunks = Chunks::of(dims);
+    let n_parts = dims.batch * chunks.count;
+    let [len_chunks, len_bc, len_a, len_d, _] = parts(dims);
+    expect_size(OP, "workspace", "elements", parts(dims).iter().sum(), workspace.len())?;
+    let (ends_of_chunks, rest) = workspace.split_at("workspace", len_chunks)?;
+    let (partial_bc, rest) = rest.split_at("workspace", len_bc)?;
     let (partial_a, rest) = rest.split_at("workspace", len_a)?;
     let (partial_d, partial_bias) = rest.split_at("workspace", len_d)?;
 
@@ -97,11 +105,12 @@ pub fn backward<T: DeviceElement>(
         Dtype::F16 => Module::SelectiveScanBackwardF16,
         Dtype::F32 => Module::SelectiveScanBackwardF32,
     };
-    let variant = variant(gpu, dims, T::DTYPE, aligned, inputs.is_full(dims));
+    let full = inputs.is_full(dims);
+    let variant = variant(gpu, dims, T::DTYPE, aligned, full);
     let n_blocks = dims.d_inner.div_ceil(variant.channels);
     let raw_inputs = inputs.raw(gpu, dims);
     let partials = [partial_bc.address(gpu), partial_a.address(gpu), partial_d.address(gpu), partial_bias.address(gpu)];
-    let params = grads.raw(gpu, raw_inputs, &saved_states, output_grads, partials);
+    let params = grads.raw(gpu, raw_inputs, &saved_states, output_grads, partials, ends_of_chunks.address(gpu));
     let sums = RawSums {
         partial_bc: partials[0],
         partial_a: partials[1],
@@ -116,27 +125,30 @@ pub fn backward<T: DeviceElement>(
         grad_c_stride: u64::from(grads.grad_c.stride_bytes()),
         n_rows: dims.n_rows() as u64,
         n_blocks: n_blocks as u32,
-        batch: dims.batch as u32,
+        n_parts: n_parts as u32,
         d_inner: dims.d_inner as u32,
         d_state: dims.d_state as u32,
         n_biases: dims.n_biases as u32,
         unused: 0,
     };
-    let grid = Grid::line(blocks(OP, "batch * d_inner", dims.batch * n_blocks, 1)?, variant.threads);
+    if chunks.count > 1 {
+        let direction = Direction::Backward { grad_out: params.grad_out, grad_out_stride: params.grad_out_stride };
+        // SAFETY: sizes are checked as below, the workspace's part is as long as it must be and borrowed exclusively.
+        unsafe { ends::<T>(gpu, raw_inputs, dims, (aligned, full), direction, params.chunks)? };
+    }
+    let grid = Grid::line(blocks(OP, "batch * d_inner", n_parts * n_blocks, 1)?, variant.threads);
     let kernel = format!("selective_scan_backward_{dtype}_{}", variant.suffix);
     // SAFETY: `validate` has bound every matrix, state and offset to the sizes in `params`, and the workspace has been cut
     // into parts of the sizes that the kernel writes; the views are alive and what is written is borrowed exclusively, or
     // lies on exactly the rows of which a block reads an element before it writes it.
     unsafe { gpu.launch(module, &kernel, grid, &params)? };
 
-    let grid = blocks(OP, "n_rows * d_state", dims.n_rows() * (2 * padded / 4), 256)?;
-    let kernel = format!("selective_scan_sum_bc_{dtype}_{padded}");
-    // SAFETY: a thread reads its four states of every block's partial, of which there are `n_blocks`, and writes those of
-    // one row below d_state; sizes as above.
-    unsafe { gpu.launch(module, &kernel, Grid::line(grid, 256), &sums)? };
-    let grid = blocks(OP, "d_inner * d_state", dims.d_inner * padded, 256)?;
-    let kernel = format!("selective_scan_sum_weights_{dtype}_{padded}");
-    // SAFETY: a thread sums one state of one channel below d_inner over the sequences; sizes as above.
+    // The first blocks sum gradients of weights, the others those of B and C.
+    let of_weights = (dims.d_inner * padded).div_ceil(256) * 256;
+    let grid = blocks(OP, "n_rows * d_state", of_weights + dims.n_rows() * (2 * padded / 4), 256)?;
+    let kernel = format!("selective_scan_sums_{dtype}_{padded}");
+    // SAFETY: a thread sums one state of one channel below d_inner over the chunks, or reads its four states of every
+    // block's partial, of which there are `n_blocks`, and writes those of one row below d_state; sizes as above.
     unsafe { gpu.launch(module, &kernel, Grid::line(grid, 256), &sums)? };
 
     if let (Some(dt_bias), Some(grad), false) = (&inputs.dt_bias, grads.grad_dt_bias, variant.sums_biases) {

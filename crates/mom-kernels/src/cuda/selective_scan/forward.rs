@@ -1,12 +1,14 @@
 //! Forward pass.
 
 use super::STATE_STRIDE;
-use super::params::{CHANNELS, OP, RawForward, ScanInputs, ScanOutputs, is_roomy, padded_states};
+use super::chunks::{Chunks, Direction, ends};
+use super::params::{CHANNELS, Dims, OP, RawForward, ScanInputs, ScanOutputs, is_roomy, padded_states};
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
-use crate::cuda::memory::{DeviceElement, Dtype};
+use crate::cuda::memory::{DeviceElement, DeviceMut, Dtype};
 use crate::cuda::plan::{optional_mut, optional_ref};
 use crate::cuda::{Gpu, Module};
+use crate::error::expect_size;
 
 const THREADS: usize = 128;
 
@@ -15,13 +17,28 @@ pub fn saved_states_len(batch: usize, seqlen: usize, d_inner: usize, d_state: us
     batch * seqlen.div_ceil(STATE_STRIDE) * d_inner * padded_states(d_state)
 }
 
+/// Elements of the workspace of [`forward`]: none, but for few long sequences.
+pub fn forward_workspace_len(batch: usize, seqlen: usize, d_inner: usize, d_state: usize) -> usize {
+    let dims = Dims { batch, seqlen, d_inner, d_state, n_biases: 0 };
+    Chunks::of(dims).workspace_len(dims)
+}
+
 /// Runs the scan; equations in [`crate::selective_scan`], shapes in [`ScanInputs`].
+///
+/// `workspace`: [`forward_workspace_len`] elements, whose contents mean nothing before and after.
 ///
 /// # Errors
 /// Sizes that disagree, a refused launch. Nothing is written then.
-pub fn forward<T: DeviceElement>(gpu: &Gpu, inputs: &ScanInputs<'_, T>, outputs: ScanOutputs<'_, T>) -> Result<()> {
+pub fn forward<T: DeviceElement>(
+    gpu: &Gpu,
+    inputs: &ScanInputs<'_, T>,
+    outputs: ScanOutputs<'_, T>,
+    workspace: DeviceMut<'_, f32>,
+) -> Result<()> {
     let dims = inputs.validate()?;
     outputs.validate(dims)?;
+    let chunks = Chunks::of(dims);
+    expect_size(OP, "workspace", "elements", chunks.workspace_len(dims), workspace.len())?;
     let padded = padded_states(dims.d_state);
     let aligned = inputs.is_aligned(dims) && outputs.out.is_aligned(CHANNELS);
     let (module, dtype) = match T::DTYPE {
@@ -29,8 +46,10 @@ pub fn forward<T: DeviceElement>(gpu: &Gpu, inputs: &ScanInputs<'_, T>, outputs:
         Dtype::F16 => (Module::SelectiveScanForwardF16, "f16"),
         Dtype::F32 => (Module::SelectiveScanForwardF32, "f32"),
     };
-    let n_blocks = dims.batch * dims.d_inner.div_ceil(THREADS * 4 / padded);
-    let suffix = match (aligned, inputs.is_full(dims)) {
+    let full = inputs.is_full(dims);
+    let n_blocks = dims.batch * chunks.count * dims.d_inner.div_ceil(THREADS * 4 / padded);
+    let suffix = match (aligned, full) {
+        (true, true) if chunks.count > 1 => "_full_chunks",
         (true, true) if is_roomy(gpu, n_blocks) => "_full_roomy",
         (true, true) => "_full",
         (true, false) => "_aligned",
@@ -45,8 +64,15 @@ pub fn forward<T: DeviceElement>(gpu: &Gpu, inputs: &ScanInputs<'_, T>, outputs:
         last_state: optional_mut(gpu, &outputs.last_state),
         saved_states: optional_mut(gpu, &outputs.saved_states),
         out_stride: u64::from(outputs.out.stride_bytes()),
+        chunks: workspace.address(gpu),
     };
+    if chunks.count > 1 {
+        let (kinds, to) = ((aligned, full), params.chunks);
+        // SAFETY: sizes are checked as below, the workspace is as long as it must be and borrowed exclusively.
+        unsafe { ends::<T>(gpu, params.inputs, dims, kinds, Direction::Forward, to)? };
+    }
     // SAFETY: `validate` has bound every matrix, state and offset to the sizes in `params`, from which the kernel takes
-    // its borders; the views are alive and the outputs borrowed exclusively. A block owns a sequence and channels.
+    // its borders; the views are alive and the outputs borrowed exclusively. A block owns
+    // channels of a sequence or of a chunk of one.
     unsafe { gpu.launch(module, &kernel, Grid::line(grid, THREADS as u32), &params) }
 }

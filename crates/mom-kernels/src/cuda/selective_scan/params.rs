@@ -4,6 +4,7 @@ use std::mem::offset_of;
 
 use cudarc::driver::DeviceRepr;
 
+use super::chunks::Chunks;
 use super::{DeltaActivation, MAX_D_STATE};
 use crate::cuda::error::Result;
 use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut};
@@ -196,7 +197,7 @@ impl<T: DeviceElement> ScanInputs<'_, T> {
             z_stride: self.z.as_ref().map_or(0, |z| z.stride_bytes()),
             b_stride: self.b.stride_bytes(),
             c_stride: self.c.stride_bytes(),
-            unused: 0,
+            chunk: Chunks::of(dims).len as u32,
         }
     }
 }
@@ -297,6 +298,7 @@ impl<T: DeviceElement> ScanGrads<'_, T> {
         saved_states: &DeviceRef<'_, f32>,
         output_grads: &ScanOutputGrads<'_, T>,
         partials: [u64; 4],
+        chunks: u64,
     ) -> RawBackward {
         let optional = |rows: &Option<DeviceRowsMut<'_, T>>| rows.as_ref().map_or(0, |rows| rows.address_in_place(gpu));
         let stride = |rows: &Option<DeviceRowsMut<'_, T>>| rows.as_ref().map_or(0, |rows| rows.stride_bytes());
@@ -320,6 +322,7 @@ impl<T: DeviceElement> ScanGrads<'_, T> {
             grad_z_stride: stride(&self.grad_z),
             out_stride: stride(&self.out),
             n_rows: inputs.batch * inputs.seqlen,
+            chunks,
         }
     }
 }
@@ -369,14 +372,25 @@ pub(super) struct RawInputs {
     pub z_stride: u32,
     pub b_stride: u32,
     pub c_stride: u32,
-    pub unused: u32,
+    pub chunk: u32,
 }
 const _: () = {
     assert!(
         size_of::<RawInputs>() == 136 && offset_of!(RawInputs, batch) == 24 && offset_of!(RawInputs, softplus) == 44
     );
     assert!(offset_of!(RawInputs, u) == 48 && offset_of!(RawInputs, a) == 88 && offset_of!(RawInputs, u_stride) == 112);
+    assert!(offset_of!(RawInputs, chunk) == 132);
 };
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawChunks {
+    pub inputs: RawInputs,
+    pub grad_out: u64,
+    pub chunks: u64,
+    pub grad_out_stride: u64,
+}
+const _: () = assert!(size_of::<RawChunks>() == 160 && offset_of!(RawChunks, grad_out_stride) == 152);
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -387,8 +401,9 @@ pub(super) struct RawForward {
     pub last_state: u64,
     pub saved_states: u64,
     pub out_stride: u64,
+    pub chunks: u64,
 }
-const _: () = assert!(size_of::<RawForward>() == 176 && offset_of!(RawForward, out_stride) == 168);
+const _: () = assert!(size_of::<RawForward>() == 184 && offset_of!(RawForward, chunks) == 176);
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -412,10 +427,12 @@ pub(super) struct RawBackward {
     pub grad_z_stride: u32,
     pub out_stride: u32,
     pub n_rows: u32,
+    pub chunks: u64,
 }
 const _: () = {
-    assert!(size_of::<RawBackward>() == 256 && offset_of!(RawBackward, grad_out) == 152);
+    assert!(size_of::<RawBackward>() == 264 && offset_of!(RawBackward, grad_out) == 152);
     assert!(offset_of!(RawBackward, partial_bc) == 200 && offset_of!(RawBackward, grad_out_stride) == 232);
+    assert!(offset_of!(RawBackward, chunks) == 256);
 };
 
 #[repr(C)]
@@ -434,7 +451,7 @@ pub(super) struct RawSums {
     pub grad_c_stride: u64,
     pub n_rows: u64,
     pub n_blocks: u32,
-    pub batch: u32,
+    pub n_parts: u32,
     pub d_inner: u32,
     pub d_state: u32,
     pub n_biases: u32,
@@ -456,6 +473,8 @@ pub(super) struct RawStep {
 const _: () = assert!(size_of::<RawStep>() == 160 && offset_of!(RawStep, state) == 136);
 
 // SAFETY: plain structs of integers in C layout; the addresses in them are device addresses.
+unsafe impl DeviceRepr for RawChunks {}
+// SAFETY: as above.
 unsafe impl DeviceRepr for RawForward {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for RawBackward {}
