@@ -111,6 +111,15 @@ fn documents_start_in_some_chunks() {
     }
 }
 
+/// Three chunks are of the backward pass alone.
+#[test]
+fn a_whole_forward_pass_before_chunks_of_the_backward_pass() {
+    let Some(gpu) = gpu("a_whole_forward_pass_before_chunks_of_the_backward_pass") else { return };
+    let case = Case { batch: 25, seqlen: 2050, d_inner: 128, documents: false, ..FULL };
+    assert_eq!(device::forward_workspace_len(case.batch, case.seqlen, case.d_inner, case.d_state), 0);
+    check_problem::<bf16>(&gpu, &far::<bf16>(Problem::new::<bf16>(case, 160), -4.0));
+}
+
 /// With `dt` further on by this much on average: at -4 a state comes through a thousand steps, at 4 not through forty.
 fn far<T: TestElement>(mut problem: Problem, by: f64) -> Problem {
     problem.dt_bias = rounded::<f32>(&problem.dt_bias.iter().map(|x| x + by).collect::<Vec<_>>());

@@ -121,8 +121,9 @@ fn run(arguments: &Arguments) -> Result<bool, Error> {
         bench.attempt("conv", |bench| conv::sweep(bench, shape));
         bench.attempt("scan", |bench| scan::sweep(bench, shape));
     }
-    for seqlen in [512, 2048, 8192].into_iter().filter(|_| arguments.sweep) {
-        let shape = Shape { name: "sweep", batch: 1, seqlen, d_model: SMALL.d_model };
+    let alone = [(512, SMALL), (2048, SMALL), (8192, SMALL), (16_384, LARGE)];
+    for (seqlen, of) in alone.into_iter().filter(|_| arguments.sweep) {
+        let shape = Shape { name: "sweep", batch: 1, seqlen, d_model: of.d_model };
         bench.attempt("scan", |bench| scan::sweep(bench, shape));
     }
     if arguments.sweep {

@@ -13,10 +13,27 @@ use crate::{Error, Shape};
 /// Sequences that are decoded at once.
 const DECODED: usize = 64;
 
-/// Mean of dt's biases: delta is 0.3 on average, the states of most channels are gone after some hundred steps. And one at
-/// which they last: delta is 3e-4.
-const BIAS: f32 = -3.5;
-const SLOW_BIAS: f32 = -10.5;
+/// Biases of dt.
+#[derive(Clone, Copy)]
+enum Biases {
+    /// delta is 0.3 on average: the states of most channels are gone after some hundred steps.
+    Usual,
+    /// Of a model that starts out: 1e-3 to 0.1, evenly in their logarithm.
+    Initial,
+    /// 3e-4: states last.
+    Slow,
+}
+
+impl Biases {
+    /// Of a channel for which `x` is drawn from -1..1.
+    fn of(self, x: f32) -> f32 {
+        match self {
+            Self::Usual => x - 3.5,
+            Self::Initial => (0.01 * 10f32.powf(x)).exp_m1().ln(),
+            Self::Slow => x - 10.5,
+        }
+    }
+}
 
 /// States of a channel.
 pub const D_STATE: usize = 16;
@@ -65,11 +82,10 @@ struct Host {
 
 impl Problem {
     fn new(gpu: &Gpu, shape: Shape) -> Result<Self, Error> {
-        Self::with_bias(gpu, shape, BIAS)
+        Self::with_biases(gpu, shape, Biases::Usual)
     }
 
-    /// `bias`: the mean of dt's biases.
-    fn with_bias(gpu: &Gpu, shape: Shape, bias: f32) -> Result<Self, Error> {
+    fn with_biases(gpu: &Gpu, shape: Shape, biases: Biases) -> Result<Self, Error> {
         let (n, d) = (shape.n_rows(), shape.d_inner());
         let plan = ModalityPlan::new(shape.batch, shape.seqlen, 3, &modality_ids(n), None)?;
         let to = |x: Vec<f32>| x.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
@@ -80,7 +96,7 @@ impl Problem {
             x_dbl: to(noise(n * (shape.dt_rank() + 2 * D_STATE), 4, 1.0)),
             grad_out: to(noise(n * d, 5, 1.0)),
             a: (0..d * D_STATE).map(|i| -((i % D_STATE) as f32 + 1.0)).collect(),
-            bias: noise(3 * d, 6, 1.0).into_iter().map(|x| x + bias).collect(),
+            bias: noise(3 * d, 6, 1.0).into_iter().map(|x| biases.of(x)).collect(),
             d_skip: noise(d, 7, 1.0),
             plan,
         };
@@ -242,23 +258,30 @@ pub fn run(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
         return Ok(());
     }
     check(bench.gpu, Shape { batch: 1, ..shape })?;
-    time(bench, shape, shape.name, BIAS)?;
+    time(bench, shape, shape.name, Biases::Usual)?;
     step(bench, Shape { batch: DECODED, seqlen: 1, ..shape })
 }
 
-/// Times only: a length. Of one sequence also with states that last, which its chunks must be read to their ends for.
+/// Times only: a length. Of one sequence also with states that last, for which its chunks must be read further.
 pub fn sweep(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
     if !bench.wants("scan") {
         return Ok(());
     }
-    let name = format!("{} x {}", shape.batch, shape.seqlen);
-    time(bench, shape, &name, BIAS)?;
-    if shape.batch == 1 { time(bench, shape, &format!("{name}, slow"), SLOW_BIAS) } else { Ok(()) }
+    let mut name = format!("{} x {}", shape.batch, shape.seqlen);
+    if shape.d_model != crate::SMALL.d_model {
+        name += &format!(" x {}", shape.d_inner());
+    }
+    time(bench, shape, &name, Biases::Usual)?;
+    if shape.batch == 1 {
+        time(bench, shape, &format!("{name}, initial"), Biases::Initial)?;
+        time(bench, shape, &format!("{name}, slow"), Biases::Slow)?;
+    }
+    Ok(())
 }
 
-fn time(bench: &mut Bench<'_>, shape: Shape, name: &str, bias: f32) -> Result<(), Error> {
+fn time(bench: &mut Bench<'_>, shape: Shape, name: &str, biases: Biases) -> Result<(), Error> {
     let gpu = bench.gpu;
-    let p = Problem::with_bias(gpu, shape, bias)?;
+    let p = Problem::with_biases(gpu, shape, biases)?;
     let mut outputs = Outputs::new(gpu, &p)?;
     let elements = (shape.n_rows() * shape.d_inner()) as f64;
     let small = (shape.n_rows() * 2 * D_STATE) as f64 * 2.0;

@@ -24,7 +24,9 @@ struct Variant {
 fn variant(gpu: &Gpu, dims: Dims, dtype: Dtype, aligned: bool, full: bool) -> Variant {
     let plain = |channels, suffix| Variant { channels, threads: 128, suffix, sums_biases: false };
     match (padded_states(dims.d_state), aligned, full) {
-        (16, true, true) if Chunks::of(dims).count > 1 => Variant { sums_biases: true, ..plain(32, "16_full_chunks") },
+        (16, true, true) if Chunks::backward(dims).count > 1 => {
+            Variant { sums_biases: true, ..plain(32, "16_full_chunks") }
+        }
         (16, true, true) if is_roomy(gpu, dims.batch * dims.d_inner.div_ceil(32)) => {
             Variant { sums_biases: true, ..plain(32, "16_full_roomy") }
         }
@@ -55,7 +57,7 @@ pub fn workspace_len(batch: usize, seqlen: usize, d_inner: usize, d_state: usize
 fn parts(dims: Dims) -> [usize; 5] {
     let padded = padded_states(dims.d_state);
     let n_blocks = dims.d_inner.div_ceil(512 / padded);
-    let chunks = Chunks::of(dims);
+    let chunks = Chunks::backward(dims);
     let n_parts = dims.batch * chunks.count;
     [
         chunks.workspace_len(dims),
@@ -88,7 +90,7 @@ pub fn backward<T: DeviceElement>(
 ) -> Result<()> {
     let dims = inputs.validate()?;
     grads.validate(inputs, &saved_states, output_grads, dims)?;
-    let chunks = Chunks::of(dims);
+    let chunks = Chunks::backward(dims);
     let n_parts = dims.batch * chunks.count;
     let [len_chunks, len_bc, len_a, len_d, _] = parts(dims);
     expect_size(OP, "workspace", "elements", parts(dims).iter().sum(), workspace.len())?;
@@ -108,7 +110,7 @@ pub fn backward<T: DeviceElement>(
     let full = inputs.is_full(dims);
     let variant = variant(gpu, dims, T::DTYPE, aligned, full);
     let n_blocks = dims.d_inner.div_ceil(variant.channels);
-    let raw_inputs = inputs.raw(gpu, dims);
+    let raw_inputs = inputs.raw(gpu, dims, chunks);
     let partials = [partial_bc.address(gpu), partial_a.address(gpu), partial_d.address(gpu), partial_bias.address(gpu)];
     let params = grads.raw(gpu, raw_inputs, &saved_states, output_grads, partials, ends_of_chunks.address(gpu));
     let sums = RawSums {
@@ -134,7 +136,7 @@ pub fn backward<T: DeviceElement>(
     if chunks.count > 1 {
         let direction = Direction::Backward { grad_out: params.grad_out, grad_out_stride: params.grad_out_stride };
         // SAFETY: sizes are checked as below, the workspace's part is as long as it must be and borrowed exclusively.
-        unsafe { ends::<T>(gpu, raw_inputs, dims, (aligned, full), direction, params.chunks)? };
+        unsafe { ends::<T>(gpu, raw_inputs, dims, chunks.count, (aligned, full), direction, params.chunks)? };
     }
     let grid = Grid::line(blocks(OP, "batch * d_inner", n_parts * n_blocks, 1)?, variant.threads);
     let kernel = format!("selective_scan_backward_{dtype}_{}", variant.suffix);

@@ -30,9 +30,18 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
+    /// Chunks of the forward pass: not three, which is where channels alone give nearly every multiprocessor a block. That
+    /// costs the forward pass less than its first pass does where states last.
+    pub fn forward(dims: Dims) -> Self {
+        match Self::backward(dims) {
+            Self { count: 3, len } => Self { count: 1, len: 3 * len },
+            chunks => chunks,
+        }
+    }
+
     /// As many chunks as give [`ENOUGH_BLOCKS`] blocks and no more, of [`MIN_CHUNK`] steps at least; one for sequences below
     /// [`MIN_SEQLEN`].
-    pub fn of(dims: Dims) -> Self {
+    pub fn backward(dims: Dims) -> Self {
         let n_blocks = dims.batch * dims.d_inner.div_ceil(512 / padded_states(dims.d_state));
         let mut wanted = (ENOUGH_BLOCKS / n_blocks.max(1)).min(dims.seqlen / MIN_CHUNK).max(1);
         if dims.seqlen < MIN_SEQLEN[usize::from(wanted >= 4)] {
@@ -60,19 +69,20 @@ pub(super) enum Direction {
 /// Computes the ends of all chunks but the one from which nothing goes on.
 ///
 /// # Safety
-/// `inputs` and `direction` hold what the scan's kernel of that direction may read, `workspace` is the address of
-/// [`Chunks::workspace_len`] elements that this may write, on 16 bytes. There is more than one chunk.
+/// `inputs` and `direction` hold what the scan's kernel of that direction may read, `inputs` the length of the `count`
+/// chunks, more than one. `workspace` is the address of their [`Chunks::workspace_len`] elements, which this may write, on
+/// 16 bytes.
 pub(super) unsafe fn ends<T: DeviceElement>(
     gpu: &Gpu,
     inputs: RawInputs,
     dims: Dims,
+    count: usize,
     (aligned, full): (bool, bool),
     direction: Direction,
     workspace: u64,
 ) -> Result<()> {
-    let chunks = Chunks::of(dims);
     let padded = padded_states(dims.d_state);
-    let n_blocks = dims.batch * (chunks.count - 1) * dims.d_inner.div_ceil(512 / padded);
+    let n_blocks = dims.batch * (count - 1) * dims.d_inner.div_ceil(512 / padded);
     let name = match direction {
         Direction::Forward => "forward",
         Direction::Backward { .. } => "backward",
@@ -112,7 +122,11 @@ mod tests {
     use super::*;
 
     fn chunks(batch: usize, seqlen: usize, d_inner: usize, d_state: usize) -> (usize, usize) {
-        let Chunks { count, len } = Chunks::of(Dims { batch, seqlen, d_inner, d_state, n_biases: 0 });
+        let dims = Dims { batch, seqlen, d_inner, d_state, n_biases: 0 };
+        let Chunks { count, len } = Chunks::backward(dims);
+        if count != 3 {
+            assert_eq!(Chunks::forward(dims), Chunks::backward(dims));
+        }
         (count, len)
     }
 
@@ -130,6 +144,10 @@ mod tests {
     fn a_long_sequence_is_cut_into_whole_tiles() {
         assert_eq!(chunks(1, 65_536, 1536, 16), (8, 8192));
         assert_eq!(chunks(4, 16_384, 1536, 16), (2, 8192));
+        let three = Dims { batch: 1, seqlen: 16_384, d_inner: 4096, d_state: 16, n_biases: 0 };
+        assert_eq!(Chunks::backward(three), Chunks { count: 3, len: 5472 });
+        let whole = Chunks::forward(three);
+        assert!(whole.count == 1 && whole.len >= three.seqlen);
         assert_eq!(chunks(1, 512, 64, 16), (4, 128));
         assert_eq!(chunks(4, 2048, 1536, 16), (2, 1024));
         assert_eq!(chunks(4, 2047, 1536, 16), (1, 2048));

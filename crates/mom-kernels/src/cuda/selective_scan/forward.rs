@@ -20,7 +20,7 @@ pub fn saved_states_len(batch: usize, seqlen: usize, d_inner: usize, d_state: us
 /// Elements of the workspace of [`forward`]: none, but for few long sequences.
 pub fn forward_workspace_len(batch: usize, seqlen: usize, d_inner: usize, d_state: usize) -> usize {
     let dims = Dims { batch, seqlen, d_inner, d_state, n_biases: 0 };
-    Chunks::of(dims).workspace_len(dims)
+    Chunks::forward(dims).workspace_len(dims)
 }
 
 /// Runs the scan; equations in [`crate::selective_scan`], shapes in [`ScanInputs`].
@@ -37,7 +37,7 @@ pub fn forward<T: DeviceElement>(
 ) -> Result<()> {
     let dims = inputs.validate()?;
     outputs.validate(dims)?;
-    let chunks = Chunks::of(dims);
+    let chunks = Chunks::forward(dims);
     expect_size(OP, "workspace", "elements", chunks.workspace_len(dims), workspace.len())?;
     let padded = padded_states(dims.d_state);
     let aligned = inputs.is_aligned(dims) && outputs.out.is_aligned(CHANNELS);
@@ -58,7 +58,7 @@ pub fn forward<T: DeviceElement>(
     let kernel = format!("selective_scan_forward_{dtype}_{padded}{suffix}");
     let grid = blocks(OP, "batch * d_inner", n_blocks, 1)?;
     let params = RawForward {
-        inputs: inputs.raw(gpu, dims),
+        inputs: inputs.raw(gpu, dims, chunks),
         initial_state: optional_ref(gpu, &inputs.initial_state),
         out: outputs.out.address(gpu),
         last_state: optional_mut(gpu, &outputs.last_state),
@@ -69,7 +69,7 @@ pub fn forward<T: DeviceElement>(
     if chunks.count > 1 {
         let (kinds, to) = ((aligned, full), params.chunks);
         // SAFETY: sizes are checked as below, the workspace is as long as it must be and borrowed exclusively.
-        unsafe { ends::<T>(gpu, params.inputs, dims, kinds, Direction::Forward, to)? };
+        unsafe { ends::<T>(gpu, params.inputs, dims, chunks.count, kinds, Direction::Forward, to)? };
     }
     // SAFETY: `validate` has bound every matrix, state and offset to the sizes in `params`, from which the kernel takes
     // its borders; the views are alive and the outputs borrowed exclusively. A block owns

@@ -173,7 +173,8 @@ impl<T: DeviceElement> ScanInputs<'_, T> {
             && (1..=4).contains(&dims.n_biases)
     }
 
-    pub(super) fn raw(&self, gpu: &Gpu, dims: Dims) -> RawInputs {
+    /// `chunks`: how sequences are cut.
+    pub(super) fn raw(&self, gpu: &Gpu, dims: Dims, chunks: Chunks) -> RawInputs {
         RawInputs {
             row_of_position: self.layout.row_of_position(gpu),
             document_starts: self.layout.document_starts(gpu),
@@ -197,7 +198,7 @@ impl<T: DeviceElement> ScanInputs<'_, T> {
             z_stride: self.z.as_ref().map_or(0, |z| z.stride_bytes()),
             b_stride: self.b.stride_bytes(),
             c_stride: self.c.stride_bytes(),
-            chunk: Chunks::of(dims).len as u32,
+            chunk: chunks.len as u32,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One step of decoding: the state is updated in place.
 
+use super::chunks::Chunks;
 use super::params::{OP, RawStep, ScanInputs};
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
@@ -29,7 +30,7 @@ pub fn step<T: DeviceElement>(
     expect_size(OP, "state", "elements", dims.batch * dims.d_inner * dims.d_state, state.len())?;
     out.expect(OP, "out", dims.batch, dims.d_inner)?;
     let params = RawStep {
-        inputs: inputs.raw(gpu, dims),
+        inputs: inputs.raw(gpu, dims, Chunks::forward(dims)),
         state: state.address(gpu),
         out: out.address(gpu),
         out_stride: u64::from(out.stride_bytes()),
