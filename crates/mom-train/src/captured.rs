@@ -34,10 +34,10 @@ impl Engine {
         meanwhile: impl FnOnce(&Model) -> Result<()>,
     ) -> Result<(StepReport, CapturedStep)> {
         let step = self.optimiser.steps() + 1;
-        let n_batches = work.inputs.len();
-        let Ok([inputs]) = <[Inputs; 1]>::try_from(work.inputs) else {
-            return Err(error::config("train.accumulate", "1 for a captured step", n_batches));
-        };
+        let Work { first: inputs, rest, .. } = work;
+        if !rest.is_empty() {
+            return Err(error::config("train.accumulate", "1 for a captured step", 1 + rest.len()));
+        }
         self.optimiser.on_device()?.begin_step(learning_rate)?;
         let mut state = match state {
             None => {

@@ -34,10 +34,12 @@ pub(crate) struct Mode {
     pub captures: bool,
 }
 
-/// The batches of a step where the model is.
+/// The batches of a step. The first is where the model is; each of the others is sent there while the one before is worked on,
+/// so that two are there at a time.
 #[derive(Debug)]
 pub(crate) struct Work {
-    pub inputs: Vec<Inputs>,
+    pub first: Inputs,
+    pub rest: Vec<Input>,
     /// What their losses are divided by.
     pub counts: Normaliser,
     /// Positions of all batches.
@@ -45,27 +47,27 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Checks batches and brings them to where the model is. On a device this waits for nothing.
+    /// Brings the first batch to where the model is. On a device this waits for nothing.
     ///
     /// # Errors
     /// A batch that does not fit the model, out of memory.
-    pub fn new(model: &Model, inputs: &[Input], mode: Mode) -> Result<Self> {
-        let counts = inputs.iter().map(|input| Normaliser::of(&view(&input.batch)));
-        let counts = counts.fold(Normaliser::default(), |a, b| a + b);
-        let bring = |Input { batch, noise }: &Input| {
-            #[cfg(feature = "cuda")]
-            if mode.captures {
-                return model.inputs_for_graph(&view(batch), counts);
-            }
-            let _ = mode;
-            model.inputs(&view(batch), noise.as_ref())
-        };
-        Ok(Self {
-            counts,
-            n_tokens: inputs.iter().map(|input| input.batch.batch * input.batch.seqlen).sum(),
-            inputs: inputs.iter().map(bring).collect::<std::result::Result<_, _>>()?,
-        })
+    pub fn new(model: &Model, first: &Input, rest: Vec<Input>, mode: Mode) -> Result<Self> {
+        let all = || std::iter::once(first).chain(&rest).map(|input| &input.batch);
+        let counts = all().map(|batch| Normaliser::of(&view(batch))).fold(Normaliser::default(), |a, b| a + b);
+        let n_tokens = all().map(|batch| batch.batch * batch.seqlen).sum();
+        Ok(Self { first: bring(model, first, counts, mode)?, rest, counts, n_tokens })
     }
+}
+
+/// Checks a batch and brings it to where the model is.
+fn bring(model: &Model, input: &Input, counts: Normaliser, mode: Mode) -> Result<Inputs> {
+    let Input { batch, noise } = input;
+    #[cfg(feature = "cuda")]
+    if mode.captures {
+        return Ok(model.inputs_for_graph(&view(batch), counts)?);
+    }
+    let _ = (counts, mode);
+    Ok(model.inputs(&view(batch), noise.as_ref())?)
 }
 
 /// Model, optimiser and, on a device, what takes the gradients.
@@ -119,8 +121,8 @@ impl Engine {
         })
     }
 
-    /// One optimiser step over batches whose gradients are summed. `meanwhile` runs once everything is on its way to the
-    /// device, before the host waits for it; what it sends there itself comes behind.
+    /// One optimiser step over batches whose gradients are summed. `meanwhile(model, i)` runs once the work of batch i is on
+    /// its way to the device, before the host waits for it; what it sends there itself comes behind.
     ///
     /// # Errors
     /// [`Error::NonFinite`] where the loss or a gradient is not finite, before any weight is touched.
@@ -129,7 +131,7 @@ impl Engine {
         work: Work,
         learning_rate: f64,
         config: &OptimizerSection,
-        meanwhile: impl FnOnce(&Model) -> Result<()>,
+        meanwhile: impl FnMut(&Model, usize) -> Result<()>,
     ) -> Result<StepReport> {
         self.try_step(work, learning_rate, config, meanwhile).map_err(|error| {
             error.or_out_of_memory(|| {
@@ -144,20 +146,24 @@ impl Engine {
         work: Work,
         learning_rate: f64,
         config: &OptimizerSection,
-        meanwhile: impl FnOnce(&Model) -> Result<()>,
+        mut meanwhile: impl FnMut(&Model, usize) -> Result<()>,
     ) -> Result<StepReport> {
         let step = self.optimiser.steps() + 1;
         #[cfg(feature = "cuda")]
         if self.mode.captures {
             let (state, singly) = (self.captured.take(), self.singly);
-            let (report, state) = self.captured_step(state, work, learning_rate, config, singly, meanwhile)?;
+            let (report, state) =
+                self.captured_step(state, work, learning_rate, config, singly, |model| meanwhile(model, 0))?;
             self.captured = Some(state);
             return Ok(report);
         }
         let mut losses = Vec::new();
         let mut gradients: Option<Vec<Tensor>> = None;
-        for inputs in &work.inputs {
-            let of_batch = self.loss(inputs, work.counts)?;
+        let Work { first, rest, counts, .. } = work;
+        let (last, mut rest) = (rest.len(), rest.into_iter());
+        let mut next = Some(first);
+        while let Some(inputs) = next.take() {
+            let of_batch = self.loss(&inputs, counts)?;
             // On a device reading the loss would wait for it; the gradients are not finite either then.
             if self.sink.is_none() {
                 self.finite(step, "the loss", value(&of_batch)?)?;
@@ -171,9 +177,13 @@ impl Engine {
                 }
             });
             losses.push(of_batch.detached());
+            if let Some(input) = rest.next() {
+                next = Some(bring(&self.model, &input, counts, self.mode)?);
+                meanwhile(&self.model, losses.len() - 1)?;
+            }
         }
         let gradients = gradients.unwrap_or_default();
-        let grad_norm = self.update(step, &gradients, learning_rate, config, meanwhile)?;
+        let grad_norm = self.update(step, &gradients, learning_rate, config, |model| meanwhile(model, last))?;
         let (mut loss, mut by_modality) = (0.0, self.no_losses());
         for of_batch in losses {
             loss += value(&of_batch)?;
@@ -343,11 +353,19 @@ mod tests {
         engines
     }
 
-    fn step(engine: &mut Engine, inputs: &[Input]) -> StepReport {
+    fn step(engine: &mut Engine, mut inputs: Vec<Input>) -> StepReport {
         // Without clipping: gradients of 16 bits and their sums in f32 have norms that differ in the last bit.
         let config = OptimizerSection { weight_decay: 0.0, clip_norm: 1e9, ..OptimizerSection::default() };
-        let work = Work::new(&engine.model, inputs, engine.mode).unwrap();
-        engine.step(work, 1e-2, &config, |_| Ok(())).unwrap()
+        let n = inputs.len();
+        let first = inputs.remove(0);
+        let work = Work::new(&engine.model, &first, inputs, engine.mode).unwrap();
+        let mut turns = Vec::new();
+        let report = engine.step(work, 1e-2, &config, |_, i| {
+            turns.push(i);
+            Ok(())
+        });
+        assert!(turns.into_iter().eq(0..n), "one turn a batch");
+        report.unwrap()
     }
 
     fn weights(engine: &Engine) -> Vec<Vec<f32>> {
@@ -360,7 +378,7 @@ mod tests {
         let _one = crate::ONE_ON_DEVICE.lock();
         for mut engine in engines() {
             let before = weights(&engine);
-            let report = step(&mut engine, &[input(true)]);
+            let report = step(&mut engine, vec![input(true)]);
             assert_eq!((report.loss, report.grad_norm), (0.0, 0.0));
             assert!(report.by_modality.iter().all(|loss| loss.count == 0));
             assert!(weights(&engine) == before);
@@ -371,7 +389,7 @@ mod tests {
     fn a_batch_without_a_target_adds_nothing_to_another() {
         let _one = crate::ONE_ON_DEVICE.lock();
         for (mut one, mut two) in engines().into_iter().zip(engines()) {
-            let (alone, with) = (step(&mut one, &[input(false)]), step(&mut two, &[input(false), input(true)]));
+            let (alone, with) = (step(&mut one, vec![input(false)]), step(&mut two, vec![input(false), input(true)]));
             assert_eq!((alone.loss, alone.by_modality), (with.loss, with.by_modality));
             assert!(alone.loss > 0.0 && (alone.grad_norm / with.grad_norm - 1.0).abs() < 1e-6);
             assert!(weights(&one) == weights(&two));
@@ -403,7 +421,7 @@ mod tests {
             (replayed.mode.captures, singly.mode.captures, singly.singly) = (true, true, true);
             for turn in 0..7 {
                 let [got, want, near] =
-                    [&mut replayed, &mut singly, &mut other].map(|engine| step(engine, &[varied(turn)]));
+                    [&mut replayed, &mut singly, &mut other].map(|engine| step(engine, vec![varied(turn)]));
                 assert_eq!(got, want);
                 // The head over rows with a target alone, and other products.
                 let bound = if other.mode.dtype == DType::F32 { 1e-5 } else { 2e-2 };

@@ -117,20 +117,20 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
     let SpeedOptions { device, recompute, .. } = *options;
     let mode = Mode { dtype: precision.dtype(), device, recompute, captures };
     let mut engine = Engine::new(&config, 0, mode)?;
-    let inputs = [input(options, patch_dim)];
+    let input = input(options, patch_dim);
     let optimizer = OptimizerSection::default();
-    let first = Work::new(&engine.model, &inputs, mode)?;
+    let first = Work::new(&engine.model, &input, Vec::new(), mode)?;
     let counts = first.counts;
     let mut next = Some(first);
     let mut step = |engine: &mut Engine| {
         let start = Instant::now();
         let work = match next.take() {
             Some(work) => work,
-            None => Work::new(&engine.model, &inputs, mode)?,
+            None => Work::new(&engine.model, &input, Vec::new(), mode)?,
         };
         // As the trainer does: the next step's batches go to the device while it works on these.
-        let report = engine.step(work, 1e-4, &optimizer, |model| {
-            next = Some(Work::new(model, &inputs, mode)?);
+        let report = engine.step(work, 1e-4, &optimizer, |model, _| {
+            next = Some(Work::new(model, &input, Vec::new(), mode)?);
             Ok(())
         })?;
         Ok::<_, crate::Error>((start.elapsed().as_secs_f64(), report.loss))

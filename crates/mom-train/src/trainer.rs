@@ -118,29 +118,56 @@ impl Trainer {
         self.data_wait
     }
 
-    /// One optimiser step over the next batches.
+    /// One optimiser step over the next batches. While a device works on one of them, one of the step after is made.
     ///
     /// # Errors
     /// [`crate::Error::NonFinite`] where the loss or a gradient is not finite, before any weight is touched.
     pub fn step(&mut self) -> Result<StepReport> {
         let step = self.steps_done() + 1;
+        let RunConfig { train, optimizer, .. } = &self.config;
         let start = Instant::now();
         let work = match self.prefetched.take() {
             Some((work, _)) => work,
-            None => Work::new(&self.engine.model, &inputs(&mut self.loader, &self.config, step)?, self.engine.mode)?,
+            None => {
+                let first = input(&mut self.loader, &self.config, step, 0)?;
+                let rest = 1..train.accumulate;
+                let rest = rest.map(|i| input(&mut self.loader, &self.config, step, i)).collect::<Result<_>>()?;
+                Work::new(&self.engine.model, &first, rest, self.engine.mode)?
+            }
         };
-        self.data_wait = start.elapsed();
-        let RunConfig { train, optimizer, .. } = &self.config;
+        let mut waited = start.elapsed();
         let learning_rate = learning_rate(optimizer, step, train.steps);
-        let (loader, prefetched, config) = (&mut self.loader, &mut self.prefetched, &self.config);
         let (n_tokens, counts, mode) = (work.n_tokens, work.counts, self.engine.mode);
-        let report = self.engine.step(work, learning_rate, optimizer, |model| {
-            if train.device == DeviceKind::Cuda && step < train.steps {
-                let place = loader.position();
-                *prefetched = Some((Work::new(model, &inputs(loader, config, step + 1)?, mode)?, place));
+        let (loader, prefetched, config) = (&mut self.loader, &mut self.prefetched, &self.config);
+        let place = loader.position();
+        let mut first = None;
+        let mut rest = Vec::new();
+        let result = self.engine.step(work, learning_rate, optimizer, |model, i| {
+            if step == train.steps {
+                return Ok(());
+            }
+            let start = Instant::now();
+            let next = input(loader, config, step + 1, i)?;
+            match &first {
+                None => first = Some(next),
+                Some(_) => rest.push(next),
+            }
+            if i + 1 == train.accumulate
+                && let Some(first) = first.take()
+            {
+                *prefetched = Some((Work::new(model, &first, std::mem::take(&mut rest), mode)?, place));
+            }
+            // The processor does nothing else meanwhile.
+            if train.device == DeviceKind::Cpu {
+                waited += start.elapsed();
             }
             Ok(())
-        })?;
+        });
+        if result.is_err() && self.prefetched.is_none() {
+            self.loader.seek(place)?;
+        }
+        let report = result?;
+        self.data_wait = waited;
         self.counters.tokens += n_tokens as u64;
         self.counters.flops += flops::training_step(self.engine.model.config(), n_tokens, counts);
         Ok(report)
@@ -191,16 +218,12 @@ impl Trainer {
     }
 }
 
-/// The batches of a step and their noise.
-fn inputs(loader: &mut Loader, config: &RunConfig, step: u64) -> Result<Vec<Input>> {
-    let n = config.train.accumulate as u64;
-    (0..n)
-        .map(|i| {
-            let batch = loader.next_batch()?;
-            let noise = noise(&batch, config.train.seed, (step - 1) * n + i, Timesteps::Independent);
-            Ok(Input { batch, noise })
-        })
-        .collect()
+/// Batch `i` of a step and its noise.
+fn input(loader: &mut Loader, config: &RunConfig, step: u64, i: usize) -> Result<Input> {
+    let batch = loader.next_batch()?;
+    let index = (step - 1) * config.train.accumulate as u64 + i as u64;
+    let noise = noise(&batch, config.train.seed, index, Timesteps::Independent);
+    Ok(Input { batch, noise })
 }
 
 fn noise(batch: &Batch, seed: u64, index: u64, timesteps: Timesteps) -> Option<Noise> {

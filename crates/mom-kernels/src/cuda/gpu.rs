@@ -49,10 +49,7 @@ impl Gpu {
     pub fn with_stream(stream: Arc<CudaStream>) -> Result<Self> {
         let context = stream.context();
         let got = context.compute_capability().map_err(CudaError::driver("reading the compute capability"))?;
-        if got < CAPABILITY {
-            let name = context.name().map_err(CudaError::driver("reading the device's name"))?;
-            return Err(CudaError::Capability { name, needed: CAPABILITY, got });
-        }
+        expect_capability(got, || context.name().map_err(CudaError::driver("reading the device's name")))?;
         let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         let n = context.attribute(attribute).map_err(CudaError::driver("counting multiprocessors"))?;
         Ok(Self {
@@ -242,6 +239,11 @@ impl Gpu {
     }
 }
 
+/// Fails for a device that the kernels are not written for; below 8.0 a card has no bf16 either.
+fn expect_capability(got: (i32, i32), name: impl FnOnce() -> Result<String>) -> Result<()> {
+    if got >= CAPABILITY { Ok(()) } else { Err(CudaError::Capability { name: name()?, needed: CAPABILITY, got }) }
+}
+
 fn driver_version() -> i32 {
     let mut version = 0;
     // SAFETY: the driver writes one int.
@@ -259,4 +261,18 @@ fn driver_present() -> Result<()> {
     // SAFETY: the driver's initialisers are meant to run in any process.
     let found = names.iter().any(|name| unsafe { libloading::Library::new(*name) }.is_ok());
     if found { Ok(()) } else { Err(CudaError::NoDriver { tried }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_without_bf16_is_told_what_is_needed() {
+        let message = expect_capability((7, 5), || Ok("Tesla T4".to_owned())).unwrap_err().to_string();
+        assert!(message.contains("Tesla T4") && message.contains("7.5") && message.contains("8.0"), "{message}");
+        for fits in [(8, 0), (8, 9), (9, 0), (12, 0)] {
+            expect_capability(fits, || unreachable!()).unwrap();
+        }
+    }
 }
