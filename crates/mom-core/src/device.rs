@@ -16,11 +16,11 @@ pub trait HostValue: WithDType {}
 impl HostValue for f32 {}
 impl HostValue for u32 {}
 
-/// A tensor of values of the host. On a GPU of [`cuda_device`]'s it does not wait for the device: the values go through
-/// page-locked memory, behind what is on the device's stream.
+/// A tensor of values of the host. On a GPU of [`cuda_device`]'s it does not wait for the device, unless more than 64 MiB
+/// are under way: the values go through page-locked memory, behind what is on the device's stream.
 ///
 /// # Errors
-/// Values that do not fill the shape; out of memory.
+/// Values that do not fill the shape; out of memory; what ran on the device before failed.
 pub fn to_device<T: HostValue>(values: &[T], shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
     let shape = shape.into();
     #[cfg(feature = "cuda")]
@@ -36,8 +36,9 @@ pub fn to_device<T: HostValue>(values: &[T], shape: impl Into<Shape>, device: &D
 
 /// GPU `ordinal`, as this crate's modules want it: a stream of its own, and memory that stays with the process once freed.
 ///
-/// Every call gives the same device: tensors of several callers meet on one stream, and what a device holds for itself
-/// (96 MiB for products) is held once, until the process ends.
+/// Every call gives the same device: tensors of several callers meet on one stream (while one of them captures a graph, as a
+/// trainer does with small steps, no other thread may use it), and what a device holds for itself
+/// (96 MiB for products, and 64 MiB of page-locked memory of the host for uploads) is held once, until the process ends.
 ///
 /// # Errors
 /// A build without the `cuda` feature, a driver older than CUDA 13.0, no such GPU, or one that the kernels do not run on

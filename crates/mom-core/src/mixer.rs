@@ -150,7 +150,7 @@ impl MixtureOfMamba {
     /// The state before a sequence, for decoding `batch` of them.
     ///
     /// # Errors
-    /// Parameters of an unsupported element type.
+    /// Parameters of an unsupported element type; a GPU that is out of memory.
     pub fn initial_state(&self, batch: usize) -> Result<MixerState> {
         #[cfg(feature = "cuda")]
         if self.weights.a_log.device().is_cuda() {

@@ -4,13 +4,14 @@
 //! | --- | --- |
 //! | [`ModelConfig`], [`Scale`], [`Variant`] | what is built: setting, size, and which projections are per modality |
 //! | [`Model`] | embedding, backbone and heads; [`Model::loss`] takes a [`TokenBatch`] of plain host arrays |
+//! | [`Inputs`] | a batch that was checked and sent to where the model is, while a device works on another |
 //! | [`Setting`] | Transfusion, Chameleon, three modalities |
 //! | [`diffusion`] | the DDPM schedule, its noise, and its sampler |
 //! | [`decode`] | token by token with states, for any setting |
 //! | [`flops`] | active FLOPs, counted |
 //!
 //! Activations stay in row order (tokens of one modality contiguous) from the embedding to the heads; a head runs over the
-//! rows that have a target of its own alone.
+//! rows that have a target of its own alone, but in a captured graph over all.
 //!
 //! ```
 //! use candle_core::{DType, Device};

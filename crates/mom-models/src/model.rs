@@ -249,8 +249,8 @@ impl Model {
         self.loss_of(&self.inputs(batch, noise)?, normaliser)
     }
 
-    /// Checks a batch and brings it to where the model is. On a GPU this waits for nothing: a training loop has the next
-    /// batch on its way while the device works on one.
+    /// Checks a batch and brings it to where the model is. On a GPU this waits for nothing, unless more than 64 MiB are on
+    /// their way: a training loop has the next batch there while the device works on one.
     ///
     /// * `noise`: of the batch's patches; Transfusion needs it, the other settings take none.
     ///
@@ -354,6 +354,8 @@ impl Model {
             #[cfg(feature = "cuda")]
             Head::All { targets, shares } => {
                 use crate::cuda::{Shares, linear_cross_entropy};
+                targets.expect_below("targets", self.config.vocab_size)?;
+                require_batch(targets.len() == plan.n_rows(), "targets", None, plan.n_rows(), targets.len())?;
                 linear_cross_entropy(x.contiguous()?, self.lm_head.contiguous()?, targets, z, Shares::Of(shares))?
             }
         };

@@ -52,16 +52,12 @@ impl Engine {
             }
         };
         state.steps += 1;
-        meanwhile(&self.model)?;
-
-        let adamw = self.optimiser.on_device()?;
-        let grad_norm = adamw.norm()?;
-        if !grad_norm.is_finite() {
-            adamw.untake_step();
-            // The step's own gradients are gone; no weight was touched.
-            let gradients = self.gradients(&self.loss(&state.inputs, Normaliser::default())?)?;
-            return Err(self.non_finite_gradient(step, &gradients, grad_norm)?);
-        }
+        self.optimiser.on_device()?.take_step();
+        let after = meanwhile(&self.model);
+        // The step's own gradients are gone.
+        let again = |engine: &Self| engine.gradients(&engine.loss(&state.inputs, Normaliser::default())?);
+        let grad_norm = self.checked_norm(step, again)?;
+        after?;
         let loss = value(&state.losses)?;
         self.finite(step, "the loss", loss)?;
         let by_modality = state.losses.by_modality()?;
@@ -73,14 +69,19 @@ impl Engine {
         if singly || state.steps < WARMUP {
             return Ok(self.launch(&state.inputs, config)?.copy_to(&state.losses)?);
         }
-        if state.graph.is_none() {
-            let Some((_, variable)) = self.parameters.iter().next() else { return Ok(()) };
-            let device = variable.device().clone();
-            let CapturedStep { inputs, losses, .. } = &*state;
-            let step = || Ok::<_, crate::Error>(self.launch(inputs, config)?.copy_to(losses)?);
-            state.graph = Some(capture(&device, step)?);
-        }
-        Ok(state.graph.as_ref().map_or(Ok(()), Captured::launch)?)
+        let graph = match state.graph.take() {
+            Some(graph) => graph,
+            None => {
+                let device = self.mode.device.open()?;
+                let CapturedStep { inputs, losses, .. } = &*state;
+                let step = || Ok::<_, crate::Error>(self.launch(inputs, config)?.copy_to(losses)?);
+                // SAFETY: the step frees what it allocates; inputs and losses are the state's, which holds the graph too, and
+                // weights, moments and sums are this engine's, which holds the state. That no other thread uses the device
+                // is asked of whoever makes a trainer, at `Graph`.
+                unsafe { capture(&device, step)? }
+            }
+        };
+        Ok(state.graph.insert(graph).launch()?)
     }
 
     /// Forward pass, backward pass and update, none of which waits for the device.

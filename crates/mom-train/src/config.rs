@@ -108,7 +108,8 @@ pub struct TrainSection {
 /// gradients are accumulated.
 ///
 /// Its grouped products find their rows on the device, which for large ones is up to a tenth slower than the library; a step
-/// of a graph is not, to the last bit, the same step launched one by one.
+/// of a graph is not, to the last bit, that of a run without graphs. While a step is captured, one of the first of a trainer,
+/// no other thread of the process may use the device: what it put there would become a part of the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Graph {
@@ -434,7 +435,7 @@ impl RunConfig {
     /// Whether a step is a captured graph.
     pub(crate) fn captures(&self) -> Result<bool> {
         let Self { data, train, .. } = self;
-        let elements = data.batch * data.seqlen * self.model.scale.d_model;
+        let elements = data.batch.saturating_mul(data.seqlen).saturating_mul(self.model.scale.d_model);
         train.graph.captures(train.device, self.model.setting, train.accumulate, elements)
     }
 

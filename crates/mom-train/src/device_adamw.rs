@@ -121,8 +121,8 @@ impl DeviceAdamW {
         self.steps
     }
 
-    /// Begins a step: its number and learning rate go to where [`Self::update`] reads them on the device. Does not wait for
-    /// the device.
+    /// Begins the next step: its number and learning rate go to where [`Self::update`] reads them on the device. It counts from
+    /// [`Self::take_step`] on. Does not wait for the device.
     ///
     /// # Errors
     /// What the device reports.
@@ -131,8 +131,12 @@ impl DeviceAdamW {
         let record = self.on.gpu.upload(&[StepRecord { lr: learning_rate as f32, step }])?;
         let copied = self.on.gpu.stream().memcpy_dtod(&record, &mut self.record);
         copied.map_err(|source| CudaError::Driver { what: "copying on the device", source })?;
-        self.steps += 1;
         Ok(())
+    }
+
+    /// The update is on its way to the device.
+    pub fn take_step(&mut self) {
+        self.steps += 1;
     }
 
     /// Updates every parameter, and nothing where the gradients' norm is not finite: [`Self::norm`] tells. `gradients` are

@@ -133,10 +133,12 @@ impl Engine {
         config: &OptimizerSection,
         meanwhile: impl FnMut(&Model, usize) -> Result<()>,
     ) -> Result<StepReport> {
+        let captures = self.mode.captures;
         self.try_step(work, learning_rate, config, meanwhile).map_err(|error| {
             error.or_out_of_memory(|| {
                 let less = "lower data.batch or data.seqlen and raise train.accumulate";
-                format!("{less}, or set train.recompute=block")
+                let graph = if captures { ", train.graph=never" } else { "" };
+                format!("{less}, or set train.recompute=block{graph}")
             })
         })
     }
@@ -204,7 +206,12 @@ impl Engine {
 
     /// Gradients of a loss, in the order of the parameters; zero where the loss does not depend on one.
     pub(crate) fn gradients(&self, losses: &Losses) -> Result<Vec<Tensor>> {
-        let mut store = losses.total.backward()?;
+        let backward = losses.total.backward();
+        if let (Err(_), Some(sink)) = (&backward, &self.sink) {
+            // What came so far is no part of the next step.
+            self.parameters.iter().for_each(|(_, variable)| drop(sink.take(variable)));
+        }
+        let mut store = backward?;
         let gradients = self.parameters.iter().map(|(_, variable)| {
             let sunk = self.sink.as_ref().and_then(|sink| sink.take(variable));
             match (sunk, store.remove(variable)) {
@@ -238,8 +245,11 @@ impl Engine {
             Optimiser::Device(adamw) => {
                 adamw.begin_step(learning_rate)?;
                 adamw.update(gradients, config)?;
-                meanwhile(&self.model)?;
-                return self.checked_norm(step, gradients);
+                adamw.take_step();
+                let after = meanwhile(&self.model);
+                let norm = self.checked_norm(step, |_| Ok(gradients.to_vec()))?;
+                after?;
+                return Ok(norm);
             }
         };
         meanwhile(&self.model)?;
@@ -249,19 +259,25 @@ impl Engine {
         Err(self.non_finite_gradient(step, gradients, norm)?)
     }
 
-    /// The norm of the gradients of a step on the device; the step was taken if it is finite.
+    /// The norm of the gradients of a step on the device; the step was taken if it is finite. `gradients` are asked for where
+    /// it is not, to name one that is the cause.
     #[cfg(feature = "cuda")]
-    fn checked_norm(&mut self, step: u64, gradients: &[Tensor]) -> Result<f64> {
+    pub(crate) fn checked_norm(
+        &mut self,
+        step: u64,
+        gradients: impl FnOnce(&Self) -> Result<Vec<Tensor>>,
+    ) -> Result<f64> {
         let adamw = self.optimiser.on_device()?;
         let norm = adamw.norm()?;
         if norm.is_finite() {
             return Ok(norm);
         }
         adamw.untake_step();
-        Err(self.non_finite_gradient(step, gradients, norm)?)
+        let gradients = gradients(self)?;
+        Err(self.non_finite_gradient(step, &gradients, norm)?)
     }
 
-    pub(crate) fn non_finite_gradient(&self, step: u64, gradients: &[Tensor], norm: f64) -> Result<Error> {
+    fn non_finite_gradient(&self, step: u64, gradients: &[Tensor], norm: f64) -> Result<Error> {
         for ((name, _), gradient) in self.parameters.iter().zip(gradients) {
             if !squares(gradient)?.is_finite() {
                 return self.non_finite(step, format!("the gradient of {name}"), norm);

@@ -124,8 +124,18 @@ impl Trainer {
     /// [`crate::Error::NonFinite`] where the loss or a gradient is not finite, before any weight is touched.
     pub fn step(&mut self) -> Result<StepReport> {
         let step = self.steps_done() + 1;
+        let (start, before) = (Instant::now(), self.position());
+        let result = self.try_step(step, start);
+        if result.is_err() && self.steps_done() < step {
+            // What was read for this step is read again, and what was made for the next one is made again.
+            self.prefetched = None;
+            self.loader.seek(before)?;
+        }
+        result
+    }
+
+    fn try_step(&mut self, step: u64, start: Instant) -> Result<StepReport> {
         let RunConfig { train, optimizer, .. } = &self.config;
-        let start = Instant::now();
         let work = match self.prefetched.take() {
             Some((work, _)) => work,
             None => {

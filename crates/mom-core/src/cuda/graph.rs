@@ -1,15 +1,23 @@
 //! Work of a device that is captured once and replayed.
 
+use std::sync::Arc;
+
 use candle_core::Device;
 use mom_kernels::cuda::CudaError;
-use mom_kernels::cuda::cudarc::driver::CudaGraph;
 use mom_kernels::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use mom_kernels::cuda::cudarc::driver::{CudaGraph, CudaStream, DriverError};
 
 use super::{OnGpu, driver_error};
 use crate::{Error, Result};
 
 /// A captured graph: launches over memory that stays where it was.
-pub struct Captured(CudaGraph);
+pub struct Captured {
+    graph: CudaGraph,
+    on: OnGpu,
+}
+
+// SAFETY: the driver takes a graph from any thread, and from one at a time: this is not `Sync`.
+unsafe impl Send for Captured {}
 
 impl std::fmt::Debug for Captured {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -17,29 +25,59 @@ impl std::fmt::Debug for Captured {
     }
 }
 
+impl Drop for Captured {
+    fn drop(&mut self) {
+        // The graph goes next, perhaps on another thread than it came from. What the driver answers helps nobody.
+        let _ = self.on.gpu.stream().context().bind_to_thread();
+    }
+}
+
+/// Ends a capture that was not ended, so that the stream goes on after a panic.
+struct Capturing<'a>(Option<&'a Arc<CudaStream>>);
+
+impl Capturing<'_> {
+    fn end(mut self) -> Option<std::result::Result<Option<CudaGraph>, DriverError>> {
+        self.0.take().map(|stream| stream.end_capture(FLAGS))
+    }
+}
+
+impl Drop for Capturing<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.take() {
+            let _ = stream.end_capture(FLAGS);
+        }
+    }
+}
+
+const FLAGS: CUgraphInstantiate_flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+
 /// Records what `run` puts on the device's stream instead of running it.
 ///
-/// `run` may allocate tensors and must have freed them when it returns. What it reads and writes beside them is memory that
-/// outlives the graph, at the same addresses. It must not wait for the device, nor copy from or to the host; kernels are
-/// loaded and algorithms of products chosen before, by a run that was not captured. What other threads put on the stream
-/// meanwhile would become a part of the graph: none may use the device.
+/// `run` must not wait for the device, nor copy from or to the host; kernels are loaded and algorithms of products chosen
+/// before, by a run that was not captured.
+///
+/// # Safety
+/// Tensors that `run` allocates are freed when it returns. What it reads and writes beside them stays alive and where it is
+/// for as long as the graph is launched. No other thread uses the device meanwhile: what it put on the stream would become a
+/// part of the graph.
 ///
 /// # Errors
 /// Those of `run`; nothing is left of the capture then. What the driver does not capture.
-pub fn capture<E: From<Error>>(
+pub unsafe fn capture<E: From<Error>>(
     device: &Device,
     run: impl FnOnce() -> std::result::Result<(), E>,
 ) -> std::result::Result<Captured, E> {
     let on = OnGpu::of(device)?;
-    let stream = on.gpu.stream();
     let failed = |source| Error::from(CudaError::Driver { what: "capturing a graph", source });
+    let stream = on.gpu.stream();
     stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).map_err(failed)?;
+    let capturing = Capturing(Some(stream));
     let result = run();
-    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-    let graph = stream.end_capture(flags);
+    let graph = capturing.end();
     result?;
-    let graph = graph.map_err(failed)?;
-    Ok(Captured(graph.ok_or(Error::Graph { expected: "at least one launch", got: "nothing was launched" })?))
+    let graph = graph.transpose().map_err(failed)?.flatten();
+    let graph = graph.ok_or(Error::Graph { expected: "at least one launch", got: "nothing was launched" })?;
+    Ok(Captured { graph, on })
 }
 
 impl Captured {
@@ -48,6 +86,6 @@ impl Captured {
     /// # Errors
     /// What the driver reports.
     pub fn launch(&self) -> Result<()> {
-        Ok(self.0.launch().map_err(driver_error("launching a graph"))?)
+        Ok(self.graph.launch().map_err(driver_error("launching a graph"))?)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::mixer::{
     self as kernels, Block, BlockGrads, MixerBackward, MixerGrads, MixerOutputs, MixerSaved, MixerStates, MixerWeights,
@@ -15,7 +15,7 @@ use super::{GpuFloat, OnDevice, OnGpu, dispatch};
 use crate::autograd::{Backward, record_storage, tracks};
 use crate::mixer::Weights;
 use crate::state::{DeviceState, MixerState};
-use crate::{Plan, Result};
+use crate::{Error, Plan, Result};
 
 const OP: &str = "mixer";
 
@@ -76,9 +76,11 @@ pub(crate) fn initial_state(weights: &Weights, batch: usize) -> Result<MixerStat
     let d_inner = weights.d_skip.elem_count();
     let d_conv = weights.conv_weight.elem_count() / d_inner.max(1);
     let (_, d_state) = weights.a_log.dims2()?;
-    let device = weights.a_log.device();
-    let conv = Tensor::zeros((batch, d_conv - 1, d_inner), DType::F32, device)?;
-    let scan = Tensor::zeros((batch, d_inner, d_state), DType::F32, device)?;
+    let on = OnGpu::of(weights.a_log.device())?;
+    // A window of one position holds nothing, which candle cannot allocate.
+    let zeros = |n: usize, shape: (usize, usize, usize)| Ok::<_, Error>(on.tensor(on.gpu.zeros::<f32>(n)?, shape));
+    let conv = zeros(batch * d_conv.saturating_sub(1) * d_inner, (batch, d_conv.saturating_sub(1), d_inner))?;
+    let scan = zeros(batch * d_inner * d_state, (batch, d_inner, d_state))?;
     Ok(MixerState::on_device(batch, DeviceState { conv, scan }))
 }
 
@@ -193,8 +195,8 @@ impl Parts {
         let conv = OnDevice::<f32>::of(OP, "state.conv", &state.conv)?;
         let scan = OnDevice::<f32>::of(OP, "state.scan", &state.scan)?;
         let mut out = on.uninit::<T>(self.x.elem_count())?;
-        let mut next_conv = on.uninit::<f32>(state.conv.elem_count())?;
-        let mut next_scan = on.uninit::<f32>(state.scan.elem_count())?;
+        let mut next_conv = gpu.zeros::<f32>(state.conv.elem_count())?;
+        let mut next_scan = gpu.zeros::<f32>(state.scan.elem_count())?;
         self.with_views::<T, _>(gpu, |views| {
             let mixer = views.mixer();
             let sizes = mixer.sizes(plan)?;

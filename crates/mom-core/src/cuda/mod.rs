@@ -271,7 +271,7 @@ impl PlanOnDevice {
 }
 
 /// Device memory of this process that the pool has handed out, and that captured graphs hold: now, and at most since
-/// [`reset_peak_memory`]. In bytes.
+/// [`reset_peak_memory`] (the highest of either, which need not have been at one time). In bytes.
 ///
 /// # Errors
 /// No such GPU.

@@ -158,7 +158,7 @@ impl Gpu {
     /// [`Self::stage_uploads`] was called.
     ///
     /// # Errors
-    /// Out of memory.
+    /// Out of memory; what ran on the stream before failed.
     pub fn upload<T: DeviceRepr + Copy>(&self, from: &[T]) -> Result<CudaSlice<T>> {
         if from.is_empty() {
             return self.empty();

@@ -11,7 +11,7 @@ use cudarc::driver::sys::CUevent_flags;
 use super::Gpu;
 use super::error::{CudaError, Result};
 
-/// What a profile times.
+/// What a profile times: launches that happen while it runs. None must be captured meanwhile, and replays are not taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
     /// Every launch through the [`Gpu`], by the kernel's name. Each costs two events more, a few microseconds of the host

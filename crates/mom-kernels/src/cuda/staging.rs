@@ -96,8 +96,10 @@ impl Staging {
     /// Goes on with the other buffer, once the device has read what was in it.
     fn turn(&mut self) -> Result<()> {
         self.buffers[self.at].read.record(&self.stream).map_err(CudaError::driver("recording an event"))?;
-        (self.at, self.used) = (1 - self.at, 0);
-        self.buffers[self.at].read.synchronize().map_err(CudaError::driver("waiting for the stream"))
+        let next = 1 - self.at;
+        self.buffers[next].read.synchronize().map_err(CudaError::driver("waiting for the stream"))?;
+        (self.at, self.used) = (next, 0);
+        Ok(())
     }
 }
 

@@ -23,8 +23,8 @@ use super::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows};
 use super::selective_scan::{DtBias, ScanInputs, forward_workspace_len, saved_states_len};
 use super::{DeviceOffsets, DevicePlan, Gpu};
 use crate::causal_conv1d::Activation;
-use crate::error::expect_size;
-use crate::selective_scan::DeltaActivation;
+use crate::error::{Error, expect_size};
+use crate::selective_scan::{DeltaActivation, MAX_D_STATE};
 
 const OP: &str = "mixer";
 
@@ -105,7 +105,7 @@ impl<T: DeviceElement> MixerWeights<'_, T> {
     /// Sizes over the rows of a plan.
     ///
     /// # Errors
-    /// Weights that do not fit together.
+    /// Weights that do not fit together, more than 64 states.
     pub fn sizes(&self, plan: &DevicePlan) -> Result<MixerSizes> {
         let d_inner = self.d_skip.len();
         let d_state = self.a_log.len() / d_inner.max(1);
@@ -121,6 +121,9 @@ impl<T: DeviceElement> MixerWeights<'_, T> {
             expect_size(OP, arg, "features", expected, got)?;
         }
         expect_size(OP, "a_log", "elements", d_inner * d_state, self.a_log.len())?;
+        if !(1..=MAX_D_STATE).contains(&d_state) {
+            return Err(Error::Limit { op: OP, arg: "d_state", min: 1, max: MAX_D_STATE, got: d_state }.into());
+        }
         let states_len = saved_states_len(plan.batch(), plan.seqlen(), d_inner, d_state);
         let scan_workspace_len = forward_workspace_len(plan.batch(), plan.seqlen(), d_inner, d_state);
         let n_rows = plan.n_rows();

@@ -1,7 +1,9 @@
 //! Backward pass: the scan from the end, then the sums over blocks and sequences.
 
 use super::chunks::{Chunks, Direction, ends};
-use super::params::{Dims, OP, RawSums, ScanGrads, ScanInputs, ScanOutputGrads, is_roomy, padded_states};
+use super::params::{
+    Dims, OP, RawSums, ScanGrads, ScanInputs, ScanOutputGrads, expect_vectors, is_roomy, padded_states,
+};
 use crate::cuda::column_sums;
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
@@ -56,7 +58,7 @@ pub fn workspace_len(batch: usize, seqlen: usize, d_inner: usize, d_state: usize
 /// of the rows or by chunk.
 fn parts(dims: Dims) -> [usize; 5] {
     let padded = padded_states(dims.d_state);
-    let n_blocks = dims.d_inner.div_ceil(512 / padded);
+    let n_blocks = dims.d_inner.div_ceil((512 / padded).max(1));
     let chunks = Chunks::backward(dims);
     let n_parts = dims.batch * chunks.count;
     [
@@ -75,10 +77,10 @@ fn parts(dims: Dims) -> [usize; 5] {
 
 /// All gradients of the scan; every output of `grads` is overwritten.
 ///
-/// `workspace`: [`backward_workspace_len`] elements, whose contents mean nothing before and after.
+/// `workspace`: [`backward_workspace_len`] elements on 16 bytes, whose contents mean nothing before and after.
 ///
 /// # Errors
-/// Sizes that disagree, a gradient asked for whose input is absent, a gradient that overlaps an input and is not on
+/// Sizes that disagree, a workspace that lies elsewhere, a gradient asked for whose input is absent, a gradient that overlaps an input and is not on
 /// exactly its rows ([`ScanGrads`]), a refused launch.
 pub fn backward<T: DeviceElement>(
     gpu: &Gpu,
@@ -94,6 +96,7 @@ pub fn backward<T: DeviceElement>(
     let n_parts = dims.batch * chunks.count;
     let [len_chunks, len_bc, len_a, len_d, _] = parts(dims);
     expect_size(OP, "workspace", "elements", parts(dims).iter().sum(), workspace.len())?;
+    expect_vectors(workspace.address(gpu))?;
     let (ends_of_chunks, rest) = workspace.split_at("workspace", len_chunks)?;
     let (partial_bc, rest) = rest.split_at("workspace", len_bc)?;
     let (partial_a, rest) = rest.split_at("workspace", len_a)?;

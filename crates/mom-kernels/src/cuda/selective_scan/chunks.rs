@@ -42,7 +42,7 @@ impl Chunks {
     /// As many chunks as give [`ENOUGH_BLOCKS`] blocks and no more, of [`MIN_CHUNK`] steps at least; one for sequences below
     /// [`MIN_SEQLEN`].
     pub fn backward(dims: Dims) -> Self {
-        let n_blocks = dims.batch * dims.d_inner.div_ceil(512 / padded_states(dims.d_state));
+        let n_blocks = dims.batch * dims.d_inner.div_ceil((512 / padded_states(dims.d_state)).max(1));
         let mut wanted = (ENOUGH_BLOCKS / n_blocks.max(1)).min(dims.seqlen / MIN_CHUNK).max(1);
         if dims.seqlen < MIN_SEQLEN[usize::from(wanted >= 4)] {
             wanted = 1;

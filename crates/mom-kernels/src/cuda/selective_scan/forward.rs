@@ -2,7 +2,7 @@
 
 use super::STATE_STRIDE;
 use super::chunks::{Chunks, Direction, ends};
-use super::params::{CHANNELS, Dims, OP, RawForward, ScanInputs, ScanOutputs, is_roomy, padded_states};
+use super::params::{CHANNELS, Dims, OP, RawForward, ScanInputs, ScanOutputs, expect_vectors, is_roomy, padded_states};
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
 use crate::cuda::memory::{DeviceElement, DeviceMut, Dtype};
@@ -25,10 +25,10 @@ pub fn forward_workspace_len(batch: usize, seqlen: usize, d_inner: usize, d_stat
 
 /// Runs the scan; equations in [`crate::selective_scan`], shapes in [`ScanInputs`].
 ///
-/// `workspace`: [`forward_workspace_len`] elements, whose contents mean nothing before and after.
+/// `workspace`: [`forward_workspace_len`] elements on 16 bytes, whose contents mean nothing before and after.
 ///
 /// # Errors
-/// Sizes that disagree, a refused launch. Nothing is written then.
+/// Sizes that disagree, a workspace that lies elsewhere, a refused launch. Nothing is written then.
 pub fn forward<T: DeviceElement>(
     gpu: &Gpu,
     inputs: &ScanInputs<'_, T>,
@@ -39,6 +39,9 @@ pub fn forward<T: DeviceElement>(
     outputs.validate(dims)?;
     let chunks = Chunks::forward(dims);
     expect_size(OP, "workspace", "elements", chunks.workspace_len(dims), workspace.len())?;
+    if chunks.count > 1 {
+        expect_vectors(workspace.address(gpu))?;
+    }
     let padded = padded_states(dims.d_state);
     let aligned = inputs.is_aligned(dims) && outputs.out.is_aligned(CHANNELS);
     let (module, dtype) = match T::DTYPE {

@@ -483,3 +483,8 @@ unsafe impl DeviceRepr for RawBackward {}
 unsafe impl DeviceRepr for RawSums {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for RawStep {}
+
+/// Fails for a workspace that kernels cannot read and write by 16 bytes.
+pub(super) fn expect_vectors(address: u64) -> Result<()> {
+    Ok(expect_size(OP, "workspace", "bytes off 16", 0, (address % 16) as usize)?)
+}
