@@ -9,12 +9,15 @@
 //! | [`MixtureOfMamba`] | the mixer: four projections, each shared or per modality ([`Untied`]), conv, scan |
 //! | [`Block`] | pre-norm, mixer, residual |
 //! | [`RmsNorm`] | the norm, with a gradient (candle-nn's fused one has none) |
+//! | [`Plan`] | a batch's [`ModalityPlan`], shared by the nodes of a tape and sent to a device once |
+//! | [`MixerState`] | what decoding carries from one call to the next; a clone is a snapshot |
+//! | [`cuda_device`], [`to_device`] | a GPU as these modules want it (feature `cuda`), and host values there |
 //! | [`ops`] | the operations alone: selective scan, causal conv, grouped linear, RMS norm, rows |
 //! | [`autograd`], [`host`] | functions of any number of tensors on candle's tape, and what to write them with |
 //! | [`Init`] | initial values, a pure function of a seed and a parameter's name |
 //!
-//! Dense Mamba is the same code: `n_modalities = 1` and nothing untied. Tensors are `f32` or `f64` on the CPU; anything
-//! else is an error, never a silent conversion.
+//! Dense Mamba is the same code: `n_modalities = 1` and nothing untied. Tensors are `f32` or `f64` on the CPU, `bf16`,
+//! `f16` or `f32` on a GPU; anything else is an error, never a silent conversion.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};

@@ -8,7 +8,7 @@
 //! | [`run`] | a whole run in a folder: resumes, evaluates, writes metrics and its result |
 //! | [`sweep`] | many runs, side by side: settings, variants, seeds; goes on where it stopped |
 //! | [`speed`] | how fast a model trains on this machine |
-//! | [`Generator`] | images from captions, with the model of a run |
+//! | [`Generator`] | images from captions and captions from images, with the model of a run, on either device |
 //! | [`report`] | tables, curves and plots of a sweep |
 //!
 //! Training is a pure function of configuration and data: two runs with one seed write the same bytes, and a run that was
