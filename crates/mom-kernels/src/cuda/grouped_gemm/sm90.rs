@@ -251,8 +251,17 @@ pub(super) fn takes_sum<T: DeviceElement>(
     grad_y: &DeviceRows<'_, T>,
     partial: &DeviceMut<'_, f32>,
 ) -> Result<bool> {
+    Ok(sum_module(gpu, x, grad_y, partial)?.is_some())
+}
+
+fn sum_module<T: DeviceElement>(
+    gpu: &Gpu,
+    x: &DeviceRows<'_, T>,
+    grad_y: &DeviceRows<'_, T>,
+    partial: &DeviceMut<'_, f32>,
+) -> Result<Option<Module>> {
     let aligned = x.is_aligned(VECTOR) && grad_y.is_aligned(VECTOR) && partial.address(gpu).is_multiple_of(16);
-    Ok(module::<T>(gpu, 1, aligned)?.is_some())
+    module::<T>(gpu, 1, aligned)
 }
 
 /// The cut of the gradients' sums over the rows.
@@ -273,7 +282,7 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
     let SumPlan { tile, a_is_grad, split } = SumPlan::new(groups.n_rows(), n_in, n_out);
     let sum = Sum::new(x, grad_y, a_is_grad, grads, partial);
     let (a, b) = (sum.a, sum.b);
-    let Some(module) = module::<T>(gpu, 1, takes_sum(gpu, x, grad_y, partial)?)? else {
+    let Some(module) = sum_module(gpu, x, grad_y, partial)? else {
         return Ok(None);
     };
     let vector =

@@ -2,14 +2,14 @@
 
 use super::chunks::{Chunks, Direction, ends};
 use super::params::{
-    Dims, OP, RawSums, ScanGrads, ScanInputs, ScanOutputGrads, expect_vectors, is_roomy, padded_states,
+    Dims, OP, RawSums, ScanGrads, ScanInputs, ScanOutputGrads, backward_module, expect_vectors, is_roomy, padded_states,
 };
 use crate::cuda::column_sums;
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
 use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, Dtype};
 use crate::cuda::plan::optional_mut;
-use crate::cuda::{DeviceRows, Gpu, Module};
+use crate::cuda::{DeviceRows, Gpu};
 use crate::error::expect_size;
 
 /// A kernel of the scan: how many channels a block owns, its threads, and how it is named.
@@ -105,11 +105,7 @@ pub fn backward<T: DeviceElement>(
     let padded = padded_states(dims.d_state);
     let aligned = inputs.is_aligned(dims) && grads.is_aligned(output_grads);
     let dtype = T::DTYPE.name();
-    let module = match T::DTYPE {
-        Dtype::Bf16 => Module::SelectiveScanBackwardBf16,
-        Dtype::F16 => Module::SelectiveScanBackwardF16,
-        Dtype::F32 => Module::SelectiveScanBackwardF32,
-    };
+    let module = backward_module(T::DTYPE);
     let full = inputs.is_full(dims);
     let variant = variant(gpu, dims, T::DTYPE, aligned, full);
     let n_blocks = dims.d_inner.div_ceil(variant.channels);

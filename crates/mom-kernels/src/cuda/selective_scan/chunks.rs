@@ -2,11 +2,11 @@
 //!
 //! Two passes instead of one, so only where sequences times channels leave most of a card idle.
 
-use super::params::{Dims, OP, RawChunks, RawInputs, padded_states};
+use super::params::{Dims, OP, RawChunks, RawInputs, backward_module, forward_module, padded_states};
+use crate::cuda::Gpu;
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
 use crate::cuda::memory::DeviceElement;
-use crate::cuda::{Gpu, Module};
 
 /// Blocks of channels and chunks that are enough: three for each of an H100's multiprocessors, whatever the card, so that
 /// the same sizes give the same bits on every card.
@@ -83,13 +83,11 @@ pub(super) unsafe fn ends<T: DeviceElement>(
 ) -> Result<()> {
     let padded = padded_states(dims.d_state);
     let n_blocks = dims.batch * (count - 1) * dims.d_inner.div_ceil(512 / padded);
-    let name = match direction {
-        Direction::Forward => "forward",
-        Direction::Backward { .. } => "backward",
-    };
-    let (grad_out, grad_out_stride) = match direction {
-        Direction::Forward => (0, 0),
-        Direction::Backward { grad_out, grad_out_stride } => (grad_out, u64::from(grad_out_stride)),
+    let (name, module, grad_out, grad_out_stride) = match direction {
+        Direction::Forward => ("forward", forward_module(T::DTYPE), 0, 0),
+        Direction::Backward { grad_out, grad_out_stride } => {
+            ("backward", backward_module(T::DTYPE), grad_out, u64::from(grad_out_stride))
+        }
     };
     let suffix = match (aligned, full) {
         (true, true) => "_full",
@@ -100,21 +98,7 @@ pub(super) unsafe fn ends<T: DeviceElement>(
     let params = RawChunks { inputs, grad_out, chunks: workspace, grad_out_stride };
     let grid = Grid::line(blocks(OP, "batch * chunks * d_inner", n_blocks, 1)?, THREADS);
     // SAFETY: by this function's own contract.
-    unsafe { gpu.launch(Module::selective_scan(T::DTYPE, direction), &kernel, grid, &params) }
-}
-
-impl Module {
-    fn selective_scan(dtype: crate::cuda::memory::Dtype, direction: Direction) -> Self {
-        use crate::cuda::memory::Dtype::{Bf16, F16, F32};
-        match (direction, dtype) {
-            (Direction::Forward, Bf16) => Self::SelectiveScanForwardBf16,
-            (Direction::Forward, F16) => Self::SelectiveScanForwardF16,
-            (Direction::Forward, F32) => Self::SelectiveScanForwardF32,
-            (Direction::Backward { .. }, Bf16) => Self::SelectiveScanBackwardBf16,
-            (Direction::Backward { .. }, F16) => Self::SelectiveScanBackwardF16,
-            (Direction::Backward { .. }, F32) => Self::SelectiveScanBackwardF32,
-        }
-    }
+    unsafe { gpu.launch(module, &kernel, grid, &params) }
 }
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 
 use super::STATE_STRIDE;
 use super::chunks::{Chunks, Direction, ends};
-use super::params::{CHANNELS, Dims, OP, RawForward, ScanInputs, ScanOutputs, expect_vectors, is_roomy, padded_states};
+use super::params::{
+    CHANNELS, Dims, OP, RawForward, ScanInputs, ScanOutputs, expect_vectors, forward_module, is_roomy, padded_states,
+};
+use crate::cuda::Gpu;
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
-use crate::cuda::memory::{DeviceElement, DeviceMut, Dtype};
+use crate::cuda::memory::{DeviceElement, DeviceMut};
 use crate::cuda::plan::{optional_mut, optional_ref};
-use crate::cuda::{Gpu, Module};
 use crate::error::expect_size;
 
 const THREADS: usize = 128;
@@ -44,11 +46,7 @@ pub fn forward<T: DeviceElement>(
     }
     let padded = padded_states(dims.d_state);
     let aligned = inputs.is_aligned(dims) && outputs.out.is_aligned(CHANNELS);
-    let (module, dtype) = match T::DTYPE {
-        Dtype::Bf16 => (Module::SelectiveScanForwardBf16, "bf16"),
-        Dtype::F16 => (Module::SelectiveScanForwardF16, "f16"),
-        Dtype::F32 => (Module::SelectiveScanForwardF32, "f32"),
-    };
+    let (module, dtype) = (forward_module(T::DTYPE), T::DTYPE.name());
     let full = inputs.is_full(dims);
     let n_blocks = dims.batch * chunks.count * dims.d_inner.div_ceil(THREADS * 4 / padded);
     let suffix = match (aligned, full) {

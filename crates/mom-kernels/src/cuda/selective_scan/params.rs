@@ -7,10 +7,10 @@ use cudarc::driver::DeviceRepr;
 use super::chunks::Chunks;
 use super::{DeltaActivation, MAX_D_STATE};
 use crate::cuda::error::Result;
-use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut};
+use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype};
 use crate::cuda::place::Overlap;
 use crate::cuda::plan::{optional_mut, optional_ref};
-use crate::cuda::{DeviceLayout, DeviceOffsets, Gpu};
+use crate::cuda::{DeviceLayout, DeviceOffsets, Gpu, Module};
 use crate::error::{Error, expect_presence, expect_size};
 
 pub(super) const OP: &str = "selective_scan";
@@ -487,4 +487,22 @@ unsafe impl DeviceRepr for RawStep {}
 /// Fails for a workspace that kernels cannot read and write by 16 bytes.
 pub(super) fn expect_vectors(address: u64) -> Result<()> {
     Ok(expect_size(OP, "workspace", "bytes off 16", 0, (address % 16) as usize)?)
+}
+
+/// The module of the forward pass.
+pub(super) fn forward_module(dtype: Dtype) -> Module {
+    match dtype {
+        Dtype::Bf16 => Module::SelectiveScanForwardBf16,
+        Dtype::F16 => Module::SelectiveScanForwardF16,
+        Dtype::F32 => Module::SelectiveScanForwardF32,
+    }
+}
+
+/// The module of the backward pass.
+pub(super) fn backward_module(dtype: Dtype) -> Module {
+    match dtype {
+        Dtype::Bf16 => Module::SelectiveScanBackwardBf16,
+        Dtype::F16 => Module::SelectiveScanBackwardF16,
+        Dtype::F32 => Module::SelectiveScanBackwardF32,
+    }
 }
