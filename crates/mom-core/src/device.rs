@@ -38,7 +38,7 @@ pub fn to_device<T: HostValue>(values: &[T], shape: impl Into<Shape>, device: &D
 ///
 /// Every call gives the same device: tensors of several callers meet on one stream (while one of them captures a graph, as a
 /// trainer does with small steps, no other thread may use it), and what a device holds for itself
-/// (96 MiB for products, and 64 MiB of page-locked memory of the host for uploads) is held once, until the process ends.
+/// (12 MiB for products, and 64 MiB of page-locked memory of the host for uploads) is held once, until the process ends.
 ///
 /// # Errors
 /// A build without the `cuda` feature, a driver older than CUDA 13.0, no such GPU, or one that the kernels do not run on

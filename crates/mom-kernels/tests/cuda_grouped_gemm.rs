@@ -8,7 +8,7 @@ use cuda_support::*;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use mom_kernels::cuda::half::{bf16, f16};
-use mom_kernels::cuda::library::{Factor, matmul};
+use mom_kernels::cuda::library::{Factor, RECOMMENDED_WORKSPACE_BYTES, matmul};
 use mom_kernels::cuda::{CudaError, DevicePlan, Gpu, Module, grouped_gemm as device};
 use mom_kernels::grouped_gemm::{self as host, Into};
 use mom_kernels::{Element, Error, ModalityPlan, Rows, RowsMut};
@@ -491,7 +491,18 @@ fn library_in_a_graph() {
 
 /// `alpha op(a) op(b) + beta y` in every form, with columns around y.
 fn check_matmul<T: TestElement, O: TestElement>(gpu: &Gpu, transposed: [bool; 2], beta: f32) {
-    let (m, n, k, wide, alpha) = (130, 72, 96, 88, 0.5f32);
+    check_matmul_in::<T, O>(gpu, transposed, beta, 96, None);
+}
+
+/// The same of sums of `k`, in a workspace of the caller's.
+fn check_matmul_in<T: TestElement, O: TestElement>(
+    gpu: &Gpu,
+    transposed: [bool; 2],
+    beta: f32,
+    k: usize,
+    bytes: Option<usize>,
+) {
+    let (m, n, wide, alpha) = (130, 72, 88, 0.5f32);
     let mut r = Random(12);
     let [a, b] = [rounded::<T>(&r.normals(m * k, 1.0)), rounded::<T>(&r.normals(k * n, 1.0))];
     let old: Vec<f64> = rounded::<O>(&r.normals(m * wide, 1.0));
@@ -512,14 +523,17 @@ fn check_matmul<T: TestElement, O: TestElement>(gpu: &Gpu, transposed: [bool; 2]
         let b = gpu.rows(&b, if transposed[1] { k } else { n }).unwrap();
         let factor = |rows, transposed| if transposed { Factor::transposed(rows) } else { Factor::plain(rows) };
         let to = gpu.rows_mut(&mut y, wide).unwrap().columns(8, n).unwrap();
-        matmul(gpu, alpha, factor(&a, transposed[0]), factor(&b, transposed[1]), beta, to).unwrap();
+        let mut workspace = bytes.map(|bytes| gpu.upload(&vec![0xffu8; bytes]).unwrap());
+        let workspace = workspace.as_mut().map(|bytes| gpu.write(bytes));
+        matmul(gpu, alpha, factor(&a, transposed[0]), factor(&b, transposed[1]), beta, to, workspace).unwrap();
         download(gpu, &y)
     };
     let got = run();
     assert!(got.iter().enumerate().all(|(i, x)| inside(i % wide) || x.is_nan()), "written around");
     let inner: Vec<f64> = got.iter().enumerate().filter(|(i, _)| inside(i % wide)).map(|(_, &x)| x).collect();
     let rounded_once: Vec<f64> = want.iter().map(|&x| f64::from(x as f32)).collect();
-    let mut report = Report::new(format!("matmul {:?} -> {:?} {transposed:?} {beta}", T::DTYPE, O::DTYPE));
+    let mut report =
+        Report::new(format!("matmul {:?} -> {:?} {transposed:?} {beta} {k} {bytes:?}", T::DTYPE, O::DTYPE));
     report.output::<O>("y", &inner, &want, &rounded_once, 1e-5);
     report.finish();
     let bits = |x: &[f64]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -539,6 +553,11 @@ fn library_products() {
             check_matmul::<f32, f32>(&gpu, transposed, beta);
         }
     }
+    // Sums that are cut, by however many bytes there are for their parts.
+    for bytes in [0, 100, 80_000, RECOMMENDED_WORKSPACE_BYTES] {
+        check_matmul_in::<bf16, f32>(&gpu, [true, false], 1.0, 6000, Some(bytes));
+        check_matmul_in::<f32, f32>(&gpu, [false, true], 0.0, 6000, Some(bytes));
+    }
 }
 
 #[test]
@@ -548,13 +567,14 @@ fn library_refusals() {
     let (a, b) = (gpu.rows(&a, 8).unwrap(), gpu.rows(&b, 4).unwrap());
     let mut y = poisoned::<f16>(&gpu, 16);
     let product = |y: &mut CudaSlice<f16>, width| {
-        matmul(&gpu, 1.0, Factor::plain(&a), Factor::plain(&b), 0.0, gpu.rows_mut(y, width).unwrap())
+        matmul(&gpu, 1.0, Factor::plain(&a), Factor::plain(&b), 0.0, gpu.rows_mut(y, width).unwrap(), None)
     };
     assert_eq!(product(&mut y, 4), Err(CudaError::LibraryNotLoaded));
     gpu.load_library().unwrap();
     assert!(matches!(product(&mut y, 4), Err(CudaError::Dtype { arg: "y", expected: "bf16", got: "f16", .. })));
     assert!(matches!(product(&mut y, 8), Err(CudaError::Argument(Error::Shape { arg: "y", .. }))));
-    let product = matmul(&gpu, 1.0, Factor::plain(&a), Factor::transposed(&b), 0.0, gpu.rows_mut(&mut y, 4).unwrap());
+    let product =
+        matmul(&gpu, 1.0, Factor::plain(&a), Factor::transposed(&b), 0.0, gpu.rows_mut(&mut y, 4).unwrap(), None);
     assert!(matches!(product, Err(CudaError::Argument(Error::Shape { arg: "b", .. }))));
 }
 

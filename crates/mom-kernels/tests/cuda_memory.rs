@@ -263,7 +263,7 @@ fn products_of_several_threads_do_not_meet_in_the_workspace() {
             let mut y = poisoned::<f32>(&gpu, m * n);
             let (a, b) = (gpu.rows(&a, k).unwrap(), gpu.rows(&b, k).unwrap());
             let (a, b) = (Factor::plain(&a), Factor::transposed(&b));
-            matmul(&gpu, 1.0, a, b, 0.0, gpu.rows_mut(&mut y, n).unwrap()).unwrap();
+            matmul(&gpu, 1.0, a, b, 0.0, gpu.rows_mut(&mut y, n).unwrap(), None).unwrap();
             download(&gpu, &y)
         };
         let want = product();

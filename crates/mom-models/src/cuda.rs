@@ -8,7 +8,7 @@ use mom_core::cuda::{GpuFloat, OnDevice, OnGpu, dispatch};
 use mom_kernels::cuda::cross_entropy::{self, Losses, Scale, Targets};
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::embedding::{self as kernels, Into};
-use mom_kernels::cuda::library::{Factor, matmul};
+use mom_kernels::cuda::library::{Factor, RECOMMENDED_WORKSPACE_BYTES, matmul};
 use mom_kernels::cuda::{CudaError, DeviceRows, DeviceRowsMut};
 
 use crate::Result;
@@ -106,6 +106,8 @@ fn compute<T: GpuFloat>(
     let (mut nll, mut lse) = (on.uninit::<f32>(n_rows)?, on.uninit::<f32>(n_rows)?);
     let mut grad_x = tracked.then(|| on.uninit::<T>(n_rows * d_model)).transpose()?;
     let mut grad_weight = tracked.then(|| on.uninit::<f32>(vocab_size * d_model)).transpose()?;
+    // Gradients are long sums for few outputs: over a large vocabulary, or for the weight of a small one.
+    let mut workspace = tracked.then(|| on.uninit::<u8>(RECOMMENDED_WORKSPACE_BYTES)).transpose()?;
     for start in (0..n_rows).step_by(chunk) {
         let end = (start + chunk).min(n_rows);
         let n = end - start;
@@ -113,14 +115,16 @@ fn compute<T: GpuFloat>(
         let x_rows = DeviceRows::new("x", x_rows, d_model).map_err(CudaError::from)?;
         let mut logits = gpu.write_view(logits.slice_mut(..n * vocab_size));
         let rows = DeviceRowsMut::new("logits", logits.reborrow(), vocab_size).map_err(CudaError::from)?;
-        gpu.region(REGION, || matmul(gpu, 1.0, Factor::plain(&x_rows), Factor::transposed(&weight_rows), 0.0, rows))?;
+        gpu.region(REGION, || {
+            matmul(gpu, 1.0, Factor::plain(&x_rows), Factor::transposed(&weight_rows), 0.0, rows, None)
+        })?;
         let targets = Targets { targets: target_ids.narrow(gpu, start, n)?, weights: shares_of(start, n)? };
         let mut losses = Losses {
             loss: gpu.write_view(nll.slice_mut(start..end)),
             lse: gpu.write_view(lse.slice_mut(start..end)),
             out_of_range: gpu.write(&mut out_of_range),
         };
-        let (Some(grad_x), Some(grad_weight)) = (&mut grad_x, &mut grad_weight) else {
+        let (Some(grad_x), Some(grad_weight), Some(workspace)) = (&mut grad_x, &mut grad_weight, &mut workspace) else {
             let rows = DeviceRows::new("logits", logits.into_ref(), vocab_size).map_err(CudaError::from)?;
             cross_entropy::forward(gpu, &rows, &targets, &mut losses)?;
             continue;
@@ -133,8 +137,9 @@ fn compute<T: GpuFloat>(
         let of_weight = gpu.rows_mut(grad_weight, d_model).map_err(CudaError::from)?;
         let beta = if start == 0 { 0.0 } else { 1.0 };
         gpu.region(REGION, || {
-            matmul(gpu, 1.0, Factor::plain(&grad), Factor::plain(&weight_rows), 0.0, to)?;
-            matmul(gpu, 1.0, Factor::transposed(&grad), Factor::plain(&x_rows), beta, of_weight)
+            let (plain, transposed) = (Factor::plain(&grad), Factor::transposed(&grad));
+            matmul(gpu, 1.0, plain, Factor::plain(&weight_rows), 0.0, to, Some(gpu.write(workspace)))?;
+            matmul(gpu, 1.0, transposed, Factor::plain(&x_rows), beta, of_weight, Some(gpu.write(workspace)))
         })?;
     }
     let mut total = on.uninit::<f32>(1)?;

@@ -2,7 +2,7 @@
 
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::half::bf16;
-use mom_kernels::cuda::library::{Factor, matmul};
+use mom_kernels::cuda::library::{Factor, RECOMMENDED_WORKSPACE_BYTES, matmul};
 use mom_kernels::cuda::{DevicePlan, DeviceRows, Gpu, grouped_gemm as device};
 use mom_kernels::grouped_gemm::{self as host, Into};
 use mom_kernels::{ModalityPlan, Rows, RowsMut};
@@ -134,7 +134,7 @@ pub fn run(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
     Ok(())
 }
 
-/// One dense product of the library in each direction.
+/// One dense product of the library in each direction, with all the workspace that it asks for.
 fn dense(bench: &mut Bench<'_>, gpu: &Gpu, shape: Shape, p: Projection) -> Result<(), Error> {
     let mut problem = Problem::new(gpu, shape, p)?;
     let n = shape.n_rows() as f64;
@@ -144,17 +144,18 @@ fn dense(bench: &mut Bench<'_>, gpu: &Gpu, shape: Shape, p: Projection) -> Resul
     let (x, grad_y) = (gpu.rows(&problem.x, p.x_width)?.columns(0, p.n_in)?, gpu.rows(&problem.grad_y, p.n_out)?);
     let weight = DeviceRows::new("weight", gpu.read(&problem.weights).first("weight", p.n_in * p.n_out)?, p.n_in)?;
     let (factor, transposed) = (Factor::plain, Factor::transposed);
+    let mut workspace = gpu.zeros::<u8>(RECOMMENDED_WORKSPACE_BYTES)?;
     bench.time(&name("forward"), shape.name, rows + weights, flop, || {
         let y = gpu.rows_mut(&mut problem.y, p.n_out)?;
-        matmul(gpu, 1.0, factor(&x), transposed(&weight), 0.0, y)
+        matmul(gpu, 1.0, factor(&x), transposed(&weight), 0.0, y, Some(gpu.write(&mut workspace)))
     })?;
     bench.time(&name("backward input"), shape.name, rows + weights, flop, || {
         let grad_x = gpu.rows_mut(&mut problem.grad_x, p.x_width)?.columns(0, p.n_in)?;
-        matmul(gpu, 1.0, factor(&grad_y), factor(&weight), 0.0, grad_x)
+        matmul(gpu, 1.0, factor(&grad_y), factor(&weight), 0.0, grad_x, Some(gpu.write(&mut workspace)))
     })?;
     bench.time(&name("backward weights"), shape.name, rows + 2.0 * weights, flop, || {
         let grad = gpu.rows_mut(&mut problem.grad_weights[0], p.n_in)?;
-        matmul(gpu, 1.0, transposed(&grad_y), factor(&x), 0.0, grad)
+        matmul(gpu, 1.0, transposed(&grad_y), factor(&x), 0.0, grad, Some(gpu.write(&mut workspace)))
     })?;
     Ok(())
 }

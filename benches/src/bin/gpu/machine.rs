@@ -63,7 +63,7 @@ fn product(bench: &mut Bench<'_>) -> Result<Option<f64>, Error> {
     let flop = 2.0 * (m * n) as f64 * k as f64;
     let bytes = 2.0 * (m * k + n * k + m * n) as f64;
     let ms = bench.time("product", "in_proj L", bytes, flop, || {
-        matmul(gpu, 1.0, Factor::plain(&x), Factor::transposed(&weight), 0.0, gpu.rows_mut(&mut y, n)?)
+        matmul(gpu, 1.0, Factor::plain(&x), Factor::transposed(&weight), 0.0, gpu.rows_mut(&mut y, n)?, None)
     })?;
     Ok(Some(flop / ms / 1e9))
 }

@@ -109,7 +109,7 @@ impl Gpu {
     }
 
     /// Loads cuBLASLt for [`super::library::matmul`] and for the products that [`super::grouped_gemm`] leaves to it, with
-    /// 96 MiB of device memory. Does nothing the second time.
+    /// 12 MiB of device memory. Does nothing the second time.
     ///
     /// # Errors
     /// No such library on this machine, or it does not start; out of memory.

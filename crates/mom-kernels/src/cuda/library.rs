@@ -26,13 +26,20 @@ use cudarc::driver::{CudaContext, CudaSlice};
 
 use super::error::{CudaError, Result};
 use super::gpu::Gpu;
-use super::memory::{DeviceElement, DeviceRows, DeviceRowsMut, Dtype, expect_own_views};
+use super::memory::{DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut, Dtype, expect_own_views};
 use crate::error::{Error, expect_size};
 
 const OP: &str = "matmul";
 
-/// Device memory that algorithms may use, as the library recommends for compute capability 9.0.
-const WORKSPACE_BYTES: usize = 32 << 20;
+/// Device memory that an algorithm may use where the caller has none for it. Only sums that are cut need it, and 4 MiB are
+/// enough for those of few rows; docs/kernels.md has the figures.
+const WORKSPACE_BYTES: usize = 4 << 20;
+
+/// Bytes that the library recommends for compute capability 9.0, for callers who bring their own.
+pub const RECOMMENDED_WORKSPACE_BYTES: usize = 32 << 20;
+
+/// Where the workspace of a caller must begin.
+const WORKSPACE_ALIGNMENT: u64 = 16;
 
 /// Partial sums go to the workspace and are added there in order, in the type of the sums: not in place, which is atomic.
 const REDUCTIONS: u32 = 2;
@@ -43,7 +50,7 @@ const TIMED: &str = "cublasLt";
 /// Products that may run side by side.
 pub(super) const LANES: usize = 3;
 
-/// cuBLASLt on the stream of a [`Gpu`]: 96 MiB of workspace on the device, 32 for each of three products that may run side
+/// cuBLASLt on the stream of a [`Gpu`]: 12 MiB of workspace on the device, 4 for each of three products that may run side
 /// by side, and the algorithms for the shapes seen.
 pub struct Library {
     handle: Handle,
@@ -152,10 +159,13 @@ impl<'r, 'a, T> Factor<'r, 'a, T> {
 ///
 /// * `a`: `(m, k)` and `b`: `(k, n)` behind their [`Factor`]; `y`: `(m, n)`, of their type or f32. Rows may be strided.
 /// * With `beta` 0, `y` is overwritten, whatever it held.
+/// * `workspace`: any number of bytes, whose contents mean nothing before and after. A sum that is long for a small output
+///   is cut where its parts fit there ([`RECOMMENDED_WORKSPACE_BYTES`] are always enough to try), without it where they fit
+///   4 MiB.
 ///
 /// # Errors
 /// The library is not loaded ([`Gpu::load_library`]), sizes that disagree, no `k`, an output of another 16-bit type, a
-/// product that the library refuses.
+/// workspace that does not begin on 16 bytes, a product that the library refuses.
 pub fn matmul<T: DeviceElement, O: DeviceElement>(
     gpu: &Gpu,
     alpha: f32,
@@ -163,15 +173,20 @@ pub fn matmul<T: DeviceElement, O: DeviceElement>(
     b: Factor<'_, '_, T>,
     beta: f32,
     y: DeviceRowsMut<'_, O>,
+    workspace: Option<DeviceMut<'_, u8>>,
 ) -> Result<()> {
     let ((m, k), (b_k, n)) = (a.shape(), b.shape());
     expect_size(OP, "b", "rows", k, b_k)?;
     y.expect(OP, "y", m, n)?;
     let to = RawOutput { at: y.address(gpu), stride: y.stride(), dtype: O::DTYPE };
     let (a, b) = (a.raw(gpu), b.raw(gpu));
-    let product = RawProduct { dtype: T::DTYPE, m, n, k, a, b, y: to, addend: None, alpha, beta };
+    let workspace = workspace.map(|memory| RawWorkspace { at: memory.address(gpu), bytes: memory.len() });
+    if let Some(RawWorkspace { at, .. }) = workspace {
+        expect_size(OP, "workspace", "bytes off 16", 0, (at % WORKSPACE_ALIGNMENT) as usize)?;
+    }
+    let product = RawProduct { dtype: T::DTYPE, m, n, k, a, b, y: to, addend: None, alpha, beta, workspace };
     let library = gpu.library().ok_or(CudaError::LibraryNotLoaded)?;
-    // SAFETY: the shapes of the three views were checked against each other; y is borrowed exclusively.
+    // SAFETY: the shapes of the three views were checked against each other; y and the workspace are borrowed exclusively.
     unsafe { library.product(gpu, &product) }
 }
 
@@ -201,6 +216,21 @@ pub(super) struct RawAddend {
     pub stride: usize,
 }
 
+/// Memory of the caller's, on 16 bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawWorkspace {
+    pub at: u64,
+    pub bytes: usize,
+}
+
+impl RawWorkspace {
+    /// Memory that would do better than the library's own; nothing else is worth a caller's.
+    pub fn larger(gpu: &Gpu, memory: &DeviceMut<'_, f32>) -> Option<Self> {
+        let (at, bytes) = (memory.address(gpu), memory.len() * size_of::<f32>());
+        (bytes > WORKSPACE_BYTES && at.is_multiple_of(WORKSPACE_ALIGNMENT)).then_some(Self { at, bytes })
+    }
+}
+
 /// `y = alpha a b + beta addend`: `a` `(m, k)`, `b` `(k, n)`, `y` and the addend `(m, n)`; without an addend it is `y`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RawProduct {
@@ -214,6 +244,8 @@ pub(super) struct RawProduct {
     pub addend: Option<RawAddend>,
     pub alpha: f32,
     pub beta: f32,
+    /// For this product alone; without it, that of its lane.
+    pub workspace: Option<RawWorkspace>,
 }
 
 impl RawProduct {
@@ -235,6 +267,7 @@ struct Shape {
     /// Of a, b, y and the addend.
     strides: [usize; 4],
     alignments: [u32; 4],
+    workspace_bytes: usize,
 }
 
 impl Shape {
@@ -250,6 +283,7 @@ impl Shape {
             b_transposed: p.b.transposed,
             strides: [p.a.stride, p.b.stride, p.y.stride, addend.stride],
             alignments: [p.a.at, p.b.at, p.y.at, addend.at].map(|at| 1 << at.trailing_zeros().min(8)),
+            workspace_bytes: p.workspace.map_or(WORKSPACE_BYTES, |workspace| workspace.bytes),
         }
     }
 
@@ -300,7 +334,7 @@ impl Library {
     /// What follows on the stream of `gpu` waits for all.
     ///
     /// # Safety
-    /// As [`Self::product`] for each; no two outputs overlap.
+    /// As [`Self::product`] for each; no two outputs overlap, and no two workspaces.
     pub(super) unsafe fn products(&self, gpu: &Gpu, products: &[RawProduct]) -> Result<()> {
         let lanes = &self.lanes;
         let side_by_side = products.len().min(LANES) - usize::from(!products.is_empty());
@@ -345,7 +379,7 @@ impl Library {
     ///
     /// # Safety
     /// The addresses cover the matrices of the product on this device and are live until the launch is on the stream of
-    /// `gpu`, which is the one that this library was loaded for; y is borrowed exclusively.
+    /// `gpu`, which is the one that this library was loaded for; y and the workspace, on 16 bytes, are borrowed exclusively.
     pub(super) unsafe fn product(&self, gpu: &Gpu, product: &RawProduct) -> Result<()> {
         // SAFETY: by this function's own contract; products in the first lane follow each other on one stream.
         gpu.timed(TIMED, || unsafe { self.product_on(gpu, gpu.stream().cu_stream(), 0, product) })
@@ -369,6 +403,8 @@ impl Library {
         gpu.bind()?;
         let exact = Shape::new(p);
         let descriptors = Descriptors::new(&exact)?;
+        let own = RawWorkspace { at: self.workspace_address + (lane * WORKSPACE_BYTES) as u64, bytes: WORKSPACE_BYTES };
+        let workspace = p.workspace.unwrap_or(own);
         let launch = |algorithm: cublasLtMatmulAlgo_t| {
             // A product may be several kernels with the workspace between them, where another thread's must not come.
             let _launching = self.launching.lock().unwrap_or_else(PoisonError::into_inner);
@@ -389,8 +425,8 @@ impl Library {
                     p.y.at as *mut c_void,
                     descriptors.y.0,
                     &algorithm,
-                    (self.workspace_address + (lane * WORKSPACE_BYTES) as u64) as *mut c_void,
-                    WORKSPACE_BYTES,
+                    workspace.at as *mut c_void,
+                    workspace.bytes,
                     stream.cast(),
                 )
             }
@@ -419,7 +455,7 @@ impl Library {
         let descriptors = Descriptors::create(shape)?;
         let preference = Preference(result::create_matmul_pref()?);
         let [a, b, y, addend] = shape.alignments;
-        preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, WORKSPACE_BYTES as u64)?;
+        preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, shape.workspace_bytes as u64)?;
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, REDUCTIONS)?;
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b)?;
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a)?;

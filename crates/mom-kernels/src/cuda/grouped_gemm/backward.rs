@@ -45,7 +45,10 @@ pub fn backward_weights_workspace_len<T: DeviceElement>(n_rows: usize, weights: 
     partial_len(n_rows, weights) + biases
 }
 
-/// f32 elements of partial sums, whichever kernel makes them.
+/// What the library, where it cuts a sum as the kernel does, wants beside the partial sums.
+const COUNTERS: usize = 64;
+
+/// f32 elements of partial sums, whoever makes them.
 fn partial_len<T: DeviceElement>(n_rows: usize, weights: &GroupedWeights<'_, T>) -> usize {
     let (n_in, n_out) = (weights.in_features(), weights.out_features());
     let any_card = split(T::DTYPE, n_rows, n_in, n_out).partial_len(weights.n_groups());
@@ -53,7 +56,10 @@ fn partial_len<T: DeviceElement>(n_rows: usize, weights: &GroupedWeights<'_, T>)
         Dtype::Bf16 | Dtype::F16 => sm90::split(n_rows, n_in, n_out).partial_len(weights.n_groups()),
         Dtype::F32 => 0,
     };
-    any_card.max(sm90)
+    match any_card.max(sm90) {
+        0 => 0,
+        len => len + COUNTERS,
+    }
 }
 
 /// `dW_m = dy^T x` and `db_m = sum dy` over the rows of m; of the activations' type or f32.
@@ -94,7 +100,7 @@ pub fn backward_weights<T: DeviceElement, G: DeviceElement>(
     let (partial, rest) = workspace.split_at("workspace", partial_len(n_rows, weights))?;
     let at_once = sm90::sums_at_once(n_rows, n_groups, n_in, n_out) && sm90::takes_sum(gpu, x, grad_y, &partial)?;
     match library::library(gpu, &groups, weights).filter(|_| !at_once) {
-        Some(library) => library::k_grouped(gpu, library, x, grad_y, grads.grad_weights)?,
+        Some(library) => library::k_grouped(gpu, library, x, grad_y, grads.grad_weights, &partial)?,
         None => k_grouped(gpu, &groups, x, grad_y, grads.grad_weights, partial)?,
     }
     match grads.grad_biases {

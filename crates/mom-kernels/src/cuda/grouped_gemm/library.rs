@@ -6,7 +6,7 @@ use super::forward::{Addend, Direction};
 use super::params::{GroupedWeights, groups};
 use super::sm90;
 use crate::cuda::error::Result;
-use crate::cuda::library::{Library, RawAddend, RawFactor, RawOutput, RawProduct};
+use crate::cuda::library::{Library, RawAddend, RawFactor, RawOutput, RawProduct, RawWorkspace};
 use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut};
 use crate::cuda::{DeviceOffsets, Gpu};
 
@@ -107,19 +107,22 @@ pub(super) fn m_grouped<T: DeviceElement>(
         },
         alpha: 1.0,
         beta: if matches!(addend, Addend::None) { 0.0 } else { 1.0 },
+        workspace: None,
     });
     // SAFETY: x, y and the addend have the rows of every modality, the weight `out_features` rows of `in_features`, as the callers and
     // `GroupedWeights::new` have checked; y is borrowed exclusively, and each product has rows of it to itself.
     unsafe { library.products(gpu, &products.collect::<Vec<_>>()) }
 }
 
-/// `dW_m = dy^T x`, zero for a modality without rows; the caller has checked the shapes and the gradients' type.
+/// `dW_m = dy^T x`, zero for a modality without rows; the caller has checked the shapes and the gradients' type. `partial`
+/// is the kernel's memory for partial sums, which the library uses for its own.
 pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
     gpu: &Gpu,
     (library, groups): (&Library, Vec<Range<usize>>),
     x: &DeviceRows<'_, T>,
     grad_y: &DeviceRows<'_, T>,
     grad_weights: Vec<DeviceMut<'_, G>>,
+    partial: &DeviceMut<'_, f32>,
 ) -> Result<()> {
     let factor = |of: &DeviceRows<'_, T>, start: usize, transposed: bool| RawFactor {
         at: row::<T>(of.address(gpu), of.stride(), start),
@@ -144,11 +147,13 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
             addend: None,
             alpha: 1.0,
             beta: 0.0,
+            workspace: RawWorkspace::larger(gpu, partial),
         });
     }
     // One after the other: side by side they were slower.
     // SAFETY: x and grad_y have the rows of every modality, each gradient `out_features` rows of `in_features`, as the
-    // caller has checked; the gradients are borrowed exclusively.
+    // caller has checked; the gradients and the partial sums, which the products use one after the other, are borrowed
+    // exclusively.
     products.iter().try_for_each(|product| unsafe { library.product(gpu, product) })
 }
 
