@@ -70,6 +70,11 @@ template <typename T, int G, int THREADS, bool KEEP, bool TENSOR> struct Shared
     static __device__ __forceinline__ int place(int channel) { return channel ^ ((channel >> 3) & 7 & (CH / 8 - 1)); }
 };
 
+// Where partial sums of dB and dC lie, were they those of the first block.
+template <typename P> __device__ __forceinline__ auto partial_of(const P& p, uint32_t block) {
+    return block < p.n_lent ? p.lent_bc : p.partial_bc;
+}
+
 template <typename T, int G, int THREADS, bool KEEP, typename A>
 __device__ __forceinline__ void run(const ScanBackward& p) {
     using S = Shared<T, G, THREADS, KEEP, A::TENSOR>;
@@ -280,7 +285,7 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
                 sum.x *= BOTH, sum.y *= BOTH, sum.z *= BOTH, sum.w *= BOTH;
             }
             if (is_step(tile, at)) {
-                float* of_block = p.partial_bc + uint64_t(block) * p.n_rows * (2 * NB);
+                float* of_block = partial_of(p, block) + uint64_t(block) * p.n_rows * (2 * NB);
                 const RowsFrom<float> rows(of_block, 2 * NB * sizeof(float), column);
                 *reinterpret_cast<float4*>(rows.at(to)) = sum;
             }
@@ -405,11 +410,10 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
 template <typename T, int NB, bool TENSOR> __device__ __forceinline__ void sum_bc(const ScanSums& p, uint32_t block) {
     const uint64_t vectors = p.n_rows * (2 * NB / 4), at = uint64_t(block) * blockDim.x + threadIdx.x;
     if (at >= vectors) return;
-    const float4* from = reinterpret_cast<const float4*>(p.partial_bc) + at;
     float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
 #pragma unroll 8
     for (uint32_t i = 0; i < p.n_blocks; i++) {
-        const float4 v = __ldcs(from + i * vectors);
+        const float4 v = __ldcs(reinterpret_cast<const float4*>(partial_of(p, i)) + at + i * vectors);
         sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
     }
     const uint32_t row = at / (2 * NB / 4);

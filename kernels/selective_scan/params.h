@@ -48,26 +48,30 @@ struct ScanBackward {
     const void* grad_out;          // rows
     void *grad_u, *grad_dt, *grad_z, *out;  // rows; grad_z and out may be null
     float* grad_initial_state;              // or null
-    float* partial_bc;  // (blocks of channels, rows, 2 padded d_state)
+    // (blocks of channels, rows, 2 padded d_state): of the first n_lent blocks in lent_bc, of the others in partial_bc, which
+    // begins where the first block's would lie before them.
+    float *lent_bc, *partial_bc;
     float* partial_a;   // (batch * n_chunks, d_inner, padded d_state)
     float* partial_d;   // (batch * n_chunks, d_inner)
     float* partial_bias;  // (batch * n_chunks, n_biases, d_inner); by the kernels that sum the biases' gradients
     cuda::std::uint32_t grad_out_stride, grad_u_stride, grad_dt_stride, grad_z_stride, out_stride, n_rows;
     const float* chunks;  // as ScanChunks; read where there is more than one
+    cuda::std::uint32_t n_lent, unused;
 };
-static_assert(sizeof(ScanBackward) == 264 && offsetof(ScanBackward, grad_out) == 152);
-static_assert(offsetof(ScanBackward, partial_bc) == 200 && offsetof(ScanBackward, grad_out_stride) == 232);
-static_assert(offsetof(ScanBackward, chunks) == 256);
+static_assert(sizeof(ScanBackward) == 280 && offsetof(ScanBackward, grad_out) == 152);
+static_assert(offsetof(ScanBackward, partial_bc) == 208 && offsetof(ScanBackward, grad_out_stride) == 240);
+static_assert(offsetof(ScanBackward, chunks) == 264);
 
 struct ScanSums {
-    const float *partial_bc, *partial_a, *partial_d, *partial_bias;
+    const float *lent_bc, *partial_bc;  // as ScanBackward
+    const float *partial_a, *partial_d, *partial_bias;
     void *grad_B, *grad_C;  // rows
     float *grad_A, *grad_D, *grad_bias;  // grad_D and grad_bias may be null
     cuda::std::uint64_t grad_B_stride, grad_C_stride;
     cuda::std::uint64_t n_rows;
-    cuda::std::uint32_t n_blocks, n_parts, d_inner, d_state, n_biases, unused;  // n_parts: batch * n_chunks
+    cuda::std::uint32_t n_blocks, n_parts, d_inner, d_state, n_biases, n_lent;  // n_parts: batch * n_chunks
 };
-static_assert(sizeof(ScanSums) == 120 && offsetof(ScanSums, grad_B_stride) == 72 && offsetof(ScanSums, n_blocks) == 96);
+static_assert(sizeof(ScanSums) == 128 && offsetof(ScanSums, grad_B_stride) == 80 && offsetof(ScanSums, n_blocks) == 104);
 
 struct ScanStep {
     ScanInputs in;

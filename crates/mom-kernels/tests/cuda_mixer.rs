@@ -144,7 +144,7 @@ fn on_device<T: TestElement>(gpu: &Gpu, case: &MixerCase<f64>, around: &Around) 
         [&conv_weight, &a_log, &d_skip].map(|w| poisoned::<f32>(gpu, w.len()));
     let mut grad_conv_bias = conv_bias.as_ref().map(|bias| poisoned::<f32>(gpu, bias.len()));
     let (mut grad_norm, mut grad_x) = (poisoned::<f32>(gpu, d_model), poisoned::<T>(gpu, x.len()));
-    let mut workspace = bytes(device::block_backward_workspace_bytes(&plan, &block).unwrap());
+    let mut workspace = bytes(device::block_backward_workspace_bytes(gpu, &plan, &block).unwrap());
     let pass = MixerBackward {
         x: x_rows,
         saved: MixerSaved { xz: gpu.write(&mut xz), x_dbl: gpu.write(&mut x_dbl), states: gpu.write(&mut states) },
@@ -232,6 +232,25 @@ fn blocks_agree_with_the_cpu() {
     check::<f32>(&gpu, "no biases", MixerCase::random(spans(), ALIGNED, ALL, 3).without(&without));
 }
 
+/// Where a block of the scan's backward pass owns 64 channels, so that there are half as many partial sums; some lie in the
+/// memory of the input's gradient, others do not.
+#[test]
+fn many_short_sequences() {
+    let Some(gpu) = gpu("many_short_sequences") else { return };
+    let n_blocks = |batch: usize| batch * ALIGNED.d_inner / 32;
+    let batch = 3 * gpu.n_multiprocessors() as usize / 4 + 1;
+    assert!(n_blocks(batch) > 3 * gpu.n_multiprocessors() as usize);
+    for seqlen in [2, 7] {
+        let case = || MixerCase::random(Tokens::random(6, batch, seqlen, 3), ALIGNED, ALL, 6);
+        check::<bf16>(&gpu, &format!("{batch} of {seqlen}"), case());
+        check::<f32>(&gpu, &format!("{batch} of {seqlen}"), case());
+        check::<bf16>(&gpu, &format!("{batch} of {seqlen}, no biases"), case().without(&["dt_proj.bias"]));
+    }
+    // dt_rank off the vectors of channels: B and C are read element by element.
+    let off = Sizes { dt_rank: 5, ..ALIGNED };
+    check::<bf16>(&gpu, "dt_rank 5", MixerCase::random(Tokens::random(6, batch, 3, 3), off, ALL, 6));
+}
+
 #[test]
 fn every_choice_of_split_projections_agrees() {
     let Some(gpu) = gpu("every_choice_of_split_projections_agrees") else { return };
@@ -283,6 +302,46 @@ fn what_does_not_fit_is_refused_by_name() {
     let rows = gpu.rows(&x, d_model).unwrap();
     let error = device::forward(&gpu, &plan, &rows, &weights, outputs, gpu.write(&mut small)).unwrap_err().to_string();
     assert!(error.contains("workspace") && error.contains("64"), "{error}");
+
+    let sizes = weights.sizes(&plan).unwrap();
+    let bytes = device::backward_workspace_bytes(&gpu, &plan, &weights).unwrap();
+    let backward = |off: usize, bytes: usize, d_model: usize| {
+        let mut grads = [&in_proj, &x_proj, &dt_proj, &out_proj].map(|p| p.poisoned(&gpu));
+        let [in_proj, x_proj, dt_proj, out_proj] = grads.each_mut().map(|p| p.write(&gpu));
+        let [mut to_conv, mut to_a, mut to_d] = [&conv, &a_log, &d_skip].map(|w| poisoned::<f32>(&gpu, w.len()));
+        let (mut xz, mut x_dbl) = (poisoned::<f32>(&gpu, sizes.xz_len() + off), poisoned(&gpu, sizes.x_dbl_len()));
+        let (mut states, mut workspace) = (poisoned(&gpu, sizes.states_len), gpu.zeros::<u8>(bytes).unwrap());
+        let mut grad_x = poisoned::<f32>(&gpu, x.len() / ODD.d_model * d_model);
+        let saved = MixerSaved {
+            xz: gpu.write_view(xz.slice_mut(off..)),
+            x_dbl: gpu.write(&mut x_dbl),
+            states: gpu.write(&mut states),
+        };
+        let pass = MixerBackward { x: rows.clone(), saved, grad_out: rows.clone() };
+        let x = gpu.rows_mut(&mut grad_x, d_model).unwrap().columns(0, ODD.d_model).unwrap();
+        let grads = MixerGrads {
+            x,
+            in_proj,
+            conv_weight: gpu.write(&mut to_conv),
+            conv_bias: None,
+            x_proj,
+            dt_proj,
+            a_log: gpu.write(&mut to_a),
+            d_skip: gpu.write(&mut to_d),
+            out_proj,
+        };
+        device::backward(&gpu, &plan, &weights, pass, grads, gpu.write(&mut workspace)).map_err(|e| e.to_string())
+    };
+    backward(0, bytes, d_model).unwrap();
+    backward(4, bytes, d_model).unwrap();
+    for (refused, what) in [
+        (backward(1, bytes, d_model), "saved.xz has 4 bytes off 16"),
+        (backward(0, bytes - 1, d_model), "workspace has"),
+        (backward(0, bytes, d_model + 1), "grads.x has 10 elements from row to row, expected 9"),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(error.contains(what), "{error}");
+    }
     weights.out_proj = in_proj.read(&gpu);
     let error = weights.sizes(&plan).unwrap_err().to_string();
     assert!(error.contains("out_proj input"), "{error}");

@@ -156,7 +156,7 @@ impl Problem {
         let block = parameters.read(gpu)?;
         let sizes = block.mixer.sizes(&plan)?;
         let workspace_bytes = device::block_forward_workspace_bytes(&plan, &block, true)?
-            .max(device::block_backward_workspace_bytes(&plan, &block)?);
+            .max(device::block_backward_workspace_bytes(gpu, &plan, &block)?);
         drop(block);
         Ok(Self {
             shape,
@@ -198,7 +198,7 @@ impl Problem {
             },
             grad_out: gpu.rows(&self.grad_out, d_model)?,
         };
-        let bytes = device::block_backward_workspace_bytes(&self.plan, &block)?;
+        let bytes = device::block_backward_workspace_bytes(gpu, &self.plan, &block)?;
         let workspace = gpu.write(&mut self.workspace).first("workspace", bytes)?;
         let grads = self.grads.write(gpu, &mut self.grad_x, d_model)?;
         device::block_backward(gpu, &self.plan, &block, pass, grads, workspace)

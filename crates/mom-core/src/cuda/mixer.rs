@@ -302,13 +302,13 @@ impl<T: GpuFloat> Passed<T> {
             };
             match (views, grad_norm.as_mut()) {
                 (Views::Block(block), Some(norm)) => {
-                    let mut workspace = on.uninit::<u8>(kernels::block_backward_workspace_bytes(plan, block)?)?;
+                    let mut workspace = on.uninit::<u8>(kernels::block_backward_workspace_bytes(gpu, plan, block)?)?;
                     let grads = BlockGrads { norm: gpu.write(norm), mixer: mixer_grads };
                     kernels::block_backward(gpu, plan, block, pass, grads, gpu.write(&mut workspace))?;
                 }
                 (views, _) => {
                     let mixer = views.mixer();
-                    let mut workspace = on.uninit::<u8>(kernels::backward_workspace_bytes(plan, mixer)?)?;
+                    let mut workspace = on.uninit::<u8>(kernels::backward_workspace_bytes(gpu, plan, mixer)?)?;
                     kernels::backward(gpu, plan, mixer, pass, mixer_grads, gpu.write(&mut workspace))?;
                 }
             }

@@ -255,6 +255,11 @@ impl<T> DeviceMut<'_, T> {
     pub(super) fn address(&self, gpu: &Gpu) -> u64 {
         self.range.address(gpu)
     }
+
+    /// Fails for memory that kernels cannot read and write by 16 bytes.
+    pub(super) fn expect_vectors(&self, op: &'static str, arg: &'static str) -> Result<()> {
+        expect_size(op, arg, "bytes off 16", 0, (self.range.pointer % 16) as usize)
+    }
 }
 
 impl<'a> DeviceMut<'a, u8> {
@@ -467,6 +472,18 @@ impl<'a, T> DeviceRowsMut<'a, T> {
         let range = Range { is_read_too: true, ..self.range.clone() };
         let to = Self { range, shape: self.shape, element: PhantomData };
         (self.into_rows(), to)
+    }
+
+    /// The memory of rows that are not written yet, to hold anything else until they are.
+    ///
+    /// # Errors
+    /// The rows are not dense, or do not begin on 16 bytes.
+    pub(super) fn lend<U>(&mut self, op: &'static str, arg: &'static str) -> Result<DeviceMut<'_, U>> {
+        expect_size(op, arg, "elements from row to row", self.shape.width, self.shape.stride)?;
+        let len = self.shape.n_rows * self.shape.width * size_of::<T>() / size_of::<U>();
+        let memory = DeviceMut { range: self.range.clone(), len, element: PhantomData };
+        memory.expect_vectors(op, arg)?;
+        Ok(memory)
     }
 
     /// The address for an operation that may overwrite what it reads, and has compared [`Self::place`]s.

@@ -8,14 +8,14 @@ use crate::cuda::causal_conv1d::{self, ConvGrads};
 use crate::cuda::error::Result;
 use crate::cuda::grouped_gemm::{self, GroupedGrads, GroupedWeights, Into};
 use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut};
-use crate::cuda::selective_scan::{self, ScanGrads, ScanOutputGrads};
+use crate::cuda::selective_scan::{self, BackwardMemory, Dims, ScanGrads, ScanOutputGrads, backward_memory_len};
 use crate::cuda::{DeviceOffsets, DevicePlan, Gpu};
 use crate::error::expect_size;
 
 /// Gradients of everything that a mixer reads, all overwritten.
 #[derive(Debug)]
 pub struct MixerGrads<'a, T> {
-    /// `(n_rows, d_model)`: of the input.
+    /// `(n_rows, d_model)`: of the input. Dense rows on 16 bytes: until it is written, at the end, it is workspace too.
     pub x: DeviceRowsMut<'a, T>,
     /// Of in_proj.
     pub in_proj: GroupedGrads<'a, T>,
@@ -46,27 +46,47 @@ pub struct MixerBackward<'a, T> {
     pub grad_out: DeviceRows<'a, T>,
 }
 
-/// Bytes of the workspace of [`backward`].
+/// Bytes of the workspace of [`backward`] on `gpu`, whose multiprocessors the scan's kernel is chosen for.
 ///
 /// # Errors
 /// Weights that do not fit together.
-pub fn backward_workspace_bytes<T: DeviceElement>(plan: &DevicePlan, weights: &MixerWeights<'_, T>) -> Result<usize> {
+pub fn backward_workspace_bytes<T: DeviceElement>(
+    gpu: &Gpu,
+    plan: &DevicePlan,
+    weights: &MixerWeights<'_, T>,
+) -> Result<usize> {
     let sizes = weights.sizes(plan)?;
-    Ok(Room::<T>::bytes(&sizes, scratch_len(plan, weights, sizes)?))
+    Ok(Room::<T>::bytes(&sizes, scratch_len(gpu, plan, weights, sizes)))
 }
 
-/// f32 elements that the operations need one after the other.
+/// f32 elements that the operations need one after the other, beside the memory of the input's gradient.
 pub(super) fn scratch_len<T: DeviceElement>(
+    gpu: &Gpu,
     plan: &DevicePlan,
     weights: &MixerWeights<'_, T>,
     sizes: MixerSizes,
-) -> Result<usize> {
+) -> usize {
     let products = [&weights.in_proj, &weights.x_proj, &weights.dt_proj, &weights.out_proj]
         .map(|weights| grouped_gemm::backward_weights_workspace_len(sizes.n_rows, weights));
     let conv = causal_conv1d::workspace_len(plan.batch(), plan.seqlen(), sizes.d_inner);
-    let n_biases = if weights.dt_proj.has_biases() { weights.dt_proj.n_groups() } else { 0 };
-    let scan = selective_scan::workspace_len(plan.batch(), plan.seqlen(), sizes.d_inner, sizes.d_state, n_biases);
-    Ok(products.into_iter().chain([conv, scan]).max().unwrap_or(0))
+    let scan = scan_memory_len(gpu, plan, weights, sizes);
+    products.into_iter().chain([conv, scan]).max().unwrap_or(0)
+}
+
+/// f32 elements that the scan needs beside the memory of the input's gradient.
+fn scan_memory_len<T: DeviceElement>(
+    gpu: &Gpu,
+    plan: &DevicePlan,
+    weights: &MixerWeights<'_, T>,
+    sizes: MixerSizes,
+) -> usize {
+    let MixerSizes { n_rows, d_model, d_inner, d_state, dt_rank, .. } = sizes;
+    let bias = weights.dt_proj.bias_rows();
+    let n_biases = if bias.is_some() { weights.dt_proj.n_groups() } else { 0 };
+    let dims = Dims { batch: plan.batch(), seqlen: plan.seqlen(), d_inner, d_state, n_biases };
+    // B and C are columns of x_proj's output, behind dt_rank others; all else are whole matrices, or halves of one.
+    let vectors = dt_rank.is_multiple_of(8) && bias.is_none_or(|bias| bias.is_aligned(4));
+    backward_memory_len::<T>(gpu, dims, vectors, n_rows * d_model * size_of::<T>() / size_of::<f32>())
 }
 
 /// A workspace, cut up. Two matrices are free again once the gradient of in_proj's output is there, and are large enough
@@ -117,7 +137,8 @@ impl<'a, T: DeviceElement> Room<'a, T> {
 /// `workspace`: [`backward_workspace_bytes`], whose contents mean nothing before and after.
 ///
 /// # Errors
-/// Sizes that disagree, a refused launch.
+/// Sizes that disagree, what was saved or the input's gradient off 16 bytes, rows of the latter that are not dense, a refused
+/// launch.
 pub fn backward<T: DeviceElement>(
     gpu: &Gpu,
     plan: &DevicePlan,
@@ -127,10 +148,12 @@ pub fn backward<T: DeviceElement>(
     workspace: DeviceMut<'_, u8>,
 ) -> Result<()> {
     let sizes = weights.sizes(plan)?;
-    let mut room = Room::new(workspace, &sizes, scratch_len(plan, weights, sizes)?)?;
+    let mut room = Room::new(workspace, &sizes, scratch_len(gpu, plan, weights, sizes))?;
     let MixerBackward { x, mut saved, grad_out } = pass;
-    let (inner, grad_x, grad_in_proj) = grads.split();
-    backward_to_in_proj(gpu, plan, weights, &mut saved, &grad_out, inner, &mut room)?;
+    let (inner, mut grad_x, grad_in_proj) = grads.split();
+    grad_x.expect(OP, "grads.x", sizes.n_rows, sizes.d_model)?;
+    let lent = grad_x.lend(OP, "grads.x")?;
+    backward_to_in_proj(gpu, plan, weights, &mut saved, &grad_out, inner, (&mut room, lent))?;
     let grad_xz = DeviceRows::new("grad_xz", saved.xz.into_ref(), 2 * sizes.d_inner)?;
     let products = WeightGradients { gpu, offsets: plan.modality_offsets(gpu) };
     grouped_gemm::backward_input(gpu, &products.offsets, &grad_xz, &weights.in_proj, grad_x, Into::Overwrite)?;
@@ -177,7 +200,8 @@ impl WeightGradients<'_> {
     }
 }
 
-/// All gradients but those of in_proj and its input; that of in_proj's output takes its place in `saved.xz`.
+/// All gradients but those of in_proj and its input; that of in_proj's output takes its place in `saved.xz`. `lent`:
+/// elements that are free until this is done.
 pub(super) fn backward_to_in_proj<T: DeviceElement>(
     gpu: &Gpu,
     plan: &DevicePlan,
@@ -185,9 +209,10 @@ pub(super) fn backward_to_in_proj<T: DeviceElement>(
     saved: &mut MixerSaved<'_, T>,
     grad_out: &DeviceRows<'_, T>,
     grads: InnerGrads<'_, T>,
-    room: &mut Room<'_, T>,
+    (room, lent): (&mut Room<'_, T>, DeviceMut<'_, f32>),
 ) -> Result<()> {
     let sizes = weights.sizes(plan)?;
+    saved.expect_vectors()?;
     let MixerSizes { d_inner, d_state, dt_rank, .. } = sizes;
     let width = sizes.x_dbl_width();
     let offsets = plan.modality_offsets(gpu);
@@ -218,7 +243,7 @@ pub(super) fn backward_to_in_proj<T: DeviceElement>(
         let (dt, grad_dt) = rows_mut("dt", &mut dt, d_inner)?.in_place();
         let (grad_y, grad_u) = rows_mut("grad_y", &mut grad_u, d_inner)?.in_place();
         let inputs = ScanParts { u, dt, z, x_dbl, a: a.clone() }.inputs(gpu, plan, weights, sizes)?;
-        let len = selective_scan::backward_workspace_len(&inputs)?;
+        let len = scan_memory_len(gpu, plan, weights, sizes);
         let to = ScanGrads {
             grad_u,
             grad_dt,
@@ -232,8 +257,9 @@ pub(super) fn backward_to_in_proj<T: DeviceElement>(
             out: Some(y),
         };
         let output_grads = ScanOutputGrads { grad_out: grad_y, grad_last_state: None };
-        let (states, scratch) = (saved.states.reborrow().into_ref(), scratch.reborrow().first("scratch", len)?);
-        selective_scan::backward(gpu, &inputs, states, &output_grads, to, scratch)?;
+        let memory = BackwardMemory { own: scratch.reborrow().first("scratch", len)?, lent };
+        let states = saved.states.reborrow().into_ref();
+        selective_scan::backward_in(gpu, &inputs, states, &output_grads, to, memory)?;
     }
     decays_gradient(gpu, &a, &mut grad_a)?;
 

@@ -50,7 +50,7 @@ pub fn block_forward_workspace_bytes<T: DeviceElement>(
 /// `workspace`: [`block_forward_workspace_bytes`], whose contents mean nothing before and after.
 ///
 /// # Errors
-/// Sizes that disagree, a refused launch.
+/// Sizes that disagree, memory for what is saved that does not begin on 16 bytes, a refused launch.
 pub fn block_forward<T: DeviceElement>(
     gpu: &Gpu,
     plan: &DevicePlan,
@@ -76,19 +76,28 @@ pub fn block_forward<T: DeviceElement>(
     )
 }
 
-/// Bytes of the workspace of [`block_backward`].
+/// Bytes of the workspace of [`block_backward`] on `gpu`, whose multiprocessors the scan's kernel is chosen for.
 ///
 /// # Errors
 /// Weights that do not fit together.
-pub fn block_backward_workspace_bytes<T: DeviceElement>(plan: &DevicePlan, block: &Block<'_, T>) -> Result<usize> {
+pub fn block_backward_workspace_bytes<T: DeviceElement>(
+    gpu: &Gpu,
+    plan: &DevicePlan,
+    block: &Block<'_, T>,
+) -> Result<usize> {
     let sizes = block.mixer.sizes(plan)?;
-    Ok(Room::<T>::bytes(&sizes, backward_scratch_len(plan, block, sizes)?))
+    Ok(Room::<T>::bytes(&sizes, backward_scratch_len(gpu, plan, block, sizes)))
 }
 
-/// f32 elements that the operations need one after the other.
-fn backward_scratch_len<T: DeviceElement>(plan: &DevicePlan, block: &Block<'_, T>, sizes: MixerSizes) -> Result<usize> {
+/// f32 elements that the operations need one after the other, beside the memory of the input's gradient.
+fn backward_scratch_len<T: DeviceElement>(
+    gpu: &Gpu,
+    plan: &DevicePlan,
+    block: &Block<'_, T>,
+    sizes: MixerSizes,
+) -> usize {
     let norm = rms_norm::backward_workspace_len(sizes.n_rows, sizes.d_model);
-    Ok(scratch_len(plan, &block.mixer, sizes)?.max(norm))
+    scratch_len(gpu, plan, &block.mixer, sizes).max(norm)
 }
 
 /// All gradients; `pass` and `block` are those of the block's forward pass.
@@ -96,7 +105,8 @@ fn backward_scratch_len<T: DeviceElement>(plan: &DevicePlan, block: &Block<'_, T
 /// `workspace`: [`block_backward_workspace_bytes`], whose contents mean nothing before and after.
 ///
 /// # Errors
-/// Sizes that disagree, a refused launch.
+/// Sizes that disagree, what was saved or the input's gradient off 16 bytes, rows of the latter that are not dense, a refused
+/// launch.
 pub fn block_backward<T: DeviceElement>(
     gpu: &Gpu,
     plan: &DevicePlan,
@@ -109,10 +119,12 @@ pub fn block_backward<T: DeviceElement>(
     let MixerSizes { n_rows, d_model, d_inner, .. } = sizes;
     let MixerBackward { x, mut saved, grad_out } = pass;
     x.expect(OP, "x", n_rows, d_model)?;
-    let mut room = Room::new(workspace, &sizes, backward_scratch_len(plan, block, sizes)?)?;
+    let mut room = Room::new(workspace, &sizes, backward_scratch_len(gpu, plan, block, sizes))?;
     let BlockGrads { norm: grad_norm, mixer } = grads;
-    let (inner, grad_x, grad_in_proj) = mixer.split();
-    backward_to_in_proj(gpu, plan, &block.mixer, &mut saved, &grad_out, inner, &mut room)?;
+    let (inner, mut grad_x, grad_in_proj) = mixer.split();
+    grad_x.expect(OP, "grads.x", n_rows, d_model)?;
+    let lent = grad_x.lend(OP, "grads.x")?;
+    backward_to_in_proj(gpu, plan, &block.mixer, &mut saved, &grad_out, inner, (&mut room, lent))?;
 
     let products = WeightGradients { gpu, offsets: plan.modality_offsets(gpu) };
     let grad_xz = DeviceRows::new("grad_xz", saved.xz.into_ref(), 2 * d_inner)?;

@@ -49,7 +49,7 @@ pub struct MixerStates<'a> {
 /// `workspace`: [`forward_workspace_bytes`], whose contents mean nothing before and after.
 ///
 /// # Errors
-/// Sizes that disagree, a refused launch.
+/// Sizes that disagree, memory for what is saved that does not begin on 16 bytes, a refused launch.
 pub fn forward<T: DeviceElement>(
     gpu: &Gpu,
     plan: &DevicePlan,
@@ -68,7 +68,10 @@ pub fn forward<T: DeviceElement>(
     let (mut dt, parts) = parts.take::<T>(sizes.inner_len())?;
     let (mut y, parts) = parts.take::<T>(sizes.inner_len())?;
     let (mut xz, mut x_dbl, states) = match saved {
-        Some(saved) => (saved.xz, saved.x_dbl, Some(saved.states)),
+        Some(saved) => {
+            saved.expect_vectors()?;
+            (saved.xz, saved.x_dbl, Some(saved.states))
+        }
         None => {
             let (xz, parts) = parts.take::<T>(sizes.xz_len())?;
             let (x_dbl, _) = parts.take::<T>(sizes.x_dbl_len())?;

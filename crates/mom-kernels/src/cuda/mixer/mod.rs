@@ -49,7 +49,8 @@ pub struct MixerWeights<'a, T> {
     pub out_proj: GroupedWeights<'a, T>,
 }
 
-/// Where the forward pass leaves what [`backward`] needs, which consumes it: lengths are [`MixerSizes`]'.
+/// Where the forward pass leaves what [`backward`] needs, which consumes it: lengths are [`MixerSizes`]', and each begins on
+/// 16 bytes.
 #[derive(Debug)]
 pub struct MixerSaved<'a, T> {
     /// `(n_rows, 2 d_inner)`: in_proj's output.
@@ -58,6 +59,15 @@ pub struct MixerSaved<'a, T> {
     pub x_dbl: DeviceMut<'a, T>,
     /// States of the scan.
     pub states: DeviceMut<'a, f32>,
+}
+
+impl<T> MixerSaved<'_, T> {
+    /// Fails unless each begins where kernels for vectors ask it to.
+    fn expect_vectors(&self) -> Result<()> {
+        self.xz.expect_vectors(OP, "saved.xz")?;
+        self.x_dbl.expect_vectors(OP, "saved.x_dbl")?;
+        Ok(self.states.expect_vectors(OP, "saved.states")?)
+    }
 }
 
 /// Sizes of a mixer over the rows of a batch.

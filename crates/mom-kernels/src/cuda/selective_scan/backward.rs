@@ -2,7 +2,8 @@
 
 use super::chunks::{Chunks, Direction, ends};
 use super::params::{
-    Dims, OP, RawSums, ScanGrads, ScanInputs, ScanOutputGrads, backward_module, expect_vectors, is_roomy, padded_states,
+    CHANNELS, Dims, OP, Partials, RawSums, ScanGrads, ScanInputs, ScanOutputGrads, backward_module, is_full, is_roomy,
+    padded_states,
 };
 use crate::cuda::column_sums;
 use crate::cuda::error::Result;
@@ -19,6 +20,13 @@ struct Variant {
     suffix: &'static str,
     /// Whether it sums the gradients of the biases itself.
     sums_biases: bool,
+}
+
+impl Variant {
+    /// Blocks of channels.
+    fn blocks(&self, dims: Dims) -> usize {
+        dims.d_inner.div_ceil(self.channels)
+    }
 }
 
 /// The kernel for a shape. Three blocks of 32 channels fit a multiprocessor, or two of 64 that have fewer registers and run
@@ -46,24 +54,56 @@ fn variant(gpu: &Gpu, dims: Dims, dtype: Dtype, aligned: bool, full: bool) -> Va
 /// Sizes that disagree.
 pub fn backward_workspace_len<T: DeviceElement>(inputs: &ScanInputs<'_, T>) -> Result<usize> {
     let dims = inputs.validate()?;
-    Ok(parts(dims).iter().sum())
+    Ok(parts(dims, most_blocks(dims)).iter().sum())
 }
 
-/// As [`backward_workspace_len`], from the sizes; `n_biases` rows of biases of dt, 0 without.
-pub fn workspace_len(batch: usize, seqlen: usize, d_inner: usize, d_state: usize, n_biases: usize) -> usize {
-    parts(Dims { batch, seqlen, d_inner, d_state, n_biases }).iter().sum()
+/// Memory of a backward pass, whose contents mean nothing before and after.
+#[derive(Debug)]
+pub(in crate::cuda) struct BackwardMemory<'a> {
+    /// [`backward_memory_len`] elements on 16 bytes.
+    pub own: DeviceMut<'a, f32>,
+    /// Any number of elements on 16 bytes, that are free until the pass is done: as many blocks of channels as fit leave
+    /// their partial sums of dB and dC here.
+    pub lent: DeviceMut<'a, f32>,
 }
 
-/// What the chunks of a sequence leave; partial sums of dB and dC by block, of dA and dD by chunk, of the biases by a part
-/// of the rows or by chunk.
-fn parts(dims: Dims) -> [usize; 5] {
+/// Elements of [`BackwardMemory::own`], beside `lent` others, for the scan of a mixer: it has a gate, a skip and softplus.
+/// Exactly the kernel's, which is the one for vectors of channels where `vectors` says that every matrix is.
+pub(in crate::cuda) fn backward_memory_len<T: DeviceElement>(
+    gpu: &Gpu,
+    dims: Dims,
+    vectors: bool,
+    lent: usize,
+) -> usize {
+    let aligned = vectors && dims.d_state == 16 && dims.d_inner.is_multiple_of(CHANNELS);
+    let n_blocks = variant(gpu, dims, T::DTYPE, aligned, is_full::<T>(dims)).blocks(dims);
+    parts(dims, n_blocks - n_lent(dims, n_blocks, lent)).iter().sum()
+}
+
+/// Blocks of channels of the kernel that has the most.
+fn most_blocks(dims: Dims) -> usize {
+    dims.d_inner.div_ceil((512 / padded_states(dims.d_state)).max(1))
+}
+
+/// Elements of a block's partial sums of dB and dC.
+fn block_len(dims: Dims) -> usize {
+    dims.n_rows() * 2 * padded_states(dims.d_state)
+}
+
+/// Of `n_blocks` those whose partial sums fit `lent` elements.
+fn n_lent(dims: Dims, n_blocks: usize, lent: usize) -> usize {
+    n_blocks.min(lent / block_len(dims).max(1))
+}
+
+/// What the chunks of a sequence leave; partial sums of dB and dC of `n_blocks`, of dA and dD by chunk, of the biases by a
+/// part of the rows or by chunk.
+fn parts(dims: Dims, n_blocks: usize) -> [usize; 5] {
     let padded = padded_states(dims.d_state);
-    let n_blocks = dims.d_inner.div_ceil((512 / padded).max(1));
     let chunks = Chunks::backward(dims);
     let n_parts = dims.batch * chunks.count;
     [
         chunks.workspace_len(dims),
-        n_blocks * dims.n_rows() * 2 * padded,
+        n_blocks * block_len(dims),
         n_parts * dims.d_inner * padded,
         (n_parts * dims.d_inner).next_multiple_of(4),
         if dims.n_biases > 0 {
@@ -91,13 +131,47 @@ pub fn backward<T: DeviceElement>(
     workspace: DeviceMut<'_, f32>,
 ) -> Result<()> {
     let dims = inputs.validate()?;
+    expect_size(OP, "workspace", "elements", parts(dims, most_blocks(dims)).iter().sum(), workspace.len())?;
+    let n_blocks = kernel(gpu, inputs, output_grads, &grads, dims).blocks(dims);
+    let own = workspace.first("workspace", parts(dims, n_blocks).iter().sum())?;
+    let (lent, own) = own.split_at("workspace", 0)?;
+    backward_in(gpu, inputs, saved_states, output_grads, grads, BackwardMemory { own, lent })
+}
+
+/// The kernel for these arguments.
+fn kernel<T: DeviceElement>(
+    gpu: &Gpu,
+    inputs: &ScanInputs<'_, T>,
+    output_grads: &ScanOutputGrads<'_, T>,
+    grads: &ScanGrads<'_, T>,
+    dims: Dims,
+) -> Variant {
+    let aligned = inputs.is_aligned(dims) && grads.is_aligned(output_grads);
+    variant(gpu, dims, T::DTYPE, aligned, inputs.is_full(dims))
+}
+
+/// As [`backward`], in memory of two kinds.
+pub(in crate::cuda) fn backward_in<T: DeviceElement>(
+    gpu: &Gpu,
+    inputs: &ScanInputs<'_, T>,
+    saved_states: DeviceRef<'_, f32>,
+    output_grads: &ScanOutputGrads<'_, T>,
+    grads: ScanGrads<'_, T>,
+    memory: BackwardMemory<'_>,
+) -> Result<()> {
+    let dims = inputs.validate()?;
     grads.validate(inputs, &saved_states, output_grads, dims)?;
     let chunks = Chunks::backward(dims);
     let n_parts = dims.batch * chunks.count;
-    let [len_chunks, len_bc, len_a, len_d, _] = parts(dims);
-    expect_size(OP, "workspace", "elements", parts(dims).iter().sum(), workspace.len())?;
-    expect_vectors(workspace.address(gpu))?;
-    let (ends_of_chunks, rest) = workspace.split_at("workspace", len_chunks)?;
+    let variant = kernel(gpu, inputs, output_grads, &grads, dims);
+    let n_blocks = variant.blocks(dims);
+    let BackwardMemory { own, lent } = memory;
+    let n_lent = n_lent(dims, n_blocks, lent.len());
+    let lengths @ [len_chunks, len_bc, len_a, len_d, _] = parts(dims, n_blocks - n_lent);
+    expect_size(OP, "workspace", "elements", lengths.iter().sum(), own.len())?;
+    own.expect_vectors(OP, "workspace")?;
+    lent.expect_vectors(OP, "lent workspace")?;
+    let (ends_of_chunks, rest) = own.split_at("workspace", len_chunks)?;
     let (partial_bc, rest) = rest.split_at("workspace", len_bc)?;
     let (partial_a, rest) = rest.split_at("workspace", len_a)?;
     let (partial_d, partial_bias) = rest.split_at("workspace", len_d)?;
@@ -107,16 +181,22 @@ pub fn backward<T: DeviceElement>(
     let dtype = T::DTYPE.name();
     let module = backward_module(T::DTYPE);
     let full = inputs.is_full(dims);
-    let variant = variant(gpu, dims, T::DTYPE, aligned, full);
-    let n_blocks = dims.d_inner.div_ceil(variant.channels);
     let raw_inputs = inputs.raw(gpu, dims, chunks);
-    let partials = [partial_bc.address(gpu), partial_a.address(gpu), partial_d.address(gpu), partial_bias.address(gpu)];
+    let partials = Partials {
+        lent_bc: lent.address(gpu),
+        n_lent: n_lent as u32,
+        bc: partial_bc.address(gpu).wrapping_sub((n_lent * block_len(dims) * size_of::<f32>()) as u64),
+        a: partial_a.address(gpu),
+        d: partial_d.address(gpu),
+        bias: partial_bias.address(gpu),
+    };
     let params = grads.raw(gpu, raw_inputs, &saved_states, output_grads, partials, ends_of_chunks.address(gpu));
     let sums = RawSums {
-        partial_bc: partials[0],
-        partial_a: partials[1],
-        partial_d: partials[2],
-        partial_bias: partials[3],
+        lent_bc: partials.lent_bc,
+        partial_bc: partials.bc,
+        partial_a: partials.a,
+        partial_d: partials.d,
+        partial_bias: partials.bias,
         grad_b: grads.grad_b.address(gpu),
         grad_c: grads.grad_c.address(gpu),
         grad_a: grads.grad_a.address(gpu),
@@ -130,7 +210,7 @@ pub fn backward<T: DeviceElement>(
         d_inner: dims.d_inner as u32,
         d_state: dims.d_state as u32,
         n_biases: dims.n_biases as u32,
-        unused: 0,
+        n_lent: partials.n_lent,
     };
     if chunks.count > 1 {
         let direction = Direction::Backward { grad_out: params.grad_out, grad_out_stride: params.grad_out_stride };
@@ -139,9 +219,10 @@ pub fn backward<T: DeviceElement>(
     }
     let grid = Grid::line(blocks(OP, "batch * d_inner", n_parts * n_blocks, 1)?, variant.threads);
     let kernel = format!("selective_scan_backward_{dtype}_{}", variant.suffix);
-    // SAFETY: `validate` has bound every matrix, state and offset to the sizes in `params`, and the workspace has been cut
-    // into parts of the sizes that the kernel writes; the views are alive and what is written is borrowed exclusively, or
-    // lies on exactly the rows of which a block reads an element before it writes it.
+    // SAFETY: `validate` has bound every matrix, state and offset to the sizes in `params`, the workspace has been cut into
+    // parts of the sizes that the kernel writes, and the lent memory holds the partial sums of `n_lent` blocks; the views
+    // are alive and what is written is borrowed exclusively, or lies on exactly the rows of which a block reads an element
+    // before it writes it.
     unsafe { gpu.launch(module, &kernel, grid, &params)? };
 
     // The first blocks sum gradients of weights, the others those of B and C.

@@ -2,9 +2,7 @@
 
 use super::STATE_STRIDE;
 use super::chunks::{Chunks, Direction, ends};
-use super::params::{
-    CHANNELS, Dims, OP, RawForward, ScanInputs, ScanOutputs, expect_vectors, forward_module, is_roomy, padded_states,
-};
+use super::params::{CHANNELS, Dims, OP, RawForward, ScanInputs, ScanOutputs, forward_module, is_roomy, padded_states};
 use crate::cuda::Gpu;
 use crate::cuda::error::Result;
 use crate::cuda::launch::{Grid, blocks};
@@ -42,7 +40,7 @@ pub fn forward<T: DeviceElement>(
     let chunks = Chunks::forward(dims);
     expect_size(OP, "workspace", "elements", chunks.workspace_len(dims), workspace.len())?;
     if chunks.count > 1 {
-        expect_vectors(workspace.address(gpu))?;
+        workspace.expect_vectors(OP, "workspace")?;
     }
     let padded = padded_states(dims.d_state);
     let aligned = inputs.is_aligned(dims) && outputs.out.is_aligned(CHANNELS);

@@ -17,7 +17,9 @@ mod params;
 mod step;
 
 pub use crate::selective_scan::{DeltaActivation, MAX_D_STATE, STATE_STRIDE};
-pub use backward::{backward, backward_workspace_len, workspace_len};
+pub(super) use backward::{BackwardMemory, backward_in, backward_memory_len};
+pub use backward::{backward, backward_workspace_len};
 pub use forward::{forward, forward_workspace_len, saved_states_len};
+pub(super) use params::Dims;
 pub use params::{DtBias, ScanGrads, ScanInputs, ScanOutputGrads, ScanOutputs};
 pub use step::step;

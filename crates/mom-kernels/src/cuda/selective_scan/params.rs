@@ -101,12 +101,25 @@ pub struct ScanGrads<'a, T> {
 
 /// Sizes of a scan, once they are known to agree.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Dims {
+pub(in crate::cuda) struct Dims {
     pub batch: usize,
     pub seqlen: usize,
     pub d_inner: usize,
     pub d_state: usize,
+    /// Rows of biases of dt, 0 without.
     pub n_biases: usize,
+}
+
+/// Where partial sums lie, by address: those of dB and dC of the first `n_lent` blocks of channels at `lent_bc`, of the
+/// others at `bc`, which is where the first block's would be before them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Partials {
+    pub lent_bc: u64,
+    pub n_lent: u32,
+    pub bc: u64,
+    pub a: u64,
+    pub d: u64,
+    pub bias: u64,
 }
 
 impl Dims {
@@ -166,11 +179,10 @@ impl<T: DeviceElement> ScanInputs<'_, T> {
 
     /// Whether there is all that a model's block has, so that the kernels without branches apply.
     pub(super) fn is_full(&self, dims: Dims) -> bool {
-        size_of::<T>() == 2
+        is_full::<T>(dims)
             && self.z.is_some()
             && self.d_skip.is_some()
             && self.delta_activation == DeltaActivation::Softplus
-            && (1..=4).contains(&dims.n_biases)
     }
 
     /// `chunks`: how sequences are cut.
@@ -298,7 +310,7 @@ impl<T: DeviceElement> ScanGrads<'_, T> {
         inputs: RawInputs,
         saved_states: &DeviceRef<'_, f32>,
         output_grads: &ScanOutputGrads<'_, T>,
-        partials: [u64; 4],
+        partials: Partials,
         chunks: u64,
     ) -> RawBackward {
         let optional = |rows: &Option<DeviceRowsMut<'_, T>>| rows.as_ref().map_or(0, |rows| rows.address_in_place(gpu));
@@ -313,10 +325,11 @@ impl<T: DeviceElement> ScanGrads<'_, T> {
             grad_z: optional(&self.grad_z),
             out: optional(&self.out),
             grad_initial_state: optional_mut(gpu, &self.grad_initial_state),
-            partial_bc: partials[0],
-            partial_a: partials[1],
-            partial_d: partials[2],
-            partial_bias: partials[3],
+            lent_bc: partials.lent_bc,
+            partial_bc: partials.bc,
+            partial_a: partials.a,
+            partial_d: partials.d,
+            partial_bias: partials.bias,
             grad_out_stride: output_grads.grad_out.stride_bytes(),
             grad_u_stride: self.grad_u.stride_bytes(),
             grad_dt_stride: self.grad_dt.stride_bytes(),
@@ -324,8 +337,15 @@ impl<T: DeviceElement> ScanGrads<'_, T> {
             out_stride: stride(&self.out),
             n_rows: inputs.batch * inputs.seqlen,
             chunks,
+            n_lent: partials.n_lent,
+            unused: 0,
         }
     }
+}
+
+/// Whether a block of this type and these sizes has what the kernels without branches ask for.
+pub(super) fn is_full<T: DeviceElement>(dims: Dims) -> bool {
+    size_of::<T>() == 2 && (1..=4).contains(&dims.n_biases)
 }
 
 /// Whether blocks that fit a multiprocessor three times are better than those that fit four times and run slower each: where
@@ -418,6 +438,7 @@ pub(super) struct RawBackward {
     pub grad_z: u64,
     pub out: u64,
     pub grad_initial_state: u64,
+    pub lent_bc: u64,
     pub partial_bc: u64,
     pub partial_a: u64,
     pub partial_d: u64,
@@ -429,16 +450,19 @@ pub(super) struct RawBackward {
     pub out_stride: u32,
     pub n_rows: u32,
     pub chunks: u64,
+    pub n_lent: u32,
+    pub unused: u32,
 }
 const _: () = {
-    assert!(size_of::<RawBackward>() == 264 && offset_of!(RawBackward, grad_out) == 152);
-    assert!(offset_of!(RawBackward, partial_bc) == 200 && offset_of!(RawBackward, grad_out_stride) == 232);
-    assert!(offset_of!(RawBackward, chunks) == 256);
+    assert!(size_of::<RawBackward>() == 280 && offset_of!(RawBackward, grad_out) == 152);
+    assert!(offset_of!(RawBackward, partial_bc) == 208 && offset_of!(RawBackward, grad_out_stride) == 240);
+    assert!(offset_of!(RawBackward, chunks) == 264);
 };
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RawSums {
+    pub lent_bc: u64,
     pub partial_bc: u64,
     pub partial_a: u64,
     pub partial_d: u64,
@@ -456,11 +480,11 @@ pub(super) struct RawSums {
     pub d_inner: u32,
     pub d_state: u32,
     pub n_biases: u32,
-    pub unused: u32,
+    pub n_lent: u32,
 }
 const _: () = {
-    assert!(size_of::<RawSums>() == 120 && offset_of!(RawSums, grad_b_stride) == 72);
-    assert!(offset_of!(RawSums, n_blocks) == 96);
+    assert!(size_of::<RawSums>() == 128 && offset_of!(RawSums, grad_b_stride) == 80);
+    assert!(offset_of!(RawSums, n_blocks) == 104);
 };
 
 #[repr(C)]
@@ -483,11 +507,6 @@ unsafe impl DeviceRepr for RawBackward {}
 unsafe impl DeviceRepr for RawSums {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for RawStep {}
-
-/// Fails for a workspace that kernels cannot read and write by 16 bytes.
-pub(super) fn expect_vectors(address: u64) -> Result<()> {
-    Ok(expect_size(OP, "workspace", "bytes off 16", 0, (address % 16) as usize)?)
-}
 
 /// The module of the forward pass.
 pub(super) fn forward_module(dtype: Dtype) -> Module {
