@@ -216,11 +216,14 @@ template <typename T, int NV> __device__ __forceinline__ void held_backward(cons
     float w[NV][V], sum[NV][V] = {};
 #pragma unroll
     for (int i = 0; i < NV; i++) load_weights<true>(w[i], p.weight, team.column(i), width - team.column(i));
-    for (uint32_t row = team.row; row < p.n_rows; row += team.stride()) {
+    // All teams of a block take as many turns, the last perhaps without a row: faster, and what racecheck can follow.
+    for (uint32_t first = blockIdx.x * team.rows; first < p.n_rows; first += team.stride()) {
+        const uint32_t row = first + team.row - blockIdx.x * team.rows;
+        const int there = row < p.n_rows ? width : 0;
         Vec<T, V> x[NV], g[NV], past[NV];
 #pragma unroll
         for (int i = 0; i < NV; i++) {
-            const int column = team.column(i), valid = width - column;
+            const int column = team.column(i), valid = there - column;
             x[i] = load_vec<true, T, V>(at_row<T>(p.x, row, p.x_stride, column), valid);
             g[i] = load_vec<true, T, V>(at_row<T>(p.grad_y, row, p.grad_y_stride, column), valid);
             past[i].zero();
@@ -249,7 +252,7 @@ template <typename T, int NV> __device__ __forceinline__ void held_backward(cons
                 out[k] = fmaf(r, fmaf(-x[i].get(k), back, g[i].get(k) * w[i][k]), past[i].get(k));
                 sum[i][k] = fmaf(g[i].get(k) * r, x[i].get(k), sum[i][k]);
             }
-            store_vec<true, T, V>(at_row<T>(p.grad_x, row, p.grad_x_stride, column), pack<T, V>(out), width - column);
+            store_vec<true, T, V>(at_row<T>(p.grad_x, row, p.grad_x_stride, column), pack<T, V>(out), there - column);
         }
     }
     // Over the block's teams, in order.
