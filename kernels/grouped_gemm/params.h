@@ -80,12 +80,12 @@ static_assert(sizeof(MGrouped90) == 128 * (4 + MAX_MAPS));
 // As KGrouped, for compute capability 9.0, but that either operand may be a. Rows of a modality that are all in one split make
 // its gradient at once.
 struct KGrouped90 {
-    TensorMap a, b;                      // boxes 64 x 64
+    TensorMap a, b;                      // boxes 64 x 64; of b as many rows as one block of a cluster loads
     const cuda::std::uint32_t* offsets;
     float* partial;                      // (n_splits + n_groups - 1, n_tiles, 4-element fragments of a tile, threads)
     cuda::std::int64_t to_a, to_b;       // steps in a gradient for one column of a, of b
     cuda::std::uint32_t n_rows, a_width, b_width, n_groups;
-    cuda::std::uint32_t rows_per_split, b_tiles, n_tiles, n_splits;
+    cuda::std::uint32_t rows_per_split, b_tiles, n_tiles, n_splits;  // of tiles in a as many as whole clusters take
     cuda::std::uint32_t f32;             // not 0: gradients are f32, else of the operands' type
     cuda::std::uint32_t vector;          // not 0: four elements of a gradient's row are aligned and at once
     cuda::std::uint32_t unused[2];

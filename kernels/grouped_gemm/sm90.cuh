@@ -33,9 +33,28 @@ __device__ __forceinline__ void warpgroup_barrier() {
     asm volatile("bar.sync %0, %1;" ::"r"(1 + threadIdx.x / WARPGROUP), "n"(WARPGROUP) : "memory");
 }
 
+// A warpgroup waits until the one before it lets it go on.
+constexpr int TURN_BARRIERS = 8;
+__device__ __forceinline__ void turn_wait(uint32_t warpgroup) {
+    asm volatile("bar.sync %0, %1;" ::"r"(TURN_BARRIERS + warpgroup), "n"(2 * WARPGROUP) : "memory");
+}
+__device__ __forceinline__ void turn_pass(uint32_t warpgroup) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(TURN_BARRIERS + warpgroup), "n"(2 * WARPGROUP) : "memory");
+}
+
 __device__ __forceinline__ void store_matrix4(uint32_t to, const uint32_t (&w)[4]) {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(w[0]), "r"(w[1]), "r"(w[2]),
                  "r"(w[3]) : "memory");
+}
+
+// This warp has read a slot that every block of its cluster writes.
+template <int CLUSTER> __device__ __forceinline__ void release(uint32_t empty) {
+    const uint32_t lane = threadIdx.x % 32;
+    if constexpr (CLUSTER == 1) {
+        if (lane == 0) barrier_arrive(empty);
+    } else {
+        if (lane < CLUSTER) barrier_arrive(empty, lane);
+    }
 }
 
 // The products are complete, and the compiler reads no sum before.
@@ -56,6 +75,10 @@ template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHO
     static constexpr int BARRIERS = SPACE + BOXES * BOX_BYTES, ROW_SLOTS = SHORT ? 2 : 0;
     static constexpr int OFFSETS = BARRIERS + 16 * (STAGES + ROW_SLOTS + BOXES), SHARED_BYTES = OFFSETS + 4 * (MAX_MAPS + 1);
     static_assert(B_BYTES % 1024 == 0 && SHARED_BYTES <= (BLOCKS == 1 ? 232448 : 115200));
+    // The last steps of a wide tile, which the ring holds at the same time, are one warpgroup's after the other's: what one
+    // writes out costs no products then. No warpgroup gets a tile ahead: a tile has more steps than the ring has left.
+    static constexpr bool IN_TURN = BN == 256;
+    static constexpr int LAST_STEPS = STAGES - 1;
 
     const MGrouped90& p;
     const uint32_t* offsets;  // in shared memory
@@ -161,7 +184,8 @@ template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHO
     }
 
     __device__ __forceinline__ void consume() const {
-        const uint32_t lane = threadIdx.x % 32, a_offset = threadIdx.x / WARPGROUP * WARPGROUP_ROWS * 128;
+        const uint32_t lane = threadIdx.x % 32, warpgroup = threadIdx.x / WARPGROUP, a_offset = warpgroup * WARPGROUP_ROWS * 128;
+        const bool in_turn = IN_TURN && n_steps > LAST_STEPS;
         Turn turn, row_turn, box_turn;
         tiles([&](const RowTile& rows, uint32_t first, uint32_t last) {
             if constexpr (SHORT) barrier_wait(full(row_barrier(row_turn.slot)), row_turn.parity);
@@ -171,6 +195,7 @@ template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHO
                 uint32_t before = 0;
 #pragma unroll 1
                 for (int step = 0; step < n_steps; step++, turn.next(stages())) {
+                    if (in_turn && warpgroup > 0 && step == n_steps - LAST_STEPS) turn_wait(warpgroup);
                     barrier_wait(full(turn.slot), turn.parity);
                     const uint32_t slot = ring() + turn.slot * STAGE_BYTES;
                     const uint32_t a = (SHORT ? rows_at(row_turn.slot) + step * A_BYTES : slot) + a_offset;
@@ -181,6 +206,7 @@ template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHO
                     }
                     before = turn.slot;
                 }
+                if (in_turn && warpgroup + 1 < WARPGROUPS) turn_pass(warpgroup + 1);
                 finish(sums);
                 if (lane == 0) {
                     barrier_arrive(empty(before));
@@ -293,11 +319,13 @@ template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHO
 };
 
 // A tile is 64 columns of a for each warpgroup by BN of b. Blocks stay and take tiles in turn, split after split: those that
-// run at the same time read the same rows.
-template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile {
+// run at the same time read the same rows. The CLUSTER blocks of a cluster take tiles side by side in a, and each loads a share
+// of b's rows for all of them.
+template <typename T, int WARPGROUPS, int BN, int STAGES, int CLUSTER> struct KGrouped90Tile {
     static constexpr int CONSUMERS = WARPGROUPS * WARPGROUP, COLUMNS = WARPGROUPS * PANEL;
     static constexpr int A_PANELS = WARPGROUPS, B_PANELS = (BN + PANEL - 1) / PANEL, PANEL_BYTES = BK * 128;
     static constexpr int STAGE_BYTES = (A_PANELS + B_PANELS) * PANEL_BYTES;
+    static constexpr int SHARE_ROWS = BK / CLUSTER, SHARE_BYTES = PANEL_BYTES / CLUSTER;
     // Where both operands are wide, a warp writes 16 columns of a by 32 of b by way of shared memory, so that its stores take
     // whole lines. Narrow gradients are small, and little code (which comes from a cold cache) is worth more.
     static constexpr bool NARROW = BN <= 160;
@@ -315,6 +343,8 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
 
     __device__ __forceinline__ uint32_t full(uint32_t slot) const { return shared + BARRIERS + 16 * slot; }
     __device__ __forceinline__ uint32_t empty(uint32_t slot) const { return full(slot) + 8; }
+    static __device__ __forceinline__ uint32_t rank() { return blockIdx.x % CLUSTER; }  // of this block in its cluster
+
     static __device__ __forceinline__ void run(const KGrouped90& p, char* memory) {
         uint32_t* offsets = reinterpret_cast<uint32_t*>(memory + OFFSETS);
         const KGrouped90Tile tile{p, offsets, reinterpret_cast<float*>(memory + CORNERS), uint32_t(__cvta_generic_to_shared(memory))};
@@ -322,15 +352,18 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
         if (threadIdx.x == 0) {
             for (int i = 0; i < STAGES; i++) {
                 barrier_init(tile.full(i), 1);
-                barrier_init(tile.empty(i), CONSUMERS / 32);
+                barrier_init(tile.empty(i), CLUSTER * CONSUMERS / 32);
             }
             barrier_init_fence();
         }
-        __syncthreads();
+        if constexpr (CLUSTER > 1) cluster_barrier();
+        else __syncthreads();
         asm volatile("griddepcontrol.launch_dependents;");
         if (threadIdx.x < CONSUMERS) {
             take_registers<WARPGROUPS, 1>();
             tile.consume();
+            // Others may have yet to say here that a slot is free.
+            if constexpr (CLUSTER > 1) cluster_barrier();
         } else {
             give_registers<WARPGROUPS, 1>();
             if (threadIdx.x == CONSUMERS) tile.produce();
@@ -339,8 +372,10 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
 
     // Calls `each(tile, split, segment)` for what this block sums.
     template <typename Each> __device__ __forceinline__ void sums(const Each& each) const {
-        for (uint32_t i = blockIdx.x; i < p.n_tiles * p.n_splits; i += gridDim.x) {
-            const uint32_t tile = i % p.n_tiles, split = i / p.n_tiles;
+        const uint32_t at_once = p.n_tiles / CLUSTER;  // of the cluster's blocks
+        for (uint32_t i = blockIdx.x / CLUSTER; i < at_once * p.n_splits; i += gridDim.x / CLUSTER) {
+            const uint32_t split = i / at_once, a_tile = i % at_once / p.b_tiles * CLUSTER + rank();
+            const uint32_t tile = a_tile * p.b_tiles + i % p.b_tiles;
             const auto border = [&](uint32_t group) { return offsets[group]; };
             segments(p, border, split, [&](const Segment& segment) { each(tile, split, segment); });
         }
@@ -348,6 +383,7 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
 
     __device__ __forceinline__ void produce() const {
         Turn turn;
+        const uint64_t once = read_once();
         sums([&](uint32_t tile, uint32_t, const Segment& segment) {
             const int a0 = int(tile / p.b_tiles) * COLUMNS, b0 = int(tile % p.b_tiles) * BN;
             for (uint32_t row = segment.first; row < segment.last; row += BK, turn.next(STAGES)) {
@@ -355,15 +391,21 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
                 barrier_wait(empty(turn.slot), turn.parity ^ 1);
                 barrier_expect(barrier, STAGE_BYTES);
 #pragma unroll
-                for (int i = 0; i < A_PANELS; i++) load_box(a + i * PANEL_BYTES, p.a, a0 + i * PANEL, int(row), barrier);
+                for (int i = 0; i < A_PANELS; i++) {
+                    // Where b is one tile wide, nobody else reads this part of a.
+                    if constexpr (NARROW) load_box(a + i * PANEL_BYTES, p.a, a0 + i * PANEL, int(row), barrier, once);
+                    else load_box(a + i * PANEL_BYTES, p.a, a0 + i * PANEL, int(row), barrier);
+                }
 #pragma unroll
-                for (int i = 0; i < B_PANELS; i++) load_box(b + i * PANEL_BYTES, p.b, b0 + i * PANEL, int(row), barrier);
+                for (int i = 0; i < B_PANELS; i++)
+                    load_box_to_all<CLUSTER>(b + i * PANEL_BYTES + rank() * SHARE_BYTES, p.b, b0 + i * PANEL,
+                                             int(row + rank() * SHARE_ROWS), barrier);
             }
         });
     }
 
     __device__ __forceinline__ void consume() const {
-        const uint32_t lane = threadIdx.x % 32, a_offset = threadIdx.x / WARPGROUP * PANEL_BYTES;
+        const uint32_t a_offset = threadIdx.x / WARPGROUP * PANEL_BYTES;
         Turn turn;
         sums([&](uint32_t tile, uint32_t split, const Segment& segment) {
             const uint32_t first = segment.first, last = segment.last;
@@ -382,13 +424,13 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
                 wgmma_commit();
                 if (row > first) {
                     wgmma_wait<1>();
-                    if (lane == 0) barrier_arrive(empty(before));
+                    release<CLUSTER>(empty(before));
                 }
                 before = turn.slot;
             }
             finish(sums);
             if (first < last) {
-                if (lane == 0) barrier_arrive(empty(before));
+                release<CLUSTER>(empty(before));
             } else {
 #pragma unroll
                 for (int i = 0; i < BN / 2; i++) sums[i] = 0.f;
@@ -523,23 +565,25 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
         extern __shared__ __align__(1024) char memory[];                                                                       \
         grouped_gemm::MGrouped90Tile<T, FORWARD, BN, WARPGROUPS, STAGES, SHORT, BLOCKS>::run(p, memory);                       \
     }
-#define K_GROUPED_90(NAME, SUM, T, WARPGROUPS, BN, STAGES)                                                                     \
+#define IN_CLUSTERS_OF_1
+#define IN_CLUSTERS_OF_2 __cluster_dims__(2, 1, 1)
+#define K_GROUPED_90(NAME, SUM, T, WARPGROUPS, BN, STAGES, CLUSTER)                                                            \
     extern "C" __constant__ const uint32_t NAME##_shared_bytes =                                                               \
-        grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES>::SHARED_BYTES;                                                 \
+        grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES, CLUSTER>::SHARED_BYTES;                                        \
     extern "C" __constant__ const uint32_t SUM##_shared_bytes =                                                                \
-        grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES>::CORNERS_BYTES;                                                \
-    extern "C" __global__ void __launch_bounds__(grouped_gemm::THREADS_90<WARPGROUPS, 1>, 1)                                   \
+        grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES, CLUSTER>::CORNERS_BYTES;                                       \
+    extern "C" __global__ void IN_CLUSTERS_OF_##CLUSTER __launch_bounds__(grouped_gemm::THREADS_90<WARPGROUPS, 1>, 1)          \
         NAME(const __grid_constant__ KGrouped90 p) {                                                                           \
         extern __shared__ __align__(1024) char memory[];                                                                       \
-        grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES>::run(p, memory);                                               \
+        grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES, CLUSTER>::run(p, memory);                                      \
     }                                                                                                                          \
     extern "C" __global__ void __launch_bounds__(WARPGROUPS * 128) SUM(const __grid_constant__ KGrouped90 p) {                 \
         extern __shared__ __align__(1024) char memory[];                                                                       \
-        grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES>::sum(p, memory);                                               \
+        grouped_gemm::KGrouped90Tile<T, WARPGROUPS, BN, STAGES, CLUSTER>::sum(p, memory);                                      \
     }
 
 // What the Rust side launches, of one element type.
-#define EVERY_GROUPED_90(T)                                                                                                   \
+#define EVERY_GROUPED_90(T)                                                                                                    \
     M_GROUPED_90(sm90_m_grouped_forward_n64_##T, T, true, 64, 2, 3, false, 2)                                                  \
     M_GROUPED_90(sm90_m_grouped_forward_n80_##T, T, true, 80, 2, 3, false, 2)                                                  \
     M_GROUPED_90(sm90_m_grouped_forward_n128_##T, T, true, 128, 2, 6, false, 1)                                                \
@@ -552,9 +596,9 @@ template <typename T, int WARPGROUPS, int BN, int STAGES> struct KGrouped90Tile 
     M_GROUPED_90(sm90_m_grouped_input_n160_##T, T, false, 160, 2, 4, false, 1)                                                 \
     M_GROUPED_90(sm90_m_grouped_input_n256_##T, T, false, 256, 2, 4, false, 1)                                                 \
     M_GROUPED_90(sm90_m_grouped_input_short_##T, T, false, 128, 4, 10, true, 1)                                                \
-    K_GROUPED_90(sm90_k_grouped_n64_##T, sm90_k_grouped_sum_n64_##T, T, 2, 64, 9)                                              \
-    K_GROUPED_90(sm90_k_grouped_n80_##T, sm90_k_grouped_sum_n80_##T, T, 2, 80, 7)                                              \
-    K_GROUPED_90(sm90_k_grouped_n128_##T, sm90_k_grouped_sum_n128_##T, T, 2, 128, 7)                                           \
-    K_GROUPED_90(sm90_k_grouped_n160_##T, sm90_k_grouped_sum_n160_##T, T, 2, 160, 5)                                           \
-    K_GROUPED_90(sm90_k_grouped_n192_##T, sm90_k_grouped_sum_n192_##T, T, 3, 192, 4)                                           \
-    K_GROUPED_90(sm90_k_grouped_n256_##T, sm90_k_grouped_sum_n256_##T, T, 2, 256, 4)
+    K_GROUPED_90(sm90_k_grouped_n64_##T, sm90_k_grouped_sum_n64_##T, T, 2, 64, 9, 1)                                           \
+    K_GROUPED_90(sm90_k_grouped_n80_##T, sm90_k_grouped_sum_n80_##T, T, 2, 80, 7, 1)                                           \
+    K_GROUPED_90(sm90_k_grouped_n128_##T, sm90_k_grouped_sum_n128_##T, T, 2, 128, 7, 2)                                        \
+    K_GROUPED_90(sm90_k_grouped_n160_##T, sm90_k_grouped_sum_n160_##T, T, 2, 160, 5, 2)                                        \
+    K_GROUPED_90(sm90_k_grouped_n192_##T, sm90_k_grouped_sum_n192_##T, T, 3, 192, 4, 1)                                        \
+    K_GROUPED_90(sm90_k_grouped_n256_##T, sm90_k_grouped_sum_n256_##T, T, 2, 256, 4, 2)

@@ -13,6 +13,19 @@ __device__ __forceinline__ void barrier_init_fence() { asm volatile("fence.mbarr
 __device__ __forceinline__ void barrier_arrive(uint32_t at) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");
 }
+// At the barrier that has this place in another block of the cluster, or in this one.
+__device__ __forceinline__ void barrier_arrive(uint32_t at, uint32_t rank) {
+    asm volatile(
+        "{\n"
+        ".reg .b32 there;\n"
+        "mapa.shared::cluster.u32 there, %0, %1;\n"
+        "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+        "}" ::"r"(at), "r"(rank) : "memory");
+}
+// All threads of the cluster that have not ended.
+__device__ __forceinline__ void cluster_barrier() {
+    asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
 // Arrives, and lets the phase wait for `bytes` that copies will bring.
 __device__ __forceinline__ void barrier_expect(uint32_t at, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
@@ -32,6 +45,25 @@ __device__ __forceinline__ void barrier_wait(uint32_t at, uint32_t parity) {
 __device__ __forceinline__ void load_box(uint32_t to, const TensorMap& map, int column, int row, uint32_t barrier) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
                  "l"(&map), "r"(column), "r"(row), "r"(barrier) : "memory");
+}
+// The same of what is read once: it is the first that the second-level cache gives up.
+__device__ __forceinline__ uint64_t read_once() {
+    uint64_t policy;
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0;" : "=l"(policy));
+    return policy;
+}
+__device__ __forceinline__ void load_box(uint32_t to, const TensorMap& map, int column, int row, uint32_t barrier, uint64_t policy) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+        "l"(&map), "r"(column), "r"(row), "r"(barrier), "l"(policy) : "memory");
+}
+// Into the same place of all blocks of the cluster, where each one's barrier counts its bytes.
+template <int CLUSTER> __device__ __forceinline__ void load_box_to_all(uint32_t to, const TensorMap& map, int column, int row, uint32_t barrier) {
+    if constexpr (CLUSTER == 1) load_box(to, map, column, row, barrier);
+    else
+        asm volatile(
+            "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+            "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"(cuda::std::uint16_t((1 << CLUSTER) - 1)) : "memory");
 }
 // The way back; what lies outside of the matrix is not written. Then `store_commit`, and before the shared memory is written
 // again `store_wait_read`, by the same thread.

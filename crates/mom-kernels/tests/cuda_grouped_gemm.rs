@@ -385,6 +385,8 @@ fn engines() {
     let large = Case { biases: false, ..case(&[8, 8], 2304, 2304) };
     assert_eq!(engine(&with, &large, true, Product::BackwardWeights), Engine::Library);
     if sm90 {
+        let wider = Case { n_out: 2560, ..large.clone() };
+        assert_eq!(engine(&with, &wider, true, Product::BackwardWeights), Engine::Kernel);
         let long = Case { n_in: 1024, n_out: 512, ..base.clone() };
         assert_eq!(engine(&with, &long, true, Product::Forward), Engine::Kernel);
         assert_eq!(engine(&with, &long, true, Product::BackwardInput), Engine::Library);
@@ -408,11 +410,12 @@ fn engines() {
     check::<bf16>(&with, &Case { biases: false, ..case(&[70, 0, 60], 2304, 2304) }, 2);
 }
 
-/// Gradients of weights with as many tiles as a card has multiprocessors: no partial sums.
+/// Gradients of weights with as many tiles as a card has multiprocessors, and a pair of tiles that lacks one: no partial sums.
 #[test]
 fn sums_without_splits() {
     let Some(gpu) = gpu("sums_without_splits") else { return };
     check::<bf16>(&gpu, &Case { biases: false, ..case(&[70, 0, 60], 2048, 2304) }, 15);
+    check::<bf16>(&gpu, &Case { biases: false, ..case(&[70, 0, 60], 2048, 2432) }, 15);
 }
 
 /// `residual + x W^T + b`, by each kernel and the library; the residual's rows have columns around them.
@@ -422,7 +425,7 @@ fn onto_a_residual() {
     let portable = Gpu::with_stream(gpu.stream().clone()).unwrap().portable();
     let with = with_library(&gpu);
     for (n_in, n_out, biases) in
-        [(48, 264, true), (200, 72, true), (136, 160, false), (200, 520, true), (520, 512, false)]
+        [(48, 264, true), (200, 72, true), (136, 160, false), (200, 520, true), (520, 512, false), (1040, 512, false)]
     {
         for gpu in [&gpu, &portable, &with] {
             for before in [0, 8, 3] {

@@ -98,8 +98,8 @@ pub fn backward_weights<T: DeviceElement, G: DeviceElement>(
     expect_size(OP, "workspace", "elements", expected, workspace.len())?;
 
     let (partial, rest) = workspace.split_at("workspace", partial_len(n_rows, weights))?;
-    let at_once = sm90::sums_at_once(n_rows, n_groups, n_in, n_out) && sm90::takes_sum(gpu, x, grad_y, &partial)?;
-    match library::library(gpu, &groups, weights).filter(|_| !at_once) {
+    let faster = sm90::faster_sums(n_rows, n_groups, n_in, n_out) && sm90::takes_sum(gpu, x, grad_y, &partial)?;
+    match library::library(gpu, &groups, weights).filter(|_| !faster) {
         Some(library) => library::k_grouped(gpu, library, x, grad_y, grads.grad_weights, &partial)?,
         None => k_grouped(gpu, &groups, x, grad_y, grads.grad_weights, partial)?,
     }

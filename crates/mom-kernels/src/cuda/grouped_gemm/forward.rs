@@ -57,7 +57,7 @@ pub(super) fn m_grouped<T: DeviceElement>(
     if n_rows == 0 {
         return Ok(());
     }
-    let long = matches!(addend, Addend::None) && library::is_long(k, n) && sm90::takes(gpu, x, weights, &y)?;
+    let long = library::is_long(k, n) && sm90::takes(gpu, x, weights, &y, &addend)?;
     if let Some(library) = library::library(gpu, groups, weights).filter(|_| !long) {
         return library::m_grouped(gpu, library, direction, x, weights, &y, &addend);
     }

@@ -38,8 +38,9 @@ pub enum Product {
 /// biases and both widths are at least 512; else the kernel.
 ///
 /// The kernel for compute capability 9.0 is also who computes outputs of at most half as many columns as their sums are
-/// long, where they overwrite (out_proj forward, in_proj's input gradient), and gradients of the weights of several
-/// modalities whose tiles fit a card of 132 multiprocessors all at once. (f32, rows that are not aligned to 16 bytes and, of
+/// long, where they overwrite or are added to a residual (out_proj forward, in_proj's input gradient), and gradients of the
+/// weights of several modalities that have more features out than in, or whose tiles fit a card of 132 multiprocessors all
+/// at once. (f32, rows that are not aligned to 16 bytes and, of
 /// the former, more than 16 modalities are not for it.)
 ///
 /// # Errors
@@ -56,7 +57,7 @@ pub fn engine<T: DeviceElement>(
         Product::Forward => is_long(n_in, n_out) && sm90::takes_weights(gpu, weights)?,
         Product::BackwardInput => is_long(n_out, n_in) && sm90::takes_weights(gpu, weights)?,
         Product::BackwardWeights => {
-            sm90::sums_at_once(groups.n_rows(), weights.n_groups(), n_in, n_out) && sm90::takes_elements::<T>(gpu)?
+            sm90::faster_sums(groups.n_rows(), weights.n_groups(), n_in, n_out) && sm90::takes_elements::<T>(gpu)?
         }
     };
     let library = library(gpu, &groups, weights).filter(|_| !long);

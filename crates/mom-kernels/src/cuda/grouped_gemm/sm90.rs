@@ -79,14 +79,21 @@ fn module<T: DeviceElement>(gpu: &Gpu, n_weights: usize, aligned: bool) -> Resul
     Ok((aligned && n_weights <= MAX_MAPS && gpu.takes(module)?).then_some(module))
 }
 
-/// Whether the device and the operands of a product over the rows of each modality are for these kernels.
+/// Whether the device and the operands of a product over the rows of each modality are for these kernels, and these faster
+/// than the library: not where the output is read as well.
 pub(super) fn takes<T: DeviceElement>(
     gpu: &Gpu,
     x: &DeviceRows<'_, T>,
     weights: &GroupedWeights<'_, T>,
     y: &DeviceRowsMut<'_, T>,
+    addend: &Addend<'_, '_, T>,
 ) -> Result<bool> {
-    Ok(x.is_aligned(VECTOR) && y.is_aligned(VECTOR) && takes_weights(gpu, weights)?)
+    let added = match addend {
+        Addend::None => true,
+        Addend::Output => false,
+        Addend::Rows(rows) => rows.is_aligned(VECTOR),
+    };
+    Ok(added && x.is_aligned(VECTOR) && y.is_aligned(VECTOR) && takes_weights(gpu, weights)?)
 }
 
 /// The same of the weights alone.
@@ -186,6 +193,11 @@ impl SumTile {
         self.a * 2
     }
 
+    /// Blocks that take tiles side by side in a, and share their loads of b.
+    fn cluster(self) -> usize {
+        if matches!(self.b, 128 | 160 | 256) { 2 } else { 1 }
+    }
+
     /// Columns of b whose partial sums a block adds.
     fn added_at_once(self) -> usize {
         if self.b <= 160 { 8 } else { 32 }
@@ -222,7 +234,7 @@ impl SumPlan {
     /// The number of splits that takes the least time, and that time.
     fn cut(n_rows: usize, n_in: usize, n_out: usize, tile: SumTile, a_is_grad: bool) -> (f64, Self) {
         let (a_width, b_width) = if a_is_grad { (n_out, n_in) } else { (n_in, n_out) };
-        let (a_tiles, b_tiles) = (a_width.div_ceil(tile.a), b_width.div_ceil(tile.b));
+        let (a_tiles, b_tiles) = (a_width.div_ceil(tile.a).next_multiple_of(tile.cluster()), b_width.div_ceil(tile.b));
         let n_tiles = a_tiles * b_tiles;
         // Rounds of a card's multiprocessors over tiles of which each takes a share of the rows; a partial sum costs as
         // much as a thousand rows more.
@@ -237,11 +249,11 @@ impl SumPlan {
     }
 }
 
-/// Whether all sums of several modalities' gradients run at the same time, and the library would have too little to do in
-/// each of its products.
-pub(super) fn sums_at_once(n_rows: usize, n_groups: usize, n_in: usize, n_out: usize) -> bool {
+/// Whether the gradients of several modalities' weights are faster than a product of the library for each: there are more
+/// features out than in, or all sums run at the same time, and the library would have too little to do.
+pub(super) fn faster_sums(n_rows: usize, n_groups: usize, n_in: usize, n_out: usize) -> bool {
     let Split { a_tiles, b_tiles, n, .. } = split(n_rows, n_in, n_out);
-    n_groups > 1 && a_tiles * b_tiles * n <= MULTIPROCESSORS
+    n_groups > 1 && (n_out > n_in || a_tiles * b_tiles * n <= MULTIPROCESSORS)
 }
 
 /// Whether the device and the operands of such a sum are for these kernels.
@@ -290,7 +302,7 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
     let n_tiles = split.a_tiles * split.b_tiles;
     let params = RawKGrouped90 {
         a: TensorMap::new::<T>(&matrix(a, gpu), PANEL)?,
-        b: TensorMap::new::<T>(&matrix(b, gpu), PANEL)?,
+        b: TensorMap::new::<T>(&matrix(b, gpu), PANEL / tile.cluster())?,
         offsets: groups.address(gpu),
         partial: partial.address(gpu),
         to_a: sum.to_a as i64,
@@ -309,7 +321,8 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
         grads: sum.grads(gpu),
     };
     let (name, dtype) = (format!("n{}", tile.b), T::DTYPE.name());
-    let n_blocks = blocks(OP, "tiles", n_tiles * split.n, 1)?.min(gpu.n_multiprocessors());
+    let cluster = tile.cluster() as u32;
+    let n_blocks = blocks(OP, "tiles", n_tiles * split.n, 1)?.min((gpu.n_multiprocessors() / cluster).max(1) * cluster);
     // SAFETY: the maps are those of x and grad_y, whose shapes were checked, and copies are cut at their borders; what is
     // written is inside of a gradient, or of the partial sums at split + modality, below n + n_groups - 1.
     unsafe {
