@@ -491,9 +491,21 @@ template <typename T, int WARPGROUPS, int BN, int STAGES, int CLUSTER> struct KG
             const float* from = corner + lane / 8 * PITCH + lane % 8 * 4;
             to += a * p.to_a + b;
             const int64_t step = 4 * p.to_a;
+            if (p.vector && a0 + 16 <= p.a_width && b0 + 8 * AT_ONCE <= p.b_width) {
+                // No branch between the stores, and registers for each: they do not wait for each other.
+                float4 v[4];
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                if (4 * i < n_a) write4(to + i * step, *reinterpret_cast<const float4*>(from + 4 * i * PITCH), n_b);
+                for (int i = 0; i < 4; i++) v[i] = *reinterpret_cast<const float4*>(from + 4 * i * PITCH);
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const float sums[4] = {v[i].x, v[i].y, v[i].z, v[i].w};
+                    store_vec<true, G, 4>(to + i * step, pack<G, 4>(sums), 4);
+                }
+            } else {
+#pragma unroll 1
+                for (int i = 0; 4 * i < min(n_a, 16); i++)
+                    write4(to + i * step, *reinterpret_cast<const float4*>(from + 4 * i * PITCH), n_b);
+            }
         }
     }
 
