@@ -47,7 +47,7 @@ template <typename T, int G, int THREADS, bool KEEP, bool TENSOR> struct Shared
     : Kept<TENSOR ? 2 : KEEP ? KEPT : 0, THREADS>, BiasSums<TILE / G, THREADS, KEEP> {
     static constexpr int CH = THREADS / G, N = TILE / G, WARPS = THREADS / 32, NBC = TILE * 2 * NS * G / THREADS;
     static constexpr int STRIDE = CH + 8;  // neighbouring rows begin in different banks
-    float4 step[TILE][CH];  // delta; delta u, then s1 = sum_n e A log2(e); g; sigmoid(z). See `place`.
+    float4 step[TILE][CH];  // delta; delta u, then s1 = sum_n e A; g; sigmoid(z). See `place`.
     float s2[TILE][STRIDE];  // sum_n lambda B
     float y[TILE][STRIDE];
     float bc[TILE][2 * NS * G];
@@ -124,23 +124,28 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
     const int n_tiles = (n_steps + TILE - 1) / TILE;
     unsigned char next_starts = 0;
     auto row_of = [&](int tile) { return s.rows[tile & 3][step]; };
-    auto is_step = [&](int tile, int of) { return tile >= 0 && tile * TILE + of < n_steps; };
-    auto channels = [&](int tile) { return is_step(tile, step) ? n_valid : 0; };
-    auto fetch_rows = [&](int tile) {
-        if (tid < TILE && is_step(tile, tid)) {
-            const uint32_t position = first_position + tile * TILE + tid;
-            uint32_t* to = &s.rows[tile & 3][tid];
-            if (in.layout.row_of_position) {
-                copy_async<4>(to, in.layout.row_of_position + position);
-            } else {
-                *to = position;
-            }
+    // The last tile of a sequence, which comes first, may have fewer steps: not to ask any other for its steps is 3 %.
+    using Whole = cuda::std::true_type;
+    using Any = cuda::std::false_type;
+    auto is_step = [&](int tile, int of, auto whole) { return whole.value || tile * TILE + of < n_steps; };
+    auto channels = [&](int tile, auto whole) { return is_step(tile, step, whole) ? n_valid : 0; };
+    auto fetch_rows = [&](int tile, auto whole) {  // of TILE threads
+        if (!is_step(tile, tid, whole)) return;
+        const uint32_t position = first_position + tile * TILE + tid;
+        uint32_t* to = &s.rows[tile & 3][tid];
+        if (in.layout.row_of_position) {
+            copy_async<4>(to, in.layout.row_of_position + position);
+        } else {
+            *to = position;
         }
     };
-    auto fetch_starts = [&](int tile) {
+    auto fetch_next = [&](int tile, auto whole) {  // where the tile before lies, and where documents start in this one
         next_starts = 0;
-        if (tid < TILE && in.layout.document_starts && is_step(tile, tid))
-            next_starts = in.layout.document_starts[first_position + tile * TILE + tid];
+        if (tid < TILE) {
+            if (tile > 0) fetch_rows(tile - 1, Whole());
+            if (in.layout.document_starts && is_step(tile, tid, whole))
+                next_starts = in.layout.document_starts[first_position + tile * TILE + tid];
+        }
     };
     // Chunks are whole tiles but for the last of a sequence.
     const int64_t segment = A::CHUNKED ? span.sequence * int64_t((in.layout.seqlen + TILE - 1) / TILE) +
@@ -159,46 +164,45 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
                              first + chunk * CHUNK);
     const bool chunk_there = first + chunk * CHUNK < d_inner;
     const RowsFrom<T> bc_chunks(tid & 2 ? in.C : in.B, tid & 2 ? in.C_stride : in.B_stride, tid % 2 * CHUNK);
-    auto prefetch_chunks = [&](int tile) {
+    auto prefetch_chunks = [&](int tile, auto whole) {
         typename S::Slots& slot = s.slots[tile & 1];
         const uint32_t* rows = s.rows[tile & 3];
         T* to = reinterpret_cast<T*>(&slot) + (matrix * TILE + chunk_step) * CH + chunk * CHUNK;
 #pragma unroll
         for (int i = 0; i < TILE; i += TILE / 2)
-            copy_async_or_zero(to + i * CH, chunks.at(rows[chunk_step + i]), chunk_there && is_step(tile, chunk_step + i));
+            copy_async_or_zero(to + i * CH, chunks.at(rows[chunk_step + i]),
+                               chunk_there && is_step(tile, chunk_step + i, whole));
         if (tid < 64)
             copy_async_or_zero(reinterpret_cast<T*>(s.raw_bc) + tid * CHUNK, bc_chunks.at(rows[tid / 4]),
-                               is_step(tile, tid / 4));
+                               is_step(tile, tid / 4, whole));
         copy_async_or_zero(&s.state[tile & 1][tid], states_from.at(tile), c_valid);
-        fetch_rows(tile - 1);
-        fetch_starts(tile);
+        fetch_next(tile, whole);
     };
-    auto prefetch = [&](int tile) {
+    auto prefetch = [&](int tile, auto whole) {
         if constexpr (BY_CHUNK) {
-            prefetch_chunks(tile);
+            prefetch_chunks(tile, whole);
             return;
         }
         typename S::Slots& slot = s.slots[tile & 1];
         const uint32_t row = row_of(tile);
-        const int n = channels(tile);
+        const int n = channels(tile, whole);
         fetch<ALIGNED>(slot.u[tid], at_row<T>(in.u, row, in.u_stride, channel), n);
         fetch<ALIGNED>(slot.dt[tid], at_row<T>(in.dt, row, in.dt_stride, channel), n);
         fetch<ALIGNED>(slot.z[tid], at_row<T>(in.z, row, in.z_stride, channel), FULL || in.z ? n : 0);
         fetch<ALIGNED>(slot.grad_out[tid], at_row<T>(p.grad_out, row, p.grad_out_stride, channel), n);
         const T* from = at_row<T>(is_c ? in.C : in.B, row, is_c ? in.C_stride : in.B_stride, bc_state);
-        fetch<ALIGNED>(s.raw_bc[tid], from, is_step(tile, step) ? d_state - bc_state : 0);
-        if (c_valid && tile >= 0) {
+        fetch<ALIGNED>(s.raw_bc[tid], from, is_step(tile, step, whole) ? d_state - bc_state : 0);
+        if (c_valid) {
             copy_async<16>(&s.state[tile & 1][tid], states_from.at(tile));
         } else {
             s.state[tile & 1][tid] = make_float4(0.f, 0.f, 0.f, 0.f);
         }
-        fetch_rows(tile - 1);
-        fetch_starts(tile);
+        fetch_next(tile, whole);
     };
-    auto stage = [&](int tile) {  // what has arrived, into shared memory
+    auto stage = [&](int tile, auto whole) {  // what has arrived, into shared memory
         const typename S::Slots& slot = s.slots[tile & 1];
         const uint32_t row = row_of(tile);
-        const int n = channels(tile);
+        const int n = channels(tile, whole);
         float x[N], grad[N], gate[N];
         add_bias<A>(x, slot.dt[tid], in, s.biases, row, part * N, channel, n);
         const Vec<T, N> u = slot.u[tid], z = slot.z[tid], grad_out = slot.grad_out[tid];
@@ -230,7 +234,7 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
     };
     auto finish = [&](int tile) {  // what is per element leaves
         const uint32_t row = row_of(tile);
-        const int n = channels(tile);
+        const int n = channels(tile, Any());
         const typename S::Slots& slot = s.slots[tile & 1];
         const Vec<T, N> u = slot.u[tid], z = slot.z[tid], grad_out = slot.grad_out[tid];
         const Vec<float, N> slope = s.slope[tid];
@@ -242,7 +246,7 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
             const float s2 = s.s2[step][at], d_skip = s.d_skip[at], y = fmaf(d_skip, u.get(i), s.y[step][at]);
             const float silu = z.get(i) * d.w;
             grad_u[i] = fmaf(d.x, s2, d_skip * d.z);
-            grad_dt[i] = fmaf(u.get(i), s2, d.y * LN_2) * slope.get(i);
+            grad_dt[i] = fmaf(u.get(i), s2, d.y) * slope.get(i);
             grad_d[i] = fmaf(d.z, u.get(i), s.grad_d[tid].get(i));
             grad_z[i] = grad_out.get(i) * y * fmaf(silu, 1.f - d.w, d.w);
             out[i] = FULL || in.z ? y * silu : y;
@@ -280,11 +284,7 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
                 const float4 v = *reinterpret_cast<const float4*>(&s.grad_bc[w][at][from]);
                 sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
             }
-            if constexpr (TENSOR) {
-                constexpr float BOTH = TF32_UNBIAS * TF32_UNBIAS;
-                sum.x *= BOTH, sum.y *= BOTH, sum.z *= BOTH, sum.w *= BOTH;
-            }
-            if (is_step(tile, at)) {
+            if (is_step(tile, at, Any())) {
                 float* of_block = partial_of(p, block) + uint64_t(block) * p.n_rows * (2 * NB);
                 const RowsFrom<float> rows(of_block, 2 * NB * sizeof(float), column);
                 *reinterpret_cast<float4*>(rows.at(to)) = sum;
@@ -298,18 +298,18 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
     }
     if (n_tiles > 0) {
         __syncthreads();
-        fetch_rows(n_tiles - 1);
+        if (tid < TILE) fetch_rows(n_tiles - 1, Any());
         wait_async();
         __syncthreads();
-        prefetch(n_tiles - 1);
+        prefetch(n_tiles - 1, Any());
         wait_async();
         __syncthreads();
-        stage(n_tiles - 1);
+        stage(n_tiles - 1, Any());
     }
     bool starts = __syncthreads_or(next_starts);
 #pragma unroll 1
     for (int tile = n_tiles - 1; tile >= 0; tile--) {
-        if (tile > 0) prefetch(tile - 1);
+        if (tile > 0) prefetch(tile - 1, Whole());
         if constexpr (TENSOR) {
             auto four = [&](const float4& v, float(&x)[NS]) { x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w; };
             float h[NS];
@@ -319,16 +319,32 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
             } else {
                 advance_tensor<false>(s, h, a, c, g);
             }
-            // Not unrolled: the compiler would mix the windows until their values no longer fit the registers.
-#pragma unroll 1
-            for (Cursor<S> at(s, TILE - QUAD, c, g, lane, tid / 32);; at.back()) {
+            auto window = [&](const Cursor<S>& at) {
                 if (starts) {
                     window_tensor<true>(s, at, h, a, carry, grad_a, g, turn, ones);
                 } else {
                     window_tensor<false>(s, at, h, a, carry, grad_a, g, turn, ones);
                 }
-                if (at.t0 == 0) break;
-                four(at.t0 > QUAD ? s.kept[at.t0 / QUAD - 2][tid] : s.state[tile & 1][tid], h);
+            };
+            // h before the window that ends at t0.
+            auto rewind = [&](int t0) { four(t0 > QUAD ? s.kept[t0 / QUAD - 2][tid] : s.state[tile & 1][tid], h); };
+            // Unrolled, two large blocks gain 4 %; three small ones, not in step with one another, lose 11 %.
+            if constexpr (THREADS < 256) {
+#pragma unroll 1
+                for (Cursor<S> at(s, TILE - QUAD, c, g, lane, tid / 32);; at.back()) {
+                    window(at);
+                    if (at.t0 == 0) break;
+                    rewind(at.t0);
+                }
+            } else {
+                Cursor<S> at(s, TILE - QUAD, c, g, lane, tid / 32);
+#pragma unroll
+                for (int t0 = TILE - QUAD; t0 >= 0; t0 -= QUAD) {
+                    window(at);
+                    if (t0 == 0) break;
+                    rewind(t0);
+                    at.back();
+                }
             }
         }
         if constexpr (!TENSOR) {
@@ -379,7 +395,7 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
         __syncthreads();
         finish(tile);
         sum_warps(tile);
-        if (tile > 0) stage(tile - 1);
+        if (tile > 0) stage(tile - 1, Whole());
         starts = __syncthreads_or(next_starts);
     }
     const Span<A::CHUNKED> done = span.again(span, in, n_blocks);
@@ -422,7 +438,8 @@ template <typename T, int NB, bool TENSOR> __device__ __forceinline__ void sum_b
     const int state = TENSOR ? column % NB / 4 : column % NB, stride = TENSOR ? 4 : 1;
     T* to = column < NB ? at_row<T>(p.grad_B, row, uint32_t(p.grad_B_stride), 0)
                         : at_row<T>(p.grad_C, row, uint32_t(p.grad_C_stride), 0);
-    const float v[4] = {sum.x, sum.y, sum.z, sum.w};
+    constexpr float UNBIAS = TENSOR ? TF32_UNBIAS * TF32_UNBIAS : 1.f;  // lambda or h, and delta u or g
+    const float v[4] = {sum.x * UNBIAS, sum.y * UNBIAS, sum.z * UNBIAS, sum.w * UNBIAS};
 #pragma unroll
     for (int i = 0; i < 4; i++)
         if (state + i * stride < int(p.d_state)) to[state + i * stride] = from_f32<T>(v[i]);

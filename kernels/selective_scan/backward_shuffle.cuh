@@ -96,6 +96,7 @@ __device__ __forceinline__ void window(S& s, int t0, const float (&decay)[WINDOW
         float q[4];  // s1 of both steps, then s2
     } last;
     auto leave = [&](Pair& pair, int r2) {
+        pair.q[0] *= LN_2, pair.q[1] *= LN_2;  // a has a factor of log2(e)
         fold<4, G, CW>(pair.q, g);
         __syncwarp();  // s1 takes the place of delta u, which every lane of the channel has read
         if (g % (G / 4) == 0) store_shared(q_to.address + (t0 + r2) * q_to.row_bytes, pair.q[0]);

@@ -126,7 +126,7 @@ __device__ __forceinline__ void window_tensor(const S& s, const Cursor<S>& at, c
     store_shared(at.grad_bc ^ NB * sizeof(float), grad_c[0]);
     store_shared(at.grad_bc ^ (NB + 8) * sizeof(float), grad_c[1]);
     __syncwarp();  // s1 takes the place of delta u, which every lane has read
-    *at.s1 = s1_g * TF32_UNBIAS;
+    *at.s1 = s1_g * (TF32_UNBIAS * LN_2);  // a has a factor of log2(e)
 }
 
 }  // namespace scan_backward

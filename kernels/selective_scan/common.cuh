@@ -110,11 +110,13 @@ struct Step {
     bool valid, starts_document;
 };
 
-template <bool CHUNKED>
+// CLAMPED: of a step past the end, the row of the last one; there is a step.
+template <bool CLAMPED = false, bool CHUNKED>
 __device__ __forceinline__ Step read_step(const ScanLayout& layout, const Span<CHUNKED>& span, int t) {
-    Step step{0, t >= 0 && t < span.steps(layout), false};
-    if (step.valid) {
-        const uint32_t position = span.first(layout) + t;
+    const int n = span.steps(layout);
+    Step step{0, t >= 0 && t < n, false};
+    if (CLAMPED || step.valid) {
+        const uint32_t position = span.first(layout) + (CLAMPED ? min(t, n - 1) : t);
         step.row = layout.row_of_position ? layout.row_of_position[position] : position;
         step.starts_document = layout.document_starts && layout.document_starts[position];
     }

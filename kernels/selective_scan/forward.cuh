@@ -18,12 +18,17 @@ constexpr int TILE = 32;
 template <typename T, int G> struct Shared {
     static constexpr int CH = THREADS / G, N = TILE / G, PER_STEP = CH / N;
     static constexpr int Y_STRIDE = CH + 4;
+    static constexpr bool PARKS = sizeof(T) == 2;  // f32 has no room
     float4 delta[2][TILE][CH / 2];  // delta and delta u of two channels; see `pair`
     float4 bc[2][TILE][2 * G];      // B, then C, four states each; see `quad`
     float y[2][TILE][Y_STRIDE];
     float d_skip[CH];
     NearBiases<CH> biases;
     unsigned char starts[2][TILE];
+    // What a thread will need of its elements when their tile leaves; in registers it would be moved with every tile.
+    struct Raw {
+        Vec<T, N> u, z;
+    } raw[2][PARKS ? THREADS : 1];
 
     // Places in a row of pairs or quads that keep neighbouring threads' stores in different banks.
     // Pair i of the N / 2 that thread `part` stores.
@@ -122,56 +127,75 @@ __device__ __forceinline__ void run(const ScanForward& p) {
     if (tid < CH) s.d_skip[tid] = in.D && first + tid < d_inner ? in.D[first + tid] : 0.f;
 
     const int n_tiles = (span.steps(in.layout) + TILE - 1) / TILE;
-    struct Raw {
-        Vec<T, N> u, z;
+    struct Place {
         uint32_t row;
         int n;  // channels that there are; none past the end of the sequence
     };
-    Raw previous{}, current{}, next{};
+    using Raw = typename S::Raw;
+    constexpr bool PARKS = S::PARKS;
+    Place previous{}, current{}, next{};
+    Raw previous_raw{}, current_raw{}, next_raw{};
     Vec<T, N> next_dt{};
     Vec<T, NBC> next_bc{};
     int next_starts = 0;
-    Step after = read_step(in.layout, span, step);
+    // FULL: what is past the end is read from the last step and the first channel, which costs less than not to read.
+    Step after = read_step<FULL>(in.layout, span, step);
+    const int column = FULL && n_valid <= 0 ? 0 : channel;
 
     auto load = [&](int tile) {  // tile's elements into `next`; `after` becomes the step of the tile behind it
         const uint32_t row = after.row;
         next.row = row;
         next.n = after.valid ? n_valid : 0;
         next_starts = after.starts_document;
-        next.u = load_vec<ALIGNED, T, N>(RowsFrom<T>(in.u, in.u_stride, channel).at(row), next.n);
-        next_dt = load_vec<ALIGNED, T, N>(RowsFrom<T>(in.dt, in.dt_stride, channel).at(row), next.n);
-        next.z = load_vec<ALIGNED, T, N>(RowsFrom<T>(in.z, in.z_stride, channel).at(row), FULL || in.z ? next.n : 0);
+        const int n = FULL ? N : next.n;
+        next_raw.u = load_vec<ALIGNED, T, N>(RowsFrom<T>(in.u, in.u_stride, column).at(row), n);
+        next_dt = load_vec<ALIGNED, T, N>(RowsFrom<T>(in.dt, in.dt_stride, column).at(row), n);
+        next_raw.z = load_vec<ALIGNED, T, N>(RowsFrom<T>(in.z, in.z_stride, column).at(row), FULL || in.z ? n : 0);
         const RowsFrom<T> bc(is_c ? in.C : in.B, is_c ? in.C_stride : in.B_stride, bc_state);
-        next_bc = load_vec<ALIGNED, T, NBC>(bc.at(row), after.valid ? d_state - bc_state : 0);
-        after = read_step(in.layout, span, (tile + 1) * TILE + step);
+        next_bc = load_vec<ALIGNED, T, NBC>(bc.at(row), FULL ? NBC : after.valid ? d_state - bc_state : 0);
+        after = read_step<FULL>(in.layout, span, (tile + 1) * TILE + step);
     };
     auto stage = [&](int buffer) {  // `next` into shared memory; a step past the end changes nothing
         float x[N];
+        if constexpr (FULL) {  // softplus of minus infinity is zero
+#pragma unroll
+            for (int i = 0; i < next_dt.WORDS; i++)
+                next_dt.words[i] = next.n > 0 ? next_dt.words[i] : words_from_f32<T>(-INFINITY, -INFINITY);
+        }
         add_bias<A>(x, next_dt, in, s.biases, next.row, part * N, channel, next.n);
         if (FULL || in.layout.softplus) {
 #pragma unroll
             for (int i = 0; i < N; i++) x[i] = softplus<EXACT>(x[i]);
         }
+        if constexpr (!FULL) {
 #pragma unroll
-        for (int i = 0; i < N; i++) x[i] = (ALIGNED ? 0 : i) < next.n ? x[i] : 0.f;
+            for (int i = 0; i < N; i++) x[i] = (ALIGNED ? 0 : i) < next.n ? x[i] : 0.f;
+        }
+        const Raw raw = next_raw;
+        if constexpr (PARKS) s.raw[buffer][tid] = raw;
 #pragma unroll
         for (int i = 0; i < N; i += 2)
             s.delta[buffer][step][S::pair(step, part, i / 2)] =
-                make_float4(x[i], x[i] * next.u.get(i), x[i + 1], x[i + 1] * next.u.get(i + 1));
+                make_float4(x[i], x[i] * raw.u.get(i), x[i + 1], x[i + 1] * raw.u.get(i + 1));
 #pragma unroll
         for (int i = 0; i < NBC; i += 4)
             s.bc[buffer][step][S::quad(step, part * NBC / 4 + i / 4)] =
                 pack_quad<TENSOR>(next_bc.get(i), next_bc.get(i + 1), next_bc.get(i + 2), next_bc.get(i + 3));
         if (part == 0) s.starts[buffer][step] = next_starts;
     };
+    // FULL: the steps past the end are none of a document that starts at the last one.
+    auto end_starts = [&](int tile) {
+        if (FULL && tile == n_tiles - 1 && part == 0 && next.n == 0) s.starts[tile & 1][step] = 0;
+    };
     auto finish = [&](int buffer) {  // y of `previous` leaves, with skip and gate
+        const Raw raw = PARKS ? s.raw[buffer][PARKS ? tid : 0] : previous_raw;
         float out[N];
 #pragma unroll
         for (int i = 0; i < N; i++)
-            out[i] = fmaf(s.d_skip[part * N + i], previous.u.get(i), s.y[buffer][step][part * N + i]);
+            out[i] = fmaf(s.d_skip[part * N + i], raw.u.get(i), s.y[buffer][step][part * N + i]);
         if (FULL || in.z) {
 #pragma unroll
-            for (int i = 0; i < N; i++) out[i] *= previous.z.get(i) * sigmoid(previous.z.get(i));
+            for (int i = 0; i < N; i++) out[i] *= raw.z.get(i) * sigmoid(raw.z.get(i));
         }
         const RowsFrom<T> to(p.out, uint32_t(p.out_stride), channel);
         store_vec<ALIGNED, T, N>(to.at(previous.row), pack<T, N>(out), previous.n);
@@ -181,11 +205,15 @@ __device__ __forceinline__ void run(const ScanForward& p) {
         s.biases.stage(in, first);
         __syncthreads();
     }
-    load(0);
-    stage(0);
-    current = next;
-    bool starts = __syncthreads_or(next_starts);
-    load(1);
+    bool starts = false;
+    if (n_tiles > 0) {
+        load(0);
+        stage(0);
+        end_starts(0);
+        current = next, current_raw = next_raw;
+        starts = __syncthreads_or(next_starts);
+        load(1);
+    }
     const bool saves = p.saved_states && c_valid;
     const uint64_t segment = uint64_t(span.sequence) * ((seqlen + STATE_STRIDE - 1) / STATE_STRIDE) +
                              (A::CHUNKED ? span.chunk * (in.chunk / STATE_STRIDE) : 0);
@@ -195,9 +223,10 @@ __device__ __forceinline__ void run(const ScanForward& p) {
     for (int tile = 0; tile < n_tiles; tile++) {
         const int buffer = tile & 1;
         finish(buffer ^ 1);  // nothing of the first tile, whose `previous` has no channels
-        previous = current;
+        previous = current, previous_raw = current_raw;
         stage(buffer ^ 1);
-        current = next;
+        end_starts(tile + 1);
+        current = next, current_raw = next_raw;
         const int starts_next = next_starts;
         load(tile + 2);
         auto save = [&](int t0) {
@@ -219,7 +248,7 @@ __device__ __forceinline__ void run(const ScanForward& p) {
         }
         starts = __syncthreads_or(starts_next);
     }
-    finish((n_tiles - 1) & 1);
+    if (n_tiles > 0) finish((n_tiles - 1) & 1);
     const Span<A::CHUNKED> done = span.again(span, in, n_blocks);
     const int64_t last_channel = A::CHUNKED ? int64_t(done.sequence) * d_inner + first + c : state_channel;
     store_states(p.last_state, h, last_channel, c_valid && done.is_last(), g * NS, d_state);

@@ -44,6 +44,19 @@ fn odd_sizes() {
 }
 
 #[test]
+fn a_document_starts_at_the_last_step() {
+    let Some(gpu) = gpu("a_document_starts_at_the_last_step") else { return };
+    // What lies behind it in its tile is no document's.
+    for seqlen in [1, 33, 50] {
+        let case = Case { seqlen, ..FULL };
+        let is_start: Vec<bool> = (0..case.batch * seqlen).map(|at| at % seqlen == seqlen - 1).collect();
+        check_problem::<bf16>(&gpu, &Problem::with_starts::<bf16>(case, &is_start, 20));
+        check_problem::<f16>(&gpu, &Problem::with_starts::<f16>(case, &is_start, 21));
+        check_problem::<f32>(&gpu, &Problem::with_starts::<f32>(case, &is_start, 22));
+    }
+}
+
+#[test]
 fn shapes_of_models() {
     let Some(gpu) = gpu("shapes_of_models") else { return };
     // Enough blocks to take each of the aligned kernels.
