@@ -118,7 +118,7 @@ __device__ __forceinline__ Step read_step(const ScanLayout& layout, const Span<C
     if (CLAMPED || step.valid) {
         const uint32_t position = span.first(layout) + (CLAMPED ? min(t, n - 1) : t);
         step.row = layout.row_of_position ? layout.row_of_position[position] : position;
-        step.starts_document = layout.document_starts && layout.document_starts[position];
+        step.starts_document = layout.document_starts && layout.document_starts[position] && step.valid;
     }
     return step;
 }

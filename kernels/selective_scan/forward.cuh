@@ -183,10 +183,6 @@ __device__ __forceinline__ void run(const ScanForward& p) {
                 pack_quad<TENSOR>(next_bc.get(i), next_bc.get(i + 1), next_bc.get(i + 2), next_bc.get(i + 3));
         if (part == 0) s.starts[buffer][step] = next_starts;
     };
-    // FULL: the steps past the end are none of a document that starts at the last one.
-    auto end_starts = [&](int tile) {
-        if (FULL && tile == n_tiles - 1 && part == 0 && next.n == 0) s.starts[tile & 1][step] = 0;
-    };
     auto finish = [&](int buffer) {  // y of `previous` leaves, with skip and gate
         const Raw raw = PARKS ? s.raw[buffer][PARKS ? tid : 0] : previous_raw;
         float out[N];
@@ -209,7 +205,6 @@ __device__ __forceinline__ void run(const ScanForward& p) {
     if (n_tiles > 0) {
         load(0);
         stage(0);
-        end_starts(0);
         current = next, current_raw = next_raw;
         starts = __syncthreads_or(next_starts);
         load(1);
@@ -225,7 +220,6 @@ __device__ __forceinline__ void run(const ScanForward& p) {
         finish(buffer ^ 1);  // nothing of the first tile, whose `previous` has no channels
         previous = current, previous_raw = current_raw;
         stage(buffer ^ 1);
-        end_starts(tile + 1);
         current = next, current_raw = next_raw;
         const int starts_next = next_starts;
         load(tile + 2);
