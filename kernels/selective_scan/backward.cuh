@@ -124,7 +124,7 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
     const int n_tiles = (n_steps + TILE - 1) / TILE;
     unsigned char next_starts = 0;
     auto row_of = [&](int tile) { return s.rows[tile & 3][step]; };
-    // The last tile of a sequence, which comes first, may have fewer steps: not to ask any other for its steps is 3 %.
+    // The last tile of a sequence, which comes first, may have fewer steps; no other need ask whether it has a step.
     using Whole = cuda::std::true_type;
     using Any = cuda::std::false_type;
     auto is_step = [&](int tile, int of, auto whole) { return whole.value || tile * TILE + of < n_steps; };
@@ -328,7 +328,7 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
             };
             // h before the window that ends at t0.
             auto rewind = [&](int t0) { four(t0 > QUAD ? s.kept[t0 / QUAD - 2][tid] : s.state[tile & 1][tid], h); };
-            // Unrolled, two large blocks gain 4 %; three small ones, not in step with one another, lose 11 %.
+            // Unrolled, two large blocks are faster; three small ones, not in step with one another, slower by more.
             if constexpr (THREADS < 256) {
 #pragma unroll 1
                 for (Cursor<S> at(s, TILE - QUAD, c, g, lane, tid / 32);; at.back()) {

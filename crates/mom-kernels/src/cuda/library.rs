@@ -31,8 +31,8 @@ use crate::error::{Error, expect_size};
 
 const OP: &str = "matmul";
 
-/// Device memory that an algorithm may use where the caller has none for it. Only sums that are cut need it, and 4 MiB are
-/// enough for those of few rows; docs/kernels.md has the figures.
+/// Device memory that an algorithm may use where the caller has none for it. Only sums that are cut need any: docs/kernels.md
+/// has what a block's products ask for.
 const WORKSPACE_BYTES: usize = 4 << 20;
 
 /// Bytes that the library recommends for compute capability 9.0, for callers who bring their own.

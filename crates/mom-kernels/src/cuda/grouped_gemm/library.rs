@@ -40,8 +40,7 @@ pub enum Product {
 /// The kernel for compute capability 9.0 is also who computes outputs of at most half as many columns as their sums are
 /// long, where they overwrite or are added to a residual (out_proj forward, in_proj's input gradient), and gradients of the
 /// weights of several modalities that have more features out than in, or whose tiles fit a card of 132 multiprocessors all
-/// at once. (f32, rows that are not aligned to 16 bytes and, of
-/// the former, more than 16 modalities are not for it.)
+/// at once. (f32, rows that are not aligned to 16 bytes and, of the former, more than 16 modalities are not for it.)
 ///
 /// # Errors
 /// Numbers of modalities that disagree, 2^31 rows or more.
