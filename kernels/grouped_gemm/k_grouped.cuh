@@ -15,13 +15,14 @@ struct Segment {
     bool whole;  // all that the modality has
 };
 // Calls `each` for the segments of a split; in the first split for modalities without rows too. `border(group)` is the
-// group's first row.
+// group's first row; for the cut each border counts as `border_rows` rows more, what a block loses at it.
 template <typename P, typename Border, typename Each>
-__device__ __forceinline__ void segments(const P& p, const Border& border, uint32_t split, const Each& each) {
-    const uint32_t begin = split * p.rows_per_split, end = min(begin + p.rows_per_split, p.n_rows);
+__device__ __forceinline__ void segments(const P& p, const Border& border, uint32_t border_rows, uint32_t split, const Each& each) {
+    const uint32_t begin = split * p.rows_per_split, end = begin + p.rows_per_split;
     uint32_t from = 0;
     for (uint32_t group = 0; group < p.n_groups; group++) {
-        const uint32_t to = border(group + 1), first = max(begin, from), last = min(end, to);
+        const uint32_t to = border(group + 1), before = group * border_rows;
+        const uint32_t first = max(begin - min(begin, before), from), last = min(end - min(end, before), to);
         if (first < last) each(Segment{group, first, last, first == from && last == to});
         else if (from == to && split == 0) each(Segment{group, from, to, true});
         from = to;
@@ -29,7 +30,7 @@ __device__ __forceinline__ void segments(const P& p, const Border& border, uint3
 }
 
 template <typename P, typename Each> __device__ __forceinline__ void segments(const P& p, uint32_t split, const Each& each) {
-    segments(p, [&](uint32_t group) { return offset(p.offsets, p.n_rows, group); }, split, each);
+    segments(p, [&](uint32_t group) { return offset(p.offsets, p.n_rows, group); }, 0, split, each);
 }
 
 template <typename G> __device__ __forceinline__ void put(G* to, float x) { *to = from_f32<G>(x); }

@@ -62,7 +62,7 @@ constexpr int MAX_MAPS = 16;
 // As MGrouped, for compute capability 9.0.
 struct MGrouped90 {
     TensorMap x;                         // (n_rows, k), boxes of a tile's rows x 64
-    TensorMap y;                         // (n_rows, n), boxes 64 x 64
+    TensorMap y;                         // (n_rows, n), boxes 64 x 64; for tiles that leave by boxes, as `addend` is
     TensorMap addend;                    // as y, where the product is added to it; it may be y
     TensorMap weights[MAX_MAPS];         // (n, k), boxes tile columns x 64; for the input gradient (k, n), boxes 64 x 64
     void* to;                            // y
@@ -73,6 +73,8 @@ struct MGrouped90 {
     cuda::std::uint32_t n_tiles, add;
     cuda::std::uint32_t tiles_at_once;   // tiles of columns that a block takes of the same rows, where these stay
     cuda::std::uint32_t unused;
+    const void* addend_rows;             // the addend's memory, for tiles that leave by rows
+    cuda::std::int64_t addend_stride;
 };
 static_assert(offsetof(MGrouped90, to) == 128 * (3 + MAX_MAPS) && offsetof(MGrouped90, n_rows) == 128 * (3 + MAX_MAPS) + 32);
 static_assert(sizeof(MGrouped90) == 128 * (4 + MAX_MAPS));
@@ -88,7 +90,8 @@ struct KGrouped90 {
     cuda::std::uint32_t rows_per_split, b_tiles, n_tiles, n_splits;  // of tiles in a as many as whole clusters take
     cuda::std::uint32_t f32;             // not 0: gradients are f32, else of the operands' type
     cuda::std::uint32_t vector;          // not 0: four elements of a gradient's row are aligned and at once
-    cuda::std::uint32_t unused[2];
+    cuda::std::uint32_t rows_leave;      // not 0: gradients are of the operands' type, their rows begin at multiples of 16 bytes
+    cuda::std::uint32_t border_rows;     // that a border between modalities counts for where rows are cut into splits
     void* grads[MAX_GROUPS];             // (out_features, in_features) each
 };
 static_assert(offsetof(KGrouped90, offsets) == 256 && offsetof(KGrouped90, n_rows) == 288);

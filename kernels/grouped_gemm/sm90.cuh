@@ -2,13 +2,15 @@
 // warpgroups multiply by wgmma what has arrived, 64 rows of the tile each.
 //
 // m_grouped: blocks stay and take tiles in turn. A tile leaves by way of shared memory, as copies that go on while the next
-// one is multiplied; what it is added to comes the same way, asked for by a thread of its own before the tile is done. Where
+// one is multiplied: of a wide one its rows, one after the other, else boxes. What it is added to comes the same way, asked
+// for before the tile is done, boxes by a thread of their own. Where
 // the sum is short (dt_proj forward, x_proj's input gradient) a block takes column tiles of the same 256 rows, which stay in
 // shared memory meanwhile (SHORT), and only weights are loaded for each. A copy may bring rows of the next modality behind
 // those of a tile: they are multiplied, and not written.
 // k_grouped: rows of the next modality would enter the sum, and are zeroed in shared memory.
 #pragma once
 #include "k_grouped.cuh"
+#include "leaving_rows.cuh"
 #include "m_grouped.cuh"
 #include "tma.cuh"
 #include "wgmma.cuh"
@@ -31,20 +33,6 @@ template <int WARPGROUPS, int BLOCKS> __device__ __forceinline__ void give_regis
 // All threads of this one's warpgroup.
 __device__ __forceinline__ void warpgroup_barrier() {
     asm volatile("bar.sync %0, %1;" ::"r"(1 + threadIdx.x / WARPGROUP), "n"(WARPGROUP) : "memory");
-}
-
-// A warpgroup waits until the one before it lets it go on.
-constexpr int TURN_BARRIERS = 8;
-__device__ __forceinline__ void turn_wait(uint32_t warpgroup) {
-    asm volatile("bar.sync %0, %1;" ::"r"(TURN_BARRIERS + warpgroup), "n"(2 * WARPGROUP) : "memory");
-}
-__device__ __forceinline__ void turn_pass(uint32_t warpgroup) {
-    asm volatile("bar.arrive %0, %1;" ::"r"(TURN_BARRIERS + warpgroup), "n"(2 * WARPGROUP) : "memory");
-}
-
-__device__ __forceinline__ void store_matrix4(uint32_t to, const uint32_t (&w)[4]) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(w[0]), "r"(w[1]), "r"(w[2]),
-                 "r"(w[3]) : "memory");
 }
 
 // This warp has read a slot that every block of its cluster writes.
@@ -70,15 +58,14 @@ template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHO
     static constexpr int ROWS = WARPGROUPS * WARPGROUP_ROWS, CONSUMERS = WARPGROUPS * WARPGROUP, PANELS = (BN + PANEL - 1) / PANEL;
     static constexpr int A_BYTES = ROWS * 128, B_BYTES = FORWARD ? BN * 128 : PANELS * BK * 128;
     static constexpr int STAGE_BYTES = B_BYTES + (SHORT ? 0 : A_BYTES), SPACE = STAGES * STAGE_BYTES;
-    // Boxes on their way in and out, two for each warpgroup.
-    static constexpr int BOX_BYTES = WARPGROUP_ROWS * 128, BOXES = 2 * WARPGROUPS;
+    // What is on its way in and out: rows of each warp, or two boxes for each warpgroup.
+    static constexpr bool ROWS_LEAVE = BN == 256;
+    using Leaving = LeavingRows<T, BN>;
+    static constexpr int BOX_BYTES = ROWS_LEAVE ? Leaving::BYTES : WARPGROUP_ROWS * 128;
+    static constexpr int BOXES = ROWS_LEAVE ? CONSUMERS / 32 : 2 * WARPGROUPS;
     static constexpr int BARRIERS = SPACE + BOXES * BOX_BYTES, ROW_SLOTS = SHORT ? 2 : 0;
     static constexpr int OFFSETS = BARRIERS + 16 * (STAGES + ROW_SLOTS + BOXES), SHARED_BYTES = OFFSETS + 4 * (MAX_MAPS + 1);
     static_assert(B_BYTES % 1024 == 0 && SHARED_BYTES <= (BLOCKS == 1 ? 232448 : 115200));
-    // The last steps of a wide tile, which the ring holds at the same time, are one warpgroup's after the other's: what one
-    // writes out costs no products then. No warpgroup gets a tile ahead: a tile has more steps than the ring has left.
-    static constexpr bool IN_TURN = BN == 256;
-    static constexpr int LAST_STEPS = STAGES - 1;
 
     const MGrouped90& p;
     const uint32_t* offsets;  // in shared memory
@@ -116,7 +103,7 @@ template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHO
         } else {
             give_registers<WARPGROUPS, BLOCKS>();
             if (threadIdx.x == CONSUMERS) tile.produce();
-            if (threadIdx.x == CONSUMERS + 32 && p.add) tile.produce_addend();
+            if (!ROWS_LEAVE && threadIdx.x == CONSUMERS + 32 && p.add) tile.produce_addend();
         }
     }
 
@@ -185,8 +172,10 @@ template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHO
 
     __device__ __forceinline__ void consume() const {
         const uint32_t lane = threadIdx.x % 32, warpgroup = threadIdx.x / WARPGROUP, a_offset = warpgroup * WARPGROUP_ROWS * 128;
-        const bool in_turn = IN_TURN && n_steps > LAST_STEPS;
         Turn turn, row_turn, box_turn;
+        Leaving leaving;
+        // All have left in the steps of a tile, or in half of them, so that the other half brings the addend.
+        const int rows_a_step = ((p.add ? 2 : 1) * Leaving::ROWS + n_steps - 1) / n_steps;
         tiles([&](const RowTile& rows, uint32_t first, uint32_t last) {
             if constexpr (SHORT) barrier_wait(full(row_barrier(row_turn.slot)), row_turn.parity);
 #pragma unroll 1
@@ -195,7 +184,6 @@ template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHO
                 uint32_t before = 0;
 #pragma unroll 1
                 for (int step = 0; step < n_steps; step++, turn.next(stages())) {
-                    if (in_turn && warpgroup > 0 && step == n_steps - LAST_STEPS) turn_wait(warpgroup);
                     barrier_wait(full(turn.slot), turn.parity);
                     const uint32_t slot = ring() + turn.slot * STAGE_BYTES;
                     const uint32_t a = (SHORT ? rows_at(row_turn.slot) + step * A_BYTES : slot) + a_offset;
@@ -205,18 +193,28 @@ template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHO
                         if (lane == 0) barrier_arrive(empty(before));
                     }
                     before = turn.slot;
+                    if constexpr (ROWS_LEAVE) {
+                        if (p.add && leaving.next == Leaving::ROWS) ask(leaving, rows, int(tile) * BN);
+#pragma unroll 1
+                        for (int i = 0; i < rows_a_step; i++) leaving.leave(box(this_warp()));
+                    }
                 }
-                if (in_turn && warpgroup + 1 < WARPGROUPS) turn_pass(warpgroup + 1);
+                if constexpr (ROWS_LEAVE) {
+                    if (p.add && leaving.next != Leaving::ASKED) ask(leaving, rows, int(tile) * BN);
+                    if (!p.add) leaving.all_leave(box(this_warp()));
+                }
                 finish(sums);
                 if (lane == 0) {
                     barrier_arrive(empty(before));
                     if (SHORT && tile + 1 == last) barrier_arrive(empty(row_barrier(row_turn.slot)));
                 }
-                write(rows, int(tile) * BN, sums, box_turn);
+                if constexpr (ROWS_LEAVE) take(leaving, rows, int(tile) * BN, sums, box_turn);
+                else write(rows, int(tile) * BN, sums, box_turn);
             }
             row_turn.next(row_slots());
         });
-        if (threadIdx.x % WARPGROUP == 0) store_wait_read<0>();
+        if constexpr (ROWS_LEAVE) leaving.all_leave(box(this_warp()));
+        else if (threadIdx.x % WARPGROUP == 0) store_wait_read<0>();
     }
 
     // Starts the product of a step, which is the first or adds to what is there; the caller waits. Past the end of the sum
@@ -230,6 +228,58 @@ template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHO
         wgmma_commit();
     }
 
+    __device__ __forceinline__ void add_biases(const RowTile& rows, int n0, float (&sums)[BN / 2]) const {
+        if (!p.biases) return;
+        const int lane = threadIdx.x % 32;
+        const float* bias = p.biases + int64_t(rows.group) * p.n;
+#pragma unroll
+        for (int j = 0; j < BN / 8; j++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int column = n0 + j * 8 + lane % 4 * 2 + i;
+                const float b = column < int(p.n) ? __ldg(bias + column) : 0.f;
+                sums[4 * j + i] += b;
+                sums[4 * j + 2 + i] += b;
+            }
+    }
+
+    static __device__ __forceinline__ uint32_t this_warp() { return threadIdx.x / 32; }
+
+    // What a lane of this warp has of a wide tile: a row, and how many columns of it there are. Rows of the next modality are
+    // another tile's.
+    struct Row {
+        int64_t row;
+        int columns;
+    };
+    __device__ __forceinline__ Row row_of(const RowTile& rows, int n0) const {
+        uint32_t thread = threadIdx.x;
+        asm volatile("" : "+r"(thread));  // computed where it is asked for: it holds no registers meanwhile
+        const uint32_t row = thread / 32 * Leaving::ROWS + thread % Leaving::ROWS;
+        return {int64_t(rows.row) + row, row < rows.n_rows ? min(BN, int(p.n) - n0) : 0};
+    }
+
+    // What the tile is added to.
+    __device__ __forceinline__ void ask(Leaving& leaving, const RowTile& rows, int n0) const {
+        const Row row = row_of(rows, n0);
+        const T* from = static_cast<const T*>(p.addend_rows) + row.row * p.addend_stride + n0;
+        leaving.ask(box(this_warp()), from, row.columns, full(box_barrier(this_warp())));
+    }
+
+    // The tile to where it leaves from.
+    __device__ __forceinline__ void take(Leaving& leaving, const RowTile& rows, int n0, float (&sums)[BN / 2], Turn& turn) const {
+        add_biases(rows, n0, sums);
+        const Row row = row_of(rows, n0);
+        leaving.to = static_cast<T*>(p.to) + row.row * p.y_stride + n0;
+        leaving.columns = row.columns;
+        if (p.add) {
+            barrier_wait(full(box_barrier(this_warp())), turn.parity);
+            turn.next(1);
+            leaving.template take<true>(box(this_warp()), sums);
+        } else {
+            leaving.template take<false>(box(this_warp()), sums);
+        }
+    }
+
     // Each warpgroup writes its 64 rows, 64 columns at a time: a box in shared memory that a copy takes away. Rows of the next
     // modality are another tile's; where they follow, the threads write.
     __device__ __forceinline__ void write(const RowTile& rows, int n0, float (&sums)[BN / 2], Turn& turn) const {
@@ -238,18 +288,7 @@ template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHO
         const int warpgroup = threadIdx.x / WARPGROUP, lane = thread % 32, row0 = int(rows.row) + warpgroup * WARPGROUP_ROWS;
         const int n_rows = int(rows.n_rows) - warpgroup * WARPGROUP_ROWS;
         const bool by_copy = n_rows >= WARPGROUP_ROWS || rows.row + rows.n_rows == p.n_rows;
-        if (p.biases) {
-            const float* bias = p.biases + int64_t(rows.group) * p.n;
-#pragma unroll
-            for (int j = 0; j < BN / 8; j++)
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    const int column = n0 + j * 8 + lane % 4 * 2 + i;
-                    const float b = column < int(p.n) ? __ldg(bias + column) : 0.f;
-                    sums[4 * j + i] += b;
-                    sums[4 * j + 2 + i] += b;
-                }
-        }
+        add_biases(rows, n0, sums);
         // This lane's row of 8 x 8 matrices in a box.
         const uint32_t matrix = thread / 32 * 2048 + lane % 16 * 128 + ((lane / 16 ^ lane % 8) << 4);
 #pragma unroll
@@ -330,7 +369,12 @@ template <typename T, int WARPGROUPS, int BN, int STAGES, int CLUSTER> struct KG
     // whole lines. Narrow gradients are small, and little code (which comes from a cold cache) is worth more.
     static constexpr bool NARROW = BN <= 160;
     static constexpr int PITCH = 40, CORNER = NARROW ? 0 : 16 * PITCH, CORNERS_BYTES = CONSUMERS / 32 * CORNER * 4;
-    static constexpr int CORNERS = STAGES * STAGE_BYTES, BARRIERS = CORNERS + CORNERS_BYTES;
+    // Of the widest tile a whole gradient of 16 bits leaves row by row.
+    static constexpr bool ROWS_LEAVE = BN == 256;
+    using Leaving = LeavingRows<T, BN>;
+    static constexpr int ROWS_BYTES = ROWS_LEAVE ? CONSUMERS / 32 * Leaving::BYTES : 0;
+    static constexpr int CORNERS = STAGES * STAGE_BYTES, OUT_BYTES = ROWS_BYTES > CORNERS_BYTES ? ROWS_BYTES : CORNERS_BYTES;
+    static constexpr int BARRIERS = CORNERS + OUT_BYTES;
     static constexpr int OFFSETS = BARRIERS + 16 * STAGES, SHARED_BYTES = OFFSETS + 4 * (MAX_GROUPS + 1);
     // Of a thread: four sums each, of two columns of b in two of a. Four of them make the 32 columns of b.
     static constexpr int FRAGMENTS = BN / 8, AT_ONCE = NARROW ? 1 : 4;
@@ -370,14 +414,22 @@ template <typename T, int WARPGROUPS, int BN, int STAGES, int CLUSTER> struct KG
         }
     }
 
-    // Calls `each(tile, split, segment)` for what this block sums.
+    // Calls `each(tile, split, segment)` for what this block sums. Blocks that run at the same time share rows and columns:
+    // they take bands of tiles in a, in each all tiles in b.
     template <typename Each> __device__ __forceinline__ void sums(const Each& each) const {
+        constexpr uint32_t BAND = BN == 256 ? 8 : 1;
         const uint32_t at_once = p.n_tiles / CLUSTER;  // of the cluster's blocks
         for (uint32_t i = blockIdx.x / CLUSTER; i < at_once * p.n_splits; i += gridDim.x / CLUSTER) {
-            const uint32_t split = i / at_once, a_tile = i % at_once / p.b_tiles * CLUSTER + rank();
-            const uint32_t tile = a_tile * p.b_tiles + i % p.b_tiles;
+            const uint32_t split = i / at_once, band = i % at_once / (BAND * p.b_tiles), rest = i % at_once % (BAND * p.b_tiles);
+            const uint32_t height = min(BAND, at_once / p.b_tiles - band * BAND);
+            const uint32_t tile = ((band * BAND + rest % height) * CLUSTER + rank()) * p.b_tiles + rest / height;
             const auto border = [&](uint32_t group) { return offsets[group]; };
-            segments(p, border, split, [&](const Segment& segment) { each(tile, split, segment); });
+            // Of a wide tile first what leaves as a whole, which has the rest of the split to do so.
+#pragma unroll 1
+            for (int partial = 0; partial < (NARROW ? 1 : 2); partial++)
+                segments(p, border, p.border_rows, split, [&](const Segment& segment) {
+                    if (NARROW || segment.whole == (partial == 0)) each(tile, split, segment);
+                });
         }
     }
 
@@ -407,6 +459,7 @@ template <typename T, int WARPGROUPS, int BN, int STAGES, int CLUSTER> struct KG
     __device__ __forceinline__ void consume() const {
         const uint32_t a_offset = threadIdx.x / WARPGROUP * PANEL_BYTES;
         Turn turn;
+        Leaving leaving;
         sums([&](uint32_t tile, uint32_t split, const Segment& segment) {
             const uint32_t first = segment.first, last = segment.last;
             float sums[BN / 2];
@@ -427,7 +480,10 @@ template <typename T, int WARPGROUPS, int BN, int STAGES, int CLUSTER> struct KG
                     release<CLUSTER>(empty(before));
                 }
                 before = turn.slot;
+                if constexpr (ROWS_LEAVE) leaving.leave(rows_at());
             }
+            const bool rows_leave = ROWS_LEAVE && segment.whole && p.rows_leave;
+            if (rows_leave) leaving.all_leave(rows_at());
             finish(sums);
             if (first < last) {
                 release<CLUSTER>(empty(before));
@@ -435,7 +491,9 @@ template <typename T, int WARPGROUPS, int BN, int STAGES, int CLUSTER> struct KG
 #pragma unroll
                 for (int i = 0; i < BN / 2; i++) sums[i] = 0.f;
             }
-            if (segment.whole) {
+            if (rows_leave) {
+                take(leaving, static_cast<T*>(p.grads[segment.group]), tile, sums);
+            } else if (segment.whole) {
 #pragma unroll
                 for (int j = 0; j < FRAGMENTS; j += AT_ONCE) write(tile, segment.group, j, sums + 4 * j);
             } else {
@@ -448,6 +506,19 @@ template <typename T, int WARPGROUPS, int BN, int STAGES, int CLUSTER> struct KG
                 }
             }
         });
+        if constexpr (ROWS_LEAVE) leaving.all_leave(rows_at());
+    }
+
+    __device__ __forceinline__ uint32_t rows_at() const { return shared + CORNERS + threadIdx.x / 32 * Leaving::BYTES; }
+
+    // A whole gradient to where it leaves from.
+    __device__ __forceinline__ void take(Leaving& leaving, T* to, uint32_t tile, const float (&sums)[BN / 2]) const {
+        uint32_t thread = threadIdx.x;
+        asm volatile("" : "+r"(thread));  // places are computed here: they hold no registers meanwhile
+        const uint32_t a = tile / p.b_tiles * COLUMNS + thread / 32 * 16 + thread % 16, b = tile % p.b_tiles * BN;
+        leaving.to = to + a * p.to_a + b;
+        leaving.columns = a < p.a_width ? min(BN, int(p.b_width) - int(b)) : 0;
+        leaving.template take<false>(rows_at(), sums);
     }
 
     // This thread's first fragment of a partial sum; the others are CONSUMERS apart.
@@ -527,7 +598,8 @@ template <typename T, int WARPGROUPS, int BN, int STAGES, int CLUSTER> struct KG
         const uint32_t group = blockIdx.y;
         const uint32_t first = offset(p.offsets, p.n_rows, group), last = offset(p.offsets, p.n_rows, group + 1);
         if (first >= last) return;
-        const uint32_t begin = first / p.rows_per_split, end = (last - 1) / p.rows_per_split;
+        const uint32_t before = group * p.border_rows;  // as `segments` cuts
+        const uint32_t begin = (first + before) / p.rows_per_split, end = (last - 1 + before) / p.rows_per_split;
         if (begin == end) return;
         float sum[4 * AT_ONCE];
 #pragma unroll
@@ -569,7 +641,7 @@ template <typename T, int WARPGROUPS, int BN, int STAGES, int CLUSTER> struct KG
 
 }  // namespace grouped_gemm
 
-#define M_GROUPED_90(NAME, T, FORWARD, BN, WARPGROUPS, STAGES, SHORT, BLOCKS)                                                  \
+#define M_GROUPED_90(NAME, T, FORWARD, BN, WARPGROUPS, STAGES, SHORT, BLOCKS)                                                              \
     extern "C" __constant__ const uint32_t NAME##_shared_bytes =                                                               \
         grouped_gemm::MGrouped90Tile<T, FORWARD, BN, WARPGROUPS, STAGES, SHORT, BLOCKS>::SHARED_BYTES;                         \
     extern "C" __global__ void __launch_bounds__(grouped_gemm::THREADS_90<WARPGROUPS, BLOCKS>, BLOCKS)                         \
@@ -600,17 +672,17 @@ template <typename T, int WARPGROUPS, int BN, int STAGES, int CLUSTER> struct KG
     M_GROUPED_90(sm90_m_grouped_forward_n80_##T, T, true, 80, 2, 3, false, 2)                                                  \
     M_GROUPED_90(sm90_m_grouped_forward_n128_##T, T, true, 128, 2, 6, false, 1)                                                \
     M_GROUPED_90(sm90_m_grouped_forward_n160_##T, T, true, 160, 2, 5, false, 1)                                                \
-    M_GROUPED_90(sm90_m_grouped_forward_n256_##T, T, true, 256, 2, 4, false, 1)                                                \
+    M_GROUPED_90(sm90_m_grouped_forward_n256_##T, T, true, 256, 2, 3, false, 1)                                                \
     M_GROUPED_90(sm90_m_grouped_forward_short_##T, T, true, 128, 4, 10, true, 1)                                               \
     M_GROUPED_90(sm90_m_grouped_input_n64_##T, T, false, 64, 2, 3, false, 2)                                                   \
     M_GROUPED_90(sm90_m_grouped_input_n80_##T, T, false, 80, 2, 2, false, 2)                                                   \
     M_GROUPED_90(sm90_m_grouped_input_n128_##T, T, false, 128, 2, 6, false, 1)                                                 \
     M_GROUPED_90(sm90_m_grouped_input_n160_##T, T, false, 160, 2, 4, false, 1)                                                 \
-    M_GROUPED_90(sm90_m_grouped_input_n256_##T, T, false, 256, 2, 4, false, 1)                                                 \
+    M_GROUPED_90(sm90_m_grouped_input_n256_##T, T, false, 256, 2, 3, false, 1)                                                 \
     M_GROUPED_90(sm90_m_grouped_input_short_##T, T, false, 128, 4, 10, true, 1)                                                \
     K_GROUPED_90(sm90_k_grouped_n64_##T, sm90_k_grouped_sum_n64_##T, T, 2, 64, 9, 1)                                           \
     K_GROUPED_90(sm90_k_grouped_n80_##T, sm90_k_grouped_sum_n80_##T, T, 2, 80, 7, 1)                                           \
     K_GROUPED_90(sm90_k_grouped_n128_##T, sm90_k_grouped_sum_n128_##T, T, 2, 128, 7, 2)                                        \
     K_GROUPED_90(sm90_k_grouped_n160_##T, sm90_k_grouped_sum_n160_##T, T, 2, 160, 5, 2)                                        \
     K_GROUPED_90(sm90_k_grouped_n192_##T, sm90_k_grouped_sum_n192_##T, T, 3, 192, 4, 1)                                        \
-    K_GROUPED_90(sm90_k_grouped_n256_##T, sm90_k_grouped_sum_n256_##T, T, 2, 256, 4, 2)
+    K_GROUPED_90(sm90_k_grouped_n256_##T, sm90_k_grouped_sum_n256_##T, T, 2, 256, 3, 2)

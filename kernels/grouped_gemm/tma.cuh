@@ -65,11 +65,19 @@ template <int CLUSTER> __device__ __forceinline__ void load_box_to_all(uint32_t 
             "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
             "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"(cuda::std::uint16_t((1 << CLUSTER) - 1)) : "memory");
 }
+// Bytes that lie side by side; multiples of 16, as both places are.
+__device__ __forceinline__ void load_bytes(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
+                 "r"(bytes), "r"(barrier) : "memory");
+}
 // The way back; what lies outside of the matrix is not written. Then `store_commit`, and before the shared memory is written
 // again `store_wait_read`, by the same thread.
 __device__ __forceinline__ void store_box(const TensorMap& map, int column, int row, uint32_t from) {
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(&map), "r"(column), "r"(row),
                  "r"(from) : "memory");
+}
+__device__ __forceinline__ void store_bytes(void* to, uint32_t from, uint32_t bytes) {
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
 }
 __device__ __forceinline__ void store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 // All but the last N commits have read their shared memory.

@@ -123,12 +123,21 @@ __device__ __forceinline__ Step read_step(const ScanLayout& layout, const Span<C
     return step;
 }
 
+// The same of a step that there is.
+template <bool CHUNKED>
+__device__ __forceinline__ Step read_whole_step(const ScanLayout& layout, const Span<CHUNKED>& span, int t) {
+    const uint32_t position = span.first(layout) + t;
+    return {layout.row_of_position ? layout.row_of_position[position] : position, true,
+            layout.document_starts && layout.document_starts[position]};
+}
+
 // What a kernel may take for granted. ALIGNED: vectors of channels are whole and lie on their size, d_state is 16. FULL:
 // moreover there is all that a block of a model has (softplus, skip, gate, biases of at most four modalities), so that
 // what is per element has no branch and is scheduled as one piece. TENSOR: sums over lanes run on the tensor cores.
 // CHUNKED: a sequence may be cut into chunks; a kernel that is FULL is made twice, since it has no register to spare.
-template <bool ALIGNED_, bool FULL_, bool TENSOR_, bool CHUNKED_ = !FULL_> struct Assume {
-    static constexpr bool ALIGNED = ALIGNED_, FULL = FULL_, TENSOR = TENSOR_, CHUNKED = CHUNKED_;
+// WHOLE: sequences are of whole tiles, so that nothing asks whether a step exists.
+template <bool ALIGNED_, bool FULL_, bool TENSOR_, bool CHUNKED_ = !FULL_, bool WHOLE_ = false> struct Assume {
+    static constexpr bool ALIGNED = ALIGNED_, FULL = FULL_, TENSOR = TENSOR_, CHUNKED = CHUNKED_, WHOLE = WHOLE_;
 };
 
 // The biases of dt for a block's channels. FULL: biases and borders lie in shared memory, since a load from global memory

@@ -97,7 +97,7 @@ template <typename T, int G, int GROUP, typename A>
 __device__ __forceinline__ void run(const ScanForward& p) {
     using S = Shared<T, G>;
     constexpr int CH = S::CH, N = S::N, PER_STEP = S::PER_STEP, NBC = 2 * NS * G / PER_STEP;
-    constexpr bool EXACT = sizeof(T) == 4, ALIGNED = A::ALIGNED, TENSOR = A::TENSOR, FULL = A::FULL;
+    constexpr bool EXACT = sizeof(T) == 4, ALIGNED = A::ALIGNED, TENSOR = A::TENSOR, FULL = A::FULL, WHOLE = A::WHOLE;
     static_assert(PER_STEP == 4 && TILE * PER_STEP == THREADS);
     __shared__ __align__(16) S s;
     const ScanInputs& in = p.in;
@@ -129,7 +129,7 @@ __device__ __forceinline__ void run(const ScanForward& p) {
     const int n_tiles = (span.steps(in.layout) + TILE - 1) / TILE;
     struct Place {
         uint32_t row;
-        int n;  // channels that there are; none past the end of the sequence
+        int n;  // channels that there are; none past the end of the sequence (if not WHOLE)
     };
     using Raw = typename S::Raw;
     constexpr bool PARKS = S::PARKS;
@@ -139,13 +139,18 @@ __device__ __forceinline__ void run(const ScanForward& p) {
     Vec<T, NBC> next_bc{};
     int next_starts = 0;
     // FULL: what is past the end is read from the last step and the first channel, which costs less than not to read.
-    Step after = read_step<FULL>(in.layout, span, step);
+    // WHOLE: there is nothing past the end but tiles that nobody looks at, for which the last one is read again.
+    auto step_of = [&](int tile) {
+        if constexpr (WHOLE) return read_whole_step(in.layout, span, min(tile, n_tiles - 1) * TILE + step);
+        else return read_step<FULL>(in.layout, span, tile * TILE + step);
+    };
+    Step after = step_of(0);
     const int column = FULL && n_valid <= 0 ? 0 : channel;
 
     auto load = [&](int tile) {  // tile's elements into `next`; `after` becomes the step of the tile behind it
         const uint32_t row = after.row;
         next.row = row;
-        next.n = after.valid ? n_valid : 0;
+        next.n = WHOLE || after.valid ? n_valid : 0;
         next_starts = after.starts_document;
         const int n = FULL ? N : next.n;
         next_raw.u = load_vec<ALIGNED, T, N>(RowsFrom<T>(in.u, in.u_stride, column).at(row), n);
@@ -153,11 +158,11 @@ __device__ __forceinline__ void run(const ScanForward& p) {
         next_raw.z = load_vec<ALIGNED, T, N>(RowsFrom<T>(in.z, in.z_stride, column).at(row), FULL || in.z ? n : 0);
         const RowsFrom<T> bc(is_c ? in.C : in.B, is_c ? in.C_stride : in.B_stride, bc_state);
         next_bc = load_vec<ALIGNED, T, NBC>(bc.at(row), FULL ? NBC : after.valid ? d_state - bc_state : 0);
-        after = read_step<FULL>(in.layout, span, (tile + 1) * TILE + step);
+        after = step_of(tile + 1);
     };
     auto stage = [&](int buffer) {  // `next` into shared memory; a step past the end changes nothing
         float x[N];
-        if constexpr (FULL) {  // softplus of minus infinity is zero
+        if constexpr (FULL && !WHOLE) {  // softplus of minus infinity is zero
 #pragma unroll
             for (int i = 0; i < next_dt.WORDS; i++)
                 next_dt.words[i] = next.n > 0 ? next_dt.words[i] : words_from_f32<T>(-INFINITY, -INFINITY);
@@ -183,7 +188,7 @@ __device__ __forceinline__ void run(const ScanForward& p) {
                 pack_quad<TENSOR>(next_bc.get(i), next_bc.get(i + 1), next_bc.get(i + 2), next_bc.get(i + 3));
         if (part == 0) s.starts[buffer][step] = next_starts;
     };
-    auto finish = [&](int buffer) {  // y of `previous` leaves, with skip and gate
+    auto finish = [&](int buffer, int n) {  // y of `previous` leaves, with skip and gate
         const Raw raw = PARKS ? s.raw[buffer][PARKS ? tid : 0] : previous_raw;
         float out[N];
 #pragma unroll
@@ -194,7 +199,7 @@ __device__ __forceinline__ void run(const ScanForward& p) {
             for (int i = 0; i < N; i++) out[i] *= raw.z.get(i) * sigmoid(raw.z.get(i));
         }
         const RowsFrom<T> to(p.out, uint32_t(p.out_stride), channel);
-        store_vec<ALIGNED, T, N>(to.at(previous.row), pack<T, N>(out), previous.n);
+        store_vec<ALIGNED, T, N>(to.at(previous.row), pack<T, N>(out), n);
     };
 
     if constexpr (FULL) {
@@ -217,14 +222,14 @@ __device__ __forceinline__ void run(const ScanForward& p) {
 #pragma unroll 1
     for (int tile = 0; tile < n_tiles; tile++) {
         const int buffer = tile & 1;
-        finish(buffer ^ 1);  // nothing of the first tile, whose `previous` has no channels
+        finish(buffer ^ 1, !WHOLE ? previous.n : tile > 0 ? n_valid : 0);  // nothing before the first tile
         previous = current, previous_raw = current_raw;
         stage(buffer ^ 1);
         current = next, current_raw = next_raw;
         const int starts_next = next_starts;
         load(tile + 2);
         auto save = [&](int t0) {
-            if (saves && tile * TILE + t0 < span.steps(in.layout))
+            if (saves && (WHOLE || tile * TILE + t0 < span.steps(in.layout)))
                 *reinterpret_cast<float4*>(save_to) = make_float4(h[0], h[1], h[2], h[3]);
             save_to += save_stride;
         };
@@ -242,7 +247,7 @@ __device__ __forceinline__ void run(const ScanForward& p) {
         }
         starts = __syncthreads_or(starts_next);
     }
-    if (n_tiles > 0) finish((n_tiles - 1) & 1);
+    if (n_tiles > 0) finish((n_tiles - 1) & 1, WHOLE ? n_valid : previous.n);
     const Span<A::CHUNKED> done = span.again(span, in, n_blocks);
     const int64_t last_channel = A::CHUNKED ? int64_t(done.sequence) * d_inner + first + c : state_channel;
     store_states(p.last_state, h, last_channel, c_valid && done.is_last(), g * NS, d_state);

@@ -1,6 +1,7 @@
 #include "chunks.cuh"
 #include "forward.cuh"
 SCAN_FORWARD(selective_scan_forward_bf16_16_full, bf16, 4, 4, 8, true, true, true)
+SCAN_FORWARD(selective_scan_forward_bf16_16_full_whole, bf16, 4, 4, 8, true, true, true, false, true)
 SCAN_FORWARD(selective_scan_forward_bf16_16_full_roomy, bf16, 4, 3, 16, true, true, true)
 SCAN_FORWARD(selective_scan_forward_bf16_16_full_chunks, bf16, 4, 3, 16, true, true, true, true)
 SCAN_FORWARD(selective_scan_forward_bf16_16_aligned, bf16, 4, 4, 8, true, false, true)

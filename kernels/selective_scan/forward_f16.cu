@@ -1,6 +1,7 @@
 #include "chunks.cuh"
 #include "forward.cuh"
 SCAN_FORWARD(selective_scan_forward_f16_16_full, f16, 4, 4, 8, true, true, false)
+SCAN_FORWARD(selective_scan_forward_f16_16_full_whole, f16, 4, 4, 8, true, true, false, false, true)
 SCAN_FORWARD(selective_scan_forward_f16_16_full_roomy, f16, 4, 3, 16, true, true, false)
 SCAN_FORWARD(selective_scan_forward_f16_16_full_chunks, f16, 4, 3, 16, true, true, false, true)
 SCAN_FORWARD(selective_scan_forward_f16_16_aligned, f16, 4, 4, 16, true, false, false)

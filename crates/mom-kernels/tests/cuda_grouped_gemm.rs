@@ -382,14 +382,15 @@ fn engines() {
         assert_eq!(engine(&with, &Case { shared: true, ..base.clone() }, false), Engine::Library);
         assert_eq!(engine(&with, &Case { n_out: 256, ..base.clone() }, true), Engine::Kernel);
     }
-    let large = Case { biases: false, ..case(&[8, 8], 2304, 2304) };
-    assert_eq!(engine(&with, &large, true, Product::BackwardWeights), Engine::Library);
     if sm90 {
-        let wider = Case { n_out: 2560, ..large.clone() };
-        assert_eq!(engine(&with, &wider, true, Product::BackwardWeights), Engine::Kernel);
-        let long = Case { n_in: 1024, n_out: 512, ..base.clone() };
-        assert_eq!(engine(&with, &long, true, Product::Forward), Engine::Kernel);
-        assert_eq!(engine(&with, &long, true, Product::BackwardInput), Engine::Library);
+        // 55 tiles of rows, by 4 and by 2 of columns.
+        let many = Case { biases: false, ..case(&[3000, 4000], 512, 1024) };
+        assert_eq!(engine(&with, &many, true, Product::Forward), Engine::Kernel);
+        assert_eq!(engine(&with, &many, true, Product::BackwardInput), Engine::Library);
+        let one = Case { counts: vec![7000], ..many };
+        for product in [Product::Forward, Product::BackwardWeights] {
+            assert_eq!(engine(&with, &one, true, product), Engine::Library);
+        }
     }
     for counts in [&[300][..], &[200, 101], &[0, 200, 0], &[64, 0, 65, 1]] {
         check_all(&with, &wide(counts));
@@ -404,10 +405,24 @@ fn engines() {
         check_all(&with, &case);
         check::<bf16>(&gpu, &case, 1);
     }
-    // Gradients of weights: square tiles in several splits by the kernel, the library for one modality and for many tiles.
+    // Gradients of weights: square tiles in several splits by the kernel, the library for one modality.
     check::<bf16>(&with, &Case { biases: false, ..case(&[3000, 0, 1100], 768, 1536) }, 2);
     check::<bf16>(&with, &Case { biases: false, ..case(&[1100], 768, 1536) }, 2);
     check::<bf16>(&with, &Case { biases: false, ..case(&[70, 0, 60], 2304, 2304) }, 2);
+}
+
+/// More wide tiles than multiprocessors, so that each leaves while the block's next is multiplied; rows that end inside of 16
+/// bytes, a last tile of few columns; sums of a few steps, in which several rows leave, and of many.
+#[test]
+fn many_wide_tiles() {
+    let Some(gpu) = gpu("many_wide_tiles") else { return };
+    for (narrow, wide) in [(268, 4100), (1292, 2060)] {
+        for into in [Into::Overwrite, Into::Add] {
+            let case = Case { into, around: (0, 4), ..case(&[1500, 0, 1041, 3], narrow, wide) };
+            check::<bf16>(&gpu, &case, 18);
+            check::<bf16>(&gpu, &Case { n_in: wide, n_out: narrow, ..case }, 19);
+        }
+    }
 }
 
 /// Gradients of weights with as many tiles as a card has multiprocessors, and a pair of tiles that lacks one: no partial sums.
@@ -425,7 +440,7 @@ fn onto_a_residual() {
     let portable = Gpu::with_stream(gpu.stream().clone()).unwrap().portable();
     let with = with_library(&gpu);
     for (n_in, n_out, biases) in
-        [(48, 264, true), (200, 72, true), (136, 160, false), (200, 520, true), (520, 512, false), (1040, 512, false)]
+        [(48, 264, true), (200, 72, true), (136, 160, false), (200, 520, true), (520, 512, false), (1040, 5000, false)]
     {
         for gpu in [&gpu, &portable, &with] {
             for before in [0, 8, 3] {
@@ -437,7 +452,7 @@ fn onto_a_residual() {
 
 fn check_residual(gpu: &Gpu, case: &Case, before: usize) {
     let p = Problem::new::<bf16>(case, 16);
-    let (n, n_out, wide) = (p.plan.n_rows(), case.n_out, before + case.n_out + 5);
+    let (n, n_out, wide) = (p.plan.n_rows(), case.n_out, (before + case.n_out + 5).next_multiple_of(8));
     let old = rounded::<bf16>(&Random(17).normals(n * wide, 1.0));
     let onto = |y: Vec<f64>| -> Vec<f64> {
         y.iter().enumerate().map(|(i, y)| y + old[i / n_out * wide + before + i % n_out]).collect()

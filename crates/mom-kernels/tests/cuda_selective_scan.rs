@@ -47,7 +47,7 @@ fn odd_sizes() {
 fn a_document_starts_at_the_last_step() {
     let Some(gpu) = gpu("a_document_starts_at_the_last_step") else { return };
     // What lies behind it in its tile is no document's.
-    for seqlen in [1, 33, 50] {
+    for seqlen in [1, 33, 50, 64] {
         let case = Case { seqlen, ..FULL };
         let is_start: Vec<bool> = (0..case.batch * seqlen).map(|at| at % seqlen == seqlen - 1).collect();
         check_problem::<bf16>(&gpu, &Problem::with_starts::<bf16>(case, &is_start, 20));
@@ -69,8 +69,8 @@ fn shapes_of_models() {
 fn grids_between_two_kernels() {
     let Some(gpu) = gpu("grids_between_two_kernels") else { return };
     // Blocks of 32 channels that fit three times a multiprocessor, then four times, on a card with 132 of them.
-    for batch in [3, 4] {
-        let case = Case { batch, seqlen: 37, d_inner: 4096, dt_rank: 128, ..FULL };
+    for (batch, seqlen) in [(3, 37), (4, 37), (4, 32), (4, 96)] {
+        let case = Case { batch, seqlen, d_inner: 4096, dt_rank: 128, ..FULL };
         check::<bf16>(&gpu, case, 13);
         check::<f16>(&gpu, case, 14);
     }
@@ -313,29 +313,38 @@ fn rows_that_overlap_are_refused() {
 #[test]
 fn no_position() {
     let Some(gpu) = gpu("no_position") else { return };
-    // No step: states and their gradients pass through, sums are zero.
+    no_positions::<f32>(&gpu, false);
+    // All that a model's block has: the kernels that read past the end.
+    no_positions::<bf16>(&gpu, true);
+    no_positions::<f16>(&gpu, true);
+}
+
+/// No step: states and their gradients pass through, sums are zero.
+fn no_positions<T: TestElement>(gpu: &Gpu, full: bool) {
     let (d_inner, d_state) = (40, 16);
-    let empty = gpu.zeros::<f32>(1).unwrap();
+    let empty = gpu.zeros::<T>(1).unwrap();
     let none = || gpu.read(&empty).first("none", 0).unwrap();
     let a = gpu.upload(&vec![-1.0f32; d_inner * d_state]).unwrap();
     let state: Vec<f32> = (0..2 * d_inner * d_state).map(|i| i as f32).collect();
     let initial = gpu.upload(&state).unwrap();
+    let zeros = gpu.zeros::<f32>(d_inner).unwrap();
+    let bias = || device::DtBias { bias: gpu.read(&zeros), offsets: mom_kernels::cuda::DeviceOffsets::single(0) };
     let rows = |width| mom_kernels::cuda::DeviceRows::new("none", none(), width).unwrap();
-    let inputs = device::ScanInputs::<f32> {
+    let inputs = device::ScanInputs::<T> {
         layout: DeviceLayout::contiguous(2, 0, None).unwrap(),
         u: rows(d_inner),
         dt: rows(d_inner),
-        dt_bias: None,
+        dt_bias: full.then(bias),
         delta_activation: DeltaActivation::Softplus,
         a: gpu.read(&a),
         b: rows(d_state),
         c: rows(d_state),
-        d_skip: None,
-        z: None,
+        d_skip: full.then(|| gpu.read(&zeros)),
+        z: full.then(|| rows(d_inner)),
         initial_state: Some(gpu.read(&initial)),
     };
-    let mut out = gpu.zeros::<f32>(1).unwrap();
-    let mut last = poisoned::<f32>(&gpu, state.len());
+    let mut out = gpu.zeros::<T>(1).unwrap();
+    let mut last = poisoned::<f32>(gpu, state.len());
     let no_rows = |slice, width| DeviceRowsMut::new("none", gpu.write(slice).first("none", 0).unwrap(), width).unwrap();
     let outputs = device::ScanOutputs {
         out: no_rows(&mut out, d_inner),
@@ -343,28 +352,36 @@ fn no_position() {
         saved_states: None,
     };
     let mut workspace = gpu.zeros::<f32>(device::forward_workspace_len(2, 0, d_inner, d_state)).unwrap();
-    device::forward(&gpu, &inputs, outputs, gpu.write(&mut workspace)).unwrap();
+    device::forward(gpu, &inputs, outputs, gpu.write(&mut workspace)).unwrap();
     assert_eq!(gpu.download(&last).unwrap(), state);
-    let [mut gu, mut gdt, mut gb, mut gc] = [(); 4].map(|()| gpu.zeros::<f32>(1).unwrap());
-    let mut ga = poisoned::<f32>(&gpu, d_inner * d_state);
-    let mut ginit = poisoned::<f32>(&gpu, state.len());
-    let mut workspace = poisoned::<f32>(&gpu, device::backward_workspace_len(&inputs).unwrap());
+    let [mut gu, mut gdt, mut gb, mut gc, mut gz] = [(); 5].map(|()| gpu.zeros::<T>(1).unwrap());
+    let [mut gbias, mut gd] = [(); 2].map(|()| poisoned::<f32>(gpu, d_inner));
+    let mut ga = poisoned::<f32>(gpu, d_inner * d_state);
+    let mut ginit = poisoned::<f32>(gpu, state.len());
+    let mut workspace = poisoned::<f32>(gpu, device::backward_workspace_len(&inputs).unwrap());
     let grads = device::ScanGrads {
         grad_u: no_rows(&mut gu, d_inner),
         grad_dt: no_rows(&mut gdt, d_inner),
-        grad_dt_bias: None,
+        grad_dt_bias: full.then(|| gpu.write(&mut gbias)),
         grad_a: gpu.write(&mut ga),
         grad_b: no_rows(&mut gb, d_state),
         grad_c: no_rows(&mut gc, d_state),
-        grad_d_skip: None,
-        grad_z: None,
+        grad_d_skip: full.then(|| gpu.write(&mut gd)),
+        grad_z: full.then(|| no_rows(&mut gz, d_inner)),
         grad_initial_state: Some(gpu.write(&mut ginit)),
         out: None,
     };
     let output_grads = device::ScanOutputGrads { grad_out: rows(d_inner), grad_last_state: Some(gpu.read(&last)) };
-    device::backward(&gpu, &inputs, none(), &output_grads, grads, gpu.write(&mut workspace)).unwrap();
+    let saved = gpu.read(&zeros).first("saved", 0).unwrap();
+    device::backward(gpu, &inputs, saved, &output_grads, grads, gpu.write(&mut workspace)).unwrap();
     assert_eq!(gpu.download(&ginit).unwrap(), state);
     assert_eq!(gpu.download(&ga).unwrap(), vec![0.0; d_inner * d_state]);
+    if full {
+        assert_eq!(
+            [gpu.download(&gbias).unwrap(), gpu.download(&gd).unwrap()],
+            [vec![0.0; d_inner], vec![0.0; d_inner]]
+        );
+    }
 }
 
 #[test]

@@ -53,7 +53,9 @@ fn partial_len<T: DeviceElement>(n_rows: usize, weights: &GroupedWeights<'_, T>)
     let (n_in, n_out) = (weights.in_features(), weights.out_features());
     let any_card = split(T::DTYPE, n_rows, n_in, n_out).partial_len(weights.n_groups());
     let sm90 = match T::DTYPE {
-        Dtype::Bf16 | Dtype::F16 => sm90::split(n_rows, n_in, n_out).partial_len(weights.n_groups()),
+        Dtype::Bf16 | Dtype::F16 => {
+            sm90::split(n_rows, weights.n_groups(), n_in, n_out).partial_len(weights.n_groups())
+        }
         Dtype::F32 => 0,
     };
     match any_card.max(sm90) {
@@ -98,7 +100,8 @@ pub fn backward_weights<T: DeviceElement, G: DeviceElement>(
     expect_size(OP, "workspace", "elements", expected, workspace.len())?;
 
     let (partial, rest) = workspace.split_at("workspace", partial_len(n_rows, weights))?;
-    let faster = sm90::faster_sums(n_rows, n_groups, n_in, n_out) && sm90::takes_sum(gpu, x, grad_y, &partial)?;
+    // Sums are cut so that they fill the card.
+    let faster = n_groups > 1 && sm90::takes_sum(gpu, x, grad_y, &partial)?;
     match library::library(gpu, &groups, weights).filter(|_| !faster) {
         Some(library) => library::k_grouped(gpu, library, x, grad_y, grads.grad_weights, &partial)?,
         None => k_grouped(gpu, &groups, x, grad_y, grads.grad_weights, partial)?,

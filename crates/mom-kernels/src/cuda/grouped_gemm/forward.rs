@@ -57,8 +57,8 @@ pub(super) fn m_grouped<T: DeviceElement>(
     if n_rows == 0 {
         return Ok(());
     }
-    let long = library::is_long(k, n) && sm90::takes(gpu, x, weights, &y, &addend)?;
-    if let Some(library) = library::library(gpu, groups, weights).filter(|_| !long) {
+    let faster = sm90::is_faster(n_rows, weights.n_groups(), n) && sm90::takes(gpu, x, weights, &y, &addend)?;
+    if let Some(library) = library::library(gpu, groups, weights).filter(|_| !faster) {
         return library::m_grouped(gpu, library, direction, x, weights, &y, &addend);
     }
     if let Some(launched) = sm90::m_grouped(gpu, direction, groups, x, weights, &y, &addend)? {

@@ -37,10 +37,9 @@ pub enum Product {
 /// Who computes a product of these weights: the library where it is loaded, the host knows the offsets, there are no
 /// biases and both widths are at least 512; else the kernel.
 ///
-/// The kernel for compute capability 9.0 is also who computes outputs of at most half as many columns as their sums are
-/// long, where they overwrite or are added to a residual (out_proj forward, in_proj's input gradient), and gradients of the
-/// weights of several modalities that have more features out than in, or whose tiles fit a card of 132 multiprocessors all
-/// at once. (f32, rows that are not aligned to 16 bytes and, of the former, more than 16 modalities are not for it.)
+/// The kernel for compute capability 9.0 comes before the library for several modalities: for the gradients of their
+/// weights, and for outputs of at least 132 tiles of 128 rows by 256 columns, one for each multiprocessor. (f32, rows that
+/// are not aligned to 16 bytes and, of the latter, more than 16 modalities are not for it.)
 ///
 /// # Errors
 /// Numbers of modalities that disagree, 2^31 rows or more.
@@ -52,20 +51,14 @@ pub fn engine<T: DeviceElement>(
 ) -> Result<Engine> {
     let groups = groups(offsets, weights)?;
     let (n_in, n_out) = (weights.in_features(), weights.out_features());
-    let long = match product {
-        Product::Forward => is_long(n_in, n_out) && sm90::takes_weights(gpu, weights)?,
-        Product::BackwardInput => is_long(n_out, n_in) && sm90::takes_weights(gpu, weights)?,
-        Product::BackwardWeights => {
-            sm90::faster_sums(groups.n_rows(), weights.n_groups(), n_in, n_out) && sm90::takes_elements::<T>(gpu)?
-        }
+    let is_faster = |n_columns: usize| sm90::is_faster(groups.n_rows(), weights.n_groups(), n_columns);
+    let faster = match product {
+        Product::Forward => is_faster(n_out) && sm90::takes_weights(gpu, weights)?,
+        Product::BackwardInput => is_faster(n_in) && sm90::takes_weights(gpu, weights)?,
+        Product::BackwardWeights => weights.n_groups() > 1 && sm90::takes_elements::<T>(gpu)?,
     };
-    let library = library(gpu, &groups, weights).filter(|_| !long);
+    let library = library(gpu, &groups, weights).filter(|_| !faster);
     Ok(if library.is_some() { Engine::Library } else { Engine::Kernel })
-}
-
-/// Whether sums of `k` for `n` columns are long enough for the kernel to hold up with the library.
-pub(super) fn is_long(k: usize, n: usize) -> bool {
-    k >= 2 * n
 }
 
 /// The library and the rows of each modality, for products that go to it: it is loaded, the host knows the offsets, there

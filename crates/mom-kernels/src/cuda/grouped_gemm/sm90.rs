@@ -38,6 +38,8 @@ struct Tile {
 }
 
 impl Tile {
+    const WIDE: Self = Self { rows: 128, columns: 256, blocks_each: 1, short: false };
+
     /// Rows are read once where the output is narrow.
     fn new(n: usize, k: usize) -> Self {
         let narrow = tile_columns(Dtype::Bf16, n);
@@ -47,7 +49,7 @@ impl Tile {
         } else if k <= SHORT {
             Self { rows: 256, columns: 128, blocks_each: 1, short: true }
         } else {
-            Self { rows: 128, columns: 256, blocks_each: 1, short: false }
+            Self::WIDE
         }
     }
 
@@ -79,8 +81,14 @@ fn module<T: DeviceElement>(gpu: &Gpu, n_weights: usize, aligned: bool) -> Resul
     Ok((aligned && n_weights <= MAX_MAPS && gpu.takes(module)?).then_some(module))
 }
 
-/// Whether the device and the operands of a product over the rows of each modality are for these kernels, and these faster
-/// than the library: not where the output is read as well.
+/// Whether one launch for all modalities is faster than a product of the library for each: there are several modalities,
+/// and tiles for every multiprocessor.
+pub(super) fn is_faster(n_rows: usize, n_groups: usize, n_columns: usize) -> bool {
+    let Tile { rows, columns, .. } = Tile::WIDE;
+    n_groups > 1 && n_rows.div_ceil(rows) * n_columns.div_ceil(columns) >= MULTIPROCESSORS
+}
+
+/// Whether the device and the operands of a product over the rows of each modality are for these kernels.
 pub(super) fn takes<T: DeviceElement>(
     gpu: &Gpu,
     x: &DeviceRows<'_, T>,
@@ -89,8 +97,7 @@ pub(super) fn takes<T: DeviceElement>(
     addend: &Addend<'_, '_, T>,
 ) -> Result<bool> {
     let added = match addend {
-        Addend::None => true,
-        Addend::Output => false,
+        Addend::None | Addend::Output => true,
         Addend::Rows(rows) => rows.is_aligned(VECTOR),
     };
     Ok(added && x.is_aligned(VECTOR) && y.is_aligned(VECTOR) && takes_weights(gpu, weights)?)
@@ -171,6 +178,9 @@ pub(super) fn m_grouped<T: DeviceElement>(
         add: u32::from(added.is_some()),
         tiles_at_once: tiles_at_once as u32,
         unused: 0,
+        addend_rows: added.map_or(0, |added| added.address),
+        addend_stride: added.map_or(0, |added| added.stride as i64),
+        padding: [0; 6],
     };
     let kernel = format!("sm90_m_grouped_{name}_{}_{}", tile.name(), T::DTYPE.name());
     let grid = Grid::line(blocks(OP, "tiles", n_blocks, 1)?, tile.threads());
@@ -203,6 +213,12 @@ impl SumTile {
         if self.b <= 160 { 8 } else { 32 }
     }
 
+    /// Rows that a block could have summed in the time that a border between modalities costs it: a gradient or a partial
+    /// sum is stored, of which a narrow one is small.
+    fn border_rows(self) -> usize {
+        if self.b <= 160 { 0 } else { 256 }
+    }
+
     /// Those that ask for copies are a warpgroup more.
     fn threads(self) -> u32 {
         self.consumers() as u32 + 128
@@ -219,20 +235,21 @@ struct SumPlan {
 }
 
 impl SumPlan {
-    fn new(n_rows: usize, n_in: usize, n_out: usize) -> Self {
+    fn new(n_rows: usize, n_groups: usize, n_in: usize, n_out: usize) -> Self {
+        let cut = |tile, a_is_grad| Self::cut(n_rows, n_groups, n_in, n_out, tile, a_is_grad);
         let narrow = tile_columns(Dtype::Bf16, n_in.min(n_out));
         if n_in.min(n_out) <= narrow {
             // The narrow operand, which every tile reads, is one tile wide.
-            return Self::cut(n_rows, n_in, n_out, SumTile { a: 128, b: narrow }, n_out > n_in).1;
+            return cut(SumTile { a: 128, b: narrow }, n_out > n_in).1;
         }
         // Both are wide: a tile of a gradient has long rows.
-        let large = Self::cut(n_rows, n_in, n_out, SumTile { a: 128, b: 256 }, true);
-        let square = Self::cut(n_rows, n_in, n_out, SumTile { a: 192, b: 192 }, true);
+        let large = cut(SumTile { a: 128, b: 256 }, true);
+        let square = cut(SumTile { a: 192, b: 192 }, true);
         if square.0 < large.0 { square.1 } else { large.1 }
     }
 
     /// The number of splits that takes the least time, and that time.
-    fn cut(n_rows: usize, n_in: usize, n_out: usize, tile: SumTile, a_is_grad: bool) -> (f64, Self) {
+    fn cut(n_rows: usize, n_groups: usize, n_in: usize, n_out: usize, tile: SumTile, a_is_grad: bool) -> (f64, Self) {
         let (a_width, b_width) = if a_is_grad { (n_out, n_in) } else { (n_in, n_out) };
         let (a_tiles, b_tiles) = (a_width.div_ceil(tile.a).next_multiple_of(tile.cluster()), b_width.div_ceil(tile.b));
         let n_tiles = a_tiles * b_tiles;
@@ -244,16 +261,10 @@ impl SumPlan {
         };
         let most = (MULTIPROCESSORS / n_tiles).max(16);
         let n = (1..=most).min_by(|&a, &b| time(a).total_cmp(&time(b))).unwrap_or(1);
+        let n_rows = n_rows + (n_groups - 1) * tile.border_rows();
         let split = Split::new(n_rows, [a_tiles, b_tiles], n, n_tiles * tile.a * tile.b);
         (time(n), Self { tile, a_is_grad, split })
     }
-}
-
-/// Whether the gradients of several modalities' weights are faster than a product of the library for each: there are more
-/// features out than in, or all sums run at the same time, and the library would have too little to do.
-pub(super) fn faster_sums(n_rows: usize, n_groups: usize, n_in: usize, n_out: usize) -> bool {
-    let Split { a_tiles, b_tiles, n, .. } = split(n_rows, n_in, n_out);
-    n_groups > 1 && (n_out > n_in || a_tiles * b_tiles * n <= MULTIPROCESSORS)
 }
 
 /// Whether the device and the operands of such a sum are for these kernels.
@@ -277,8 +288,8 @@ fn sum_module<T: DeviceElement>(
 }
 
 /// The cut of the gradients' sums over the rows.
-pub(super) fn split(n_rows: usize, n_in: usize, n_out: usize) -> Split {
-    SumPlan::new(n_rows, n_in, n_out).split
+pub(super) fn split(n_rows: usize, n_groups: usize, n_in: usize, n_out: usize) -> Split {
+    SumPlan::new(n_rows, n_groups, n_in, n_out).split
 }
 
 /// The gradients of the weights; `None` where these kernels are not for it. The caller has checked the shapes.
@@ -291,7 +302,7 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
     partial: &DeviceMut<'_, f32>,
 ) -> Result<Option<()>> {
     let (n_in, n_out) = (x.width(), grad_y.width());
-    let SumPlan { tile, a_is_grad, split } = SumPlan::new(groups.n_rows(), n_in, n_out);
+    let SumPlan { tile, a_is_grad, split } = SumPlan::new(groups.n_rows(), groups.n_modalities(), n_in, n_out);
     let sum = Sum::new(x, grad_y, a_is_grad, grads, partial);
     let (a, b) = (sum.a, sum.b);
     let Some(module) = sum_module(gpu, x, grad_y, partial)? else {
@@ -299,6 +310,9 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
     };
     let vector =
         n_in.is_multiple_of(4) && grads.iter().all(|grad| grad.address(gpu).is_multiple_of(4 * size_of::<G>() as u64));
+    let rows_leave = size_of::<G>() == 2
+        && n_in.is_multiple_of(VECTOR)
+        && grads.iter().all(|grad| grad.address(gpu).is_multiple_of(16));
     let n_tiles = split.a_tiles * split.b_tiles;
     let params = RawKGrouped90 {
         a: TensorMap::new::<T>(&matrix(a, gpu), PANEL)?,
@@ -317,7 +331,8 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
         n_splits: split.n as u32,
         f32: sum.f32(),
         vector: u32::from(vector),
-        unused: [0; 2],
+        rows_leave: u32::from(rows_leave),
+        border_rows: tile.border_rows() as u32,
         grads: sum.grads(gpu),
     };
     let (name, dtype) = (format!("n{}", tile.b), T::DTYPE.name());
@@ -360,6 +375,9 @@ struct RawMGrouped90 {
     add: u32,
     tiles_at_once: u32,
     unused: u32,
+    addend_rows: u64,
+    addend_stride: i64,
+    padding: [u64; 6],
 }
 const _: () = {
     const MAPS: usize = 128 * (3 + MAX_MAPS);
@@ -389,7 +407,8 @@ struct RawKGrouped90 {
     n_splits: u32,
     f32: u32,
     vector: u32,
-    unused: [u32; 2],
+    rows_leave: u32,
+    border_rows: u32,
     grads: [u64; MAX_GROUPS],
 }
 const _: () = {

@@ -17,7 +17,7 @@ const MIN_CHUNK: usize = 128;
 /// shorter, and into more.
 const MIN_SEQLEN: [usize; 2] = [2048, 512];
 /// Steps of a tile of the kernels: a chunk is whole tiles, but for a sequence's last one.
-const TILE: usize = 32;
+pub(super) const TILE: usize = 32;
 const THREADS: u32 = 128;
 
 /// How sequences are cut.

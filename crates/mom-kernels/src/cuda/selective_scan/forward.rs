@@ -1,7 +1,7 @@
 //! Forward pass.
 
 use super::STATE_STRIDE;
-use super::chunks::{Chunks, Direction, ends};
+use super::chunks::{Chunks, Direction, TILE, ends};
 use super::params::{CHANNELS, Dims, OP, RawForward, ScanInputs, ScanOutputs, forward_module, is_roomy, padded_states};
 use crate::cuda::Gpu;
 use crate::cuda::error::Result;
@@ -50,6 +50,7 @@ pub fn forward<T: DeviceElement>(
     let suffix = match (aligned, full) {
         (true, true) if chunks.count > 1 => "_full_chunks",
         (true, true) if is_roomy(gpu, n_blocks) => "_full_roomy",
+        (true, true) if dims.seqlen.is_multiple_of(TILE) => "_full_whole",
         (true, true) => "_full",
         (true, false) => "_aligned",
         (false, _) => "",

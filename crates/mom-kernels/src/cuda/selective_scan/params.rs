@@ -343,9 +343,10 @@ impl<T: DeviceElement> ScanGrads<'_, T> {
     }
 }
 
-/// Whether a block of this type and these sizes has what the kernels without branches ask for.
+/// Whether a block of this type and these sizes has what the kernels without branches ask for: they read steps past the end
+/// from the last one.
 pub(super) fn is_full<T: DeviceElement>(dims: Dims) -> bool {
-    size_of::<T>() == 2 && (1..=4).contains(&dims.n_biases)
+    size_of::<T>() == 2 && dims.seqlen > 0 && (1..=4).contains(&dims.n_biases)
 }
 
 /// Whether blocks that fit a multiprocessor three times are better than those that fit four times and run slower each: where
