@@ -10,6 +10,17 @@ __device__ __forceinline__ void store_matrix4(uint32_t to, const uint32_t (&w)[4
                  "r"(w[3]) : "memory");
 }
 
+// Four pairs of sums as the words of an output, added to what is there.
+template <typename T> __device__ __forceinline__ void onto_words(uint32_t (&words)[4], const uint32_t (&old)[4], const float* v) {
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        words[i] = words_from_f32<T>(v[2 * i] + word_to_f32<T>(old[i], 0), v[2 * i + 1] + word_to_f32<T>(old[i], 1));
+}
+template <typename T> __device__ __forceinline__ void to_words(uint32_t (&words)[4], const float* v) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) words[i] = words_from_f32<T>(v[2 * i], v[2 * i + 1]);
+}
+
 // What a warp has of a tile, 16 rows of BN elements of 16 bits, waits in shared memory of the warp's own and is copied away
 // row by row in the steps of the next tile. All multiprocessors come to the end of a tile at about the same time: what they
 // store at once they wait for.
@@ -74,12 +85,9 @@ template <typename T, int BN> struct LeavingRows {
             if constexpr (ADD) {
                 uint32_t old[4];
                 ldmatrix4<false>(old, matrices + j * 16);
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    words[i] = words_from_f32<T>(v[2 * i] + word_to_f32<T>(old[i], 0), v[2 * i + 1] + word_to_f32<T>(old[i], 1));
+                onto_words<T>(words, old, v);
             } else {
-#pragma unroll
-                for (int i = 0; i < 4; i++) words[i] = words_from_f32<T>(v[2 * i], v[2 * i + 1]);
+                to_words<T>(words, v);
             }
             store_matrix4(matrices + j * 16, words);
         }

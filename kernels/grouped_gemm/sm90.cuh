@@ -3,10 +3,10 @@
 //
 // m_grouped: blocks stay and take tiles in turn. A tile leaves by way of shared memory, as copies that go on while the next
 // one is multiplied: of a wide one its rows, one after the other, else boxes. What it is added to comes the same way, asked
-// for before the tile is done, boxes by a thread of their own. Where
-// the sum is short (dt_proj forward, x_proj's input gradient) a block takes column tiles of the same 256 rows, which stay in
-// shared memory meanwhile (SHORT), and only weights are loaded for each. A copy may bring rows of the next modality behind
-// those of a tile: they are multiplied, and not written.
+// for before the tile is done, boxes by a thread of their own. Where the sum is short (dt_proj forward, x_proj's input
+// gradient) a block takes column tiles of the same 256 rows, which stay in shared memory meanwhile (SHORT), and only weights
+// are loaded for each. A copy may bring rows of the next modality behind those of a tile: they are multiplied, and not
+// written.
 // k_grouped: rows of the next modality would enter the sum, and are zeroed in shared memory.
 #pragma once
 #include "k_grouped.cuh"
@@ -312,12 +312,9 @@ template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHO
                 if (p.add) {
                     uint32_t old[4];
                     ldmatrix4<false>(old, to);
-#pragma unroll
-                    for (int i = 0; i < 4; i++)
-                        words[i] = words_from_f32<T>(v[2 * i] + word_to_f32<T>(old[i], 0), v[2 * i + 1] + word_to_f32<T>(old[i], 1));
+                    onto_words<T>(words, old, v);
                 } else {
-#pragma unroll
-                    for (int i = 0; i < 4; i++) words[i] = words_from_f32<T>(v[2 * i], v[2 * i + 1]);
+                    to_words<T>(words, v);
                 }
                 store_matrix4(to, words);
             }
@@ -641,7 +638,7 @@ template <typename T, int WARPGROUPS, int BN, int STAGES, int CLUSTER> struct KG
 
 }  // namespace grouped_gemm
 
-#define M_GROUPED_90(NAME, T, FORWARD, BN, WARPGROUPS, STAGES, SHORT, BLOCKS)                                                              \
+#define M_GROUPED_90(NAME, T, FORWARD, BN, WARPGROUPS, STAGES, SHORT, BLOCKS)                                                  \
     extern "C" __constant__ const uint32_t NAME##_shared_bytes =                                                               \
         grouped_gemm::MGrouped90Tile<T, FORWARD, BN, WARPGROUPS, STAGES, SHORT, BLOCKS>::SHARED_BYTES;                         \
     extern "C" __global__ void __launch_bounds__(grouped_gemm::THREADS_90<WARPGROUPS, BLOCKS>, BLOCKS)                         \
