@@ -205,6 +205,7 @@ fn each(bench: &mut Bench<'_>, gpu: &Gpu, by: &str, shape: Shape, p: Projection)
     Ok(())
 }
 
+/// Gradients of the weights in f32.
 fn wide_gradients(gpu: &Gpu, p: Projection) -> Result<Vec<CudaSlice<f32>>, Error> {
     Ok((0..3).map(|_| gpu.zeros(p.n_in * p.n_out)).collect::<Result<_, _>>()?)
 }

@@ -229,7 +229,8 @@ fn any_card<T: DeviceElement, G: DeviceElement>(
     unsafe { gpu.launch(module(T::DTYPE), &kernel, grid, &params) }
 }
 
-/// How the sum over the rows is cut: by the sizes alone, so that its order depends on nothing else.
+/// How the sum over the rows is cut: by the sizes, and inside of them by the offsets, so that its order depends on nothing
+/// else.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Split {
     pub a_tiles: usize,

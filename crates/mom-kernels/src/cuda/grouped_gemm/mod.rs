@@ -12,8 +12,8 @@
 //! offsets ([`DevicePlan::upload`](super::DevicePlan::upload), not [`sort`](super::DevicePlan::sort), nor a plan
 //! [`for_any_counts`](super::DevicePlan::for_any_counts)), wide products without biases are one launch of it for each
 //! modality where that is faster: of a single modality, of few rows, on other cards than those of compute capability 9.0.
-//! [`engine`] tells. bf16 and f16 run on tensor cores with f32 sums, f32 on multiply-adds. A modality
-//! without rows costs nothing, and its gradients are zero. The order of every sum is fixed by the sizes. **Saved for
+//! [`engine`] tells. bf16 and f16 run on tensor cores with f32 sums, f32 on multiply-adds. A modality without rows costs
+//! nothing, and its gradients are zero. The order of every sum is fixed by the sizes and the offsets. **Saved for
 //! backward:** x.
 
 mod backward;
