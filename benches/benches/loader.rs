@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use mom_data::scenes::{ShardOptions, write_shards};
-use mom_data::{Batch, Corpus, Dataset, Loader, Order, Recipe, TokenizerConfig, Tokenizers};
+use mom_data::scenes::SceneSource;
+use mom_data::{Batch, Dataset, Forms, Loader, Needs, Order, SourceConfig, TokenizerConfig, Tokenizers};
 use mom_models::diffusion::{Noise, Timesteps};
 
 const BATCH: usize = 8;
@@ -19,22 +19,24 @@ fn noise(batch: &Batch, index: u64) -> Option<Noise> {
 }
 
 fn bench(c: &mut Criterion) {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &ShardOptions { documents: 1000, ..ShardOptions::default() }, |_, _| {}).unwrap();
-    let corpus = Corpus::open(folder.path()).unwrap();
+    let sources = [SourceConfig::generated(SceneSource { documents: 1000, ..SceneSource::default() })];
     let mut group = c.benchmark_group("loader");
     group.throughput(Throughput::Elements((BATCH * SEQLEN) as u64));
     group.measurement_time(Duration::from_secs(4)).sample_size(20);
-    for (name, recipe) in [
-        ("transfusion", Recipe::transfusion()),
-        ("chameleon", Recipe::chameleon()),
-        ("three-modality", Recipe::three_modality()),
-    ] {
-        let tokenizers = Tokenizers::fit(&corpus, &TokenizerConfig::default(), recipe.needs()).unwrap();
-        let data = Dataset::load(&corpus, &tokenizers, &recipe).unwrap();
-        let mut loader = Loader::new(data.train, recipe, BATCH, SEQLEN, Order::Shuffled { seed: 1 }).unwrap();
+    for (name, needs) in
+        [("transfusion", Needs::PATCHES), ("chameleon", Needs::CODES), ("three-modality", Needs::CODES_AND_UNITS)]
+    {
+        let tokenizers = Tokenizers::fit(&sources, &TokenizerConfig::default(), needs, |_| {}).unwrap();
+        let data = Dataset::load(&sources, &tokenizers).unwrap();
+        let order = Order::Shuffled { seed: 1 };
+        let mut loader = Loader::new(data.train, Forms::default(), BATCH, SEQLEN, order).unwrap();
         let first = loader.next_batch().unwrap();
-        println!("{name}: {} patches among {} positions", first.n_patches(), BATCH * SEQLEN);
+        println!(
+            "{name}: {} patches among {} positions, {:.1} % padding",
+            first.n_patches(),
+            BATCH * SEQLEN,
+            100.0 * loader.padding()
+        );
         group.bench_function(name, |b| b.iter(|| loader.next_batch().unwrap()));
         let mut step = 0;
         if first.n_patches() > 0 {

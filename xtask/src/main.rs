@@ -22,9 +22,12 @@ enum Task {
     /// Train one model: `cargo xtask train --config FILE --out DIR`.
     #[command(disable_help_flag = true)]
     Train(ablate::AblateArgs),
-    /// Fit tokenizers and tokenise shards, and stop there: `cargo xtask data --config FILE --out DIR`.
+    /// Fit tokenizers and tokenise sources, and stop there: `cargo xtask data --config FILE --out DIR`.
     #[command(disable_help_flag = true)]
     Data(ablate::AblateArgs),
+    /// Show what a file or folder of data holds: `cargo xtask inspect PATH`.
+    #[command(disable_help_flag = true)]
+    Inspect(ablate::AblateArgs),
     /// Generate an image for a caption, or a caption for an image, with the model of a run.
     #[command(disable_help_flag = true)]
     Generate(ablate::AblateArgs),
@@ -47,6 +50,7 @@ fn main() -> Result<ExitCode> {
         Task::Ablate(args) => ablate::run(root, "ablate", &args),
         Task::Train(args) => ablate::run(root, "train", &args),
         Task::Data(args) => ablate::run(root, "data", &args),
+        Task::Inspect(args) => ablate::run(root, "inspect", &args),
         Task::Generate(args) => ablate::run(root, "generate", &args),
         Task::Shards(args) => ablate::run(root, "shards", &args),
         Task::Sizes(args) => ablate::run(root, "sizes", &args),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use mom_data::scenes::{self, SceneConfig, ShardOptions, Speech};
-use mom_data::{Batch, Corpus, Dataset, Loader, Order, Recipe, Special, TokenizerConfig, Tokenizers};
+use mom_data::{Content, Dataset, Documents, Forms, Loader, Needs, Order, SourceConfig, TokenizerConfig, Tokenizers};
 
 /// Runs `work` and prints how many `things` it did in a second.
 fn timed<T>(what: &str, n: usize, things: &str, work: impl FnOnce() -> T) -> T {
@@ -20,11 +20,27 @@ fn timed<T>(what: &str, n: usize, things: &str, work: impl FnOnce() -> T) -> T {
 }
 
 /// The exponential of the entropy of single tokens: how many are in real use.
-fn perplexity<'a>(tokens: impl Iterator<Item = &'a u32>) -> f64 {
+fn perplexity(tokens: &[u32]) -> f64 {
     let mut counts: BTreeMap<u32, f64> = BTreeMap::new();
-    tokens.for_each(|&token| *counts.entry(token).or_default() += 1.0);
+    tokens.iter().for_each(|&token| *counts.entry(token).or_default() += 1.0);
     let total: f64 = counts.values().sum();
     counts.values().map(|count| -count / total * (count / total).ln()).sum::<f64>().exp()
+}
+
+/// All tokens of a split: text, image, speech.
+fn tokens(documents: &Documents) -> mom_data::Result<[Vec<u32>; 3]> {
+    let mut tokens = [Vec::new(), Vec::new(), Vec::new()];
+    for at in 0..documents.len() {
+        for part in documents.document(at)?.parts {
+            match part {
+                Content::Text(codes) => tokens[0].extend(codes),
+                Content::ImageCodes(codes) => tokens[1].extend(codes),
+                Content::Speech(codes) => tokens[2].extend(codes),
+                Content::Pixels(_) | Content::Patches(_) => {}
+            }
+        }
+    }
+    Ok(tokens)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -43,38 +59,42 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = ShardOptions { documents, ..ShardOptions::default() };
     let written = timed("write shards", documents, "documents", || scenes::write_shards(&folder, &options, |_, _| {}))?;
     println!("  {written:?} in {}", folder.display());
-    let corpus = timed("open shards", documents, "samples", || Corpus::open(&folder))?;
+    let sources = [SourceConfig::at(&folder)];
     let config = TokenizerConfig::default();
-    for recipe in [Recipe::transfusion(), Recipe::chameleon(), Recipe::three_modality()] {
-        println!("{recipe:?}");
+    for (name, needs) in
+        [("transfusion", Needs::PATCHES), ("chameleon", Needs::CODES), ("three-modality", Needs::CODES_AND_UNITS)]
+    {
+        println!("{name}");
         let tokenizers =
-            timed("  fit tokenizers", documents, "samples", || Tokenizers::fit(&corpus, &config, recipe.needs()))?;
-        let data = timed("  tokenise", documents, "samples", || Dataset::load(&corpus, &tokenizers, &recipe))?;
-        let train = &data.train;
-        let mean =
-            |length: &dyn Fn(usize) -> usize| (0..train.len()).map(length).sum::<usize>() as f64 / train.len() as f64;
+            timed("  fit tokenizers", documents, "samples", || Tokenizers::fit(&sources, &config, needs, |_| {}))?;
+        let data = timed("  tokenise", documents, "samples", || Dataset::load(&sources, &tokenizers))?;
+        let [text, image, speech] = tokens(&data.train)?;
+        let mean = |tokens: &[u32]| tokens.len() as f64 / data.train.len() as f64;
         println!(
             "  {} + {} documents; text {:.1}, image {:.1}, speech {:.1} tokens; vocabulary {}",
-            train.len(),
+            data.train.len(),
             data.held_out.len(),
-            mean(&|document| train.text(document).len()),
-            mean(&|document| train.image_codes(document).len()),
-            mean(&|document| train.speech_units(document).len()),
+            mean(&text),
+            mean(&image),
+            mean(&speech),
             tokenizers.vocabulary().size(),
         );
         println!(
             "  unigram perplexity: text {:.0}, image {:.0}, speech {:.0}",
-            perplexity((0..train.len()).flat_map(|document| train.text(document))),
-            perplexity((0..train.len()).flat_map(|document| train.image_codes(document))),
-            perplexity((0..train.len()).flat_map(|document| train.speech_units(document))),
+            perplexity(&text),
+            perplexity(&image),
+            perplexity(&speech)
         );
-        let mut loader = Loader::new(data.train, recipe, 8, 256, Order::Shuffled { seed: 1 })?;
-        let batches = timed("  batches of 8 x 256", 500 * 8 * 256, "positions", || {
-            (0..500).map(|_| loader.next_batch()).collect::<mom_data::Result<Vec<_>>>()
-        })?;
-        let pad = |batch: &Batch| batch.tokens.iter().filter(|&&token| token == Special::Pad.token()).count();
-        let padding: usize = batches.iter().map(|batch| pad(batch) - batch.n_patches()).sum();
-        println!("  {:.1} % padding", padding as f64 / (500.0 * 8.0 * 256.0) * 100.0);
+        for seqlen in [256, 512, 1024, 4096] {
+            let batch = 8 * 256 * 8 / seqlen;
+            let order = Order::Shuffled { seed: 1 };
+            let mut loader = Loader::new(data.train.clone(), Forms::default(), batch, seqlen, order)?;
+            let n = 100 * batch * seqlen;
+            timed(&format!("  batches of {batch} x {seqlen}"), n, "positions", || {
+                (0..100).try_for_each(|_| loader.next_batch().map(drop))
+            })?;
+            println!("  {:.1} % padding, {} documents cut", 100.0 * loader.padding(), loader.n_cut());
+        }
     }
     Ok(())
 }

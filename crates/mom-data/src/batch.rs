@@ -72,13 +72,13 @@ impl Batch {
 }
 
 /// Where a [`crate::Loader`] stands: the next sequence it will hand out. Saved in a checkpoint and restored by
-/// [`crate::Loader::seek`].
+/// [`crate::Loader::seek`]. The same for any number of ranks that share a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
-    /// Passes over the documents that are complete.
-    pub epoch: u64,
-    /// Sequences of this epoch already handed out.
+    /// Windows of the mixture that are done.
+    pub window: u64,
+    /// Sequences of this window already handed out.
     pub sequence: u64,
 }
 
@@ -91,6 +91,20 @@ pub enum Order {
         /// Seed of permutations and draws.
         seed: u64,
     },
-    /// The order of the shards, and the same draws, in every epoch: for validation.
-    Sequential,
+    /// One permutation and the same draws, always: for validation. A permutation, so that a few batches show all sources.
+    Fixed,
+}
+
+/// Which sequences of a shared stream a loader hands out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Which of the ranks this is.
+    pub rank: usize,
+    /// Ranks that share the stream.
+    pub of: usize,
+}
+
+impl Share {
+    /// All of it.
+    pub const WHOLE: Self = Self { rank: 0, of: 1 };
 }

@@ -1,8 +1,8 @@
-//! The one error type of this crate. A bad *sample* is never an error: it is a counted skip ([`crate::SkipReport`]).
+//! The one error type of this crate. A bad *sample* is never an error: it is a counted skip ([`crate::readers::Tally`]).
 
 use std::path::{Path, PathBuf};
 
-use crate::SkipReport;
+use crate::tally::Tally;
 
 /// Result of this crate's functions.
 pub type Result<T, E = DataError> = std::result::Result<T, E>;
@@ -47,47 +47,37 @@ pub enum DataError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A folder holds no `*.tar` file.
-    #[error("no shards (*.tar) in {}", dir.display())]
-    NoShards {
-        /// The folder searched, subfolders included.
-        dir: PathBuf,
+    /// A file of a source is damaged, or not of its format.
+    #[error("{}, {place}: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where: "at byte 512", "in row group 3", "at line 17".
+        place: String,
+        /// What is wrong, as text that a terminal can show.
+        reason: String,
     },
-    /// A folder of generated shards lacks some of those that its manifest counts.
-    #[error("{}: the manifest counts {expected} shards, {got} are there", dir.display())]
-    MissingShards {
-        /// The folder.
-        dir: PathBuf,
-        /// Shards by the manifest.
-        expected: usize,
-        /// Shards found.
-        got: usize,
+    /// No format fits what lies at a path.
+    #[error("{}: no format fits what is there ({endings}); name one", path.display())]
+    UnknownFormat {
+        /// The path.
+        path: PathBuf,
+        /// Endings that were found.
+        endings: String,
     },
-    /// A shard ends in the middle of a member or has no end-of-archive block.
-    #[error("shard {} is truncated: {what} at byte {offset}", shard.display())]
-    Truncated {
-        /// The shard.
-        shard: PathBuf,
-        /// Byte at which the missing part begins.
-        offset: u64,
-        /// What is missing.
-        what: String,
-    },
-    /// A shard is not a readable tar archive.
-    #[error("shard {} is not a valid tar archive at byte {offset}: {source}", shard.display())]
-    BadArchive {
-        /// The shard.
-        shard: PathBuf,
-        /// Byte at which the bad header begins.
-        offset: u64,
-        /// The reader's reason.
-        source: std::io::Error,
+    /// Nothing of a format lies at a path.
+    #[error("{}: nothing of the format {format} is there", path.display())]
+    NoUnits {
+        /// The path.
+        path: PathBuf,
+        /// The format.
+        format: &'static str,
     },
     /// Every sample that was looked at had to be skipped.
     #[error("no usable sample: {report}")]
     AllSkipped {
         /// Reasons and examples.
-        report: SkipReport,
+        report: Box<Tally>,
     },
     /// A split has no document.
     #[error("the {split} split is empty: {n_samples} usable samples, held-out fraction {held_out} ({report})")]
@@ -99,7 +89,7 @@ pub enum DataError {
         /// Configured fraction of held-out samples.
         held_out: f64,
         /// What was skipped.
-        report: SkipReport,
+        report: Box<Tally>,
     },
     /// A folder to write shards to already holds something else.
     #[error("{} holds {found}; write to another folder, or remove it", dir.display())]
@@ -140,7 +130,7 @@ pub enum DataError {
         size: u32,
     },
     /// Something is asked for that was not fitted or not loaded.
-    #[error("the recipe needs {what}, and the {holder} at hand lack them")]
+    #[error("{what} are asked for, and the {holder} at hand lack them")]
     Missing {
         /// What is needed: "image codes", "speech units", "images".
         what: &'static str,
@@ -155,14 +145,14 @@ pub enum DataError {
         /// Positions of a sequence.
         seqlen: usize,
     },
-    /// A saved position lies outside its epoch.
-    #[error("position: epoch {epoch} has {n_sequences} sequences, cannot go to sequence {sequence}")]
+    /// A saved position lies outside its window.
+    #[error("position: window {window} has {n_sequences} sequences, cannot go to sequence {sequence}")]
     Position {
-        /// The epoch.
-        epoch: u64,
+        /// The window.
+        window: u64,
         /// The sequence asked for.
         sequence: u64,
-        /// Sequences of that epoch.
+        /// Sequences of that window.
         n_sequences: usize,
     },
     /// A slice has the wrong length.

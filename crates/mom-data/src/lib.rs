@@ -1,36 +1,29 @@
-//! Multimodal documents: generated or read from shards, tokenised, packed into batches.
+//! Data for multimodal models: read in the formats people have, tokenised once, mixed, packed into batches.
 //!
-//! The stages, each usable alone:
+//! The stages, in the order in which a sample walks through them; each is usable alone:
 //!
-//! 1. [`scenes`]: an endless generator of documents (image, caption, utterance), and their writing as WebDataset shards.
-//! 2. [`Corpus`]: any folder of WebDataset shards, samples decoded on demand; what cannot be used is counted
-//!    ([`SkipReport`]), never passed over in silence.
-//! 3. [`Tokenizers`]: byte-level BPE, an image patch codebook and speech units, fitted on the training split, stored in a
-//!    folder; one [`Vocabulary`] for all.
-//! 4. [`Dataset`]: both splits tokenised for a [`Recipe`], one of the paper's three settings.
-//! 5. [`Loader`]: documents packed into sequences, handed out as [`Batch`]es of plain arrays; stops and goes on anywhere.
+//! 1. [`readers`]: each gives the samples of one format, and an account of everything that it finds.
+//!    [`scenes`], an endless generator of documents, is a source like any other. A [`SourceConfig`] names one.
+//! 2. [`media`]: images and recordings, decoded.
+//! 3. [`Tokenizers`]: byte-level BPE, an image patch codebook and speech units, fitted to the training split or given.
+//! 4. [`Dataset`]: both splits, tokenised into a folder; what is there is not made again.
+//! 5. [`Documents`]: the mixture of a split's sources, by weight.
+//! 6. [`Loader`]: documents packed into sequences, handed out as [`Batch`]es of plain arrays; stops and goes on anywhere.
 //!
 //! Everything is a pure function of configuration and seeds: no result depends on thread count or hash order.
 //!
 //! ```
-//! use mom_data::scenes::{self, SceneConfig, ShardOptions};
-//! use mom_data::{Corpus, Dataset, Loader, Order, Recipe, TokenizerConfig, Tokenizers};
+//! use mom_data::scenes::SceneSource;
+//! use mom_data::{Dataset, Forms, Loader, Needs, Order, SourceConfig, TokenizerConfig, Tokenizers};
 //!
 //! # fn main() -> mom_data::Result<()> {
-//! let document = scenes::document(7, 42, &SceneConfig::default());
-//! println!("{} ({} samples of speech)", document.caption, document.speech.len());
+//! // Or SourceConfig::at("a folder of shards, a table, pairs of files, ...").
+//! let sources = [SourceConfig::generated(SceneSource { documents: 64, ..SceneSource::default() })];
+//! let tokenizers = Tokenizers::fit(&sources, &TokenizerConfig::default(), Needs::CODES_AND_UNITS, |_| {})?;
+//! let data = Dataset::load(&sources, &tokenizers)?;
+//! println!("{}", data.tallies["scenes"]);
 //!
-//! let folder = tempfile::tempdir().expect("a temporary folder");
-//! let options = ShardOptions { seed: 7, documents: 64, ..ShardOptions::default() };
-//! scenes::write_shards(folder.path().join("shards"), &options, |_done, _total| {})?;
-//!
-//! let corpus = Corpus::open(folder.path().join("shards"))?;
-//! let recipe = Recipe::three_modality();
-//! let tokenizers = Tokenizers::fit(&corpus, &TokenizerConfig::default(), recipe.needs())?;
-//! tokenizers.save(folder.path().join("tokenizers"))?;
-//!
-//! let data = Dataset::load(&corpus, &tokenizers, &recipe)?;
-//! let mut loader = Loader::new(data.train, recipe, 4, 256, Order::Shuffled { seed: 1 })?;
+//! let mut loader = Loader::new(data.train, Forms::default(), 4, 256, Order::Shuffled { seed: 1 })?;
 //! let batch = loader.next_batch()?;
 //! assert_eq!(batch.tokens.len(), 4 * 256);
 //! assert!(batch.n_targets() > 0);
@@ -39,30 +32,42 @@
 //! ```
 
 pub mod batch;
-mod documents;
+mod dataset;
+mod document;
 pub mod encode;
 mod error;
 mod files;
+mod fit;
+pub mod inspect;
 mod loader;
+pub mod media;
+mod mixture;
+mod needs;
 mod packing;
 pub mod pixels;
-mod recipe;
+mod progress;
+pub mod readers;
 mod rng;
 pub mod scenes;
-mod shards;
+mod source;
+mod split;
+mod store;
+mod tally;
 mod tokenizers;
-mod tokens;
 mod vocabulary;
 
-pub use batch::{Batch, NO_TARGET, Order, Position};
-pub use documents::{Dataset, DocumentSet, PART, Split};
+pub use batch::{Batch, NO_TARGET, Order, Position, Share};
+pub use dataset::Dataset;
+pub use document::{Content, Document};
 pub use error::{DataError, Result};
 pub use loader::Loader;
+pub use mixture::{Documents, FormWeights, Forms};
+pub use needs::{ImageNeed, Needs, SpeechNeed};
 pub use pixels::RgbImage;
-pub use recipe::{FormWeights, ImageNeed, Needs, Recipe, SpeechNeed};
-pub use shards::{Corpus, Sample, SkipReason, SkipReport};
+pub use progress::Progress;
+pub use source::{FirstTokens, OnDamaged, SourceConfig, SplitRule, check as check_sources};
 pub use tokenizers::{
-    ImageCodebook, ImageConfig, MAX_SPEECH_UNITS, Repeats, SPEECH_UNITS_PER_SEC, SpeechCodebook, SpeechConfig,
-    TextConfig, TextTokenizer, TokenizerConfig, Tokenizers,
+    CodeKind, ImageCodebook, ImageConfig, MAX_SPEECH_UNITS, Repeats, SPEECH_UNITS_PER_SEC, SpeechCodebook,
+    SpeechConfig, TextConfig, TextTokenizer, TokenizerConfig, Tokenizers,
 };
 pub use vocabulary::{Modality, Special, Vocabulary};

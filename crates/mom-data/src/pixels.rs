@@ -23,14 +23,6 @@ impl RgbImage {
         Self { width, height, pixels: vec![0; width * height * 3] }
     }
 
-    /// Decodes a PNG or JPEG of any size as the samples of shards are: the middle square, resized to `size` x `size`.
-    ///
-    /// # Errors
-    /// [`DataError::Decode`] for bytes that are no such image.
-    pub fn decode(bytes: &[u8], size: usize) -> Result<Self> {
-        crate::shards::decode_image(bytes, size).map_err(|reason| DataError::Decode { reason: reason.describe() })
-    }
-
     /// The pixel in column `x` of row `y`.
     ///
     /// # Panics

@@ -1,4 +1,5 @@
-//! Packing: every token once, in order, with the right targets, starts and modalities, under any sizes and orders.
+//! Packing: every document once, whole where it fits, with the right targets, starts and modalities, for any sizes, seeds and
+//! ranks.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -6,10 +7,10 @@ mod common;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
-use common::{ALL, config, options};
+use common::{ALL, config, generated};
 use mom_data::{
-    Batch, Corpus, DataError, Dataset, DocumentSet, FormWeights, ImageNeed, Loader, Modality, NO_TARGET, Order,
-    Position, Recipe, Special, Tokenizers, pixels,
+    Batch, Content, DataError, Dataset, Document, Documents, FormWeights, Forms, Loader, Modality, NO_TARGET, Needs,
+    Order, Position, Share, SourceConfig, Special, Tokenizers, pixels,
 };
 use proptest::prelude::*;
 
@@ -20,75 +21,63 @@ struct Sets {
 }
 
 static SETS: LazyLock<Sets> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().unwrap();
-    let corpus = Corpus::open(common::write(folder.path(), &options(50))).unwrap();
-    let tokenizers = Tokenizers::fit(&corpus, &config(), ALL).unwrap();
-    let load = |recipe: &Recipe| Dataset::load(&corpus, &tokenizers, recipe).unwrap();
-    Sets { codes: load(&Recipe::three_modality()), patches: load(&Recipe::transfusion()) }
+    let load = |needs| {
+        let tokenizers = Tokenizers::fit(&[generated(60)], &config(), needs, |_| {}).unwrap();
+        Dataset::load(&[generated(60)], &tokenizers).unwrap()
+    };
+    Sets { codes: load(ALL), patches: load(Needs::PATCHES) }
 });
 
-fn documents(recipe: &Recipe) -> Arc<DocumentSet> {
-    match recipe.needs().image {
-        ImageNeed::Patches => SETS.patches.train.clone(),
-        _ => SETS.codes.train.clone(),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Codes,
+    Patches,
+}
+
+fn documents(kind: Kind) -> Arc<Documents> {
+    match kind {
+        Kind::Codes => SETS.codes.train.clone(),
+        Kind::Patches => SETS.patches.train.clone(),
     }
 }
 
-/// What stands at a position of a document: a token, or a patch by its bits.
+/// What stands at a position: a token, or a patch by its bits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Item {
     Token(u32),
     Patch(Vec<u32>),
 }
 
-/// All forms a document can take, as items without the order of parts: the sorted parts.
-fn forms(documents: &DocumentSet, recipe: &Recipe, document: usize) -> Vec<Vec<Vec<Item>>> {
-    let tokens = |tokens: &[u32]| tokens.iter().map(|&token| Item::Token(token)).collect::<Vec<_>>();
-    let marked = |begin: Special, items: Vec<Item>, end: Special| {
-        [vec![Item::Token(begin.token())], items, vec![Item::Token(end.token())]].concat()
+const PAD: Item = Item::Token(0);
+
+fn special(special: Special) -> Item {
+    Item::Token(special.token())
+}
+
+/// The parts of a document as the items they become, with their markers.
+fn parts_of(set: &Documents, document: &Document) -> Vec<Vec<Item>> {
+    let tokens = |modality, codes: &[u32]| -> Vec<Item> {
+        codes.iter().map(|&code| Item::Token(set.vocabulary().token(modality, code).unwrap())).collect()
     };
-    let text = tokens(documents.text(document));
-    let codes = marked(Special::BeginImage, tokens(documents.image_codes(document)), Special::EndImage);
-    let units = marked(Special::BeginSpeech, tokens(documents.speech_units(document)), Special::EndSpeech);
-    let mut forms = match *recipe {
-        Recipe::Transfusion { patch, .. } => {
+    let marked = |begin, items: Vec<Item>, end| [vec![special(begin)], items, vec![special(end)]].concat();
+    let image = |items| marked(Special::BeginImage, items, Special::EndImage);
+    let part = |content: &Content| match content {
+        Content::Text(codes) => tokens(Modality::Text, codes),
+        Content::ImageCodes(codes) => image(tokens(Modality::Image, codes)),
+        Content::Speech(codes) => marked(Special::BeginSpeech, tokens(Modality::Speech, codes), Special::EndSpeech),
+        Content::Pixels(bytes) => {
             let mut values = Vec::new();
-            pixels::to_patches(documents.pixels(document), documents.image_size(), patch, &mut values).unwrap();
-            let patches = values.chunks(pixels::patch_dim(patch));
-            let patches = patches.map(|patch| Item::Patch(patch.iter().map(|v| v.to_bits()).collect())).collect();
-            vec![vec![text, marked(Special::BeginImage, patches, Special::EndImage)]]
+            pixels::to_patches(bytes, 16, 4, &mut values).unwrap();
+            let bits = |patch: &[f32]| Item::Patch(patch.iter().map(|v| v.to_bits()).collect());
+            image(values.chunks(48).map(bits).collect())
         }
-        Recipe::Chameleon { .. } => vec![vec![text, codes]],
-        _ => vec![
-            vec![text.clone(), codes.clone(), units.clone()],
-            vec![text.clone(), codes],
-            vec![text, units.clone()],
-            vec![units],
-        ],
+        Content::Patches(_) => unreachable!("no latents here"),
     };
-    forms.iter_mut().for_each(|parts| parts.sort());
-    forms
+    document.parts.iter().map(part).collect()
 }
 
-/// Splits the items of a document, without begin-of-document, into sorted parts.
-fn parts(items: &[Item]) -> Vec<Vec<Item>> {
-    let token = |item: &Item| if let Item::Token(token) = item { *token } else { u32::MAX };
-    let mut parts: Vec<Vec<Item>> = Vec::new();
-    let mut marked = false;
-    for item in items {
-        let begins = [Special::BeginImage.token(), Special::BeginSpeech.token()].contains(&token(item));
-        if begins || parts.is_empty() || (!marked && parts.last().is_some_and(|part| token(&part[0]) < 6)) {
-            parts.push(Vec::new());
-        }
-        marked = begins || (marked && ![Special::EndImage.token(), Special::EndSpeech.token()].contains(&token(item)));
-        parts.last_mut().unwrap().push(item.clone());
-    }
-    parts.sort();
-    parts
-}
-
-/// Checks one batch of the stream and appends its items; returns the number of padding positions.
-fn check_batch(batch: &Batch, set: &DocumentSet, stream: &mut Vec<(Item, u32)>) -> usize {
+/// Checks one batch and gives the items of each sequence with their targets, padding left out.
+fn sequences_of(batch: &Batch, set: &Documents) -> Vec<Vec<(Item, u32)>> {
     let n = batch.batch * batch.seqlen;
     assert!([batch.tokens.len(), batch.targets.len(), batch.modality_ids.len()].iter().all(|&len| len == n));
     assert!(batch.target_modality_ids.len() == n && batch.document_starts.len() == n);
@@ -96,40 +85,47 @@ fn check_batch(batch: &Batch, set: &DocumentSet, stream: &mut Vec<(Item, u32)>) 
     assert_eq!(batch.patch_images.len(), batch.n_patches());
     assert!(batch.patch_positions.windows(2).all(|pair| pair[0] < pair[1]));
     let patch_at: HashMap<u32, usize> = batch.patch_positions.iter().copied().zip(0..).collect();
-    let mut padding = 0;
-    for p in 0..n {
-        let patch = patch_at.get(&(p as u32)).copied();
-        let pad = batch.tokens[p] == Special::Pad.token() && patch.is_none();
-        let begins = pad && (p % batch.seqlen == 0 || stream.last().is_some_and(|(item, _)| *item != PAD));
-        let starts = p % batch.seqlen == 0 || batch.tokens[p] == Special::BeginDocument.token() || begins;
-        assert_eq!(batch.document_starts[p], starts, "position {p}");
-        let modality = match patch {
-            Some(_) => Modality::Image,
-            None => set.vocabulary().modality_of(batch.tokens[p]).unwrap(),
-        };
-        assert_eq!(batch.modality_ids[p], modality.id());
-        match batch.targets[p] {
-            NO_TARGET => assert_eq!(batch.target_modality_ids[p], 0),
-            target => {
-                assert_eq!(batch.target_modality_ids[p], set.vocabulary().modality_of(target).unwrap().id());
+    let mut sequences = Vec::new();
+    for b in 0..batch.batch {
+        let mut sequence: Vec<(Item, u32)> = Vec::new();
+        let mut padded = false;
+        for p in b * batch.seqlen..(b + 1) * batch.seqlen {
+            let patch = patch_at.get(&(p as u32)).copied();
+            let modality = match patch {
+                Some(_) => Modality::Image,
+                None => set.vocabulary().modality_of(batch.tokens[p]).unwrap(),
+            };
+            assert_eq!(batch.modality_ids[p], modality.id());
+            match batch.targets[p] {
+                NO_TARGET => assert_eq!(batch.target_modality_ids[p], 0),
+                target => {
+                    assert_eq!(batch.target_modality_ids[p], set.vocabulary().modality_of(target).unwrap().id());
+                }
             }
+            let item = match patch {
+                Some(patch) => {
+                    let values = &batch.patches[patch * batch.patch_dim..][..batch.patch_dim];
+                    Item::Patch(values.iter().map(|v| v.to_bits()).collect())
+                }
+                None => Item::Token(batch.tokens[p]),
+            };
+            if item == PAD {
+                assert!(batch.targets[p] == NO_TARGET);
+                assert_eq!(batch.document_starts[p], !padded, "padding begins once, at {p}");
+                padded = true;
+                continue;
+            }
+            assert!(!padded, "nothing stands behind padding");
+            let begins = item == special(Special::BeginDocument);
+            assert!(batch.document_starts[p] || !begins, "{p}");
+            sequence.push((item, batch.targets[p]));
         }
-        let item = match patch {
-            Some(patch) => {
-                assert_eq!(batch.tokens[p], 0);
-                let values = &batch.patches[patch * batch.patch_dim..][..batch.patch_dim];
-                Item::Patch(values.iter().map(|v| v.to_bits()).collect())
-            }
-            None => Item::Token(batch.tokens[p]),
-        };
-        padding += usize::from(pad);
-        stream.push((item, batch.targets[p]));
+        assert!(batch.document_starts[b * batch.seqlen]);
+        sequences.push(sequence);
     }
     check_images(batch);
-    padding
+    sequences
 }
-
-const PAD: Item = Item::Token(0);
 
 /// Each image is a run of positions in one sequence, between its markers.
 fn check_images(batch: &Batch) {
@@ -141,83 +137,80 @@ fn check_images(batch: &Batch) {
     for (index, (image, run)) in runs.iter().enumerate() {
         assert_eq!(*image as usize, index);
         let (first, last) = (run[0] as usize, run[run.len() - 1] as usize);
-        assert_eq!(run.len(), 16);
-        assert_eq!(last - first, 15);
+        assert_eq!((run.len(), last - first), (16, 15));
         assert_eq!((first - 1) / batch.seqlen, (last + 1) / batch.seqlen);
         assert_eq!(batch.tokens[first - 1], Special::BeginImage.token());
         assert_eq!(batch.tokens[last + 1], Special::EndImage.token());
     }
 }
 
-/// Reads one epoch and checks that it is all documents, each once, with all their targets.
-fn check_epoch(loader: &mut Loader, recipe: &Recipe) {
-    let set = loader.documents().clone();
-    assert_eq!(loader.batch(), 1);
-    let mut stream = Vec::new();
-    let mut padding = 0;
-    for _ in 0..loader.n_sequences() {
-        padding += check_batch(&loader.next_batch().unwrap(), &set, &mut stream);
+/// Targets of a whole document, or of one of its pieces with what follows.
+fn check_targets(piece: &[(Item, u32)], next: Option<&Item>) {
+    for (at, (item, target)) in piece.iter().enumerate() {
+        let following = piece.get(at + 1).map(|(item, _)| item).or(next);
+        let expected = match (item, following) {
+            (Item::Token(_), Some(Item::Token(next))) => *next,
+            (Item::Token(_), None) => Special::BeginDocument.token(),
+            _ => NO_TARGET,
+        };
+        assert_eq!(*target, expected, "{at} of {}", piece.len());
     }
-    assert_eq!(loader.position().sequence, 0);
-    let n_images = if recipe.patch().is_some() { set.len() } else { 0 };
-    assert!(padding < (n_images + 1) * loader.seqlen());
-    stream.iter().filter(|(item, _)| *item == PAD).for_each(|(_, target)| assert_eq!(*target, NO_TARGET));
-    stream.retain(|(item, _)| *item != PAD);
-
-    let begin = Item::Token(Special::BeginDocument.token());
-    let mut left: Vec<usize> = (0..set.len()).collect();
-    let mut starts: Vec<usize> = (0..stream.len()).filter(|&at| stream[at].0 == begin).collect();
-    assert_eq!((starts.first(), starts.len()), (Some(&0), set.len()));
-    starts.push(stream.len());
-    for bounds in starts.windows(2) {
-        let document = &stream[bounds[0]..bounds[1]];
-        for (at, (item, target)) in document.iter().enumerate() {
-            let expected = match (item, document.get(at + 1)) {
-                (Item::Token(_), Some((Item::Token(next), _))) => *next,
-                (Item::Token(_), None) => Special::BeginDocument.token(),
-                _ => NO_TARGET,
-            };
-            assert_eq!(*target, expected);
-        }
-        let items: Vec<Item> = document[1..].iter().map(|(item, _)| item.clone()).collect();
-        let found = parts(&items);
-        let which = left.iter().position(|&document| forms(&set, recipe, document).contains(&found));
-        left.swap_remove(which.expect("a document of the set, not seen before"));
-    }
-    assert!(left.is_empty());
 }
 
-fn recipes() -> impl Strategy<Value = Recipe> {
-    let weights = FormWeights { triple: 1.0, caption_image: 1.0, caption_speech: 0.5, speech: 0.5 };
-    prop_oneof![
-        (0.0..=1.0).prop_map(|caption_first| Recipe::Transfusion { caption_first, patch: 4 }),
-        (0.0..=1.0).prop_map(|image_first| Recipe::Chameleon { image_first }),
-        Just(Recipe::three_modality()),
-        Just(Recipe::ThreeModality { weights }),
-    ]
+fn kinds() -> impl Strategy<Value = Kind> {
+    prop_oneof![Just(Kind::Codes), Just(Kind::Patches)]
 }
 
-fn orders() -> impl Strategy<Value = Order> {
-    prop_oneof![3 => any::<u64>().prop_map(|seed| Order::Shuffled { seed }), 1 => Just(Order::Sequential)]
+fn forms() -> impl Strategy<Value = Forms> {
+    let weights = FormWeights { triple: 1.0, text_image: 1.0, text_speech: 0.5, speech: 0.5, ..FormWeights::default() };
+    let some = prop_oneof![Just(None), Just(Some(weights))];
+    (0.0..=1.0, some).prop_map(|(text_first, weights)| Forms { text_first, weights })
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_epoch_is_all_documents_once(recipe in recipes(), order in orders(), seqlen in 18usize..300, epoch in 0u64..1000) {
-        let mut loader = Loader::new(documents(&recipe), recipe, 1, seqlen, order).unwrap();
-        loader.seek(Position { epoch, sequence: 0 }).unwrap();
-        check_epoch(&mut loader, &recipe);
-        prop_assert_eq!(loader.position(), Position { epoch: epoch + 1, sequence: 0 });
-        check_epoch(&mut loader, &recipe);
+    fn every_epoch_is_all_documents_once_and_whole(
+        kind in kinds(), forms in forms(), seed in any::<u64>(), seqlen in 320usize..900, window in 0u64..1000,
+    ) {
+        let set = documents(kind);
+        let mut loader = Loader::new(set.clone(), forms, 1, seqlen, Order::Shuffled { seed }).unwrap();
+        loader.seek(Position { window, sequence: 0 }).unwrap();
+        prop_assert_eq!(loader.n_cut(), 0);
+        let mut left: Vec<Vec<Vec<Item>>> =
+            (0..set.len()).map(|at| parts_of(&set, &set.document(at).unwrap())).collect();
+        for _ in 0..loader.n_sequences() {
+            for sequence in sequences_of(&loader.next_batch().unwrap(), &set) {
+                let mut starts: Vec<usize> =
+                    (0..sequence.len()).filter(|&at| sequence[at].0 == special(Special::BeginDocument)).collect();
+                prop_assert!(sequence.is_empty() || starts[0] == 0, "no piece of a document stands alone");
+                starts.push(sequence.len());
+                for bounds in starts.windows(2) {
+                    let document = &sequence[bounds[0]..bounds[1]];
+                    check_targets(document, None);
+                    let items: Vec<Item> = document[1..].iter().map(|(item, _)| item.clone()).collect();
+                    // Some parts of one document of the set, in some order.
+                    let is_of = |parts: &Vec<Vec<Item>>| {
+                        let found: Vec<&Vec<Item>> =
+                            parts.iter().filter(|part| items.windows(part.len()).any(|w| w == &part[..])).collect();
+                        !found.is_empty() && found.iter().map(|part| part.len()).sum::<usize>() == items.len()
+                    };
+                    let which = left.iter().position(is_of);
+                    left.swap_remove(which.expect("a document of the set, not seen before"));
+                }
+            }
+        }
+        prop_assert!(left.is_empty());
+        prop_assert_eq!(loader.position(), Position { window: window + 1, sequence: 0 });
     }
 
     #[test]
     fn seeking_continues_and_loaders_agree(
-        recipe in recipes(), order in orders(), seqlen in 18usize..200, batch in 1usize..6, steps in 0usize..40,
+        kind in kinds(), forms in forms(), seed in any::<u64>(), seqlen in 20usize..300, batch in 1usize..6,
+        steps in 0usize..40,
     ) {
-        let new = || Loader::new(documents(&recipe), recipe, batch, seqlen, order).unwrap();
+        let new = || Loader::new(documents(kind), forms, batch, seqlen, Order::Shuffled { seed }).unwrap();
         let (mut first, mut second) = (new(), new());
         for _ in 0..steps {
             prop_assert_eq!(first.next_batch().unwrap(), second.next_batch().unwrap());
@@ -226,7 +219,7 @@ proptest! {
         let mut third = new();
         third.seek(serde_json::from_str(&saved).unwrap()).unwrap();
         let mut fourth = new();
-        fourth.skip(steps * batch);
+        fourth.skip(steps * batch).unwrap();
         for _ in 0..3 {
             let expected = first.next_batch().unwrap();
             prop_assert_eq!(&expected, &third.next_batch().unwrap());
@@ -234,43 +227,90 @@ proptest! {
         }
         prop_assert_eq!(first.position(), third.position());
     }
-}
 
-#[test]
-fn very_short_sequences_work_without_patches() {
-    for seqlen in [1, 2, 3] {
-        let recipe = Recipe::three_modality();
-        let mut loader = Loader::new(documents(&recipe), recipe, 1, seqlen, Order::Shuffled { seed: 1 }).unwrap();
-        check_epoch(&mut loader, &recipe);
+    #[test]
+    fn what_ranks_see_together_does_not_depend_on_their_number(
+        kind in kinds(), seed in any::<u64>(), seqlen in 20usize..300, steps in 1usize..8,
+    ) {
+        const GLOBAL: usize = 12;
+        let new = |batch| {
+            Loader::new(documents(kind), Forms::default(), batch, seqlen, Order::Shuffled { seed }).unwrap()
+        };
+        let mut whole = new(GLOBAL);
+        let mut ranks: Vec<Vec<Loader>> = [2, 3, 4]
+            .into_iter()
+            .map(|of| (0..of).map(|rank| new(GLOBAL / of).shared(Share { rank, of }).unwrap()).collect())
+            .collect();
+        for _ in 0..steps {
+            let batch = whole.next_batch().unwrap();
+            for loaders in &mut ranks {
+                let parts: Vec<Batch> = loaders.iter_mut().map(|loader| loader.next_batch().unwrap()).collect();
+                let tokens: Vec<u32> = parts.iter().flat_map(|part| part.tokens.clone()).collect();
+                let targets: Vec<u32> = parts.iter().flat_map(|part| part.targets.clone()).collect();
+                let patches: Vec<f32> = parts.iter().flat_map(|part| part.patches.clone()).collect();
+                prop_assert!(tokens == batch.tokens && targets == batch.targets && patches == batch.patches);
+                prop_assert!(loaders.iter().all(|loader| loader.position() == whole.position()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_document_longer_than_a_sequence_is_cut_and_nothing_is_lost(seqlen in 18usize..60, seed in any::<u64>()) {
+        let set = documents(Kind::Patches);
+        let mut loader =
+            Loader::new(set.clone(), Forms::default(), 1, seqlen, Order::Shuffled { seed }).unwrap();
+        prop_assert!(loader.n_cut() > 0);
+        let mut found: Vec<Item> = Vec::new();
+        for _ in 0..loader.n_sequences() {
+            let batch = loader.next_batch().unwrap();
+            found.extend(sequences_of(&batch, &set).into_iter().flatten().map(|(item, _)| item));
+        }
+        let mut expected: Vec<Item> = (0..set.len())
+            .flat_map(|at| {
+                let parts = parts_of(&set, &set.document(at).unwrap());
+                std::iter::once(special(Special::BeginDocument)).chain(parts.into_iter().flatten())
+            })
+            .collect();
+        found.sort();
+        expected.sort();
+        prop_assert!(found == expected);
     }
 }
 
 #[test]
-fn epochs_differ_when_shuffled_and_repeat_when_sequential() {
-    let recipe = Recipe::chameleon();
-    let epochs = |order| {
-        let mut loader = Loader::new(documents(&recipe), recipe, 1, 4096, order).unwrap();
-        let first = loader.next_batch().unwrap();
-        loader.seek(Position { epoch: 1, sequence: 0 }).unwrap();
-        (first, loader.next_batch().unwrap())
+fn a_validation_is_one_pass_the_same_always() {
+    let set = SETS.codes.held_out.clone();
+    let pass = || {
+        let mut loader = Loader::pass(set.clone(), Forms::default(), 3, 300).unwrap();
+        let mut batches = Vec::new();
+        while let Some(batch) = loader.next_batch_of_pass().unwrap() {
+            batches.push(batch);
+        }
+        assert_eq!(batches.len(), loader.n_sequences().div_ceil(3));
+        batches
     };
-    let (a, b) = epochs(Order::Sequential);
-    assert_eq!(a, b);
-    let (c, d) = epochs(Order::Shuffled { seed: 1 });
-    assert_ne!(c, d);
-    assert_ne!(c, epochs(Order::Shuffled { seed: 2 }).0);
-    assert_ne!(c, a);
+    let batches = pass();
+    assert_eq!(batches, pass());
+    let n: usize = batches.iter().flat_map(|batch| &batch.tokens).filter(|&&token| token == 1).count();
+    assert_eq!(n as u64, set.len(), "each document once");
 }
 
 #[test]
 fn the_order_of_a_document_is_drawn_anew_every_epoch() {
-    let recipe = Recipe::chameleon();
-    let order = Order::Shuffled { seed: 3 };
-    let mut loader = Loader::new(documents(&recipe), recipe, 1, 1 << 14, order).unwrap();
+    let set = documents(Kind::Codes);
+    let weights = FormWeights { text_image: 1.0, ..FormWeights::default() };
+    let forms = Forms { weights: Some(weights), ..Forms::default() };
+    let mut loader = Loader::new(set.clone(), forms, 1, 1 << 14, Order::Shuffled { seed: 3 }).unwrap();
     assert_eq!(loader.n_sequences(), 1);
-    let set = loader.documents().clone();
-    let captions: Vec<&[u32]> = (0..set.len()).map(|document| set.text(document)).collect();
-    let mut image_first = vec![0; set.len()];
+    let captions: Vec<Vec<u32>> = (0..set.len())
+        .map(|at| match &set.document(at).unwrap().parts[0] {
+            Content::Text(codes) => {
+                codes.iter().map(|&code| set.vocabulary().token(Modality::Text, code).unwrap()).collect()
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let mut image_first = vec![0; captions.len()];
     for _ in 0..20 {
         let batch = loader.next_batch().unwrap();
         for (document, caption) in captions.iter().enumerate() {
@@ -281,39 +321,58 @@ fn the_order_of_a_document_is_drawn_anew_every_epoch() {
     // Twenty coins each: hardly any lands on one side always.
     assert!(image_first.iter().filter(|&&count| count == 0 || count == 20).count() <= 1, "{image_first:?}");
     let total: usize = image_first.iter().sum();
-    assert!(total.abs_diff(10 * set.len()) < 2 * set.len(), "{total}");
+    assert!(total.abs_diff(10 * captions.len()) < 2 * captions.len(), "{total}");
 }
 
 #[test]
-fn the_splits_are_disjoint_and_do_not_move() {
-    let keys = |set: &DocumentSet| (0..set.len()).map(|document| set.key(document).to_owned()).collect::<Vec<_>>();
-    let (train, held_out) = (keys(&SETS.codes.train), keys(&SETS.codes.held_out));
-    assert!(held_out.iter().all(|key| !train.contains(key)));
-    assert_eq!(train.len() + held_out.len(), 50);
-    assert_eq!(keys(&SETS.patches.held_out), held_out);
-    assert_eq!(held_out[..4], ["00000000", "00000003", "00000004", "00000006"]);
+fn sources_come_in_the_shares_of_their_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = folder.path().join("texts");
+    std::fs::create_dir(&texts).unwrap();
+    for i in 0..40 {
+        let text = format!("story {i}: ").repeat(40 + i);
+        std::fs::write(texts.join(format!("{i:03}.txt")), text).unwrap();
+    }
+    let sources = [
+        SourceConfig { weight: 1.0, ..generated(50) },
+        SourceConfig { weight: 6.0, name: Some("stories".to_owned()), ..SourceConfig::at(&texts) },
+    ];
+    let tokenizers = Tokenizers::fit(&sources, &config(), ALL, |_| {}).unwrap();
+    let data = Dataset::load(&sources, &tokenizers).unwrap();
+    let mut loader = Loader::new(data.train, Forms::default(), 4, 1024, Order::Shuffled { seed: 1 }).unwrap();
+    let (mut images, mut text) = (0.0, 0.0);
+    for _ in 0..200 {
+        let batch = loader.next_batch().unwrap();
+        for b in 0..4 {
+            let row = &batch.tokens[b * 1024..][..1024];
+            let starts: Vec<usize> = (0..1024).filter(|&t| batch.document_starts[b * 1024 + t]).collect();
+            for (at, &start) in starts.iter().enumerate() {
+                let piece = &row[start..starts.get(at + 1).copied().unwrap_or(1024)];
+                let is_scene = piece.iter().any(|&token| (2..6).contains(&token));
+                let n = piece.iter().filter(|&&token| token != 0).count() as f64;
+                *(if is_scene { &mut images } else { &mut text }) += n;
+            }
+        }
+    }
+    let ratio = text / images;
+    assert!((5.4..6.6).contains(&ratio), "{ratio}");
 }
 
 #[test]
 fn what_cannot_be_packed_is_refused() {
-    let recipe = Recipe::transfusion();
-    let new = |recipe: Recipe, set: &Dataset, batch, seqlen| {
-        Loader::new(set.train.clone(), recipe, batch, seqlen, Order::Sequential).err().unwrap()
+    let new = |set: &Dataset, batch, seqlen| {
+        Loader::new(set.train.clone(), Forms::default(), batch, seqlen, Order::Fixed).err().unwrap()
     };
-    let error = new(recipe, &SETS.patches, 1, 17);
+    let error = new(&SETS.patches, 1, 17);
     assert!(matches!(error, DataError::ImageTooLong { n_positions: 18, seqlen: 17 }), "{error}");
-    assert!(matches!(new(recipe, &SETS.codes, 1, 64), DataError::Missing { what: "images", .. }));
-    assert!(matches!(new(Recipe::chameleon(), &SETS.patches, 1, 64), DataError::Missing { what: "image codes", .. }));
-    assert!(matches!(new(Recipe::chameleon(), &SETS.codes, 0, 64), DataError::Config { field: "batch", .. }));
-    assert!(matches!(new(Recipe::chameleon(), &SETS.codes, 1, 0), DataError::Config { field: "seqlen", .. }));
-    assert!(matches!(new(Recipe::chameleon(), &SETS.codes, 1 << 20, 1 << 20), DataError::Config { .. }));
-    assert!(matches!(
-        new(Recipe::Transfusion { caption_first: 0.5, patch: 3 }, &SETS.patches, 1, 64),
-        DataError::Config { field: "patch", .. }
-    ));
-    let mut loader = Loader::new(SETS.patches.train.clone(), recipe, 2, 64, Order::Sequential).unwrap();
+    assert!(matches!(new(&SETS.codes, 0, 64), DataError::Config { field: "batch", .. }));
+    assert!(matches!(new(&SETS.codes, 1, 0), DataError::Config { field: "seqlen", .. }));
+    assert!(matches!(new(&SETS.codes, 1 << 20, 1 << 20), DataError::Config { .. }));
+    let loader = || Loader::new(SETS.patches.train.clone(), Forms::default(), 2, 64, Order::Fixed).unwrap();
+    assert!(matches!(loader().shared(Share { rank: 2, of: 2 }).unwrap_err(), DataError::Config { field: "rank", .. }));
+    let mut loader = loader();
     let position = loader.position();
-    let error = loader.seek(Position { epoch: 3, sequence: 1 << 40 }).unwrap_err();
-    assert!(matches!(error, DataError::Position { epoch: 3, .. }), "{error}");
+    let error = loader.seek(Position { window: 3, sequence: 1 << 40 }).unwrap_err();
+    assert!(matches!(error, DataError::Position { window: 3, .. }), "{error}");
     assert_eq!(loader.position(), position);
 }

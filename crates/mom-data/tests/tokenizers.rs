@@ -4,45 +4,38 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
 
-use common::{ALL, config, options};
-use mom_data::{
-    Corpus, DataError, Dataset, ImageNeed, Modality, Needs, Recipe, Repeats, SpeechNeed, Split, TokenizerConfig,
-    Tokenizers,
-};
+use common::{ALL, config, generated};
+use mom_data::scenes::{self, SceneConfig};
+use mom_data::{Content, DataError, Dataset, Modality, Needs, Repeats, SourceConfig, TokenizerConfig, Tokenizers};
 
-fn corpus(dir: &Path, documents: usize) -> Corpus {
-    Corpus::open(common::write(dir, &options(documents))).unwrap()
+fn fit(documents: usize, needs: Needs) -> Tokenizers {
+    Tokenizers::fit(&[generated(documents)], &config(), needs, |_| {}).unwrap()
 }
 
 #[test]
 fn two_fits_are_identical_and_survive_a_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let corpus = corpus(folder.path(), 80);
     let names = ["tokenizers.json", "tokenizer.json", "image_codebook.safetensors", "speech_codebook.safetensors"];
     let save = |name: &str| {
         let dir = folder.path().join(name);
-        Tokenizers::fit(&corpus, &config(), ALL).unwrap().save(&dir).unwrap();
+        fit(80, ALL).save(&dir).unwrap();
         names.map(|file| fs::read(dir.join(file)).unwrap())
     };
     let first = save("first");
     assert_eq!(fs::read_dir(folder.path().join("first")).unwrap().count(), names.len());
-    for again in 0..4 {
+    for again in 0..3 {
         let second = save(&format!("again{again}"));
         for (file, (a, b)) in names.iter().zip(first.iter().zip(&second)) {
             assert!(a == b, "{file} differs");
         }
     }
-    let fitted = Tokenizers::fit(&corpus, &config(), ALL).unwrap();
+    let fitted = fit(80, ALL);
     let loaded = Tokenizers::load(folder.path().join("first")).unwrap();
     assert_eq!((fitted.vocabulary(), fitted.config(), fitted.needs()), (loaded.vocabulary(), loaded.config(), ALL));
-    let recipe = Recipe::three_modality();
-    let [a, b] = [fitted, loaded].map(|tokenizers| Dataset::load(&corpus, &tokenizers, &recipe).unwrap());
-    for document in 0..a.train.len() {
-        assert_eq!(a.train.text(document), b.train.text(document));
-        assert_eq!(a.train.image_codes(document), b.train.image_codes(document));
-        assert_eq!(a.train.speech_units(document), b.train.speech_units(document));
+    let [a, b] = [fitted, loaded].map(|tokenizers| Dataset::load(&[generated(80)], &tokenizers).unwrap());
+    for at in 0..a.train.len() {
+        assert_eq!(a.train.document(at).unwrap(), b.train.document(at).unwrap());
     }
 }
 
@@ -53,41 +46,55 @@ fn the_number_of_threads_changes_nothing() {
         let dir = folder.path().join(threads.to_string());
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            Tokenizers::fit(&corpus(&dir, 60), &config(), ALL).unwrap().save(dir.join("shards")).unwrap();
+            let tokenizers = fit(60, ALL);
+            tokenizers.save(&dir).unwrap();
+            Dataset::prepare(&[generated(60)], &tokenizers, &dir.join("tokens"), |_| {}).unwrap();
         });
-        let mut files: Vec<_> = fs::read_dir(dir.join("shards")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut files = Vec::new();
+        let mut folders = vec![dir.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    files.push((path.strip_prefix(&dir).unwrap().to_owned(), fs::read(&path).unwrap()));
+                }
+            }
+        }
         files.sort();
-        assert_eq!(files.len(), 4 + 4 + 1);
-        files.into_iter().map(|path| fs::read(path).unwrap()).collect::<Vec<_>>()
+        assert_eq!(files.len(), 4 + 2, "tokenizers; a unit and the catalogue");
+        files
     });
     assert!(made[0] == made[1]);
 }
 
 #[test]
 fn tokens_decode_to_what_was_encoded() {
-    let folder = tempfile::tempdir().unwrap();
-    let corpus = corpus(folder.path(), 80);
-    let tokenizers = Tokenizers::fit(&corpus, &config(), ALL).unwrap();
+    let tokenizers = fit(80, ALL);
     let vocabulary = *tokenizers.vocabulary();
     assert_eq!(vocabulary.size(), 6 + 300 + 32 + 32);
     for text in ["a red circle sits above two stars.", "Grüße, 世界!", " tabs\tand\nlines "] {
         assert_eq!(tokenizers.text().decode(&tokenizers.text().encode(text).unwrap()).unwrap(), text);
     }
-    let data = Dataset::load(&corpus, &tokenizers, &Recipe::three_modality()).unwrap();
+    let data = Dataset::load(&[generated(80)], &tokenizers).unwrap();
     let mut errors = 0.0;
-    for document in 0..data.train.len() {
-        let index: usize = data.train.key(document).parse().unwrap();
-        let sample = corpus.sample(index, &config(), ALL).unwrap().unwrap();
-        assert_eq!(tokenizers.decode_text(data.train.text(document)).unwrap(), sample.caption);
-        let (image, codes) = (sample.image.unwrap(), data.train.image_codes(document));
+    for at in 0..data.train.len() {
+        let document = data.train.document(at).unwrap();
+        let scene = SceneConfig { image_size: 16, ..SceneConfig::default() };
+        let sample = scenes::document(5, document.key.parse().unwrap(), &scene);
+        let [Content::Text(text), Content::ImageCodes(codes), Content::Speech(units)] = &document.parts[..] else {
+            panic!("{:?}", document.parts)
+        };
+        assert_eq!(tokenizers.text().decode(text).unwrap(), sample.caption);
         assert_eq!(codes.len(), 16);
-        let decoded = tokenizers.decode_image(codes).unwrap();
-        let error: f64 = decoded.pixels.iter().zip(&image.pixels).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
-        errors += (error / image.pixels.len() as f64).sqrt();
+        let decoded = tokenizers.image_codebook().unwrap().decode(codes).unwrap();
+        let error: f64 =
+            decoded.pixels.iter().zip(&sample.image.pixels).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
+        errors += (error / sample.image.pixels.len() as f64).sqrt();
         // Merged units: no neighbour is the same; at most 25 a second.
-        let units = data.train.speech_units(document);
         assert!(units.windows(2).all(|pair| pair[0] != pair[1]));
-        assert!(units.len() <= sample.speech.unwrap().len().div_ceil(320));
+        assert!(units.len() <= sample.speech.len().div_ceil(320));
     }
     // A codebook of the mean colour alone would be off by 60 or more.
     let mean_error = errors / data.train.len() as f64;
@@ -98,39 +105,63 @@ fn tokens_decode_to_what_was_encoded() {
 
 #[test]
 fn kept_repeats_have_one_unit_per_frame() {
-    let folder = tempfile::tempdir().unwrap();
-    let corpus = corpus(folder.path(), 30);
     let mut config = config();
     config.speech.repeats = Repeats::Kept;
-    let tokenizers = Tokenizers::fit(&corpus, &config, ALL).unwrap();
-    let sample = corpus.sample(0, &config, ALL).unwrap().unwrap();
-    let wave = sample.speech.unwrap();
+    let tokenizers = Tokenizers::fit(&[generated(30)], &config, ALL, |_| {}).unwrap();
+    let wave = scenes::document(5, 0, &SceneConfig::default()).speech;
     assert_eq!(tokenizers.speech_codebook().unwrap().encode(&wave).len(), wave.len().div_ceil(320));
+}
+
+#[test]
+fn a_vocabulary_that_is_smaller_than_asked_for_is_told() {
+    let mut config = config();
+    config.text.vocab_size = 32_000;
+    let tokenizers = Tokenizers::fit(&[generated(80)], &config, Needs::PATCHES, |_| {}).unwrap();
+    let note = tokenizers.notes().join("; ");
+    assert!(tokenizers.text().n_tokens() < 32_000 && note.contains("instead of 32000"), "{note}");
+    assert!(fit(80, Needs::PATCHES).notes().is_empty());
+}
+
+#[test]
+fn a_word_of_a_million_letters_is_no_matter() {
+    let folder = tempfile::tempdir().unwrap();
+    let long: String = (0..1_000_000u32).map(|i| char::from(b'a' + (i * i % 23) as u8)).collect();
+    fs::write(folder.path().join("long.txt"), &long).unwrap();
+    fs::write(folder.path().join("other.txt"), "a red circle above a star, a red circle below a star").unwrap();
+    let mut config = config();
+    (config.text.vocab_size, config.held_out) = (32_000, 0.0);
+    let start = std::time::Instant::now();
+    let tokenizers = Tokenizers::fit(&[SourceConfig::at(folder.path())], &config, Needs::default(), |_| {}).unwrap();
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    assert_eq!(tokenizers.text().decode(&tokenizers.text().encode(&long[..1000]).unwrap()).unwrap(), long[..1000]);
 }
 
 #[test]
 fn only_the_training_split_is_fitted() {
     let folder = tempfile::tempdir().unwrap();
-    // Held-out captions have a word that no other has.
-    let mut members = Vec::new();
-    for index in 0..60 {
-        let key = format!("k{index}");
-        let held_out = Split::of(&key, config().held_out) == Split::HeldOut;
-        let caption = if held_out { "xylophone xylophone xylophone" } else { "a red circle above a star" };
-        members.push((format!("{key}.txt"), caption.as_bytes().to_vec()));
-    }
-    let members: Vec<_> = members.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
-    common::tar(&folder.path().join("a.tar"), &members);
-    let corpus = Corpus::open(folder.path()).unwrap();
-    let tokenizers = Tokenizers::fit(&corpus, &config(), Needs::default()).unwrap();
+    // Samples are held out by their group, here by what they say: a word that no other has.
+    let lines: String = (0..200)
+        .map(|index| {
+            let (group, text) = if index % 4 == 0 { HELD_OUT } else { TRAINED };
+            format!("{{\"group\": {group:?}, \"text\": {text:?}}}\n")
+        })
+        .collect();
+    fs::write(folder.path().join("a.jsonl"), lines).unwrap();
+    let source = SourceConfig { group: Some("group".to_owned()), ..SourceConfig::at(folder.path()) };
+    let tokenizers = Tokenizers::fit(std::slice::from_ref(&source), &config(), Needs::default(), |_| {}).unwrap();
     assert_eq!(tokenizers.text().encode(" circle").unwrap().len(), 1);
     assert!(tokenizers.text().encode("xylophone").unwrap().len() > 6);
+    let data = Dataset::load(&[source], &tokenizers).unwrap();
+    assert_eq!((data.train.len(), data.held_out.len()), (150, 50));
 }
+
+/// The group "a" is held out at a fifth, "b" is not.
+const HELD_OUT: (&str, &str) = ("a", "xylophone xylophone xylophone");
+const TRAINED: (&str, &str) = ("b", "a red circle above a star");
 
 #[test]
 fn a_users_tokenizer_is_taken_and_checked() {
     let folder = tempfile::tempdir().unwrap();
-    let corpus = corpus(folder.path(), 30);
     let theirs = folder.path().join("theirs.json");
     let words = r#"{"version":"1.0","truncation":{"direction":"Right","max_length":2,"strategy":"LongestFirst","stride":0},
         "padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":{"type":"Whitespace"},"post_processor":null,
@@ -138,7 +169,7 @@ fn a_users_tokenizer_is_taken_and_checked() {
     fs::write(&theirs, words).unwrap();
     let mut config = config();
     config.text.tokenizer = Some(theirs.clone());
-    let tokenizers = Tokenizers::fit(&corpus, &config, Needs::default()).unwrap();
+    let tokenizers = Tokenizers::fit(&[generated(30)], &config, Needs::default(), |_| {}).unwrap();
     assert_eq!(tokenizers.vocabulary().n_tokens(Modality::Text), 10);
     // Whole captions, though the file says to cut after two tokens.
     assert_eq!(tokenizers.text().encode("a red circle a").unwrap(), [1, 0, 9, 1]);
@@ -146,34 +177,25 @@ fn a_users_tokenizer_is_taken_and_checked() {
     fs::remove_file(&theirs).unwrap();
     let loaded = Tokenizers::load(folder.path().join("saved")).unwrap();
     assert_eq!(loaded.text().encode("circle").unwrap(), [9]);
-    for (name, contents) in
-        [("empty", words.replace(r#"{"[UNK]":0,"a":1,"circle":9}"#, "{}")), ("torn", words[..90].into())]
-    {
+    for (name, contents) in [
+        ("empty", words.replace(r#"{"[UNK]":0,"a":1,"circle":9}"#, "{}")),
+        ("torn", words[..90].into()),
+        ("one id for two tokens", words.replace(r#""circle":9"#, r#""circle":1"#)),
+        ("an id that no vocabulary has", words.replace(r#""circle":9"#, r#""circle":4294967200"#)),
+    ] {
         let path = folder.path().join(name);
         fs::write(&path, contents).unwrap();
         config.text.tokenizer = Some(path.clone());
-        let error = Tokenizers::fit(&corpus, &config, Needs::default()).unwrap_err();
+        let error = Tokenizers::fit(&[generated(30)], &config, Needs::default(), |_| {}).unwrap_err();
         assert!(matches!(&error, DataError::TextTokenizer { path: Some(p), .. } if *p == path), "{error}");
     }
 }
 
 #[test]
-fn what_was_not_fitted_is_missing() {
-    let folder = tempfile::tempdir().unwrap();
-    let corpus = corpus(folder.path(), 30);
-    let tokenizers =
-        Tokenizers::fit(&corpus, &config(), Needs { image: ImageNeed::Codes, speech: SpeechNeed::None }).unwrap();
-    let error = Dataset::load(&corpus, &tokenizers, &Recipe::three_modality()).unwrap_err();
-    assert_eq!(error.to_string(), "the recipe needs speech units, and the tokenizers at hand lack them");
-    assert!(Dataset::load(&corpus, &tokenizers, &Recipe::chameleon()).is_ok());
-}
-
-#[test]
 fn damaged_folders_are_errors_that_name_the_file() {
     let folder = tempfile::tempdir().unwrap();
-    let corpus = corpus(folder.path(), 30);
     let dir = folder.path().join("saved");
-    Tokenizers::fit(&corpus, &config(), ALL).unwrap().save(&dir).unwrap();
+    fit(30, ALL).save(&dir).unwrap();
     let damage = |name: &str, change: &dyn Fn(Vec<u8>) -> Vec<u8>| {
         let whole = fs::read(dir.join(name)).unwrap();
         fs::write(dir.join(name), change(whole.clone())).unwrap();
@@ -206,8 +228,7 @@ fn damaged_folders_are_errors_that_name_the_file() {
 #[test]
 fn saving_over_an_obstacle_fails_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let corpus = corpus(folder.path(), 30);
-    let tokenizers = Tokenizers::fit(&corpus, &config(), Needs::default()).unwrap();
+    let tokenizers = fit(30, Needs::default());
     let dir = folder.path().join("saved");
     fs::create_dir_all(dir.join("tokenizer.json")).unwrap();
     let error = tokenizers.save(&dir).unwrap_err();
@@ -219,12 +240,10 @@ fn saving_over_an_obstacle_fails_and_leaves_nothing() {
 
 #[test]
 fn invalid_configurations_name_their_field() {
-    let folder = tempfile::tempdir().unwrap();
-    let corpus = corpus(folder.path(), 3);
     let rejected = |change: &dyn Fn(&mut TokenizerConfig), field: &str| {
         let mut config = config();
         change(&mut config);
-        let error = Tokenizers::fit(&corpus, &config, ALL).unwrap_err();
+        let error = Tokenizers::fit(&[generated(3)], &config, ALL, |_| {}).unwrap_err();
         assert!(matches!(error, DataError::Config { .. }) && error.to_string().contains(field), "{error}");
     };
     rejected(&|c| c.speech.units = 501, "tokenizers.speech.units must be 2 to 500, got 501");

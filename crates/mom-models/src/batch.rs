@@ -14,7 +14,7 @@ pub const NO_TARGET: u32 = u32::MAX;
 ///
 /// Every array has `batch * seqlen` entries.
 #[derive(Debug, Clone, Copy)]
-pub struct TokenBatch<'a> {
+pub struct Batch<'a> {
     /// Number of sequences.
     pub batch: usize,
     /// Positions of a sequence.
@@ -61,10 +61,10 @@ impl ImagePatches<'_> {
     }
 }
 
-impl TokenBatch<'_> {
+impl Batch<'_> {
     /// A batch of no positions, to fill in with `..`.
     pub const fn empty(batch: usize, seqlen: usize) -> Self {
-        TokenBatch {
+        Batch {
             batch,
             seqlen,
             tokens: &[],
@@ -143,7 +143,7 @@ pub struct Normaliser {
 
 impl Normaliser {
     /// The counts of one batch.
-    pub fn of(batch: &TokenBatch<'_>) -> Self {
+    pub fn of(batch: &Batch<'_>) -> Self {
         Self {
             n_targets: batch.targets.iter().filter(|&&target| target != NO_TARGET).count(),
             n_patches: batch.patches.len(),

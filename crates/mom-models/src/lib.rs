@@ -3,7 +3,7 @@
 //! | item | what it is |
 //! | --- | --- |
 //! | [`ModelConfig`], [`Scale`], [`Variant`] | what is built: setting, size, and which projections are per modality |
-//! | [`Model`] | embedding, backbone and heads; [`Model::loss`] takes a [`TokenBatch`] of plain host arrays |
+//! | [`Model`] | embedding, backbone and heads; [`Model::loss`] takes a [`Batch`] of plain host arrays |
 //! | [`Inputs`] | a batch that was checked and sent to where the model is, while a device works on another |
 //! | [`Setting`] | Transfusion, Chameleon, three modalities |
 //! | [`diffusion`] | the DDPM schedule, its noise, and its sampler |
@@ -15,20 +15,20 @@
 //!
 //! ```
 //! use candle_core::{DType, Device};
-//! use mom_models::{Model, ModelConfig, NO_TARGET, Normaliser, Setting, TokenBatch, Variant};
+//! use mom_models::{Model, ModelConfig, NO_TARGET, Normaliser, Setting, Batch, Variant};
 //!
 //! let config = ModelConfig::new(Setting::Chameleon, Variant::Mom, "nano".parse()?, 32);
 //! let (model, parameters) = Model::seeded(&config, 7, DType::F32, &Device::Cpu)?;
 //! println!("{} weights, {} of them active", config.total_parameters(), config.active_parameters());
 //!
 //! // One sequence: begin-of-document, two image codes, two text tokens.
-//! let batch = TokenBatch {
+//! let batch = Batch {
 //!     tokens: &[1, 20, 21, 8, 9],
 //!     targets: &[20, 21, 8, 9, NO_TARGET],
 //!     modality_ids: &[0, 1, 1, 0, 0],
 //!     target_modality_ids: &[1, 1, 0, 0, 0],
 //!     document_starts: &[true, false, false, false, false],
-//!     ..TokenBatch::empty(1, 5)
+//!     ..Batch::empty(1, 5)
 //! };
 //! let losses = model.loss(&batch, None, Normaliser::of(&batch))?;
 //! let gradients = losses.total.backward()?;
@@ -54,7 +54,7 @@ mod scale;
 mod variant;
 
 pub use backbone::Backbone;
-pub use batch::{ImagePatches, NO_TARGET, Normaliser, TokenBatch};
+pub use batch::{Batch, ImagePatches, NO_TARGET, Normaliser};
 pub use config::{ModelConfig, Setting};
 pub use error::{Error, Result};
 pub use model::{Inputs, Losses, ModalityLoss, Model};

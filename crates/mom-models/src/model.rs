@@ -7,7 +7,7 @@ use mom_core::{Draw, Init, Plan};
 use crate::diffusion::Noise;
 use crate::error::{require, require_batch};
 use crate::layers::{Ids, RowLosses, embedding, linear_cross_entropy};
-use crate::{Backbone, ModelConfig, NO_TARGET, Normaliser, Parameters, Patcher, Result, Setting, TokenBatch};
+use crate::{Backbone, Batch, ModelConfig, NO_TARGET, Normaliser, Parameters, Patcher, Result, Setting};
 
 /// Embedding, backbone and heads.
 ///
@@ -245,7 +245,7 @@ impl Model {
     ///
     /// # Errors
     /// As these.
-    pub fn loss(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>, normaliser: Normaliser) -> Result<Losses> {
+    pub fn loss(&self, batch: &Batch<'_>, noise: Option<&Noise>, normaliser: Normaliser) -> Result<Losses> {
         self.loss_of(&self.inputs(batch, noise)?, normaliser)
     }
 
@@ -256,7 +256,7 @@ impl Model {
     ///
     /// # Errors
     /// A batch that does not fit the model, named by array and position; noise of another size.
-    pub fn inputs(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>) -> Result<Inputs> {
+    pub fn inputs(&self, batch: &Batch<'_>, noise: Option<&Noise>) -> Result<Inputs> {
         let plan = batch.plan(&self.config)?;
         let device = self.like().device();
         let patches = self.patches(batch, noise)?;
@@ -284,7 +284,7 @@ impl Model {
     /// # Errors
     /// As [`Self::inputs`]; a model on the CPU; Transfusion, whose patches are as many as a batch has.
     #[cfg(feature = "cuda")]
-    pub fn inputs_for_graph(&self, batch: &TokenBatch<'_>, normaliser: Normaliser) -> Result<Inputs> {
+    pub fn inputs_for_graph(&self, batch: &Batch<'_>, normaliser: Normaliser) -> Result<Inputs> {
         require(self.patcher.is_none(), "setting", "one without continuous patches", self.config.setting)?;
         let device = self.like().device();
         require(device.is_cuda(), "device", "a GPU", format!("{device:?}"))?;
@@ -312,7 +312,7 @@ impl Model {
         })
     }
 
-    fn patches(&self, batch: &TokenBatch<'_>, noise: Option<&Noise>) -> Result<Option<Patches>> {
+    fn patches(&self, batch: &Batch<'_>, noise: Option<&Noise>) -> Result<Option<Patches>> {
         let patches = &batch.patches;
         let (n_images, n_values) = (patches.n_images(), patches.values.len());
         if self.patcher.is_none() {

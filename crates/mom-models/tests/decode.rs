@@ -6,7 +6,7 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{Owned, config};
 use mom_models::decode::{Decoder, Guidance, Sampling};
-use mom_models::{Model, NO_TARGET, Normaliser, Setting, TokenBatch, Variant};
+use mom_models::{Batch, Model, NO_TARGET, Normaliser, Setting, Variant};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -23,7 +23,7 @@ fn pushed_tokens_give_the_losses_of_a_full_pass() {
     let (model, _) = Model::seeded(&config(Setting::ThreeModality, Variant::Mom), 5, DType::F64, &Device::Cpu).unwrap();
     let targets: Vec<u32> =
         (0..batch * seqlen).map(|p| if p % seqlen + 1 < seqlen { owned.tokens[p + 1] } else { NO_TARGET }).collect();
-    let view = TokenBatch { targets: &targets, document_starts: &vec![false; batch * seqlen], ..owned.view() };
+    let view = Batch { targets: &targets, document_starts: &vec![false; batch * seqlen], ..owned.view() };
     for chunk in [1, 4, 11] {
         let mut decoder = Decoder::new(&model, batch).unwrap();
         let mut got = 0.0;
@@ -43,7 +43,7 @@ fn pushed_tokens_give_the_losses_of_a_full_pass() {
         let seen = |p: usize| p % seqlen + 1 >= chunk;
         let targets: Vec<u32> =
             targets.iter().enumerate().map(|(p, &target)| if seen(p) { target } else { NO_TARGET }).collect();
-        let view = TokenBatch { targets: &targets, ..view };
+        let view = Batch { targets: &targets, ..view };
         let losses = model.loss(&view, None, Normaliser::of(&view)).unwrap();
         let want: f64 = losses.by_modality().unwrap().iter().map(|loss| loss.sum).sum();
         assert!((got - want).abs() < 1e-9, "first push of {chunk}: {got} {want}");

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mom_data::{Recipe, TokenizerConfig, Tokenizers};
+use mom_data::{Forms, ImageNeed, Needs, SourceConfig, TokenizerConfig, Tokenizers};
 use mom_models::{ModelConfig, Scale, Setting, Variant};
 use serde::{Deserialize, Serialize};
 
@@ -50,18 +50,57 @@ pub struct ModelSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
-    /// Folder of WebDataset shards.
-    pub shards: PathBuf,
+    /// File or folder of the only source, with all defaults; or else `sources`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<PathBuf>,
     /// Sequences in a batch.
     pub batch: usize,
     /// Positions in a sequence.
     pub seqlen: usize,
+    /// Folder of tokenizers and tokens that several runs share; a run's own folder if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<PathBuf>,
     /// How samples become documents; the setting's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recipe: Option<Recipe>,
-    /// How tokenizers are fitted.
+    pub forms: Option<Forms>,
+    /// How tokenizers are fitted. Defaults follow the scale: small ones below 37M, then the paper's.
     #[serde(default)]
     pub tokenizers: TokenizerConfig,
+    /// Where samples come from, and how much of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceConfig>,
+}
+
+impl DataSection {
+    /// Where samples come from.
+    pub fn sources(&self) -> Vec<SourceConfig> {
+        match &self.shards {
+            Some(path) => vec![SourceConfig::at(path)],
+            None => self.sources.clone(),
+        }
+    }
+
+    /// Everything but where files lie: what two runs of the same data agree in.
+    pub(crate) fn without_paths(&self) -> Self {
+        let mut data = self.clone();
+        data.shards = data.shards.map(|_| PathBuf::new());
+        data.prepared = None;
+        for source in &mut data.sources {
+            // A name that is not given is the path's last part, which is compared.
+            source.name = Some(source.name());
+            source.path = source.path.as_ref().map(|_| PathBuf::new());
+        }
+        data
+    }
+}
+
+/// What a setting takes from a sample.
+pub(crate) const fn needs(setting: Setting) -> Needs {
+    match setting {
+        Setting::Transfusion => Needs::PATCHES,
+        Setting::Chameleon => Needs::CODES,
+        Setting::ThreeModality => Needs::CODES_AND_UNITS,
+    }
 }
 
 /// The course of a run.
@@ -356,6 +395,7 @@ impl RunConfig {
         for text in overrides {
             apply_override(&mut table, text)?;
         }
+        fill_in_tokenizers(&mut table);
         let origin = (!overrides.is_empty()).then(|| format!("(with {})", overrides.join(" ")));
         let config: Self = table.try_into().map_err(|source| toml(origin.as_deref(), source))?;
         config.validate()?;
@@ -413,16 +453,24 @@ impl RunConfig {
         positive("optimizer.eps", optimizer.eps)?;
         not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
         positive("optimizer.clip_norm", optimizer.clip_norm)?;
-        let recipe = self.recipe();
-        recipe.validate()?;
-        let fits = matches!(
-            (self.model.setting, recipe),
-            (Setting::Transfusion, Recipe::Transfusion { .. })
-                | (Setting::Chameleon, Recipe::Chameleon { .. })
-                | (Setting::ThreeModality, Recipe::ThreeModality { .. })
-        );
-        require(fits, "data.recipe.setting", self.model.setting.name(), format!("{recipe:?}"))?;
+        self.forms().validate()?;
+        let one = data.shards.is_some() != !data.sources.is_empty();
+        require(
+            one,
+            "data.sources",
+            "given, or else data.shards",
+            if data.shards.is_some() { "both" } else { "neither" },
+        )?;
+        mom_data::check_sources(&data.sources())?;
         data.tokenizers.validate()?;
+        // What depends on the vocabulary alone is not known yet; all else of a model is, before anything is read.
+        self.model_with(1 << 10).validate()?;
+        let image = &data.tokenizers.image;
+        if needs(self.model.setting).image == ImageNeed::Patches && image.kind == mom_data::CodeKind::Fitted {
+            let n_positions = mom_data::pixels::n_patches(image.size, image.patch)? + 2;
+            let expected = format!("at least {n_positions}, the patches of an image and two markers");
+            require(data.seqlen >= n_positions, "data.seqlen", &expected, data.seqlen)?;
+        }
         let built = train.device == DeviceKind::Cpu || cfg!(feature = "cuda");
         require(built, "device", "cpu: this program was built without the feature \"cuda\"", train.device.name())?;
         let on_gpu = train.device == DeviceKind::Cuda;
@@ -444,21 +492,28 @@ impl RunConfig {
         self.train.dtype.unwrap_or(Precision::of(self.train.device))
     }
 
-    /// How samples become documents.
-    pub fn recipe(&self) -> Recipe {
-        self.data.recipe.unwrap_or_else(|| match self.model.setting {
-            Setting::Transfusion => Recipe::transfusion(),
-            Setting::Chameleon => Recipe::chameleon(),
-            Setting::ThreeModality => Recipe::three_modality(),
-        })
+    /// How samples become documents: the paper's orders unless the configuration has its own.
+    pub fn forms(&self) -> Forms {
+        let text_first = if self.model.setting == Setting::Transfusion { 0.8 } else { 0.5 };
+        self.data.forms.unwrap_or(Forms { text_first, ..Forms::default() })
+    }
+
+    /// What the setting takes from a sample.
+    pub fn needs(&self) -> Needs {
+        needs(self.model.setting)
     }
 
     /// The model for a vocabulary that was fitted.
     pub fn model_config(&self, tokenizers: &Tokenizers) -> ModelConfig {
+        self.model_with(tokenizers.vocabulary().size())
+    }
+
+    fn model_with(&self, vocab_size: usize) -> ModelConfig {
         let ModelSection { setting, variant, scale, d_state, z_loss, diffusion_weight } = self.model;
-        let defaults = ModelConfig::new(setting, variant, scale, tokenizers.vocabulary().size());
+        let defaults = ModelConfig::new(setting, variant, scale, vocab_size);
+        let patched = self.needs().image == ImageNeed::Patches;
         ModelConfig {
-            patch_dim: self.recipe().patch().map_or(0, mom_data::pixels::patch_dim),
+            patch_dim: if patched { self.data.tokenizers.image.patch_dim() } else { 0 },
             z_loss: z_loss.unwrap_or(defaults.z_loss),
             diffusion_weight: diffusion_weight.unwrap_or(defaults.diffusion_weight),
             d_state,
@@ -475,6 +530,40 @@ impl RunConfig {
         let mut found = Vec::new();
         collect_differences("", Some(&value(self)?), Some(&value(new)?), &mut found);
         Ok(found)
+    }
+}
+
+/// Tokenizers at the size that the scale asks for, under what the user says of them.
+fn fill_in_tokenizers(table: &mut toml::Table) {
+    // What is missing or wrong here is told when the whole is read.
+    let word = |section: &str, key: &str| table.get(section)?.as_table()?.get(key)?.as_str().map(str::to_owned);
+    let scale = word("model", "scale").and_then(|name| name.parse::<Scale>().ok());
+    let setting = word("model", "setting").and_then(|name| name.parse::<Setting>().ok());
+    let (Some(scale), Some(setting)) = (scale, setting) else { return };
+    let defaults =
+        if scale.paper.is_empty() { TokenizerConfig::default() } else { TokenizerConfig::paper(needs(setting)) };
+    let (Ok(mut filled), Some(data)) =
+        (toml::Table::try_from(defaults), table.get_mut("data").and_then(toml::Value::as_table_mut))
+    else {
+        return;
+    };
+    match data.get("tokenizers") {
+        Some(toml::Value::Table(given)) => merge(&mut filled, given),
+        Some(_) => return,
+        None => {}
+    }
+    data.insert("tokenizers".to_owned(), toml::Value::Table(filled));
+}
+
+/// Lays one table over another.
+fn merge(under: &mut toml::Table, over: &toml::Table) {
+    for (key, value) in over {
+        match (under.get_mut(key), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => merge(under, over),
+            _ => {
+                under.insert(key.clone(), value.clone());
+            }
+        }
     }
 }
 
@@ -504,13 +593,37 @@ fn apply_override(table: &mut toml::Table, text: &str) -> Result<()> {
         Some(value) => value,
         None => toml::Value::String(value.trim().to_owned()),
     };
-    let mut at = table;
-    for part in parts {
-        let inner = at.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        at = inner.as_table_mut().ok_or_else(|| wrong(format!("{part} is no table")))?;
+    let mut at = toml::Value::Table(std::mem::take(table));
+    let set = set_at(&mut at, &parts, last, value);
+    if let toml::Value::Table(filled) = at {
+        *table = filled;
     }
-    at.insert(last.to_owned(), value);
-    Ok(())
+    set.map_err(wrong)
+}
+
+/// Sets a value behind a path of keys; the parts of an array have their numbers, from 0, for keys.
+fn set_at(at: &mut toml::Value, parts: &[&str], last: &str, value: toml::Value) -> Result<(), String> {
+    let mut at = at;
+    let mut name = "the configuration";
+    for &part in parts {
+        at = match at {
+            toml::Value::Table(table) => table.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new())),
+            toml::Value::Array(array) => {
+                let n = array.len();
+                let found = part.parse().ok().and_then(|index: usize| array.get_mut(index));
+                found.ok_or_else(|| format!("{name} has no {part}, only 0 to {}", n.saturating_sub(1)))?
+            }
+            _ => return Err(format!("{name} is no table")),
+        };
+        name = part;
+    }
+    match at {
+        toml::Value::Table(table) => {
+            table.insert(last.to_owned(), value);
+            Ok(())
+        }
+        _ => Err(format!("{name} is no table")),
+    }
 }
 
 #[cfg(test)]
@@ -532,7 +645,7 @@ mod tests {
         let config =
             parse(&["train.steps=20", "model.scale=94M", "optimizer.learning_rate=1e-3", "data.shards=a b"]).unwrap();
         assert_eq!((config.train.steps, config.model.scale.name), (20, "94M"));
-        assert_eq!((config.optimizer.learning_rate, config.data.shards.to_str()), (1e-3, Some("a b")));
+        assert_eq!((config.optimizer.learning_rate, config.data.shards.as_deref()), (1e-3, Some(Path::new("a b"))));
         let again = RunConfig::from_toml(&config.to_toml().unwrap(), &[]).unwrap();
         assert_eq!(again, config);
         assert!(config.differences(&again).unwrap().is_empty());
@@ -557,7 +670,12 @@ mod tests {
             (&["train"], "there is no ="),
             (&[".a=1"], "empty"),
             (&["train.steps.more=1"], "steps is no table"),
-            (&["data.recipe={ setting = \"chameleon\" }"], "data.recipe.setting must be three-modality"),
+            (&["data.forms.text_first=2"], "forms.text_first must be a probability"),
+            (&["data.sources=[{ path = \"a\" }]"], "data.sources must be given, or else data.shards, got both"),
+            (&["model.d_state=0"], "d_state"),
+            (&["model.z_loss=-5"], "z_loss"),
+            (&["model.setting=transfusion", "data.seqlen=10"], "data.seqlen must be at least 66"),
+            (&["model.setting=transfusion", "data.tokenizers.image.patch=3"], "patch"),
         ] {
             if cfg!(feature = "cuda") && overrides == ["train.device=cuda"] {
                 continue;
@@ -575,10 +693,15 @@ mod tests {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            let config = RunConfig::read(&path, &["data.shards=elsewhere".to_owned()]).unwrap();
-            assert_eq!(path.file_stem().unwrap().to_str().unwrap(), config.model.setting.name());
+            let config = RunConfig::read(&path, &[]).unwrap();
+            assert!(path.file_stem().unwrap().to_str().unwrap().starts_with(config.model.setting.name()));
             names.push(config.model.setting.name());
         }
-        assert_eq!(names.len(), 3);
+        assert_eq!(names.len(), 6);
+        let mix = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/three-modality-mix.toml");
+        let read = |text: &str| RunConfig::read(&mix, &[text.to_owned()]);
+        assert_eq!(read("data.sources.2.path=/data/pairs").unwrap().data.sources[2].name(), "pairs");
+        let message = read("data.sources.3.path=a").unwrap_err().to_string();
+        assert!(message.contains("sources has no 3, only 0 to 2"), "{message}");
     }
 }

@@ -1,6 +1,6 @@
 //! Images from captions, and captions from images, with the model of a run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Tensor};
 use mom_data::{Modality, RgbImage, Special, Tokenizers, pixels};
@@ -44,7 +44,7 @@ pub struct Generator {
 
 impl Generator {
     /// Loads the newest checkpoint of a run folder, to decode on `device` in an element type (the device's own if absent),
-    /// wherever it was trained. Tokenizers come from the folder itself, or from the sweep it is part of.
+    /// wherever it was trained.
     ///
     /// # Errors
     /// A folder without a checkpoint or tokenizers, a damaged file; a device or element type that cannot be had.
@@ -58,11 +58,12 @@ impl Generator {
         ];
         let config = RunConfig::read(&run.join("config.toml"), &here)?;
         let device = device.open()?;
-        let of_sweep = run.join("../../data").join(format!("tokenizers-{}", config.model.setting));
-        let holds = |folder: &PathBuf| folder.join("tokenizers.json").is_file();
         let content = |reason: &str| Error::Content { path: run.into(), reason: reason.to_owned() };
-        let folder = [run.join("tokenizers"), of_sweep].into_iter().find(holds);
-        let tokenizers = Tokenizers::load(folder.ok_or_else(|| content("the run has no tokenizers"))?)?;
+        let folder = run.join("tokenizers");
+        if !folder.join("tokenizers.json").is_file() {
+            return Err(content("the run has no tokenizers"));
+        }
+        let tokenizers = Tokenizers::load(folder)?;
         let newest = checkpoint::list(run)?.pop().ok_or_else(|| content("the run has no checkpoint"))?;
         let model_config = config.model_config(&tokenizers);
         let (model, parameters) = Model::seeded(&model_config, config.train.seed, precision.dtype(), &device)?;
@@ -88,8 +89,9 @@ impl Generator {
         prompt.push(Special::BeginImage.token());
         let mut decoder = Decoder::new(&self.model, 1)?;
         let logits = decoder.push(&prompt, &vec![Modality::Text.id(); prompt.len()])?;
-        match (self.model.config().setting, self.config.recipe().patch()) {
-            (Setting::Transfusion, Some(patch)) => {
+        match self.model.config().setting {
+            Setting::Transfusion => {
+                let patch = self.config.data.tokenizers.image.patch;
                 let size = self.image_size();
                 // Without a caption: what a document that begins with its image looks like.
                 let mut free = Decoder::new(&self.model, 1)?;
@@ -99,7 +101,7 @@ impl Generator {
                 let patches = decoder.sample_image(n_patches, options.n_steps, guidance, &mut rng)?;
                 Ok(pixels::from_patches(&patches, size, patch)?)
             }
-            _ => {
+            Setting::Chameleon | Setting::ThreeModality => {
                 let n_codes = (self.image_size() / self.tokenizers.config().image.patch).pow(2);
                 let range = self.tokenizers.vocabulary().range(Modality::Image);
                 let (mut codes, mut logits) = (Vec::new(), logits);
@@ -125,13 +127,14 @@ impl Generator {
         let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
         let mut decoder = Decoder::new(&self.model, 1)?;
         decoder.push(&[Special::BeginDocument.token(), Special::BeginImage.token()], &[Modality::Text.id(); 2])?;
-        match self.config.recipe().patch() {
-            Some(patch) => {
+        match self.model.config().setting {
+            Setting::Transfusion => {
+                let patch = self.config.data.tokenizers.image.patch;
                 let mut patches = Vec::new();
                 pixels::to_patches(&image.pixels, size, patch, &mut patches)?;
                 decoder.push_image(&patches)?;
             }
-            None => {
+            Setting::Chameleon | Setting::ThreeModality => {
                 for code in self.tokenizers.image_codebook()?.encode(image)? {
                     let token = self.tokenizers.vocabulary().token(Modality::Image, code)?;
                     decoder.push(&[token], &[Modality::Image.id()])?;

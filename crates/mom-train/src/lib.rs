@@ -3,7 +3,7 @@
 //! | item | what it is |
 //! | --- | --- |
 //! | [`RunConfig`] | one run as TOML, with `key=value` overrides |
-//! | [`Prepared`] | shards opened, tokenizers fitted or loaded, both splits tokenised |
+//! | [`Prepared`] | sources read, tokenizers fitted or loaded, both splits tokenised |
 //! | [`Trainer`] | model, optimiser and data position: steps, validation, checkpoints |
 //! | [`run`] | a whole run in a folder: resumes, evaluates, writes metrics and its result |
 //! | [`sweep`] | many runs, side by side: settings, variants, seeds; goes on where it stopped |
@@ -19,19 +19,13 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let folder = tempfile::tempdir()?;
-//! let shards = mom_data::scenes::ShardOptions { documents: 48, ..Default::default() };
-//! mom_data::scenes::write_shards(folder.path().join("shards"), &shards, |_, _| {})?;
-//!
-//! let text = format!(
-//!     r#"
-//!     model = {{ setting = "chameleon", variant = "mom", scale = "nano" }}
-//!     data = {{ shards = {:?}, batch = 2, seqlen = 64 }}
-//!     train = {{ steps = 3 }}
-//!     "#,
-//!     folder.path().join("shards")
-//! );
-//! let config = RunConfig::from_toml(&text, &["data.tokenizers.image.codes=16".to_owned()])?;
-//! let prepared = Prepared::new(&config, &folder.path().join("tokenizers"), |_, _| {})?;
+//! let text = r#"
+//!     model = { setting = "chameleon", variant = "mom", scale = "nano" }
+//!     data = { sources = [{ scenes = { documents = 48 } }], batch = 2, seqlen = 128 }
+//!     train = { steps = 3 }
+//!     "#;
+//! let config = RunConfig::from_toml(text, &["data.tokenizers.image.codes=16".to_owned()])?;
+//! let prepared = Prepared::new(&config, folder.path(), |_| {})?;
 //! let mut trainer = Trainer::new(&config, &prepared)?;
 //! while trainer.steps_done() < config.train.steps {
 //!     let step = trainer.step()?;

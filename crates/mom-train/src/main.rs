@@ -2,12 +2,14 @@
 
 mod terminal;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use mom_data::RgbImage;
+use mom_data::SourceConfig;
+use mom_data::inspect::{Inspection, Report};
 use mom_data::scenes::{SceneConfig, ShardOptions, write_shards};
 use mom_models::decode::Sampling;
 use mom_models::{ModelConfig, SCALES, Scale, Setting, Variant, flops};
@@ -41,7 +43,7 @@ enum Command {
         /// Changes to the configuration: `train.steps=200 model.scale=94M`.
         overrides: Vec<String>,
     },
-    /// Fit the tokenizers of a run and tokenise its shards, and stop there; stopped, it goes on where it was.
+    /// Fit the tokenizers of a run and tokenise its sources, and stop there; stopped, it goes on where it was.
     Data {
         /// TOML file of the run.
         #[arg(long)]
@@ -51,6 +53,27 @@ enum Command {
         out: PathBuf,
         /// Changes to the configuration: `data.shards=DIR`.
         overrides: Vec<String>,
+    },
+    /// Show what a source holds, as the reader of its format sees it.
+    Inspect {
+        /// File or folder.
+        path: PathBuf,
+        /// Format, where it should not be guessed: webdataset, loose, metadata, parquet, jsonl, text, mmc4, librispeech,
+        /// tuxpaint, megatron, token-bin.
+        #[arg(long)]
+        format: Option<mom_data::readers::Format>,
+        /// Samples that are read, at most.
+        #[arg(long)]
+        limit: Option<u64>,
+        /// One JSON line a sample, and a last one with the counts.
+        #[arg(long)]
+        jsonl: bool,
+        /// Fields that hold the text, the first that is there, joined by commas.
+        #[arg(long, value_delimiter = ',')]
+        text: Vec<String>,
+        /// Field whose value keeps samples on one side of a split.
+        #[arg(long)]
+        group: Option<String>,
     },
     /// Compare variants: the paper's tables and curves.
     Ablate(AblateArguments),
@@ -173,7 +196,7 @@ struct AblateArguments {
     /// Seeds, joined by commas.
     #[arg(long, value_delimiter = ',', default_value = "0")]
     seeds: Vec<u64>,
-    /// Folder of WebDataset shards to train on instead of generated documents.
+    /// What to train on instead of generated documents: a file or folder of any format, or a TOML file with [[data.sources]].
     #[arg(long)]
     data: Option<PathBuf>,
     /// Folder of the sweep: runs, report, generated data.
@@ -253,6 +276,10 @@ fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Train { config, out, overrides } => train(&RunConfig::read(&config, &overrides)?, &out),
         Command::Data { config, out, overrides } => data(&RunConfig::read(&config, &overrides)?, &out),
+        Command::Inspect { path, format, limit, jsonl, text, group } => {
+            let source = SourceConfig { format, text, group, ..SourceConfig::at(path) };
+            inspect(&source, limit.unwrap_or(u64::MAX), jsonl)
+        }
         Command::Ablate(arguments) => ablate(&arguments),
         Command::Generate { run, caption, out, image, seed, temperature, steps, guidance, device, dtype } => {
             let sampling = Sampling { temperature, top_k: 0 };
@@ -264,8 +291,8 @@ fn dispatch(command: Command) -> Result<()> {
             }
             if let Some(path) = image {
                 let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-                let image =
-                    RgbImage::decode(&bytes, generator.image_size()).with_context(|| path.display().to_string())?;
+                let image = mom_data::media::image::decode_square(&bytes, generator.image_size())
+                    .map_err(|skip| anyhow::anyhow!("{}: {skip}", path.display()))?;
                 println!("{}", generator.caption(&image, &options)?);
             }
             Ok(())
@@ -275,7 +302,7 @@ fn dispatch(command: Command) -> Result<()> {
             let options = ShardOptions { seed, documents, documents_per_shard: per_shard, scene, ..Default::default() };
             let mut terminal = Terminal::new();
             let summary = write_shards(&out, &options, |done, total| {
-                sweep::SweepObserver::preparing(&mut terminal, "rendering documents", done, total);
+                sweep::SweepObserver::preparing(&mut terminal, "rendering documents", done as u64, total as u64);
             })?;
             println!("{}: {} shards written, {} were there", out.display(), summary.written, summary.kept);
             Ok(())
@@ -290,12 +317,11 @@ fn dispatch(command: Command) -> Result<()> {
 
 /// Opens or makes the data of a run.
 fn prepare(config: &RunConfig, out: &std::path::Path, terminal: &mut Terminal) -> Result<Prepared> {
-    let prepared = Prepared::new(config, &out.join("tokenizers"), |done, total| {
-        sweep::SweepObserver::preparing(terminal, "tokenising", done, total);
+    let prepared = Prepared::new(config, &Prepared::folder_of(config, out), |progress| {
+        sweep::SweepObserver::preparing(terminal, progress.what, progress.done, progress.total);
     })?;
-    if prepared.dataset.skipped.total() > 0 {
-        sweep::SweepObserver::note(terminal, &prepared.dataset.skipped.to_string());
-    }
+    terminal.clear();
+    prepared.notes().iter().for_each(|note| sweep::SweepObserver::note(terminal, note));
     Ok(prepared)
 }
 
@@ -303,27 +329,61 @@ fn data(config: &RunConfig, out: &std::path::Path) -> Result<()> {
     let mut terminal = Terminal::new();
     let _lock = run::FolderLock::new(out)?;
     let prepared = prepare(config, out, &mut terminal)?;
-    terminal.clear();
-    for (split, set) in [("training", &prepared.dataset.train), ("held-out", &prepared.dataset.held_out)] {
-        let documents = 0..set.len();
-        let text: usize = documents.clone().map(|document| set.text(document).len()).sum();
-        let codes: usize = documents.clone().map(|document| set.image_codes(document).len()).sum();
-        let units: usize = documents.map(|document| set.speech_units(document).len()).sum();
-        println!("{split}: {} documents, {text} text tokens, {codes} image codes, {units} speech units", set.len());
+    let dataset = &prepared.dataset;
+    for (split, set) in [("training", &dataset.train), ("held-out", &dataset.held_out)] {
+        let by_source = set.by_source().map(|(name, n)| format!("{n} of {name}")).collect::<Vec<_>>();
+        println!("{split}: {} documents ({})", set.len(), by_source.join(", "));
+    }
+    for (name, tally) in &dataset.tallies {
+        println!("{name}: {tally}");
+    }
+    let loader = prepared.train_loader(config)?;
+    println!(
+        "packed into {} positions: {:.1} % padding, {} documents longer than that",
+        config.data.seqlen,
+        100.0 * loader.padding(),
+        loader.n_cut()
+    );
+    if let Some(bytes) = dataset.bytes_per_text_token() {
+        println!("a text token stands for {bytes:.2} bytes");
     }
     Ok(())
+}
+
+fn inspect(source: &SourceConfig, limit: u64, jsonl: bool) -> Result<()> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    // Where nobody reads any more, there is nothing left to show.
+    let written = |result: std::io::Result<()>| match result {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => other.context("cannot write to the standard output"),
+    };
+    let mut failed = None;
+    let report: Report = mom_data::inspect::inspect(source, limit, |line: Inspection| {
+        let result = if jsonl { line.write_json(&mut out) } else { line.write_row(&mut out) };
+        if failed.is_none() {
+            failed = written(result).err();
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    written(if jsonl { report.write_json(&mut out) } else { report.write_table(&mut out) })?;
+    written(out.flush())
 }
 
 fn train(config: &RunConfig, out: &std::path::Path) -> Result<()> {
     let mut terminal = Terminal::new();
     // Before the data is read: a folder of another run is refused as it is.
     run::finished(out, config)?;
+    run::same_data(out, config)?;
     let prepared = prepare(config, out, &mut terminal)?;
     let result = run::train(config, out, &prepared, &mut terminal)?;
     terminal.clear();
     if let Some(last) = result.curve.last() {
         for (modality, loss) in &last.loss {
-            println!("{modality}: validation loss {loss:.4} after {} steps", last.step);
+            let bytes = prepared.dataset.bytes_per_text_token().filter(|_| modality == "text");
+            let bits = bytes.map(|bytes| format!(" ({:.4} bits per byte)", loss / std::f64::consts::LN_2 / bytes));
+            println!("{modality}: validation loss {loss:.4}{} after {} steps", bits.unwrap_or_default(), last.step);
         }
     }
     Ok(())
@@ -361,8 +421,12 @@ fn ablate(arguments: &AblateArguments) -> Result<()> {
 
 fn dry_run(options: &SweepOptions) -> Result<()> {
     let plan = options.plan()?;
-    if let Some(data) = &options.data {
-        println!("{}: {} samples", data.display(), mom_data::Corpus::open(data)?.len());
+    if let Some(first) = plan.first().filter(|_| options.data.is_some()) {
+        for source in first.config.data.sources() {
+            let reader = source.open()?;
+            let bytes: u64 = reader.units().iter().map(|unit| unit.len_bytes).sum();
+            println!("{}: {}, {:.1} MB", source.name(), reader.format(), bytes as f64 / 1e6);
+        }
     }
     let secs = sweep::estimate_secs(&plan).context("the estimate")?;
     let mut left = 0.0;

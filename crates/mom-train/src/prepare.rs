@@ -1,9 +1,9 @@
-//! From a folder of shards to two tokenised splits.
+//! From sources to two tokenised splits.
 
 use std::path::{Path, PathBuf};
 
-use mom_data::{Corpus, Dataset, Loader, Order, Recipe, Tokenizers};
-use mom_models::{ImagePatches, TokenBatch};
+use mom_data::{Dataset, Loader, Order, Progress, SourceConfig, Tokenizers};
+use mom_models::{Batch, ImagePatches};
 use serde::{Deserialize, Serialize};
 
 use crate::error::require;
@@ -12,7 +12,7 @@ use crate::run::write_json;
 use crate::{Error, Result, RunConfig};
 
 /// Raised whenever the same configuration and data would train another model.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 const IDENTITY: &str = "identity.json";
 
 /// What the results of a folder stand for beside their configurations.
@@ -20,40 +20,47 @@ const IDENTITY: &str = "identity.json";
 #[serde(deny_unknown_fields)]
 struct Identity {
     format_version: u32,
-    /// [`Corpus::fingerprint`] in hexadecimal, since JSON readers may round a large number.
-    corpus: String,
-    samples: usize,
+    /// Name and contents of each source: names and sizes of its files, as a hash in hexadecimal.
+    sources: Vec<(String, String)>,
 }
 
-/// Opens the shards of a run or sweep and makes sure that `folder` was made with them, or that it is new.
+/// Makes sure that `folder` was made with these sources, or that it is new. Sources that are gone are not compared: their
+/// tokens are what is left.
 ///
 /// # Errors
-/// Shards that cannot be read; [`Error::OtherData`] for a folder of other shards or another version of this crate.
-pub(crate) fn open_corpus(shards: &Path, folder: &Path) -> Result<Corpus> {
-    let corpus = Corpus::open(shards)?;
-    let now = Identity {
-        format_version: FORMAT_VERSION,
-        corpus: format!("{:016x}", corpus.fingerprint()),
-        samples: corpus.len(),
-    };
+/// A folder that cannot be listed; [`Error::OtherData`] for a folder of other sources or another version of this crate.
+pub(crate) fn same_sources(sources: &[SourceConfig], folder: &Path) -> Result<()> {
+    let mut now = Identity { format_version: FORMAT_VERSION, sources: Vec::new() };
+    for source in sources {
+        let contents = source.contents()?;
+        now.sources.push((source.name(), contents.map_or_else(|| "?".to_owned(), |hash| format!("{hash:016x}"))));
+    }
     let path = folder.join(IDENTITY);
     if !path.is_file() {
         crate::files::create_folder(folder)?;
-        write_json(&path, &now)?;
-        return Ok(corpus);
+        return write_json(&path, &now);
     }
     let text = std::fs::read(&path).at("read", &path)?;
-    let then: Identity = serde_json::from_slice(&text)
-        .map_err(|error| Error::Content { path: path.clone(), reason: error.to_string() })?;
-    if then == now {
-        return Ok(corpus);
+    let content = |reason: String| Error::Content { path: path.clone(), reason };
+    let version = serde_json::from_slice::<serde_json::Value>(&text).map_err(|error| content(error.to_string()))?;
+    let version = version.get("format_version").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    if version != u64::from(FORMAT_VERSION) {
+        let what = format!("its format is {version}, this version's is {FORMAT_VERSION}");
+        return Err(Error::OtherData { path, what });
     }
-    let what = if then.format_version == now.format_version {
-        format!("{} samples in {} are not the {} it began with", now.samples, shards.display(), then.samples)
-    } else {
-        format!("its format is {}, this version's {}", then.format_version, now.format_version)
-    };
-    Err(Error::OtherData { path, what })
+    let then: Identity = serde_json::from_slice(&text).map_err(|error| content(error.to_string()))?;
+    let names = |identity: &Identity| identity.sources.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    if names(&then) != names(&now) {
+        let what = format!("its sources are {}, now {}", names(&then).join(", "), names(&now).join(", "));
+        return Err(Error::OtherData { path, what });
+    }
+    match then.sources.iter().zip(&now.sources).find(|(then, now)| then.1 != now.1 && now.1 != "?" && then.1 != "?") {
+        Some((_, (name, _))) => {
+            let what = format!("the files of the source {name} are not those that it began with");
+            Err(Error::OtherData { path, what })
+        }
+        None => Ok(()),
+    }
 }
 
 /// The data of a run. Runs of one setting share it.
@@ -63,43 +70,49 @@ pub struct Prepared {
     pub tokenizers: Tokenizers,
     /// Both splits.
     pub dataset: Dataset,
-    recipe: Recipe,
 }
 
 impl Prepared {
-    /// Opens the shards, loads the tokenizers of `tokenizers_dir` or fits and saves them there, and tokenises everything that
-    /// was not tokenised before: tokens lie beside the tokenizers and are mapped into memory. The folder around
-    /// `tokenizers_dir` remembers the shards.
-    ///
-    /// `progress(done, total)` is called now and then, in samples.
+    /// Loads the tokenizers of `folder`/tokenizers or fits and saves them there, and tokenises into `folder`/tokens what
+    /// was not tokenised before.
     ///
     /// # Errors
-    /// Shards or tokenizers that cannot be read; a folder of other shards; tokenizers of another configuration.
-    pub fn new(config: &RunConfig, tokenizers_dir: &Path, progress: impl FnMut(usize, usize)) -> Result<Self> {
-        let folder = tokenizers_dir.parent().unwrap_or(tokenizers_dir);
-        let corpus = open_corpus(&config.data.shards, folder)?;
-        let recipe = config.recipe();
-        let wanted = &config.data.tokenizers;
-        let tokenizers = if tokenizers_dir.join("tokenizers.json").is_file() {
-            let loaded = Tokenizers::load(tokenizers_dir)?;
-            if loaded.config() != wanted || loaded.needs() != recipe.needs() {
+    /// Sources or tokenizers that cannot be read; tokenizers of another configuration.
+    pub fn new(config: &RunConfig, folder: &Path, mut progress: impl FnMut(Progress<'_>)) -> Result<Self> {
+        let (sources, wanted) = (config.data.sources(), &config.data.tokenizers);
+        let dir = folder.join("tokenizers");
+        let tokenizers = if dir.join("tokenizers.json").is_file() {
+            let loaded = Tokenizers::load(&dir)?;
+            if loaded.config() != wanted || loaded.needs() != config.needs() {
                 let reason =
                     "these tokenizers were fitted with another configuration; remove them, or use another folder";
-                return Err(Error::Content { path: tokenizers_dir.into(), reason: reason.to_owned() });
+                return Err(Error::Content { path: dir, reason: reason.to_owned() });
             }
             loaded
         } else {
-            let fitted = Tokenizers::fit(&corpus, wanted, recipe.needs())?;
-            fitted.save(tokenizers_dir)?;
+            let fitted = Tokenizers::fit(&sources, wanted, config.needs(), &mut progress)?;
+            fitted.save(&dir)?;
             fitted
         };
-        let dataset = Dataset::prepare(&corpus, &tokenizers, &recipe, &tokens_beside(tokenizers_dir), progress)?;
-        Ok(Self { tokenizers, dataset, recipe })
+        let dataset = Dataset::prepare(&sources, &tokenizers, &folder.join("tokens"), &mut progress)?;
+        Ok(Self { tokenizers, dataset })
     }
 
-    /// A hash of all tokens: a run goes on with the data it began with, or not at all.
+    /// The folder of a run's tokenizers and tokens: `data.prepared`, or the run's own.
+    pub fn folder_of(config: &RunConfig, run: &Path) -> PathBuf {
+        config.data.prepared.clone().unwrap_or_else(|| run.to_path_buf())
+    }
+
+    /// A hash of all documents and how they are mixed: a run goes on with the data it began with, or not at all.
     pub fn fingerprint(&self) -> u64 {
         self.dataset.fingerprint()
+    }
+
+    /// What a user should know of the data: what was skipped or ignored, and how tokenizers came out.
+    pub fn notes(&self) -> Vec<String> {
+        let lost = self.dataset.tallies.iter().filter(|(_, tally)| tally.n_skipped() + tally.n_ignored() > 0);
+        let lost = lost.map(|(name, tally)| format!("{name}: {tally}"));
+        self.tokenizers.notes().iter().cloned().chain(lost).collect()
     }
 
     /// Batches of the training split, in an order that is a function of the seed.
@@ -110,37 +123,28 @@ impl Prepared {
         self.check(config)?;
         let order = Order::Shuffled { seed: config.train.seed };
         let (batch, seqlen) = (config.data.batch, config.data.seqlen);
-        Ok(Loader::new(self.dataset.train.clone(), self.recipe, batch, seqlen, order)?)
+        Ok(Loader::new(self.dataset.train.clone(), config.forms(), batch, seqlen, order)?)
     }
 
-    /// Batches of the held-out split, the same in every run.
+    /// Batches of one pass over the held-out split, the same in every run.
     ///
     /// # Errors
     /// A sequence too short for an image.
     pub fn validation_loader(&self, config: &RunConfig) -> Result<Loader> {
         self.check(config)?;
         let (batch, seqlen) = (config.data.batch, config.data.seqlen);
-        Ok(Loader::new(self.dataset.held_out.clone(), self.recipe, batch, seqlen, Order::Sequential)?)
+        Ok(Loader::pass(self.dataset.held_out.clone(), config.forms(), batch, seqlen)?)
     }
 
     fn check(&self, config: &RunConfig) -> Result<()> {
-        let recipe = config.recipe();
-        require(recipe == self.recipe, "data.recipe", &format!("{:?}, as prepared", self.recipe), format!("{recipe:?}"))
+        let (needs, prepared) = (config.needs(), self.tokenizers.needs());
+        require(needs == prepared, "model.setting", &format!("one of {prepared:?}, as prepared"), format!("{needs:?}"))
     }
 }
 
-/// `tokens` beside `tokenizers`, `tokens-chameleon` beside `tokenizers-chameleon`.
-fn tokens_beside(tokenizers_dir: &Path) -> PathBuf {
-    let name = tokenizers_dir.file_name().unwrap_or_default().to_string_lossy();
-    tokenizers_dir.with_file_name(match name.strip_prefix("tokenizers") {
-        Some(rest) => format!("tokens{rest}"),
-        None => format!("{name}-tokens"),
-    })
-}
-
 /// A batch as a model reads it.
-pub(crate) fn view(batch: &mom_data::Batch) -> TokenBatch<'_> {
-    TokenBatch {
+pub(crate) fn view(batch: &mom_data::Batch) -> Batch<'_> {
+    Batch {
         batch: batch.batch,
         seqlen: batch.seqlen,
         tokens: &batch.tokens,

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `config.toml` | the resolved configuration |
 //! | `model.json` | the model it made, with vocabulary and counts |
-//! | `tokenizers/`, `tokens/` | fitted tokenizers and tokenised samples, unless several runs share them |
+//! | `tokenizers/`, `tokens/` | tokenizers; tokenised samples, unless several runs share them |
 //! | `metrics.jsonl`, `timing.jsonl` | every step and validation; wall-clock time apart |
 //! | `tensorboard/` | the same for TensorBoard |
 //! | `checkpoints/` | the newest few |
@@ -114,6 +114,14 @@ pub fn train(config: &RunConfig, folder: &Path, prepared: &Prepared, observer: &
     })
 }
 
+/// Makes sure that a folder's run began with the sources that a configuration names, as far as names and sizes of files tell.
+///
+/// # Errors
+/// [`Error::OtherData`].
+pub fn same_data(folder: &Path, config: &RunConfig) -> Result<()> {
+    crate::prepare::same_sources(&config.data.sources(), folder)
+}
+
 fn check_config(folder: &Path, config: &RunConfig) -> Result<()> {
     let path = folder.join(CONFIG);
     if !path.is_file() {
@@ -124,10 +132,10 @@ fn check_config(folder: &Path, config: &RunConfig) -> Result<()> {
 }
 
 fn same_config(path: &Path, stored: &RunConfig, config: &RunConfig) -> Result<()> {
-    // Where the shards lie does not matter; what they hold is compared apart.
-    let mut stored = stored.clone();
-    stored.data.shards.clone_from(&config.data.shards);
-    let differences = stored.differences(config)?;
+    // Where the data lie does not matter; what they hold is compared apart.
+    let [stored, now] =
+        [stored, config].map(|config| RunConfig { data: config.data.without_paths(), ..config.clone() });
+    let differences = stored.differences(&now)?;
     if differences.is_empty() { Ok(()) } else { Err(Error::OtherConfig { path: path.into(), differences }) }
 }
 
@@ -154,6 +162,11 @@ impl<'a> Run<'a> {
             |trainer: &Trainer, last| checkpoint::Writer::new(folder, trainer, config.train.keep_checkpoints, last);
         let Some(newest) = checkpoint::list(folder)?.pop() else {
             write_heads(config, folder, &trainer)?;
+            // A run that is copied elsewhere can still be decoded.
+            let tokenizers = folder.join("tokenizers");
+            if !tokenizers.join("tokenizers.json").is_file() {
+                prepared.tokenizers.save(&tokenizers)?;
+            }
             let metrics = Metrics::open(folder, modalities, Lengths::default())?;
             return Ok(Self {
                 config,
@@ -170,7 +183,7 @@ impl<'a> Run<'a> {
         let state = checkpoint::read_state(&newest)?;
         same_config(&newest, &state.config, config)?;
         if state.data != data {
-            let differences = vec![format!("data (a hash of all tokens) = {} (now {data})", state.data)];
+            let differences = vec![format!("data (a hash of all documents) = {} (now {data})", state.data)];
             return Err(Error::OtherConfig { path: newest, differences });
         }
         checkpoint::restore(&newest, &state, &mut trainer)?;

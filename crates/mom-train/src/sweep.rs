@@ -1,7 +1,6 @@
 //! The paper's comparison: runs of settings, variants and seeds side by side, one report.
 //!
-//! A sweep lives in a folder: `data/` (generated shards, unless the user has some, and one set of tokenizers for each
-//! setting), `runs/SETTING-SCALE-VARIANT-seedS/` (see [`crate::run`]), and the report's files. Started again it takes what
+//! A sweep lives in a folder: `data/SETTING/` (tokenizers and tokens), `runs/SETTING-SCALE-VARIANT-seedS/` (see [`crate::run`]), and the report's files. Started again it takes what
 //! is done as it is and goes on with what is not; the report is written anew after every run.
 //!
 //! Every variant of a setting and seed sees the same documents in the same order, the same noise, and starts from the same
@@ -12,13 +11,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mom_data::scenes::{ShardOptions, write_shards};
-use mom_data::{DataError, ImageConfig, TextConfig, TokenizerConfig};
+use mom_data::scenes::SceneSource;
+use mom_data::{DataError, ImageConfig, SourceConfig, TextConfig, TokenizerConfig};
 use mom_models::{Scale, Setting, Variant};
 
 use crate::config::{DataSection, DeviceKind, Graph, ModelSection, OptimizerSection, Recompute, TrainSection};
 use crate::error::require;
-use crate::prepare::open_corpus;
+use crate::files::At;
+use crate::prepare::same_sources;
 use crate::report::{self, ReportHeader, RunResult};
 use crate::run::{self, FolderLock, Observer, Pace};
 use crate::speed::{self, SpeedOptions};
@@ -83,7 +83,8 @@ pub struct SweepOptions {
     pub steps: u64,
     /// Seeds of weights, data order and noise.
     pub seeds: Vec<u64>,
-    /// The user's shards; scenes are generated if there are none.
+    /// The user's data: a file or folder of any format, or a TOML file whose section `[data]` is taken (`sources`, and
+    /// what else of it is not a flag here). Scenes are generated if there are none.
     pub data: Option<PathBuf>,
     /// Folder of the sweep.
     pub out: PathBuf,
@@ -140,8 +141,8 @@ impl Planned {
 
 /// What a sweep tells while it goes on.
 pub trait SweepObserver: Observer {
-    /// Work before the runs: "rendering documents", "tokenising".
-    fn preparing(&mut self, _what: &str, _done: usize, _total: usize) {}
+    /// Work before the runs: "tokenising scenes"; `total` is 0 where it is not known.
+    fn preparing(&mut self, _what: &str, _done: u64, _total: u64) {}
     /// A run is next; `index` counts from 0.
     fn run_started(&mut self, _index: usize, _total: usize, _planned: &Planned) {}
     /// A run is done, was done before, or failed.
@@ -153,13 +154,33 @@ pub trait SweepObserver: Observer {
 impl SweepObserver for run::Silent {}
 
 impl SweepOptions {
-    /// Folder of the shards that are trained on.
-    pub fn shards(&self) -> PathBuf {
-        self.data.clone().unwrap_or_else(|| self.out.join("data/shards"))
+    /// The data of a TOML file.
+    fn data_of_file(&self) -> Result<Option<toml::Table>> {
+        let Some(path) = self.data.as_ref().filter(|path| path.extension().is_some_and(|e| e == "toml")) else {
+            return Ok(None);
+        };
+        let text = std::fs::read_to_string(path).at("read", path)?;
+        let origin = Some(path.display().to_string());
+        let table: toml::Table =
+            toml::from_str(&text).map_err(|source| Error::Toml { origin, source: Box::new(source) })?;
+        match table.get("data").and_then(toml::Value::as_table) {
+            Some(data) => Ok(Some(data.clone())),
+            None => Err(Error::Content { path: path.clone(), reason: "it has no section [data]".to_owned() }),
+        }
     }
 
-    fn tokenizers(&self, setting: Setting) -> PathBuf {
-        self.out.join("data").join(format!("tokenizers-{setting}"))
+    /// Where the samples of all runs come from.
+    fn sources(&self) -> Vec<SourceConfig> {
+        match &self.data {
+            Some(path) => vec![SourceConfig::at(path)],
+            None => {
+                vec![SourceConfig::generated(SceneSource { documents: self.documents, ..SceneSource::default() })]
+            }
+        }
+    }
+
+    fn prepared(&self, setting: Setting) -> PathBuf {
+        self.out.join("data").join(setting.name())
     }
 
     /// All runs in their order.
@@ -170,7 +191,7 @@ impl SweepOptions {
         require(!self.settings.is_empty(), "settings", "at least one", 0)?;
         require(!self.seeds.is_empty(), "seeds", "at least one", 0)?;
         require(self.documents > 0, "documents", "at least 1", self.documents)?;
-        for key in ["model.setting", "model.variant", "train.seed", "data.shards"] {
+        for key in ["model.setting", "model.variant", "train.seed", "data.shards", "data.sources"] {
             let text = self.overrides.iter().find(|text| text.split('=').next().is_some_and(|k| k.trim() == key));
             let expected = format!("anything but {key}, which has a flag of its own");
             require(text.is_none(), "override", &expected, text.map_or("", String::as_str))?;
@@ -229,11 +250,13 @@ impl SweepOptions {
                 diffusion_weight: None,
             },
             data: DataSection {
-                shards: self.shards(),
+                shards: None,
                 batch: self.batch,
                 seqlen: self.seqlen,
-                recipe: None,
-                tokenizers: self.tokenizer_config(),
+                prepared: None,
+                forms: None,
+                tokenizers: self.tokenizer_config(setting),
+                sources: self.sources(),
             },
             train: TrainSection {
                 steps: self.steps,
@@ -255,15 +278,30 @@ impl SweepOptions {
                 ..OptimizerSection::default()
             },
         };
-        RunConfig::from_toml(&config.to_toml()?, &self.overrides)
+        let Some(data) = self.data_of_file()? else {
+            return RunConfig::from_toml(&config.to_toml()?, &self.overrides);
+        };
+        // The file's section over ours; batch and seqlen are flags of the sweep.
+        let content = |reason: String| Error::Content { path: self.data.clone().unwrap_or_default(), reason };
+        let mut table = toml::Table::try_from(&config).map_err(|error| content(error.to_string()))?;
+        if let Some(ours) = table.get_mut("data").and_then(toml::Value::as_table_mut) {
+            for key in ["shards", "sources", "tokenizers"] {
+                ours.remove(key);
+            }
+            let flags = ["batch", "seqlen"];
+            ours.extend(data.into_iter().filter(|(key, _)| !flags.contains(&key.as_str())));
+        }
+        RunConfig::from_toml(&toml::to_string(&table).map_err(|error| content(error.to_string()))?, &self.overrides)
     }
 
     /// Generated documents have short captions and simple images: with few merges a caption has about as many tokens as its
     /// image, as in Chameleon's mix, which is half text and half image.
-    fn tokenizer_config(&self) -> TokenizerConfig {
+    /// Of the user's data they have the size that the scale asks for.
+    fn tokenizer_config(&self, setting: Setting) -> TokenizerConfig {
         let defaults = TokenizerConfig::default();
         match self.data {
-            Some(_) => defaults,
+            Some(_) if self.scale.paper.is_empty() => defaults,
+            Some(_) => TokenizerConfig::paper(crate::config::needs(setting)),
             None => TokenizerConfig {
                 text: TextConfig { vocab_size: 300, ..defaults.text },
                 image: ImageConfig { codes: 128, ..defaults.image },
@@ -275,7 +313,7 @@ impl SweepOptions {
     fn header(&self, command: &str, missing: Vec<String>) -> Result<ReportHeader> {
         let seeds: Vec<String> = self.seeds.iter().map(u64::to_string).collect();
         let data = match &self.data {
-            Some(folder) => format!("shards in {}", folder.display()),
+            Some(path) => path.display().to_string(),
             None => format!("{} generated scenes: image, caption and the caption spoken", self.documents),
         };
         let config = [
@@ -362,11 +400,9 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
     for planned in &plan {
         run::finished(&planned.folder, &planned.config)?;
     }
-    if options.data.is_none() {
-        let shards = ShardOptions { documents: options.documents, ..ShardOptions::default() };
-        write_shards(options.shards(), &shards, |done, total| observer.preparing("rendering documents", done, total))?;
+    if let Some(first) = plan.first() {
+        same_sources(&first.config.data.sources(), &options.out.join("data"))?;
     }
-    open_corpus(&options.shards(), &options.out.join("data"))?;
     let mut outcome =
         Outcome { results: options.finished_siblings(&plan), failed: Vec::new(), files: Vec::new(), stopped: false };
     let mut prepared: Option<(Setting, Prepared)> = None;
@@ -382,13 +418,10 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
                 if prepared.as_ref().is_none_or(|(of, _)| *of != setting) {
                     // The old setting's documents go before the new one's come.
                     drop(prepared.take());
-                    let tokenizers = options.tokenizers(setting);
-                    let tell = |done, total| observer.preparing("tokenising", done, total);
-                    match Prepared::new(&planned.config, &tokenizers, tell) {
+                    let tell = |p: mom_data::Progress<'_>| observer.preparing(p.what, p.done, p.total);
+                    match Prepared::new(&planned.config, &options.prepared(setting), tell) {
                         Ok(new) => {
-                            if new.dataset.skipped.total() > 0 {
-                                observer.note(&format!("{setting}: {}", new.dataset.skipped));
-                            }
+                            new.notes().iter().for_each(|note| observer.note(&format!("{setting}: {note}")));
                             prepared = Some((setting, new));
                         }
                         Err(error) => unprepared = Some(error),

@@ -88,19 +88,23 @@ impl Observer for Terminal {
 }
 
 impl SweepObserver for Terminal {
-    fn preparing(&mut self, what: &str, done: usize, total: usize) {
+    fn preparing(&mut self, what: &str, done: u64, total: u64) {
         if self.preparing != what {
             self.preparing = what.to_owned();
-            self.start(total as u64, "{prefix} [{bar:30}] {pos}/{len}  {eta} left");
+            let style =
+                if total > 0 { "{prefix} [{bar:30}] {percent} %  {eta} left" } else { "{prefix} {pos}  {elapsed}" };
+            self.start(total, style);
+            if !self.interactive {
+                self.line(what);
+            }
             if let Some(bar) = &self.bar {
                 bar.set_prefix(what.to_owned());
             }
         }
         if let Some(bar) = &self.bar {
-            bar.set_position(done as u64);
+            bar.set_position(done);
         }
-        if done == total {
-            self.preparing.clear();
+        if total > 0 && done >= total {
             self.clear();
         }
     }

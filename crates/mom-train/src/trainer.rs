@@ -75,14 +75,18 @@ impl Trainer {
         let mode = Mode { dtype: config.precision().dtype(), device, recompute, captures: config.captures()? };
         let engine = Engine::new(&model_config, seed, mode)?;
         let mut validation = prepared.validation_loader(config)?;
-        // One pass over the held-out split at most.
-        let n_batches = config.train.eval_batches.min(validation.n_sequences().div_ceil(config.data.batch));
+        let mut batches = Vec::new();
+        while batches.len() < config.train.eval_batches
+            && let Some(batch) = validation.next_batch_of_pass()?
+        {
+            batches.push(batch);
+        }
         Ok(Self {
             engine,
             loader: prepared.train_loader(config)?,
             prefetched: None,
             data_wait: Duration::ZERO,
-            validation: (0..n_batches).map(|_| validation.next_batch()).collect::<std::result::Result<_, _>>()?,
+            validation: batches,
             counters: Counters::default(),
             config: config.clone(),
         })

@@ -28,7 +28,7 @@ fn gpu(test: &str) -> Option<MutexGuard<'static, ()>> {
 }
 
 fn prepare(config: &RunConfig, folder: &Path) -> Prepared {
-    Prepared::new(config, &folder.join("tokenizers"), |_, _| {}).unwrap()
+    Prepared::new(config, folder, |_| {}).unwrap()
 }
 
 /// Losses of every step.

@@ -13,7 +13,7 @@ use mom_train::run::{FolderLock, Observer, Pace, Silent, train};
 use mom_train::{Error, Prepared, RunConfig, Trainer};
 
 fn prepare(config: &RunConfig, folder: &Path) -> Prepared {
-    Prepared::new(config, &folder.join("tokenizers"), |_, _| {}).unwrap()
+    Prepared::new(config, folder, |_| {}).unwrap()
 }
 
 /// Panics at a step, as a killed process ends: nothing is cleaned up.
@@ -60,7 +60,7 @@ fn two_runs_and_a_stopped_and_resumed_one_write_the_same_bytes() {
         };
         assert_eq!(losses(&first), losses(&resumed));
         assert_eq!(first.curve.len(), 3);
-        assert_eq!((first.tokens, first.steps), (9 * 2 * 2 * 96, 9));
+        assert_eq!((first.tokens, first.steps), (9 * 2 * 2 * 192, 9));
         assert_eq!(first.active_flops_per_token, resumed.active_flops_per_token);
         // Done is done: nothing is trained again.
         let again = train(&config, &runs[2], &prepared, &mut DieAt(0)).unwrap();
@@ -266,27 +266,30 @@ fn a_diverging_run_stops_and_leaves_its_last_good_checkpoint() {
 }
 
 #[test]
-fn a_folder_knows_its_shards() {
+fn a_folder_knows_its_data() {
     let folder = tempfile::tempdir().unwrap();
     let first = config(Setting::Chameleon, &[]);
-    prepare(&first, folder.path());
+    let out = folder.path().join("run");
+    mom_train::run::same_data(&out, &first).unwrap();
     let shards = folder.path().join("shards");
     let options = mom_data::scenes::ShardOptions { documents: 60, seed: 9, ..Default::default() };
     mom_data::scenes::write_shards(&shards, &options, |_, _| {}).unwrap();
     let mut other = first.clone();
-    other.data.shards = shards;
-    let error = Prepared::new(&other, &folder.path().join("tokenizers"), |_, _| {}).unwrap_err();
-    assert!(error.to_string().contains("60 samples in"), "{error}");
-    assert!(error.to_string().contains("are not the 96 it began with"), "{error}");
+    other.data.shards = Some(shards.clone());
+    let error = mom_train::run::same_data(&out, &other).unwrap_err();
+    assert!(error.to_string().contains("the files of the source shards are not those"), "{error}");
     // The same shards under another path are the same shards.
-    let moved = folder.path().join("moved");
-    fs::create_dir(&moved).unwrap();
-    for entry in fs::read_dir(&first.data.shards).unwrap() {
+    let moved = folder.path().join("elsewhere/shards");
+    fs::create_dir_all(&moved).unwrap();
+    for entry in fs::read_dir(first.data.shards.as_ref().unwrap()).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), moved.join(entry.file_name())).unwrap();
     }
-    other.data.shards = moved;
-    prepare(&other, folder.path());
+    other.data.shards = Some(moved.clone());
+    mom_train::run::same_data(&out, &other).unwrap();
+    // What is gone cannot be compared: its tokens are what is left.
+    fs::remove_dir_all(moved).unwrap();
+    mom_train::run::same_data(&out, &other).unwrap();
 }
 
 #[test]
@@ -308,7 +311,7 @@ fn a_folder_of_another_configuration_or_other_data_is_refused_and_untouched() {
     let changed = read(&state).replace(&format!("{:016x}", prepared.fingerprint()), "0000000000000000");
     fs::write(&state, changed).unwrap();
     let message = train(&first, &run, &prepared, &mut Silent).unwrap_err().to_string();
-    assert!(message.contains("data (a hash of all tokens)"), "{message}");
+    assert!(message.contains("data (a hash of all documents)"), "{message}");
     assert_eq!(read(run.join("metrics.jsonl")), before);
     assert_eq!((read(run.join("config.toml")), read(run.join("model.json"))), heads);
 }

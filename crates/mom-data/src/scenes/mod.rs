@@ -11,6 +11,7 @@ mod kinds;
 mod lexicon;
 mod outline;
 mod phonemes;
+mod reader;
 mod render;
 mod speech;
 mod words;
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use compose::{Group, Object, Scene};
 pub use kinds::{Background, Colour, Ground, Shade, Shape, Size, Sky, Texture};
-pub(crate) use write::shards_by_manifest;
+pub use reader::{SceneReader, SceneSource};
 pub use write::{ImageFormat, ShardOptions, WriteSummary, write_shards};
 
 use crate::Result;

@@ -95,11 +95,6 @@ struct Manifest {
     options: ShardOptions,
 }
 
-/// Shards that the manifest of a folder counts; `None` if it has no manifest of this kind.
-pub(crate) fn shards_by_manifest(dir: &Path) -> Option<usize> {
-    files::read_json::<Manifest>(&dir.join(MANIFEST)).ok().map(|manifest| manifest.n_shards)
-}
-
 /// What a call of [`write_shards`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteSummary {

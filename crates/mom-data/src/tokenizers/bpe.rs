@@ -24,8 +24,13 @@ struct Word {
 
 /// Learns merges until there are `n_symbols` symbols, or no pair occurs twice.
 ///
-/// `words` are spelled in characters of `alphabet`; others are left out.
-pub(super) fn learn(words: &BTreeMap<String, u64>, alphabet: &BTreeSet<char>, n_symbols: usize) -> Merges {
+/// `words` are spelled in characters of `alphabet`; others are left out. `progress` is told symbols done and wanted.
+pub(super) fn learn(
+    words: &BTreeMap<String, u64>,
+    alphabet: &BTreeSet<char>,
+    n_symbols: usize,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Merges {
     let mut symbols: Vec<String> = alphabet.iter().map(char::to_string).collect();
     let ids: HashMap<char, u32> = alphabet.iter().zip(0..).map(|(&c, id)| (c, id)).collect();
     let mut words: Vec<Word> = words
@@ -65,6 +70,9 @@ pub(super) fn learn(words: &BTreeMap<String, u64>, alphabet: &BTreeSet<char>, n_
             continue;
         }
         let merged = symbols.len() as u32;
+        if merged.is_multiple_of(64) {
+            progress(symbols.len(), n_symbols);
+        }
         symbols.push(spelling);
         merges.push((left, right));
         let mut changed = BTreeSet::new();
@@ -115,7 +123,7 @@ mod tests {
     fn frequent_pairs_first_and_ties_by_symbol() {
         let words = BTreeMap::from([("abab".to_owned(), 3), ("cb".to_owned(), 4), ("ab".to_owned(), 1)]);
         let alphabet = ('a'..='c').collect();
-        let learned = learn(&words, &alphabet, 6);
+        let learned = learn(&words, &alphabet, 6, &mut |_, _| {});
         // ab: 7, then cb: 4, then (ab, ab): 3.
         let merges: Vec<_> = learned.merges.iter().map(|(a, b)| format!("{a}+{b}")).collect();
         assert_eq!(merges, ["a+b", "c+b", "ab+ab"]);
@@ -125,7 +133,7 @@ mod tests {
     #[test]
     fn runs_of_one_letter_are_counted_without_underflow() {
         let words = BTreeMap::from([("aaaaaaa".to_owned(), 5), ("aa".to_owned(), 2)]);
-        let learned = learn(&words, &BTreeSet::from(['a']), 20);
+        let learned = learn(&words, &BTreeSet::from(['a']), 20, &mut |_, _| {});
         assert_eq!(learned.symbols[..3], ["a", "aa", "aaaa"]);
     }
 }

@@ -20,8 +20,9 @@ pub struct TokenizerConfig {
     pub seed: u64,
     /// Fraction of samples that are held out: never fitted or trained on. In (0, 1).
     pub held_out: f64,
-    /// Training samples that are looked at for fitting, at most.
-    pub fit_samples: usize,
+    /// Training samples that are looked at for fitting, at most; as many as the sizes need if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fit_samples: Option<usize>,
     /// Text tokens.
     pub text: TextConfig,
     /// Images and image codes.
@@ -34,7 +35,9 @@ pub struct TokenizerConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TextConfig {
-    /// Tokens of the trained vocabulary, at most; at least 256 (the bytes).
+    /// Where tokens come from.
+    pub kind: CodeKind,
+    /// Tokens of the trained vocabulary, at most; at least 256 (the bytes). Of precomputed tokens: one more than the largest.
     pub vocab_size: usize,
     /// A `tokenizer.json` to use instead of training one.
     pub tokenizer: Option<PathBuf>,
@@ -44,10 +47,15 @@ pub struct TextConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImageConfig {
+    /// Where codes, or the values of continuous patches, come from.
+    pub kind: CodeKind,
     /// Side to which images are cut and resized, in pixels.
     pub size: usize,
-    /// Side of the patch of one code, in pixels; divides `size`.
+    /// Side of the patch of one code, or of one continuous patch, in pixels; divides `size`. Of precomputed latents: side of
+    /// a patch in their rows and columns.
     pub patch: usize,
+    /// Channels of precomputed latents.
+    pub channels: usize,
     /// Number of codes.
     pub codes: usize,
 }
@@ -56,6 +64,8 @@ pub struct ImageConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpeechConfig {
+    /// Where units come from.
+    pub kind: CodeKind,
     /// Rate to which waveforms are resampled, in Hz; a multiple of 25.
     pub sample_rate: u32,
     /// Mel bands.
@@ -64,6 +74,18 @@ pub struct SpeechConfig {
     pub units: usize,
     /// What becomes of runs of one unit.
     pub repeats: Repeats,
+}
+
+/// Where the tokens of a modality come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CodeKind {
+    /// A tokenizer of this program's own, fitted to the data (text: or the user's `tokenizer.json`).
+    #[default]
+    #[serde(alias = "codebook", alias = "bpe")]
+    Fitted,
+    /// They stand in the data. Raw samples of the modality are left out.
+    Precomputed,
 }
 
 /// What becomes of runs of one speech unit.
@@ -82,7 +104,7 @@ impl Default for TokenizerConfig {
         Self {
             seed: 0,
             held_out: 1.0 / 12.0,
-            fit_samples: 1500,
+            fit_samples: None,
             text: TextConfig::default(),
             image: ImageConfig::default(),
             speech: SpeechConfig::default(),
@@ -92,19 +114,46 @@ impl Default for TokenizerConfig {
 
 impl Default for TextConfig {
     fn default() -> Self {
-        Self { vocab_size: 512, tokenizer: None }
+        Self { kind: CodeKind::Fitted, vocab_size: 512, tokenizer: None }
     }
 }
 
 impl Default for ImageConfig {
     fn default() -> Self {
-        Self { size: 32, patch: 4, codes: 256 }
+        Self { kind: CodeKind::Fitted, size: 32, patch: 4, channels: 8, codes: 256 }
     }
 }
 
 impl Default for SpeechConfig {
     fn default() -> Self {
-        Self { sample_rate: 8000, n_mels: 40, units: 128, repeats: Repeats::Merged }
+        Self { kind: CodeKind::Fitted, sample_rate: 8000, n_mels: 40, units: 128, repeats: Repeats::Merged }
+    }
+}
+
+impl ImageConfig {
+    /// Values of one continuous patch.
+    pub fn patch_dim(&self) -> usize {
+        let channels = if self.kind == CodeKind::Fitted { 3 } else { self.channels };
+        channels * self.patch * self.patch
+    }
+}
+
+impl TokenizerConfig {
+    /// Those of the paper: a vocabulary of 32,000 for Transfusion and so many text tokens that all make 65,536 elsewhere,
+    /// pictures of 256 and 512 pixels, 8,192 codes, 16 kHz, 500 units.
+    pub fn paper(needs: crate::Needs) -> Self {
+        use crate::ImageNeed;
+        let image = match needs.image {
+            ImageNeed::Codes => ImageConfig { size: 512, patch: 16, codes: 8192, ..ImageConfig::default() },
+            ImageNeed::None | ImageNeed::Patches => ImageConfig { size: 256, patch: 16, ..ImageConfig::default() },
+        };
+        let speech = SpeechConfig { sample_rate: 16_000, n_mels: 80, units: 500, ..SpeechConfig::default() };
+        let others = crate::Special::COUNT as usize
+            + if needs.image == ImageNeed::Codes { image.codes } else { 0 }
+            + if needs.speech == crate::SpeechNeed::Units { speech.units } else { 0 };
+        let size = if needs.image == ImageNeed::Codes { 65_536 } else { 32_000 };
+        let text = TextConfig { vocab_size: size - others, ..TextConfig::default() };
+        Self { text, image, speech, ..Self::default() }
     }
 }
 
@@ -122,14 +171,20 @@ impl TokenizerConfig {
     /// [`crate::DataError::Config`], naming the field.
     pub fn validate(&self) -> Result<()> {
         let (image, speech) = (&self.image, &self.speech);
-        let held_out_fits = self.held_out > 0.0 && self.held_out < 1.0;
-        require(held_out_fits, "tokenizers.held_out", "between 0 and 1, both excluded", self.held_out)?;
-        require(self.fit_samples > 0, "tokenizers.fit_samples", "at least 1", self.fit_samples)?;
+        let held_out_fits = self.held_out >= 0.0 && self.held_out < 1.0;
+        require(held_out_fits, "tokenizers.held_out", "from 0 to below 1", self.held_out)?;
+        let fit_samples = self.fit_samples.unwrap_or(1);
+        require(fit_samples > 0, "tokenizers.fit_samples", "at least 1", fit_samples)?;
         let vocab_size = self.text.vocab_size;
-        require((256..=1 << 20).contains(&vocab_size), "tokenizers.text.vocab_size", "256 to 1048576", vocab_size)?;
+        let least = if self.text.kind == CodeKind::Fitted { 256 } else { 1 };
+        let expected = format!("{least} to 1048576");
+        require((least..=1 << 20).contains(&vocab_size), "tokenizers.text.vocab_size", &expected, vocab_size)?;
         require((1..=4096).contains(&image.size), "tokenizers.image.size", "1 to 4096 pixels", image.size)?;
         require((1..=256).contains(&image.patch), "tokenizers.image.patch", "1 to 256 pixels", image.patch)?;
-        pixels::n_patches(image.size, image.patch)?;
+        require((1..=1024).contains(&image.channels), "tokenizers.image.channels", "1 to 1024", image.channels)?;
+        if image.kind == CodeKind::Fitted {
+            pixels::n_patches(image.size, image.patch)?;
+        }
         require((2..=65_536).contains(&image.codes), "tokenizers.image.codes", "2 to 65536", image.codes)?;
         let rate = speech.sample_rate;
         let rate_fits = (4000..=48_000).contains(&rate) && rate.is_multiple_of(SPEECH_UNITS_PER_SEC);

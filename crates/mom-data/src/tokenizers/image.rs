@@ -9,10 +9,6 @@ use super::{ImageConfig, kmeans, tensors};
 use crate::pixels::{self, RgbImage};
 use crate::{DataError, Result};
 
-/// Patches used for fitting, at most.
-const MAX_PATCHES: usize = 16_384;
-const N_ITERATIONS: usize = 15;
-
 /// A codebook of patches.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageCodebook {
@@ -22,26 +18,15 @@ pub struct ImageCodebook {
 }
 
 impl ImageCodebook {
-    /// Fits to images of `config.size` pixels, at least one.
-    pub(super) fn fit(images: &[RgbImage], config: &ImageConfig, seed: u64) -> Result<Self> {
-        let dim = pixels::patch_dim(config.patch);
-        let n_patches = images.len() * pixels::n_patches(config.size, config.patch)?;
-        // Every stride-th patch; an odd stride visits all places of the image.
-        let stride = n_patches.div_ceil(MAX_PATCHES) | 1;
-        let (mut points, mut patches) = (Vec::new(), Vec::new());
-        let mut next = 0;
-        for image in images {
-            patches.clear();
-            pixels::to_patches(&image.pixels, config.size, config.patch, &mut patches)?;
-            let here = patches.len() / dim;
-            while next < here {
-                points.extend_from_slice(&patches[next * dim..][..dim]);
-                next += stride;
-            }
-            next -= here;
-        }
-        let centroids = kmeans::fit(&points, dim, config.codes, seed, N_ITERATIONS);
-        Ok(Self { size: config.size, patch: config.patch, centroids })
+    /// Fits to patches (n_patches, patch_dim), at least one; also how many codes no patch is nearest to.
+    pub(crate) fn fit(
+        patches: &[f32],
+        config: &ImageConfig,
+        seed: u64,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> (Self, usize) {
+        let fitted = kmeans::fit(patches, pixels::patch_dim(config.patch), config.codes, seed, progress);
+        (Self { size: config.size, patch: config.patch, centroids: fitted.centroids }, fitted.n_empty)
     }
 
     /// Number of codes.

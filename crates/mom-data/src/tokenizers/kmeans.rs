@@ -1,15 +1,23 @@
 //! k-means: k-means++ seeding (Arthur and Vassilvitskii 2007) and Lloyd's iterations.
 //!
 //! Distances come from |x - c|^2 = |x|^2 - 2 x.c + |c|^2, with the first term left out where only the nearest centroid
-//! matters. Everything is summed in a fixed order (by block, blocks in order), so the result does not depend on the number
-//! of threads.
+//! matters. Everything is summed in a fixed order, so the result does not depend on the number of threads.
 
 use rayon::prelude::*;
 
 use crate::rng::{Domain, Stream};
 
 /// Points that one task works on.
-const BLOCK: usize = 1024;
+const BLOCK: usize = 256;
+/// Centroids up to which they are seeded by k-means++, whose time is that of an iteration for each centroid.
+const MANY: usize = 1024;
+
+/// What [`fit`] gives.
+pub(super) struct Fitted {
+    pub centroids: Centroids,
+    /// Centroids that no point is nearest to.
+    pub n_empty: usize,
+}
 
 /// Centroids in a layout for fast assignment.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,97 +65,143 @@ impl Centroids {
 
     /// Index of the nearest centroid of each point (n_points, dim); the lowest of equals.
     pub fn assign(&self, points: &[f32]) -> Vec<u32> {
-        let mut scores = vec![0.0; self.len()];
-        points.chunks_exact(self.dim).map(|point| self.nearest(point, &mut scores).0).collect()
+        let mut nearest = Vec::with_capacity(points.len() / self.dim);
+        let mut scores = Vec::new();
+        for points in points.chunks(BLOCK * self.dim) {
+            self.nearest(points, &mut scores, |centroid, _| nearest.push(centroid));
+        }
+        nearest
     }
 
-    /// The nearest centroid c of x and |c|^2 / 2 - x.c.
-    fn nearest(&self, point: &[f32], scores: &mut [f32]) -> (u32, f32) {
-        scores.copy_from_slice(&self.half_norms);
-        for (&x, column) in point.iter().zip(self.columns.chunks_exact(scores.len())) {
-            for (score, &c) in scores.iter_mut().zip(column) {
-                *score -= x * c;
-            }
+    /// For each of some points (n_points, dim) the nearest centroid c of x, and |c|^2 / 2 - x.c.
+    fn nearest(&self, points: &[f32], scores: &mut Vec<f32>, mut found: impl FnMut(u32, f32)) {
+        let (n_points, n, dim) = (points.len() / self.dim, self.len(), self.dim);
+        scores.clear();
+        (0..n_points).for_each(|_| scores.extend_from_slice(&self.half_norms));
+        // SAFETY: scores holds (n_points, n), points (n_points, dim) and columns (dim, n) values, all row-major as the strides
+        // say: the first was just filled, the second is what n_points was computed from, the third is made so in `new`.
+        unsafe {
+            gemm::gemm(
+                n_points,
+                n,
+                dim,
+                scores.as_mut_ptr(),
+                1,
+                n as isize,
+                true,
+                points.as_ptr(),
+                1,
+                dim as isize,
+                self.columns.as_ptr(),
+                1,
+                n as isize,
+                1.0,
+                -1.0,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
         }
-        let mut best = (0, f32::INFINITY);
-        for (centroid, &score) in scores.iter().enumerate() {
-            if score < best.1 {
-                best = (centroid as u32, score);
+        for scores in scores.chunks_exact(n) {
+            let mut best = (0, f32::INFINITY);
+            for (centroid, &score) in scores.iter().enumerate() {
+                if score < best.1 {
+                    best = (centroid as u32, score);
+                }
             }
+            found(best.0, best.1);
         }
-        best
     }
 }
 
-/// Sums of the points of each centroid.
-struct Sums {
-    totals: Vec<f64>,
-    counts: Vec<u32>,
-    /// Squared distance and index of the point that lies farthest from its centroid.
-    farthest: (f32, usize),
-}
-
-/// Fits `n_centroids` centroids to points (n_points, dim), at least one point.
-pub(super) fn fit(points: &[f32], dim: usize, n_centroids: usize, seed: u64, n_iterations: usize) -> Centroids {
-    let mut centroids = Centroids::new(seed_centroids(points, dim, n_centroids, seed), dim);
-    for _ in 0..n_iterations {
-        let blocks: Vec<Sums> = points
+/// Fits `n_centroids` centroids to points (n_points, dim), at least one point. `progress` is told the iterations done.
+pub(super) fn fit(
+    points: &[f32],
+    dim: usize,
+    n_centroids: usize,
+    seed: u64,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Fitted {
+    let n_iterations = if n_centroids <= MANY { 15 } else { 6 };
+    let seeds = if n_centroids <= MANY {
+        seed_centroids(points, dim, n_centroids, seed)
+    } else {
+        random_centroids(points, dim, n_centroids, seed)
+    };
+    let mut centroids = Centroids::new(seeds, dim);
+    let mut n_empty = 0;
+    for iteration in 0..n_iterations {
+        progress(iteration, n_iterations);
+        let nearest: Vec<(u32, f32)> = points
             .par_chunks(BLOCK * dim)
-            .enumerate()
-            .map(|(block, points)| block_sums(&centroids, points, block * BLOCK))
+            .flat_map_iter(|points| {
+                let mut nearest = Vec::with_capacity(BLOCK);
+                let mut squares = points.chunks_exact(dim).map(|point| point.iter().map(|x| x * x).sum::<f32>());
+                centroids.nearest(points, &mut Vec::new(), |centroid, score| {
+                    nearest.push((centroid, squares.next().unwrap_or(0.0) + 2.0 * score));
+                });
+                nearest
+            })
             .collect();
-        let rows = new_rows(&centroids, points, blocks);
+        let rows;
+        (rows, n_empty) = new_rows(&centroids, points, &nearest);
         if rows == centroids.rows {
             break;
         }
         centroids = Centroids::new(rows, dim);
     }
-    centroids
+    Fitted { centroids, n_empty }
 }
 
-fn block_sums(centroids: &Centroids, points: &[f32], first: usize) -> Sums {
+/// Means of the points of each centroid, each summed in the order of its points, and how many have none: the first of these
+/// moves to the point that lies farthest from its centroid, further ones stay where they are until the next pass.
+fn new_rows(centroids: &Centroids, points: &[f32], nearest: &[(u32, f32)]) -> (Vec<f32>, usize) {
     let (dim, n) = (centroids.dim, centroids.len());
-    let mut sums = Sums { totals: vec![0.0; n * dim], counts: vec![0; n], farthest: (-1.0, first) };
-    let mut scores = vec![0.0; n];
-    for (index, point) in points.chunks_exact(dim).enumerate() {
-        let (centroid, score) = centroids.nearest(point, &mut scores);
-        let centroid = centroid as usize;
-        sums.counts[centroid] += 1;
-        for (total, &x) in sums.totals[centroid * dim..][..dim].iter_mut().zip(point) {
-            *total += f64::from(x);
-        }
-        let distance = point.iter().map(|x| x * x).sum::<f32>() + 2.0 * score;
-        if distance > sums.farthest.0 {
-            sums.farthest = (distance, first + index);
-        }
-    }
-    sums
-}
-
-/// Means; the first empty centroid moves to the farthest point, further ones stay where they are until the next pass.
-fn new_rows(centroids: &Centroids, points: &[f32], blocks: Vec<Sums>) -> Vec<f32> {
-    let (dim, n) = (centroids.dim, centroids.len());
-    let mut sum = Sums { totals: vec![0.0; n * dim], counts: vec![0; n], farthest: (-1.0, 0) };
-    for block in blocks {
-        sum.totals.iter_mut().zip(block.totals).for_each(|(total, part)| *total += part);
-        sum.counts.iter_mut().zip(block.counts).for_each(|(count, part)| *count += part);
-        if block.farthest.0 > sum.farthest.0 {
-            sum.farthest = block.farthest;
+    let mut starts = vec![0usize; n + 1];
+    nearest.iter().for_each(|&(centroid, _)| starts[centroid as usize + 1] += 1);
+    (0..n).for_each(|centroid| starts[centroid + 1] += starts[centroid]);
+    let mut places = starts.clone();
+    let mut sorted = vec![0u32; nearest.len()];
+    let mut farthest = (-1.0, 0);
+    for (point, &(centroid, distance)) in nearest.iter().enumerate() {
+        let place = &mut places[centroid as usize];
+        sorted[*place] = point as u32;
+        *place += 1;
+        if distance > farthest.0 {
+            farthest = (distance, point);
         }
     }
     let mut rows = centroids.rows.clone();
-    let mut spare = (sum.farthest.0 > 1e-6).then_some(sum.farthest.1);
-    for (centroid, row) in rows.chunks_exact_mut(dim).enumerate() {
-        if sum.counts[centroid] > 0 {
-            let scale = 1.0 / f64::from(sum.counts[centroid]);
-            for (value, total) in row.iter_mut().zip(&sum.totals[centroid * dim..]) {
-                *value = (total * scale) as f32;
-            }
-        } else if let Some(point) = spare.take() {
-            row.copy_from_slice(&points[point * dim..][..dim]);
+    rows.par_chunks_exact_mut(dim).enumerate().for_each(|(centroid, row)| {
+        let own = &sorted[starts[centroid]..starts[centroid + 1]];
+        if own.is_empty() {
+            return;
         }
+        let mut totals = vec![0.0f64; dim];
+        for &point in own {
+            let point = &points[point as usize * dim..][..dim];
+            totals.iter_mut().zip(point).for_each(|(total, &x)| *total += f64::from(x));
+        }
+        let scale = 1.0 / own.len() as f64;
+        row.iter_mut().zip(totals).for_each(|(value, total)| *value = (total * scale) as f32);
+    });
+    let empty: Vec<usize> = (0..n).filter(|&centroid| starts[centroid] == starts[centroid + 1]).collect();
+    if let Some(&centroid) = empty.first()
+        && farthest.0 > 1e-6
+    {
+        rows[centroid * dim..][..dim].copy_from_slice(&points[farthest.1 * dim..][..dim]);
     }
-    rows
+    (rows, empty.len())
+}
+
+/// Points at random, different ones as long as there are enough: where k-means++ would take hours.
+fn random_centroids(points: &[f32], dim: usize, n_centroids: usize, seed: u64) -> Vec<f32> {
+    let mut stream = Stream::new(seed, Domain::Codebook, dim as u64, n_centroids as u64);
+    let mut order: Vec<u32> = (0..(points.len() / dim) as u32).collect();
+    stream.shuffle(&mut order);
+    let chosen = order.iter().cycle().take(n_centroids);
+    chosen.flat_map(|&point| &points[point as usize * dim..][..dim]).copied().collect()
 }
 
 /// k-means++: each further centroid is a point drawn in proportion to its squared distance from those chosen before.
@@ -160,7 +214,7 @@ fn seed_centroids(points: &[f32], dim: usize, n_centroids: usize, seed: u64) -> 
     for _ in 0..n_centroids {
         let centre = &points[chosen * dim..][..dim];
         rows.extend_from_slice(centre);
-        distances.par_chunks_mut(BLOCK).zip(points.par_chunks(BLOCK * dim)).for_each(|(distances, points)| {
+        distances.par_chunks_mut(4 * BLOCK).zip(points.par_chunks(4 * BLOCK * dim)).for_each(|(distances, points)| {
             for (nearest, point) in distances.iter_mut().zip(points.chunks_exact(dim)) {
                 *nearest = nearest.min(squared_distance(point, centre));
             }
@@ -216,8 +270,8 @@ mod tests {
     #[test]
     fn clouds_are_found_and_two_fits_agree() {
         let points = clouds();
-        let centroids = fit(&points, 3, 3, 5, 20);
-        assert_eq!(centroids, fit(&points, 3, 3, 5, 20));
+        let centroids = fit(&points, 3, 3, 5, &mut |_, _| {}).centroids;
+        assert_eq!(centroids, fit(&points, 3, 3, 5, &mut |_, _| {}).centroids);
         let codes = centroids.assign(&points);
         for (i, code) in codes.iter().enumerate() {
             assert_eq!(*code, codes[i % 3]);
@@ -230,7 +284,7 @@ mod tests {
     #[test]
     fn assignment_is_the_nearest_by_plain_distance() {
         let points = clouds();
-        let centroids = fit(&points, 3, 40, 9, 5);
+        let centroids = fit(&points, 3, 40, 9, &mut |_, _| {}).centroids;
         for (point, code) in points.chunks_exact(3).zip(centroids.assign(&points)) {
             let chosen = squared_distance(point, centroids.row(code).unwrap());
             let best = centroids.rows().chunks_exact(3).map(|c| squared_distance(point, c)).fold(f32::MAX, f32::min);
@@ -240,7 +294,7 @@ mod tests {
 
     #[test]
     fn fewer_points_than_centroids_is_no_panic() {
-        let centroids = fit(&[1.0, 2.0, 1.0, 2.0], 2, 5, 0, 5);
+        let centroids = fit(&[1.0, 2.0, 1.0, 2.0], 2, 5, 0, &mut |_, _| {}).centroids;
         assert_eq!(centroids.len(), 5);
         assert_eq!(centroids.assign(&[1.0, 2.0]), [0]);
     }

@@ -16,7 +16,7 @@ const FLOOR: f32 = 1e-7;
 
 /// Computes log-mel frames at one sample rate.
 #[derive(Clone)]
-pub(super) struct LogMel {
+pub(crate) struct LogMel {
     hop: usize,
     window: Vec<f32>,
     fft: Arc<dyn RealToComplex<f32>>,

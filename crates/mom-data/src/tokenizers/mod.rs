@@ -1,4 +1,4 @@
-//! Tokenizers, fitted on the training split and stored in a folder.
+//! Tokenizers: fitted to the training split, brought by the user, or not needed where tokens stand in the data.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -18,31 +18,29 @@ mod text;
 
 use std::path::Path;
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use config::{
-    ImageConfig, MAX_SPEECH_UNITS, Repeats, SPEECH_UNITS_PER_SEC, SpeechConfig, TextConfig, TokenizerConfig,
+    CodeKind, ImageConfig, MAX_SPEECH_UNITS, Repeats, SPEECH_UNITS_PER_SEC, SpeechConfig, TextConfig, TokenizerConfig,
 };
 pub use image::ImageCodebook;
+pub(crate) use mel::LogMel;
 pub use speech::SpeechCodebook;
 pub use text::TextTokenizer;
+pub(crate) use text::WordCounts;
 
-use crate::documents::Split;
+use crate::needs::{ImageNeed, Needs, SpeechNeed};
 use crate::pixels::RgbImage;
-use crate::recipe::{ImageNeed, Needs, SpeechNeed};
-use crate::rng::{Domain, Stream};
-use crate::shards::{Corpus, SkipReport};
 use crate::vocabulary::{Modality, Vocabulary};
 use crate::{DataError, Result, files};
 
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 const HEAD: &str = "tokenizers.json";
 const TEXT: &str = "tokenizer.json";
 const IMAGE: &str = "image_codebook.safetensors";
 const SPEECH: &str = "speech_codebook.safetensors";
 
-/// The tokenizers of all modalities that a recipe needs, and the token space they span.
+/// The tokenizers of all modalities that a setting needs, and the token space they span.
 #[derive(Debug, Clone)]
 pub struct Tokenizers {
     config: TokenizerConfig,
@@ -51,6 +49,7 @@ pub struct Tokenizers {
     text: TextTokenizer,
     image: Option<ImageCodebook>,
     speech: Option<SpeechCodebook>,
+    notes: Vec<String>,
 }
 
 /// Contents of `tokenizers.json`.
@@ -64,45 +63,33 @@ struct Head {
 }
 
 impl Tokenizers {
-    /// Fits tokenizers to a deterministic choice of the training split's samples.
-    ///
-    /// Captions, images and waveforms of at most `config.fit_samples` samples are used; `needs` says which codebooks are
-    /// fitted. The same corpus, configuration and needs give the same tokenizers, bit for bit.
-    ///
-    /// # Errors
-    /// [`DataError::Config`] for an invalid configuration; [`DataError::TextTokenizer`] if the user's tokenizer cannot be
-    /// used; [`DataError::Io`] if a shard cannot be read; [`DataError::EmptySplit`] if no sample is in the training split;
-    /// [`DataError::AllSkipped`] if none of the chosen samples can be used.
-    pub fn fit(corpus: &Corpus, config: &TokenizerConfig, needs: Needs) -> Result<Self> {
-        config.validate()?;
-        let users_text = config.text.tokenizer.as_deref().map(TextTokenizer::load).transpose()?;
-        let samples = FitSamples::read(corpus, config, needs)?;
-        let text = match users_text {
-            Some(text) => text,
-            None => TextTokenizer::train(samples.captions.iter().map(String::as_str), config.text.vocab_size)?,
-        };
-        let image = match needs.image {
-            ImageNeed::Codes => Some(ImageCodebook::fit(&samples.images, &config.image, config.seed)?),
-            ImageNeed::None | ImageNeed::Patches => None,
-        };
-        let speech = match needs.speech {
-            SpeechNeed::Units => Some(SpeechCodebook::fit(&samples.waves, &config.speech, config.seed)),
-            SpeechNeed::None => None,
-        };
-        Self::assemble(config.clone(), needs, text, image, speech)
-    }
-
-    fn assemble(
+    /// Puts together what was fitted, given or is not needed; `notes` are for the user.
+    pub(crate) fn assemble(
         config: TokenizerConfig,
         needs: Needs,
         text: TextTokenizer,
         image: Option<ImageCodebook>,
         speech: Option<SpeechCodebook>,
+        notes: Vec<String>,
     ) -> Result<Self> {
-        let n_image = image.as_ref().map_or(0, ImageCodebook::n_codes) as u32;
-        let n_speech = speech.as_ref().map_or(0, SpeechCodebook::n_units) as u32;
-        let vocabulary = Vocabulary::new(text.n_tokens(), n_image, n_speech)?;
-        Ok(Self { config, needs, vocabulary, text, image, speech })
+        let n_image = match (&image, config.image.kind) {
+            (Some(codebook), _) => codebook.n_codes(),
+            (None, CodeKind::Precomputed) if needs.image == ImageNeed::Codes => config.image.codes,
+            (None, _) => 0,
+        };
+        let n_speech = match (&speech, config.speech.kind) {
+            (Some(codebook), _) => codebook.n_units(),
+            (None, CodeKind::Precomputed) if needs.speech == SpeechNeed::Units => config.speech.units,
+            (None, _) => 0,
+        };
+        let vocabulary = Vocabulary::new(text.n_tokens(), n_image as u32, n_speech as u32)?;
+        Ok(Self { config, needs, vocabulary, text, image, speech, notes })
+    }
+
+    /// What a user should know of how the tokenizers came out, such as a vocabulary smaller than asked for. Empty for
+    /// tokenizers that were read.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Writes the files listed above; each is whole or absent, and `tokenizers.json` comes last.
@@ -151,16 +138,21 @@ impl Tokenizers {
             head.format_version,
         )?;
         head.config.validate()?;
-        let text = TextTokenizer::load(&dir.join(TEXT))?;
-        let image = match head.needs.image {
-            ImageNeed::Codes => Some(ImageCodebook::load(&dir.join(IMAGE), &head.config.image)?),
-            ImageNeed::None | ImageNeed::Patches => None,
+        let text = match head.config.text.kind {
+            CodeKind::Precomputed => TextTokenizer::precomputed(head.config.text.vocab_size as u32),
+            CodeKind::Fitted => TextTokenizer::load(&dir.join(TEXT))?,
         };
-        let speech = match head.needs.speech {
-            SpeechNeed::Units => Some(SpeechCodebook::load(&dir.join(SPEECH), &head.config.speech)?),
-            SpeechNeed::None => None,
+        // What is precomputed, or of what no source had anything, has no file, and the vocabulary says so.
+        let fitted = |kind: CodeKind, modality| kind == CodeKind::Fitted && head.vocabulary.n_tokens(modality) > 0;
+        let image = match fitted(head.config.image.kind, Modality::Image) {
+            true => Some(ImageCodebook::load(&dir.join(IMAGE), &head.config.image)?),
+            false => None,
         };
-        let loaded = Self::assemble(head.config, head.needs, text, image, speech)?;
+        let speech = match fitted(head.config.speech.kind, Modality::Speech) {
+            true => Some(SpeechCodebook::load(&dir.join(SPEECH), &head.config.speech)?),
+            false => None,
+        };
+        let loaded = Self::assemble(head.config, head.needs, text, image, speech, Vec::new())?;
         let expected = format!("{:?}, as its files say", loaded.vocabulary);
         crate::error::require(
             loaded.vocabulary == head.vocabulary,
@@ -230,63 +222,5 @@ impl Tokenizers {
         let codes: Vec<u32> =
             tokens.iter().map(|&token| self.vocabulary.code(Modality::Image, token)).collect::<Result<_>>()?;
         codebook.decode(&codes)
-    }
-
-    /// Fails unless everything in `needs` was fitted.
-    pub(crate) fn require(&self, needs: Needs) -> Result<()> {
-        if needs.image == ImageNeed::Codes {
-            self.image_codebook()?;
-        }
-        if needs.speech == SpeechNeed::Units {
-            self.speech_codebook()?;
-        }
-        Ok(())
-    }
-}
-
-/// The raw samples that codebooks are fitted to.
-struct FitSamples {
-    captions: Vec<String>,
-    images: Vec<RgbImage>,
-    waves: Vec<Vec<f32>>,
-}
-
-impl FitSamples {
-    fn read(corpus: &Corpus, config: &TokenizerConfig, needs: Needs) -> Result<Self> {
-        let mut chosen: Vec<usize> =
-            (0..corpus.len()).filter(|&at| Split::of(corpus.key(at), config.held_out) == Split::Train).collect();
-        if chosen.is_empty() {
-            return Err(DataError::EmptySplit {
-                split: "training",
-                n_samples: corpus.len(),
-                held_out: config.held_out,
-                report: SkipReport::default(),
-            });
-        }
-        Stream::new(config.seed, Domain::FitSubset, 0, 0).shuffle(&mut chosen);
-        chosen.truncate(config.fit_samples);
-        chosen.sort_unstable();
-        // Continuous patches have no codebook, so no image is read for them.
-        let needs = match needs.image {
-            ImageNeed::Codes => needs,
-            ImageNeed::None | ImageNeed::Patches => Needs { image: ImageNeed::None, ..needs },
-        };
-        let read: Vec<_> = chosen.par_iter().map(|&at| corpus.sample(at, config, needs)).collect();
-        let mut samples = Self { captions: Vec::new(), images: Vec::new(), waves: Vec::new() };
-        let mut skipped = SkipReport::default();
-        for (at, outcome) in chosen.into_iter().zip(read) {
-            match outcome? {
-                Ok(sample) => {
-                    samples.captions.push(sample.caption);
-                    samples.images.extend(sample.image);
-                    samples.waves.extend(sample.speech);
-                }
-                Err(reason) => skipped.add(corpus.shard_name(at), corpus.key(at), reason),
-            }
-        }
-        if samples.captions.is_empty() {
-            return Err(DataError::AllSkipped { report: skipped });
-        }
-        Ok(samples)
     }
 }

@@ -5,15 +5,9 @@
 
 use std::path::Path;
 
-use rayon::prelude::*;
-
 use super::mel::LogMel;
 use super::{Repeats, SpeechConfig, kmeans, tensors};
 use crate::{DataError, Result};
-
-/// Frames used for fitting, at most.
-const MAX_FRAMES: usize = 24_576;
-const N_ITERATIONS: usize = 20;
 
 /// A codebook of log-mel frames.
 #[derive(Clone)]
@@ -36,18 +30,19 @@ impl std::fmt::Debug for SpeechCodebook {
 }
 
 impl SpeechCodebook {
-    /// Fits to waveforms at the configured rate, at least one, none of length zero.
-    pub(super) fn fit(waves: &[Vec<f32>], config: &SpeechConfig, seed: u64) -> Self {
-        let mel = LogMel::new(config);
-        let n_mels = config.n_mels;
-        let per_wave: Vec<Vec<f32>> = waves.par_iter().map(|wave| mel.frames(wave)).collect();
-        let frames: Vec<&[f32]> = per_wave.iter().flat_map(|frames| frames.chunks_exact(n_mels)).collect();
-        let stride = frames.len().div_ceil(MAX_FRAMES).max(1);
-        let mut points: Vec<f32> = frames.into_iter().step_by(stride).flatten().copied().collect();
-        let (mean, deviation) = statistics(&points, n_mels);
-        normalise(&mut points, &mean, &deviation);
-        let centroids = kmeans::fit(&points, n_mels, config.units, seed, N_ITERATIONS);
-        Self { mel, repeats: config.repeats, mean, deviation, centroids }
+    /// Fits to log-mel frames (n_frames, n_mels), at least one; also how many units no frame is nearest to.
+    pub(crate) fn fit(
+        mel: LogMel,
+        mut frames: Vec<f32>,
+        config: &SpeechConfig,
+        seed: u64,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> (Self, usize) {
+        let (mean, deviation) = statistics(&frames, config.n_mels);
+        normalise(&mut frames, &mean, &deviation);
+        let fitted = kmeans::fit(&frames, config.n_mels, config.units, seed, progress);
+        let codebook = Self { mel, repeats: config.repeats, mean, deviation, centroids: fitted.centroids };
+        (codebook, fitted.n_empty)
     }
 
     /// Number of units.

@@ -10,27 +10,66 @@ use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer
 use super::bpe;
 use crate::{DataError, Result, files};
 
+/// Letters of a word that merges are learned from, at most. A longer one, as a file without a blank has them, teaches
+/// nothing and costs hours; it is cut here, and encoded whole.
+const MAX_WORD: usize = 64;
+
+/// Different words that are counted, at most; beyond, those that were seen once are forgotten.
+const MAX_WORDS: usize = 1 << 22;
+
+/// Largest number of tokens: beyond, an id is a mistake, and a vocabulary of it would not fit in memory.
+const MAX_TOKENS: u32 = 1 << 24;
+
+/// How often each word occurs.
+#[derive(Debug, Default)]
+pub(crate) struct WordCounts {
+    counts: BTreeMap<String, u64>,
+    pub bytes: u64,
+}
+
+impl WordCounts {
+    /// The words of a text, in the letters of byte-level BPE.
+    pub fn words(text: &str) -> Vec<String> {
+        let pre_tokenizer = ByteLevel::new(false, true, true);
+        let mut text = PreTokenizedString::from(text);
+        // It can only fail by a normaliser, and has none.
+        if pre_tokenizer.pre_tokenize(&mut text).is_err() {
+            return Vec::new();
+        }
+        let splits = text.get_splits(OffsetReferential::Normalized, OffsetType::Byte);
+        let cut = |(word, _, _): (&str, _, _)| {
+            let letters: Vec<char> = word.chars().take(1 << 16).collect();
+            letters.chunks(MAX_WORD).map(|letters| letters.iter().collect::<String>()).collect::<Vec<_>>()
+        };
+        splits.into_iter().flat_map(cut).collect()
+    }
+
+    /// Counts the words of a text of so many bytes.
+    pub fn add(&mut self, words: Vec<String>, bytes: usize) {
+        self.bytes += bytes as u64;
+        for word in words {
+            *self.counts.entry(word).or_default() += 1;
+        }
+        if self.counts.len() > MAX_WORDS {
+            self.counts.retain(|_, count| *count > 1);
+        }
+    }
+}
+
 /// A text tokenizer.
 #[derive(Debug, Clone)]
 pub struct TextTokenizer {
-    inner: Tokenizer,
+    /// `None` where texts come as tokens.
+    inner: Option<Tokenizer>,
     n_tokens: u32,
 }
 
 impl TextTokenizer {
     /// Trains byte-level BPE with `vocab_size` tokens at most (256 bytes, then merges).
-    pub(super) fn train<'a>(captions: impl Iterator<Item = &'a str>, vocab_size: usize) -> Result<Self> {
+    pub(crate) fn train(words: &WordCounts, vocab_size: usize, progress: &mut dyn FnMut(usize, usize)) -> Result<Self> {
         let pre_tokenizer = ByteLevel::new(false, true, true);
-        let mut words: BTreeMap<String, u64> = BTreeMap::new();
-        for caption in captions {
-            let mut text = PreTokenizedString::from(caption);
-            pre_tokenizer.pre_tokenize(&mut text).map_err(|e| failed(None, e))?;
-            for (word, _, _) in text.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
-                *words.entry(word.to_owned()).or_default() += 1;
-            }
-        }
         let alphabet: BTreeSet<char> = ByteLevel::alphabet().into_iter().collect();
-        let learned = bpe::learn(&words, &alphabet, vocab_size);
+        let learned = bpe::learn(&words.counts, &alphabet, vocab_size, progress);
         let vocab: BTreeMap<String, u32> = learned.symbols.into_iter().zip(0..).collect();
         let model = BPE::builder()
             .vocab_and_merges(vocab.into_iter().collect::<Vocab>(), learned.merges)
@@ -41,10 +80,16 @@ impl TextTokenizer {
         Self::checked(inner, None)
     }
 
+    /// No tokenizer: texts come as tokens below `n_tokens`.
+    pub(crate) fn precomputed(n_tokens: u32) -> Self {
+        Self { inner: None, n_tokens }
+    }
+
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// [`DataError::TextTokenizer`], naming the file, if it does not parse or has no token.
+    /// [`DataError::TextTokenizer`], naming the file, if it does not parse, has no token, one id for two tokens, or an id
+    /// that no vocabulary has.
     pub fn load(path: &Path) -> Result<Self> {
         let inner = Tokenizer::from_file(path).map_err(|e| failed(Some(path), e))?;
         Self::checked(inner, Some(path))
@@ -54,21 +99,41 @@ impl TextTokenizer {
         // A user's file may cut or fill up its encodings; documents are packed here.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| failed(path, e))?;
-        let largest = inner.get_vocab(true).into_values().max();
-        match largest.and_then(|id| id.checked_add(1)) {
-            Some(n_tokens) => Ok(Self { inner, n_tokens }),
+        let mut ids: Vec<(u32, String)> = inner.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
+        ids.sort();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            let names = format!("{:?} and {:?}", pair[0].1, pair[1].1);
+            return Err(failed(path, format!("the id {} stands for two tokens, {names}", pair[0].0)));
+        }
+        match ids.last() {
             None => Err(failed(path, "its vocabulary is empty")),
+            Some((id, token)) if *id >= MAX_TOKENS => {
+                Err(failed(path, format!("token {token:?} has the id {id}, expected below {MAX_TOKENS}")))
+            }
+            Some((id, _)) => Ok(Self { inner: Some(inner), n_tokens: id + 1 }),
         }
     }
 
+    fn inner(&self) -> Result<&Tokenizer> {
+        self.inner.as_ref().ok_or_else(|| failed(None, "texts come as tokens, there is no tokenizer"))
+    }
+
     pub(super) fn save(&self, path: &Path) -> Result<()> {
-        let json = self.inner.to_string(true).map_err(|e| failed(Some(path), e))?;
-        files::write_bytes(path, json.as_bytes())
+        match &self.inner {
+            Some(inner) => {
+                let json = inner.to_string(true).map_err(|e| failed(Some(path), e))?;
+                files::write_bytes(path, json.as_bytes())
+            }
+            None => Ok(()),
+        }
     }
 
     /// What a fingerprint is made of.
     pub(super) fn bytes(&self) -> Result<Vec<u8>> {
-        Ok(self.inner.to_string(false).map_err(|e| failed(None, e))?.into_bytes())
+        match &self.inner {
+            Some(inner) => Ok(inner.to_string(false).map_err(|e| failed(None, e))?.into_bytes()),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// One more than the largest token.
@@ -81,7 +146,7 @@ impl TextTokenizer {
     /// # Errors
     /// [`DataError::TextTokenizer`] if the tokenizer fails, as one without an unknown token may.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|e| failed(None, e))?;
+        let encoding = self.inner()?.encode_fast(text, false).map_err(|e| failed(None, e))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -94,7 +159,7 @@ impl TextTokenizer {
             let size = self.n_tokens;
             return Err(DataError::Token { token, range: "text token", start: 0, end: size, size });
         }
-        self.inner.decode(tokens, false).map_err(|e| failed(None, e))
+        self.inner()?.decode(tokens, false).map_err(|e| failed(None, e))
     }
 }
 

@@ -4,11 +4,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use mom_data::scenes::{self, SceneConfig, ShardOptions};
-use mom_data::{ImageConfig, ImageNeed, Needs, SpeechNeed, TokenizerConfig};
+use mom_data::scenes::{self, SceneConfig, SceneSource, ShardOptions};
+use mom_data::{ImageConfig, Needs, SourceConfig, TokenizerConfig};
 
 /// All that a sample can have.
-pub const ALL: Needs = Needs { image: ImageNeed::Codes, speech: SpeechNeed::Units };
+pub const ALL: Needs = Needs::CODES_AND_UNITS;
 
 /// Options for a few small documents in shards of 16.
 pub fn options(documents: usize) -> ShardOptions {
@@ -18,11 +18,16 @@ pub fn options(documents: usize) -> ShardOptions {
 
 /// A configuration that fits [`options`] in a moment.
 pub fn config() -> TokenizerConfig {
-    let image = ImageConfig { size: 16, patch: 4, codes: 32 };
+    let image = ImageConfig { size: 16, patch: 4, codes: 32, ..ImageConfig::default() };
     let mut config = TokenizerConfig { held_out: 0.2, image, ..TokenizerConfig::default() };
     config.text.vocab_size = 300;
     config.speech.units = 32;
     config
+}
+
+/// A few small documents, out of nothing.
+pub fn generated(documents: usize) -> SourceConfig {
+    SourceConfig::generated(SceneSource { seed: 5, documents, image_size: 16, ..SceneSource::default() })
 }
 
 /// Writes generated shards and returns their folder.

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use mom_models::diffusion::{Noise, Timesteps};
-use mom_models::{ImagePatches, ModelConfig, NO_TARGET, Setting, TokenBatch, Variant};
+use mom_models::{Batch, ImagePatches, ModelConfig, NO_TARGET, Setting, Variant};
 
 pub const VOCAB: usize = 24;
 pub const PATCH_DIM: usize = 3;
@@ -79,8 +79,8 @@ impl Owned {
         }
     }
 
-    pub fn view(&self) -> TokenBatch<'_> {
-        TokenBatch {
+    pub fn view(&self) -> Batch<'_> {
+        Batch {
             batch: self.batch,
             seqlen: self.seqlen,
             tokens: &self.tokens,

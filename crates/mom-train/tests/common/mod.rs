@@ -35,7 +35,7 @@ pub fn config(setting: Setting, overrides: &[&str]) -> RunConfig {
     let text = format!(
         r#"
         model = {{ setting = "{setting}", variant = "mom", scale = "nano" }}
-        data = {{ shards = {:?}, batch = 2, seqlen = 96 }}
+        data = {{ shards = {:?}, batch = 2, seqlen = 192 }}
         train = {{ steps = 9, eval_every = 3, checkpoint_every = 4 }}
         optimizer = {{ learning_rate = 1e-2, warmup_steps = 2 }}
         "#,

@@ -1,0 +1,190 @@
+//! A sample becomes a document: media are decoded, everything wanted becomes tokens, pixels or patches.
+
+use crate::document::{Content, Document};
+use crate::media::part::{self, square, wave};
+use crate::needs::{ImageNeed, SpeechNeed};
+use crate::readers::{Part, PartOrder, Sample, Skip, SkipReason};
+use crate::source::SourceConfig;
+use crate::split::hash_of;
+use crate::store::MAX_PARTS;
+use crate::tokenizers::{CodeKind, Tokenizers};
+use crate::{Modality, Result};
+
+/// Encodes the samples of one source.
+pub(crate) struct Encoder<'a> {
+    pub source: &'a SourceConfig,
+    pub tokenizers: &'a Tokenizers,
+}
+
+impl Encoder<'_> {
+    /// The document of a sample, and the bytes of its text; or why it is skipped.
+    pub fn encode(&self, sample: &Sample) -> Result<(Document, u64), Skip> {
+        let mut parts = Vec::new();
+        let mut text_bytes = 0;
+        for part in &sample.parts {
+            parts.extend(self.part(part, &mut text_bytes)?);
+        }
+        if parts.is_empty() {
+            return Err(Skip::new(SkipReason::NoPart, ""));
+        }
+        if parts.len() > MAX_PARTS {
+            return Err(Skip::new(SkipReason::BrokenRecord, format!("{} parts", parts.len())));
+        }
+        if sample.order == PartOrder::Free {
+            parts.sort_by_key(|content| modality(content).id());
+            let twice = parts.windows(2).find(|pair| modality(&pair[0]) == modality(&pair[1]));
+            if let Some(pair) = twice {
+                return Err(Skip::new(SkipReason::DuplicatePart, modality(&pair[0]).name()));
+            }
+        }
+        let document = Document { key: sample.key.clone(), hash: hash_of(sample), order: sample.order, parts };
+        Ok((document, text_bytes))
+    }
+
+    fn part(&self, part: &Part, text_bytes: &mut u64) -> Result<Option<Content>, Skip> {
+        let (config, needs) = (self.tokenizers.config(), self.tokenizers.needs());
+        let takes = |modality| self.source.takes(modality);
+        match part {
+            Part::Text(text) if takes(Modality::Text) && config.text.kind == CodeKind::Fitted => {
+                let text = part::text(text);
+                if text.is_empty() {
+                    return Ok(None);
+                }
+                let refused = |error: crate::DataError| Skip::new(SkipReason::UnknownText, error.to_string());
+                let tokens = self.tokenizers.text().encode(text).map_err(refused)?;
+                *text_bytes += text.len() as u64;
+                Ok((!tokens.is_empty()).then_some(Content::Text(tokens)))
+            }
+            Part::Image(picture) if takes(Modality::Image) && config.image.kind == CodeKind::Fitted => {
+                match needs.image {
+                    ImageNeed::None => Ok(None),
+                    ImageNeed::Patches => Ok(Some(Content::Pixels(square(picture, config.image.size)?.pixels))),
+                    ImageNeed::Codes => {
+                        let image = square(picture, config.image.size)?;
+                        let broken = |error: crate::DataError| Skip::new(SkipReason::BrokenImage, error.to_string());
+                        let codes = self.tokenizers.image_codebook().and_then(|book| book.encode(&image));
+                        codes.map(|codes| Some(Content::ImageCodes(codes))).map_err(broken)
+                    }
+                }
+            }
+            Part::Audio(sound)
+                if takes(Modality::Speech)
+                    && needs.speech == SpeechNeed::Units
+                    && config.speech.kind == CodeKind::Fitted =>
+            {
+                let wave = wave(sound, config.speech.sample_rate)?;
+                let broken = |error: crate::DataError| Skip::new(SkipReason::BrokenAudio, error.to_string());
+                let units = self.tokenizers.speech_codebook().map_err(broken)?.encode(&wave);
+                Ok((!units.is_empty()).then_some(Content::Speech(units)))
+            }
+            Part::Codes { modality, shape, values } if takes(*modality) => self.codes(*modality, shape, values),
+            Part::Latents { shape, values } if takes(Modality::Image) && needs.image == ImageNeed::Patches => {
+                if config.image.kind == CodeKind::Fitted {
+                    return Err(ready("latents", "image"));
+                }
+                patches(shape, values, config.image.channels, config.image.patch).map(|v| Some(Content::Patches(v)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn codes(&self, modality: Modality, shape: &[usize], values: &[u32]) -> Result<Option<Content>, Skip> {
+        let (config, needs) = (self.tokenizers.config(), self.tokenizers.needs());
+        let (wanted, fitted) = match modality {
+            // Text that was tokenised before has its place beside text that is tokenised here: by the same tokenizer.
+            Modality::Text => (true, false),
+            Modality::Image => (needs.image == ImageNeed::Codes, config.image.kind == CodeKind::Fitted),
+            Modality::Speech => (needs.speech == SpeechNeed::Units, config.speech.kind == CodeKind::Fitted),
+        };
+        if !wanted {
+            return Ok(None);
+        }
+        if fitted {
+            return Err(ready("codes", modality.name()));
+        }
+        // Of several codebooks of one utterance (K x N) the first, which carries what is said.
+        let values = match (modality, shape) {
+            (Modality::Speech, &[_, n]) => values.get(..n).unwrap_or(values),
+            _ => values,
+        };
+        let first = self.source.first_token.of(modality);
+        let n_codes = self.tokenizers.vocabulary().n_tokens(modality) as u32;
+        let code = |&value: &u32| {
+            let code = value.checked_sub(first).filter(|&code| code < n_codes);
+            let end = first.saturating_add(n_codes);
+            let detail = || format!("{} token {value}, expected {first} to {}", modality.name(), end.saturating_sub(1));
+            code.ok_or_else(|| Skip::new(SkipReason::UnknownToken, detail()))
+        };
+        let codes: Vec<u32> = values.iter().map(code).collect::<Result<_, _>>()?;
+        if codes.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(match modality {
+            Modality::Text => Content::Text(codes),
+            Modality::Image => Content::ImageCodes(codes),
+            Modality::Speech => Content::Speech(codes),
+        }))
+    }
+}
+
+fn ready(what: &str, modality: &str) -> Skip {
+    let detail = format!("ready {what}, and tokenizers.{modality}.kind is not \"precomputed\"");
+    Skip::new(SkipReason::UnknownToken, detail)
+}
+
+fn modality(content: &Content) -> Modality {
+    match content {
+        Content::Text(_) => Modality::Text,
+        Content::ImageCodes(_) | Content::Pixels(_) | Content::Patches(_) => Modality::Image,
+        Content::Speech(_) => Modality::Speech,
+    }
+}
+
+/// Latents (n_patches, patch_dim) as they are, or (channels, height, width) cut into squares of `patch`, row-major, each
+/// (channel, y, x).
+fn patches(shape: &[usize], values: &[f32], channels: usize, patch: usize) -> Result<Vec<f32>, Skip> {
+    let dim = channels * patch * patch;
+    let wrong = || {
+        let expected = format!("(n, {dim}) or ({channels}, height, width) with sides that {patch} divides");
+        Skip::new(SkipReason::BrokenArray, format!("latents of shape {shape:?}, expected {expected}"))
+    };
+    match *shape {
+        [n, d] if d == dim && n > 0 && values.len() == n * d => Ok(values.to_vec()),
+        [c, h, w] if c == channels && h > 0 && w > 0 && h % patch == 0 && w % patch == 0 => {
+            if values.len() != c * h * w {
+                return Err(wrong());
+            }
+            let mut out = Vec::with_capacity(values.len());
+            for top in (0..h).step_by(patch) {
+                for left in (0..w).step_by(patch) {
+                    for channel in 0..c {
+                        for y in top..top + patch {
+                            let row = (channel * h + y) * w + left;
+                            out.extend_from_slice(&values[row..row + patch]);
+                        }
+                    }
+                }
+            }
+            Ok(out)
+        }
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latents_are_cut_by_channel_row_and_column() {
+        // Two channels of 2 x 4, in squares of 2.
+        let values: Vec<f32> = (0..16u8).map(f32::from).collect();
+        let cut = patches(&[2, 2, 4], &values, 2, 2).unwrap();
+        assert_eq!(cut, [0., 1., 4., 5., 8., 9., 12., 13., 2., 3., 6., 7., 10., 11., 14., 15.]);
+        assert_eq!(patches(&[2, 8], &values, 2, 2).unwrap(), values);
+        for shape in [&[2, 4, 2][..], &[16], &[4, 4], &[2, 3, 4], &[0, 8]] {
+            let skip = patches(shape, &values, 2, 2);
+            assert!(shape == [2, 4, 2] || skip.is_err(), "{shape:?}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Tokenises what is missing of one source.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::encoder::Encoder;
+use crate::readers::{Chunk, Outcome, Reader, Tally, Unit, read_units};
+use crate::source::{OnDamaged, SourceConfig};
+use crate::split::hash_bound;
+use crate::store::{Catalogue, CatalogueEntry, Journal, UnitWriter};
+use crate::tokenizers::Tokenizers;
+use crate::{DataError, Progress, Result, files, rng};
+
+/// The folder of a source's tokens: by tokenizers, then by name and by what is read of it.
+pub(super) fn store_of(source: &SourceConfig, tokenizers: &Tokenizers, folder: &Path) -> Result<PathBuf> {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let name: String = source.name().chars().map(plain).take(60).collect();
+    let reading = rng::stable_hash(format!("{} {}", source.name(), source.reading()).as_bytes());
+    let by = format!("{:016x}", tokenizers.fingerprint()?);
+    Ok(folder.join(by).join(format!("{name}-{:08x}", reading as u32)))
+}
+
+/// The catalogue of a source, whose units are all tokenised then.
+pub(super) fn source(
+    source: &SourceConfig,
+    tokenizers: &Tokenizers,
+    store: &Path,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<(PathBuf, Catalogue)> {
+    let before = Catalogue::read(store)?;
+    let stamp = source.stamp()?;
+    // Complete, and of the files as they are now; or the files are gone and the tokens are what is left.
+    if let Some(catalogue) = &before
+        && stamp.is_none_or(|stamp| catalogue.stamp == format!("{stamp:016x}"))
+    {
+        return Ok((store.to_path_buf(), catalogue.clone()));
+    }
+    let reader = source.open()?;
+    files::create_folder(store)?;
+    let (journal, remembered) = Journal::open(store)?;
+    let known = before.into_iter().flat_map(|catalogue| catalogue.units).chain(remembered);
+    let mut known: HashMap<String, CatalogueEntry> = known.map(|entry| (entry.unit.clone(), entry)).collect();
+    known.retain(|_, entry| store.join(&entry.file).is_file());
+    let units = reader.units();
+    let missing: Vec<usize> = (0..units.len())
+        .filter(|&at| !known.get(&units[at].name).is_some_and(|entry| entry.is_of(&units[at])))
+        .collect();
+    let mut work = Work { source, tokenizers, store, reader: &*reader, journal: &journal, progress };
+    for entry in work.tokenise(&missing)? {
+        known.insert(entry.unit.clone(), entry);
+    }
+    let mut beside = Tally::default();
+    for outcome in reader.ignored() {
+        if let Outcome::Ignored { ending, name } = outcome {
+            beside.ignored(ending, name);
+        }
+    }
+    // A unit without its entry was damaged and is left out; it is in the tally of what lies beside.
+    let entries = units.iter().filter_map(|unit| known.get(&unit.name).filter(|entry| entry.is_of(unit)).cloned());
+    let catalogue = Catalogue::new(stamp.unwrap_or(0), entries.collect(), beside);
+    catalogue.write(store)?;
+    Ok((store.to_path_buf(), catalogue))
+}
+
+struct Work<'a> {
+    source: &'a SourceConfig,
+    tokenizers: &'a Tokenizers,
+    store: &'a Path,
+    reader: &'a dyn Reader,
+    journal: &'a Journal,
+    progress: &'a mut dyn FnMut(Progress<'_>),
+}
+
+impl Work<'_> {
+    /// Tokenises these units, one after the other; each is on the disk and in the journal before the next begins.
+    fn tokenise(&mut self, missing: &[usize]) -> Result<Vec<CatalogueEntry>> {
+        let units = self.reader.units();
+        // A generator has no bytes: its units count alike.
+        let weight = |at: usize| units[at].len_bytes.max(1);
+        let total: u64 = missing.iter().map(|&at| weight(at)).sum();
+        let what = format!("tokenising {}", self.source.name());
+        let (mut done, mut entries) = (0, Vec::new());
+        read_units(self.reader, missing, usize::MAX, |chunks| {
+            let mut at = missing.iter();
+            let mut open: Option<(UnitWriter, Tally, &Unit)> = None;
+            for chunk in chunks {
+                let (writer, tally, _) = match &mut open {
+                    Some(open) => open,
+                    None => {
+                        let Some(&index) = at.next() else { break };
+                        let unit = &units[index];
+                        let path = self.store.join(CatalogueEntry::file_of(unit));
+                        let patch_dim = self.tokenizers.config().image.patch_dim();
+                        open.insert((UnitWriter::create(&path, patch_dim)?, Tally::default(), unit))
+                    }
+                };
+                match chunk {
+                    Chunk::Outcomes(outcomes) => {
+                        self.write(outcomes, writer, tally)?;
+                        (self.progress)(Progress { what: &what, done, total });
+                    }
+                    Chunk::End(index, ended) => {
+                        match (ended, self.source.damaged) {
+                            (Ok(()), _) => {}
+                            (Err(error @ DataError::Damaged { .. }), OnDamaged::Skip) => {
+                                tally.ignored("(damaged file)", &error.to_string());
+                            }
+                            (Err(error), _) => return Err(error),
+                        }
+                        if let Some((writer, tally, unit)) = open.take() {
+                            let entry = self.finish(writer, tally, unit)?;
+                            self.journal.add(&entry)?;
+                            entries.push(entry);
+                        }
+                        done += weight(index);
+                        (self.progress)(Progress { what: &what, done, total });
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+
+    fn write(&self, outcomes: Vec<Outcome>, writer: &mut UnitWriter, tally: &mut Tally) -> Result<()> {
+        let encoder = Encoder { source: self.source, tokenizers: self.tokenizers };
+        let encoded: Vec<_> = outcomes
+            .par_iter()
+            .map(|outcome| match outcome {
+                Outcome::Sample(sample) => Some(encoder.encode(sample)),
+                Outcome::Skipped { .. } | Outcome::Ignored { .. } => None,
+            })
+            .collect();
+        for (outcome, encoded) in outcomes.iter().zip(encoded) {
+            match (outcome, encoded) {
+                (Outcome::Sample(sample), Some(Ok((document, text_bytes)))) => {
+                    writer.push(&document, text_bytes)?;
+                    tally.used(&sample.items);
+                }
+                (Outcome::Sample(sample), Some(Err(skip))) => {
+                    tally.skipped(&sample.place.file, &sample.key, &sample.items, &skip);
+                }
+                (Outcome::Skipped { key, place, items, skip }, _) => tally.skipped(&place.file, key, items, skip),
+                (Outcome::Ignored { ending, name }, _) => tally.ignored(ending, name),
+                (Outcome::Sample(_), None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self, writer: UnitWriter, tally: Tally, unit: &Unit) -> Result<CatalogueEntry> {
+        let held_out = self.tokenizers.config().held_out;
+        let n_held_out = writer.n_below(hash_bound(held_out));
+        let sums = writer.finish()?;
+        Ok(CatalogueEntry {
+            unit: unit.name.clone(),
+            len_bytes: unit.len_bytes,
+            stamp: format!("{:016x}", unit.stamp),
+            file: CatalogueEntry::file_of(unit),
+            sums,
+            held_out,
+            n_held_out,
+            tally,
+        })
+    }
+}

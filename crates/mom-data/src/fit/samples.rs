@@ -1,0 +1,277 @@
+//! What tokenizers are fitted to: as much of the training samples of all sources as their sizes need, and no more.
+//!
+//! Texts become counts of words, images a few patches each, recordings a few frames each, as soon as they are read, so that
+//! memory does not grow with the data. Each source gives its share; units are read in a drawn order and only in part, so that
+//! shards sorted by anything do no harm.
+
+use std::sync::mpsc::Receiver;
+
+use rayon::prelude::*;
+
+use crate::media::part::{self, square, wave};
+use crate::needs::{ImageNeed, Needs, SpeechNeed};
+use crate::pixels;
+use crate::readers::{Chunk, Outcome, Part, Reader, Sample, Skip, Tally, read_units};
+use crate::rng::{Domain, Stream};
+use crate::source::{OnDamaged, SourceConfig, SplitRule};
+use crate::split::{hash_bound, hash_of};
+use crate::tokenizers::{CodeKind, LogMel, TokenizerConfig, WordCounts};
+use crate::{DataError, Modality, Progress, Result};
+
+/// Patches that one image gives, at most.
+const PATCHES_OF_IMAGE: usize = 32;
+/// Frames that one recording gives, at most.
+const FRAMES_OF_RECORDING: usize = 64;
+/// Values of patches that are held, at most: 256 MiB.
+const MAX_PATCH_VALUES: usize = 1 << 26;
+/// Samples of a unit that are read at first, at least; the rest only where that is not enough.
+const OF_UNIT: usize = 64;
+
+/// What was gathered.
+pub(super) struct FitSamples {
+    pub words: WordCounts,
+    pub patches: Vec<f32>,
+    pub frames: Vec<f32>,
+    pub mel: LogMel,
+    pub n_samples: u64,
+    pub skipped: Tally,
+}
+
+/// How much is wanted.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    text_bytes: u64,
+    patch_values: usize,
+    frame_values: usize,
+    samples: u64,
+}
+
+/// What one sample gives.
+#[derive(Default)]
+struct Gift {
+    words: Vec<String>,
+    text_bytes: usize,
+    patches: Vec<f32>,
+    frames: Vec<f32>,
+}
+
+impl Budget {
+    fn of(config: &TokenizerConfig, needs: Needs) -> Self {
+        let text = config.text.kind == CodeKind::Fitted && config.text.tokenizer.is_none();
+        let image = needs.image == ImageNeed::Codes && config.image.kind == CodeKind::Fitted;
+        let speech = needs.speech == SpeechNeed::Units && config.speech.kind == CodeKind::Fitted;
+        // A merge is learned from pairs that occur often; the last of n merges is about n times rarer than the first.
+        let vocab_size = config.text.vocab_size as u64;
+        let text_bytes = (vocab_size * vocab_size / 8).clamp(1 << 17, 1 << 28);
+        let dim = pixels::patch_dim(config.image.patch);
+        let patches = (16 * config.image.codes).max(16_384).min(MAX_PATCH_VALUES / dim);
+        let frames = (256 * config.speech.units).max(24_576);
+        Self {
+            text_bytes: if text { text_bytes } else { 0 },
+            patch_values: if image { patches * dim } else { 0 },
+            frame_values: if speech { frames * config.speech.n_mels } else { 0 },
+            samples: config.fit_samples.map_or(u64::MAX, |n| n as u64),
+        }
+    }
+
+    /// A share of it.
+    fn share(&self, share: f64) -> Self {
+        let of = |n: usize| (n as f64 * share).ceil() as usize;
+        Self {
+            text_bytes: of(self.text_bytes as usize) as u64,
+            patch_values: of(self.patch_values),
+            frame_values: of(self.frame_values),
+            samples: if self.samples == u64::MAX { u64::MAX } else { of(self.samples as usize) as u64 },
+        }
+    }
+}
+
+impl FitSamples {
+    /// Reads sources until there is enough.
+    pub fn read(
+        sources: &[SourceConfig],
+        config: &TokenizerConfig,
+        needs: Needs,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Self> {
+        let mut samples = Self {
+            words: WordCounts::default(),
+            patches: Vec::new(),
+            frames: Vec::new(),
+            mel: LogMel::new(&config.speech),
+            n_samples: 0,
+            skipped: Tally::default(),
+        };
+        let budget = Budget::of(config, needs);
+        if samples.is_enough(&budget) {
+            return Ok(samples);
+        }
+        let trained: Vec<&SourceConfig> =
+            sources.iter().filter(|source| source.split != SplitRule::Validation).collect();
+        let total: f64 = trained.iter().map(|source| source.weight).sum();
+        let readers = trained.iter().map(|source| source.open()).collect::<Result<Vec<_>>>()?;
+        // First each source for its share, from the beginnings of its units; then all for what is still missing.
+        let (mut share, mut begun) = (0.0, Vec::new());
+        for (source, reader) in trained.iter().zip(&readers) {
+            let mut units: Vec<usize> = (0..reader.units().len()).collect();
+            Stream::new(config.seed, Domain::FitSubset, 0, 0).shuffle(&mut units);
+            let limit = (4096usize).div_ceil(units.len().max(1)).max(OF_UNIT);
+            share += source.weight / total;
+            let gather = Gather { source, config, needs, goal: budget.share(share), skip: 0, limit };
+            let what = format!("reading {} to fit tokenizers", source.name());
+            let tell = &mut |done| progress(Progress { what: &what, done, total: 0 });
+            samples.gather(&gather, &**reader, &units, tell)?;
+            begun.push((source, reader, units, limit));
+        }
+        for (source, reader, units, limit) in begun {
+            if samples.is_enough(&budget) {
+                break;
+            }
+            let gather = Gather { source, config, needs, goal: budget, skip: limit, limit: usize::MAX };
+            let what = format!("reading more of {} to fit tokenizers", source.name());
+            let tell = &mut |done| progress(Progress { what: &what, done, total: 0 });
+            samples.gather(&gather, &**reader, &units, tell)?;
+        }
+        if samples.n_samples == 0 && samples.skipped.n_skipped() > 0 {
+            return Err(DataError::AllSkipped { report: Box::new(samples.skipped) });
+        }
+        Ok(samples)
+    }
+
+    fn is_enough(&self, budget: &Budget) -> bool {
+        let all = self.words.bytes >= budget.text_bytes
+            && self.patches.len() >= budget.patch_values
+            && self.frames.len() >= budget.frame_values;
+        all || self.n_samples >= budget.samples
+    }
+
+    fn gather(
+        &mut self,
+        gather: &Gather<'_>,
+        reader: &dyn Reader,
+        units: &[usize],
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        read_units(reader, units, gather.limit, |chunks| self.take(gather, chunks, progress))
+    }
+
+    fn take(&mut self, gather: &Gather<'_>, chunks: Receiver<Chunk>, progress: &mut dyn FnMut(u64)) -> Result<()> {
+        let mut of_unit = 0;
+        for chunk in chunks {
+            let outcomes = match chunk {
+                Chunk::Outcomes(outcomes) => outcomes,
+                Chunk::End(_, ended) => {
+                    of_unit = 0;
+                    match (ended, gather.source.damaged) {
+                        // It is counted when it is tokenised.
+                        (Err(DataError::Damaged { .. }), OnDamaged::Skip) | (Ok(()), _) => continue,
+                        (Err(error), _) => return Err(error),
+                    }
+                }
+            };
+            // Small pieces, so that no more is decoded than is needed.
+            for outcomes in outcomes.chunks(64) {
+                if self.is_enough(&gather.goal) {
+                    return Ok(());
+                }
+                let first = of_unit;
+                of_unit += outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Ignored { .. })).count();
+                if first < gather.skip {
+                    continue;
+                }
+                let wants = [
+                    self.words.bytes < gather.goal.text_bytes,
+                    self.patches.len() < gather.goal.patch_values,
+                    self.frames.len() < gather.goal.frame_values,
+                ];
+                let gifts: Vec<_> = outcomes.par_iter().map(|outcome| gather.gift(outcome, wants, &self.mel)).collect();
+                for (outcome, gift) in outcomes.iter().zip(gifts) {
+                    match (outcome, gift) {
+                        (_, Some(Ok(gift))) => {
+                            self.n_samples += 1;
+                            self.words.add(gift.words, gift.text_bytes);
+                            self.patches.extend(gift.patches);
+                            self.frames.extend(gift.frames);
+                        }
+                        (Outcome::Sample(sample), Some(Err(skip))) => {
+                            self.skipped.skipped(&sample.place.file, &sample.key, &sample.items, &skip);
+                        }
+                        (Outcome::Skipped { key, place, items, skip }, _) => {
+                            self.skipped.skipped(&place.file, key, items, skip);
+                        }
+                        _ => {}
+                    }
+                }
+                progress(self.n_samples);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How samples of one source are taken.
+struct Gather<'a> {
+    source: &'a SourceConfig,
+    config: &'a TokenizerConfig,
+    needs: Needs,
+    goal: Budget,
+    /// Samples of each unit that were read before.
+    skip: usize,
+    limit: usize,
+}
+
+impl Gather<'_> {
+    /// What a sample of the training split gives; `None` for others.
+    fn gift(&self, outcome: &Outcome, [text, image, speech]: [bool; 3], mel: &LogMel) -> Option<Result<Gift, Skip>> {
+        let Outcome::Sample(sample) = outcome else { return None };
+        let held_out = self.source.split == SplitRule::HeldOut && hash_of(sample) < hash_bound(self.config.held_out);
+        if held_out {
+            return None;
+        }
+        let mut gift = Gift::default();
+        for part in &sample.parts {
+            let done = match part {
+                Part::Text(words) if text && self.source.takes(Modality::Text) => {
+                    let words = part::text(words);
+                    gift.text_bytes += words.len();
+                    gift.words.extend(WordCounts::words(words));
+                    Ok(())
+                }
+                Part::Image(picture)
+                    if image && self.source.takes(Modality::Image) && self.needs.image == ImageNeed::Codes =>
+                {
+                    square(picture, self.config.image.size).map(|image| self.patches(sample, &image, &mut gift.patches))
+                }
+                Part::Audio(sound) if speech && self.source.takes(Modality::Speech) => {
+                    wave(sound, self.config.speech.sample_rate).map(|wave| {
+                        let frames = mel.frames(&wave);
+                        let n_mels = mel.n_mels();
+                        let stride = (frames.len() / n_mels).div_ceil(FRAMES_OF_RECORDING).max(1);
+                        gift.frames.extend(frames.chunks_exact(n_mels).step_by(stride).flatten());
+                    })
+                }
+                _ => Ok(()),
+            };
+            if let Err(skip) = done {
+                return Some(Err(skip));
+            }
+        }
+        Some(Ok(gift))
+    }
+
+    /// Some patches of an image, drawn by its sample.
+    fn patches(&self, sample: &Sample, image: &pixels::RgbImage, out: &mut Vec<f32>) {
+        let patch = self.config.image.patch;
+        let mut all = Vec::new();
+        // Size and patch were checked with the configuration.
+        if pixels::to_patches(&image.pixels, self.config.image.size, patch, &mut all).is_err() {
+            return;
+        }
+        let dim = pixels::patch_dim(patch);
+        let n = all.len() / dim;
+        let mut stream = Stream::new(self.config.seed, Domain::FitSubset, 1, hash_of(sample));
+        for _ in 0..PATCHES_OF_IMAGE.min(n) {
+            out.extend_from_slice(&all[stream.below(n) * dim..][..dim]);
+        }
+    }
+}

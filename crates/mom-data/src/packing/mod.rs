@@ -1,0 +1,135 @@
+//! Packs documents into sequences.
+//!
+//! Documents of a window that fit a sequence stay whole: an image is never torn from its text because a sequence was full.
+//! Longer ones are cut ([`cut`]). Pieces are put together so that as few positions as possible stay empty ([`fill`]).
+
+mod cut;
+mod fill;
+mod layout;
+
+pub(crate) use layout::{Layout, Span};
+
+use crate::batch::Order;
+use crate::mixture::{Documents, Draw, Form, Forms, Schedule};
+use crate::readers::PartOrder;
+use crate::rng::{Domain, Stream};
+use crate::store::{Record, UnitFile};
+use crate::{DataError, Result};
+
+/// What sequences of a split are made by.
+#[derive(Debug, Clone)]
+pub(crate) struct Packer {
+    pub schedule: Schedule,
+    pub forms: Forms,
+    pub order: Order,
+    pub seqlen: usize,
+}
+
+/// The sequences of one window.
+#[derive(Debug)]
+pub(crate) struct Window {
+    /// Its number.
+    pub number: u64,
+    pub items: Vec<Item>,
+    /// Pieces of each sequence, in order; together at most `seqlen` positions.
+    pub sequences: Vec<Vec<Piece>>,
+    /// Documents that are longer than a sequence.
+    pub n_cut: usize,
+    /// Positions of all pieces.
+    pub n_positions: u64,
+}
+
+/// A document of a window.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub record: Record,
+    /// `None`: all parts in their own order.
+    pub form: Option<Form>,
+    pub file: UnitFile,
+}
+
+impl Item {
+    /// Positions of the document in its form.
+    pub fn n_positions(&self) -> u64 {
+        match &self.form {
+            None => self.record.n_positions(),
+            Some(form) => {
+                let part = |&modality: &crate::Modality| {
+                    u64::from(self.record.len_of(modality)) + if modality == crate::Modality::Text { 0 } else { 2 }
+                };
+                1 + form.parts().iter().map(part).sum::<u64>()
+            }
+        }
+    }
+}
+
+/// A piece of a document that stands in one sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// Index in the window's items.
+    pub item: usize,
+    /// First position within the document.
+    pub offset: usize,
+    pub len: usize,
+}
+
+impl Packer {
+    /// Window `number`: a function of the documents, the seed and the number alone.
+    pub fn window(&self, documents: &Documents, number: u64) -> Result<Window> {
+        let mut items = Vec::new();
+        for draw in self.schedule.window(number) {
+            let (file, record) = documents.sources[draw.source].record(draw.document)?;
+            let form = (record.fixed == 0).then(|| self.form(&draw, &record));
+            items.push(Item { record, form, file });
+        }
+        let (mut full, mut pieces) = (Vec::new(), Vec::new());
+        let (mut n_cut, mut n_positions) = (0, 0);
+        for (index, item) in items.iter().enumerate() {
+            let len = item.n_positions();
+            n_positions += len;
+            if len <= self.seqlen as u64 {
+                pieces.push(Piece { item: index, offset: 0, len: len as usize });
+                continue;
+            }
+            n_cut += 1;
+            let layout = Layout::of(item)?;
+            for (offset, len) in cut::pieces(&layout, self.seqlen)? {
+                let piece = Piece { item: index, offset, len };
+                if len == self.seqlen { full.push(vec![piece]) } else { pieces.push(piece) }
+            }
+        }
+        let mut stream = Stream::new(self.seed(), Domain::Packing, number, 0);
+        stream.shuffle(&mut pieces);
+        let mut sequences = fill::sequences(pieces, self.seqlen, &mut stream);
+        sequences.append(&mut full);
+        stream.shuffle(&mut sequences);
+        Ok(Window { number, items, sequences, n_cut, n_positions })
+    }
+
+    fn seed(&self) -> u64 {
+        match self.order {
+            Order::Shuffled { seed } => seed,
+            Order::Fixed => 0,
+        }
+    }
+
+    /// The form of a document in an epoch.
+    fn form(&self, draw: &Draw, record: &Record) -> Form {
+        let bit = |len: u32, id: u8| u8::from(len > 0) << id;
+        let has = bit(record.text, 0) | bit(record.image, 1) | bit(record.speech, 2);
+        let epoch = if self.order == Order::Fixed { u64::MAX } else { draw.epoch };
+        // Sources apart, so that the first documents of two sources do not share their draws.
+        let document = draw.document ^ ((draw.source as u64) << 48);
+        self.forms.draw(has, &mut Stream::new(self.seed(), Domain::Form, epoch, document))
+    }
+}
+
+/// Fails where an image of continuous patches cannot stand in a sequence.
+pub(crate) fn too_long(n_positions: usize, seqlen: usize) -> DataError {
+    DataError::ImageTooLong { n_positions, seqlen }
+}
+
+/// Whether a record's parts have an order of their own.
+pub(crate) fn order_of(record: &Record) -> PartOrder {
+    if record.fixed == 0 { PartOrder::Free } else { PartOrder::Fixed }
+}

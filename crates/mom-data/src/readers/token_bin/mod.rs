@@ -1,0 +1,257 @@
+//! Files of bare tokens: nanoGPT's, llm.c's and LLM.Q's.
+//!
+//! | file | begins with | tokens | end-of-document token |
+//! | --- | --- | --- | --- |
+//! | nanoGPT | its tokens | u16 | 50256, behind each document |
+//! | llm.c, GPT-2 | i32 20240520, 1, count; 1024 bytes in all | u16 | 50256, before each document |
+//! | llm.c, Llama 3 | i32 20240801, 7, count; 1024 bytes in all | u32 | 128000, before each document |
+//! | LLM.Q | `BIN.TOK\n`, i32 version 1 or 2, 4, count; 1024 bytes in all | i32 | not told: it must be named |
+//!
+//! All are little-endian. A sample is a document: what lies between two end-of-document tokens, without them. Two that
+//! follow each other have no document between them. A document of more than 4 Mi tokens is given in several samples.
+//! Files of more than 256 MiB are cut into units, each of the documents that begin in a stretch of bytes.
+
+mod header;
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use self::header::Header;
+use super::listing::{Entry, Listing};
+use super::text::pieces::{Counts, Piece, cut};
+use super::{Format, Outcome, Part, PartOrder, Place, ReadOptions, Reader, Sample, Skip, SkipReason, Unit};
+use crate::Result;
+use crate::error::IoContext;
+use crate::vocabulary::Modality;
+
+/// Bytes of a unit; a multiple of all widths.
+const UNIT_BYTES: u64 = 256 << 20;
+
+/// Tokens of the longest document that is one sample.
+const MAX_TOKENS: usize = 4 << 20;
+
+/// Files of bare tokens.
+#[derive(Debug)]
+pub(super) struct TokenBin {
+    files: Vec<Entry>,
+    pieces: Vec<Piece>,
+    /// Documents of the pieces.
+    documents: Counts,
+    units: Vec<Unit>,
+    ignored: Vec<Outcome>,
+    modality: Modality,
+    end_of_document: Option<u32>,
+    max_tokens: usize,
+}
+
+impl TokenBin {
+    /// All `.bin` files of a source, or the one file that it is, whatever its ending.
+    pub fn open(listing: Listing, options: &ReadOptions) -> Result<Self> {
+        Ok(Self::cut(listing, options, UNIT_BYTES, MAX_TOKENS))
+    }
+
+    fn cut(listing: Listing, options: &ReadOptions, unit_bytes: u64, max_tokens: usize) -> Self {
+        let named = listing.root.is_file();
+        let (files, others): (Vec<_>, Vec<_>) =
+            listing.entries.into_iter().partition(|entry| named || entry.ending() == "bin");
+        let mut ignored = listing.ignored;
+        ignored.extend(others.iter().map(Entry::ignored));
+        let (pieces, units): (Vec<_>, Vec<_>) =
+            files.iter().enumerate().flat_map(|(index, entry)| cut(index, entry, unit_bytes)).unzip();
+        Self {
+            documents: Counts::new(pieces.len()),
+            files,
+            pieces,
+            units,
+            ignored,
+            modality: options.token_modality.unwrap_or(Modality::Text),
+            end_of_document: options.end_of_document,
+            max_tokens,
+        }
+    }
+
+    /// Documents that begin in a piece.
+    fn count(&self, piece: &Piece, header: &Header) -> Result<u64> {
+        let mut tokens = Tokens::open(&self.files[piece.file], piece, header)?;
+        let mut count = 0;
+        let mut is_between = tokens.begins_document()?;
+        while tokens.at < tokens.end {
+            let Some(token) = tokens.next()? else { break };
+            let is_mark = token == header.mark;
+            count += u64::from(is_between && !is_mark);
+            is_between = is_mark;
+        }
+        Ok(count)
+    }
+}
+
+impl Reader for TokenBin {
+    fn format(&self) -> Format {
+        Format::TokenBin
+    }
+
+    fn units(&self) -> &[Unit] {
+        &self.units
+    }
+
+    fn ignored(&self) -> &[Outcome] {
+        &self.ignored
+    }
+
+    fn read(&self, unit: usize, sink: &mut dyn FnMut(Outcome) -> ControlFlow<()>) -> Result<()> {
+        let piece = &self.pieces[unit];
+        let file = &self.files[piece.file];
+        let header = Header::read(file, self.end_of_document)?;
+        let first = self.documents.before(unit, &self.pieces, |piece| self.count(piece, &header))?;
+        let mut tokens = Tokens::open(file, piece, &header)?;
+        let mut draft = Draft { file, modality: self.modality, row: first, values: Vec::new(), n_given: 0, bad: None };
+        let mut is_between = tokens.begins_document()?;
+        // A document that began before is another unit's.
+        let mut is_ours = is_between;
+        loop {
+            if is_between && tokens.at >= tokens.end {
+                break;
+            }
+            let Some(token) = tokens.next()? else { break };
+            is_between = token == header.mark;
+            if is_between {
+                if is_ours && draft.finish(sink).is_break() {
+                    return Ok(());
+                }
+                is_ours = true;
+                continue;
+            }
+            if !is_ours {
+                if tokens.at >= tokens.end {
+                    break;
+                }
+                continue;
+            }
+            if draft.values.len() == self.max_tokens && draft.bad.is_none() && sink(draft.sample(false)).is_break() {
+                return Ok(());
+            }
+            draft.push(token);
+        }
+        if draft.finish(sink).is_continue() {
+            self.documents.set(unit, draft.row - first);
+        }
+        Ok(())
+    }
+}
+
+/// The tokens of a file from a piece on.
+struct Tokens {
+    file: BufReader<File>,
+    path: PathBuf,
+    width: usize,
+    mark: u32,
+    /// Byte of the next token.
+    at: u64,
+    /// Where the piece ends.
+    end: u64,
+    /// Where the tokens of the file end.
+    file_end: u64,
+    is_first: bool,
+}
+
+impl Tokens {
+    fn open(entry: &Entry, piece: &Piece, header: &Header) -> Result<Self> {
+        let mut file = File::open(&entry.path).at("open", &entry.path)?;
+        let is_first = piece.start <= header.start;
+        // Further pieces begin with the token before them, which tells whether a document begins there.
+        let at = if is_first { header.start } else { piece.start - header.width as u64 };
+        file.seek(SeekFrom::Start(at)).at("read", &entry.path)?;
+        let (path, file) = (entry.path.clone(), BufReader::with_capacity(1 << 16, file));
+        let (file_end, mark) = (header.end, header.mark);
+        Ok(Self { file, path, width: header.width, mark, at, end: piece.end.min(file_end), file_end, is_first })
+    }
+
+    /// Whether a document may begin at the start of the piece; called once, before its first token is read.
+    fn begins_document(&mut self) -> Result<bool> {
+        Ok(self.is_first || self.next()? == Some(self.mark))
+    }
+
+    fn next(&mut self) -> Result<Option<u32>> {
+        if self.at >= self.file_end {
+            return Ok(None);
+        }
+        let mut bytes = [0; 4];
+        self.file.read_exact(&mut bytes[..self.width]).at("read", &self.path)?;
+        self.at += self.width as u64;
+        Ok(Some(u32::from_le_bytes(bytes)))
+    }
+}
+
+/// A document that is being read.
+struct Draft<'a> {
+    file: &'a Entry,
+    modality: Modality,
+    row: u64,
+    values: Vec<u32>,
+    n_given: u64,
+    /// A token that cannot be one.
+    bad: Option<u32>,
+}
+
+impl Draft<'_> {
+    /// Adds a token. Those that are negative in i32 are none.
+    fn push(&mut self, token: u32) {
+        if i32::try_from(token).is_err() {
+            self.bad = self.bad.or(Some(token));
+        } else if self.bad.is_none() {
+            self.values.push(token);
+        }
+    }
+
+    /// Gives what is left of the document, and begins the next one.
+    fn finish(&mut self, sink: &mut dyn FnMut(Outcome) -> ControlFlow<()>) -> ControlFlow<()> {
+        let flow = if let Some(token) = self.bad.take() {
+            self.values.clear();
+            let (key, place, items) = self.labels();
+            let skip = Skip::new(SkipReason::UnknownToken, format!("token {}", token as i32));
+            sink(Outcome::Skipped { key, place, items, skip })
+        } else if self.values.is_empty() {
+            // Nothing lies between two marks; what was cut has no rest.
+            self.row += u64::from(self.n_given > 0);
+            self.n_given = 0;
+            return ControlFlow::Continue(());
+        } else {
+            let outcome = self.sample(true);
+            sink(outcome)
+        };
+        self.row += 1;
+        self.n_given = 0;
+        flow
+    }
+
+    /// The tokens so far, as a sample; `last`: the document has no more.
+    fn sample(&mut self, last: bool) -> Outcome {
+        let (key, place, items) = self.labels();
+        // Samples of one document stay on one side of a split.
+        let group = (!last || self.n_given > 0).then(|| self.document());
+        self.n_given += 1;
+        let values = std::mem::take(&mut self.values);
+        let parts = vec![Part::Codes { modality: self.modality, shape: vec![values.len()], values }];
+        Outcome::Sample(Sample { key, place, group, order: PartOrder::Free, parts, items })
+    }
+
+    fn document(&self) -> String {
+        let name = self.file.name.rsplit_once('.').map_or(self.file.name.as_str(), |(stem, _)| stem);
+        format!("{name}:{}", self.row)
+    }
+
+    /// Key, place and items; the first sample of a document stands for it.
+    fn labels(&self) -> (String, Place, Vec<String>) {
+        let mut key = self.document();
+        if self.n_given > 0 {
+            key.push_str(&format!(":{}", self.n_given));
+        }
+        let items = if self.n_given == 0 { vec!["bin".to_owned()] } else { Vec::new() };
+        (key, Place { file: self.file.name.clone(), row: Some(self.row) }, items)
+    }
+}
+
+#[cfg(test)]
+mod tests;
