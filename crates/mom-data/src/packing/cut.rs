@@ -1,5 +1,6 @@
 //! Cuts a document that is longer than a sequence: where it must, and not inside of what belongs together.
 
+use super::item::too_long;
 use super::layout::Layout;
 use crate::Result;
 
@@ -20,7 +21,7 @@ pub(super) fn pieces(layout: &Layout, seqlen: usize) -> Result<Vec<(usize, usize
             if span.len <= seqlen {
                 end = span.start;
             } else if span.is_continuous() {
-                return Err(super::too_long(span.len, seqlen));
+                return Err(too_long(span.len, seqlen));
             }
         }
         pieces.push((at, end - at));
@@ -32,7 +33,7 @@ pub(super) fn pieces(layout: &Layout, seqlen: usize) -> Result<Vec<(usize, usize
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packing::Span;
+    use crate::packing::layout::Span;
 
     fn layout(parts: &[(usize, bool, bool)]) -> Layout {
         let mut at = 1;

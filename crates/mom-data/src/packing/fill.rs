@@ -5,7 +5,7 @@
 //! computed exactly (a subset sum over positions, in bits). Best-fit decreasing, the usual way, does badly where all pieces
 //! are about as long, as image-text pairs are: eleven long ones leave room that no twelfth fits in.
 
-use super::Piece;
+use super::item::Piece;
 use crate::rng::Stream;
 
 /// Candidates of the exact part.

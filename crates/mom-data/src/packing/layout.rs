@@ -1,6 +1,6 @@
 //! Where the parts of a document stand among its positions.
 
-use super::Item;
+use super::item::{Item, order_of};
 use crate::readers::PartOrder;
 use crate::store::StoredPart;
 use crate::{Modality, Result};
@@ -51,7 +51,7 @@ impl Layout {
 
     /// The layout of a document whose parts are known.
     pub fn of_parts(item: &Item, parts: Vec<StoredPart>) -> Self {
-        let ordered: Vec<StoredPart> = match (&item.form, super::order_of(&item.record)) {
+        let ordered: Vec<StoredPart> = match (&item.form, order_of(&item.record)) {
             (Some(form), PartOrder::Free) => {
                 let of = |&modality: &Modality| parts.iter().find(|part| part.modality() == modality).copied();
                 form.parts().iter().filter_map(of).collect()

@@ -5,16 +5,17 @@
 
 mod cut;
 mod fill;
+mod item;
 mod layout;
 
+pub(crate) use item::{Item, Piece, too_long};
 pub(crate) use layout::{Layout, Span};
 
+use crate::Result;
 use crate::batch::Order;
 use crate::mixture::{Documents, Draw, Form, Forms, Schedule};
-use crate::readers::PartOrder;
 use crate::rng::{Domain, Stream};
-use crate::store::{Record, UnitFile};
-use crate::{DataError, Result};
+use crate::store::Record;
 
 /// What sequences of a split are made by.
 #[derive(Debug, Clone)]
@@ -37,40 +38,6 @@ pub(crate) struct Window {
     pub n_cut: usize,
     /// Positions of all pieces.
     pub n_positions: u64,
-}
-
-/// A document of a window.
-#[derive(Debug)]
-pub(crate) struct Item {
-    pub record: Record,
-    /// `None`: all parts in their own order.
-    pub form: Option<Form>,
-    pub file: UnitFile,
-}
-
-impl Item {
-    /// Positions of the document in its form.
-    pub fn n_positions(&self) -> u64 {
-        match &self.form {
-            None => self.record.n_positions(),
-            Some(form) => {
-                let part = |&modality: &crate::Modality| {
-                    u64::from(self.record.len_of(modality)) + if modality == crate::Modality::Text { 0 } else { 2 }
-                };
-                1 + form.parts().iter().map(part).sum::<u64>()
-            }
-        }
-    }
-}
-
-/// A piece of a document that stands in one sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Piece {
-    /// Index in the window's items.
-    pub item: usize,
-    /// First position within the document.
-    pub offset: usize,
-    pub len: usize,
 }
 
 impl Packer {
@@ -122,14 +89,4 @@ impl Packer {
         let document = draw.document ^ ((draw.source as u64) << 48);
         self.forms.draw(has, &mut Stream::new(self.seed(), Domain::Form, epoch, document))
     }
-}
-
-/// Fails where an image of continuous patches cannot stand in a sequence.
-pub(crate) fn too_long(n_positions: usize, seqlen: usize) -> DataError {
-    DataError::ImageTooLong { n_positions, seqlen }
-}
-
-/// Whether a record's parts have an order of their own.
-pub(crate) fn order_of(record: &Record) -> PartOrder {
-    if record.fixed == 0 { PartOrder::Free } else { PartOrder::Fixed }
 }

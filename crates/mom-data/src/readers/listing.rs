@@ -1,13 +1,13 @@
-//! All files of a source's path, in one order, and what their names say about its format.
+//! All files of a source's path, in one order.
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::{Format, Outcome, Unit, escaped};
+use super::{Outcome, Unit, escaped};
 use crate::error::IoContext;
-use crate::{DataError, Result, rng};
+use crate::{Result, rng};
 
 /// A file of a source.
 #[derive(Debug, Clone)]
@@ -118,57 +118,6 @@ impl Listing {
         }
         above.remove(&real);
         Ok(())
-    }
-
-    /// The format that the names speak for.
-    ///
-    /// # Errors
-    /// [`DataError::UnknownFormat`], naming what was found.
-    pub fn guess(&self) -> Result<Format> {
-        let has = |wanted: &[&str]| self.entries.iter().any(|entry| wanted.contains(&entry.ending().as_str()));
-        let named = |test: &dyn Fn(&str) -> bool| self.entries.iter().any(|entry| test(entry.base()));
-        if has(&["tar", "tar.gz", "tgz", "tar.zst"]) {
-            return Ok(Format::Webdataset);
-        }
-        if named(&|base| base == "metadata.jsonl" || base == "metadata.csv") {
-            return Ok(Format::Metadata);
-        }
-        if named(&|base| base.ends_with(".trans.txt")) {
-            return Ok(Format::Librispeech);
-        }
-        if named(&|base| base.contains("_desc") && base.ends_with(".ogg")) {
-            return Ok(Format::Tuxpaint);
-        }
-        if has(&["parquet"]) {
-            return Ok(Format::Parquet);
-        }
-        if has(&["idx"]) {
-            return Ok(Format::Megatron);
-        }
-        if has(&["bin"]) {
-            return Ok(Format::TokenBin);
-        }
-        let media = self.entries.iter().any(|entry| is_image(&entry.ending()) || is_audio(&entry.ending()));
-        if has(&["jsonl", "jsonl.gz", "jsonl.zst", "ndjson", "json.gz"]) {
-            if super::mmc4::looks_like(self)? {
-                return Ok(Format::Mmc4);
-            }
-            // Among pictures and recordings a file of records that names none of them is no list of samples.
-            if !media || super::text::names_media(self)? {
-                return Ok(Format::Jsonl);
-            }
-        }
-        if media {
-            return Ok(Format::Loose);
-        }
-        if has(&["txt", "txt.gz", "txt.zst", "text", "md"]) {
-            return Ok(Format::Text);
-        }
-        let mut endings: Vec<String> = self.entries.iter().map(Entry::ending).collect();
-        endings.sort();
-        endings.dedup();
-        endings.truncate(12);
-        Err(DataError::UnknownFormat { path: self.root.clone(), endings: endings.join(", ") })
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod compressed;
+mod guess;
 mod json;
 mod librispeech;
 mod listing;
@@ -173,7 +174,7 @@ pub fn open(path: &Path, format: Option<Format>, options: &ReadOptions) -> Resul
     let listing = listing::Listing::of(path)?;
     let format = match format {
         Some(format) => format,
-        None => listing.guess()?,
+        None => guess::guess(&listing)?,
     };
     let reader: Box<dyn Reader> = match format {
         Format::Webdataset => Box::new(webdataset::WebDataset::open(listing, options)?),

@@ -3,7 +3,6 @@
 use super::caption::is_punctuation;
 use super::lexicon::pronounce;
 use super::phonemes::{Manner, Noise, Phoneme};
-use super::speech::Voice;
 use crate::rng::Stream;
 
 /// Targets that hold for a while; the synthesiser moves smoothly from one to the next.
@@ -34,7 +33,7 @@ impl Gesture {
 }
 
 /// The gestures of an utterance, with silence around it and at commas.
-pub(super) fn articulate(words: &[&str], voice: &Voice, stream: &mut Stream) -> Vec<Gesture> {
+pub(super) fn articulate(words: &[&str], tempo: f32, stream: &mut Stream) -> Vec<Gesture> {
     let mut gestures = vec![Gesture::silence(stream.range(35.0, 90.0))];
     for (index, word) in words.iter().enumerate() {
         if is_punctuation(word) {
@@ -45,7 +44,7 @@ pub(super) fn articulate(words: &[&str], voice: &Voice, stream: &mut Stream) -> 
         }
         // The last word is drawn out, every word a little differently.
         let last = words[index + 1..].iter().all(|word| is_punctuation(word));
-        let stretch = voice.tempo * PACE * stream.range(0.88, 1.12) * if last { 1.2 } else { 1.0 };
+        let stretch = tempo * PACE * stream.range(0.88, 1.12) * if last { 1.2 } else { 1.0 };
         let accent = stream.range(0.02, 0.22);
         for name in pronounce(word).split_whitespace() {
             let stressed = name.ends_with('1');

@@ -28,7 +28,7 @@ pub(super) struct Voice {
     open: f32,
     /// Pole of the low-pass behind the source.
     tilt: f32,
-    pub tempo: f32,
+    tempo: f32,
 }
 
 /// Pitch in Hz, tract scale, breathiness and tilt of each speaker.
@@ -60,7 +60,7 @@ impl Voice {
 /// Speaks words: mono samples in (-1, 1).
 pub(super) fn speak(words: &[&str], sample_rate: u32, stream: &mut Stream) -> Vec<f32> {
     let voice = Voice::draw(stream);
-    let gestures = articulate(words, &voice, stream);
+    let gestures = articulate(words, voice.tempo, stream);
     let frames = smooth(&gestures, &voice, stream);
     let mut wave = Synthesiser::new(voice, sample_rate, stream).run(&frames);
     finish(&mut wave, stream);

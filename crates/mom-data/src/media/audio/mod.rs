@@ -11,6 +11,7 @@ mod ogg;
 #[cfg(feature = "opus")]
 mod opus;
 mod packets;
+mod page;
 mod pcm;
 mod resample;
 mod wav;

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use opus_rs::multistream::{ChannelMappingTable, MultistreamDecoder};
 
 use super::mono::Mono;
-use super::ogg::Page;
 use super::packets;
+use super::page::Page;
 use super::{Recording, broken};
 use crate::readers::Skip;
 

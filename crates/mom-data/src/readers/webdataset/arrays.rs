@@ -1,50 +1,33 @@
 //! `.npy` members: codes as integers, latents as floating-point numbers.
 
-use npyz::{DType, NpyFile, Order, TypeChar};
-
+use super::npy::{self, Head};
 use crate::readers::{Part, Skip, SkipReason, printable};
 use crate::vocabulary::Modality;
-
-/// Digits in a header. They bound every product of its sizes below 2^64, so that no sum of the parser overflows.
-const MAX_DIGITS: usize = 18;
-
-/// Brackets that may be open in a header at once.
-const MAX_DEPTH: usize = 6;
 
 /// Reads an array as a part of a modality, in row-major order whatever the order of the file.
 pub(super) fn read(name: &str, bytes: &[u8], modality: Modality) -> Result<Part, Skip> {
     let broken = |what: &str| Skip::new(SkipReason::BrokenArray, format!("{}: {what}", printable(name, 80)));
-    check_header(bytes).map_err(&broken)?;
-    let mut data = bytes;
-    let file = NpyFile::new(&mut data).map_err(|error| broken(&printable(&error.to_string(), 120)))?;
-    let DType::Plain(kind) = file.dtype() else { return Err(broken("a structured array")) };
-    let shape: Vec<usize> = file
-        .shape()
-        .iter()
-        .map(|&size| usize::try_from(size))
-        .collect::<Result<_, _>>()
-        .map_err(|_| broken("its shape"))?;
-    let order = file.order();
-    let item = kind.size_field();
-    let n_values = file.len();
-    drop(file);
-    if n_values.checked_mul(item) != Some(data.len() as u64) {
-        let what = format!("shape {shape:?} of {kind} needs another size than the {} bytes there are", data.len());
+    let (head, data) = npy::parse(bytes).map_err(|what| broken(&what))?;
+    let Head { kind, item, ref shape, .. } = head;
+    let n_values = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+    if n_values.and_then(|n| n.checked_mul(item)) != Some(data.len()) {
+        let what =
+            format!("shape {shape:?} of {kind}{item} needs another size than the {} bytes there are", data.len());
         return Err(broken(&what));
     }
-    let kind_words = format!("values of type {kind}");
-    let part = match (kind.type_char(), item) {
-        (TypeChar::Uint | TypeChar::Int, _) => {
-            let values = codes(bytes, kind.type_char(), item).map_err(|what| broken(&what))?;
-            Part::Codes { modality, values: row_major(values, &shape, order), shape: some_shape(shape) }
+    match kind {
+        'u' | 'i' => {
+            let values = codes(data, &head).map_err(|what| broken(&what))?;
+            let values = row_major(values, shape, head.fortran_order);
+            Ok(Part::Codes { modality, values, shape: some_shape(head.shape) })
         }
-        (TypeChar::Float, _) if modality == Modality::Image => {
-            let values = floats(bytes, item).map_err(|what| broken(&what))?;
-            Part::Latents { values: row_major(values, &shape, order), shape: some_shape(shape) }
+        'f' if modality == Modality::Image => {
+            let values = floats(data, &head).map_err(|what| broken(&what))?;
+            let values = row_major(values, shape, head.fortran_order);
+            Ok(Part::Latents { values, shape: some_shape(head.shape) })
         }
-        _ => return Err(broken(&kind_words)),
-    };
-    Ok(part)
+        _ => Err(broken(&format!("values of type {kind}{item}"))),
+    }
 }
 
 /// A single value without axes is an array of one.
@@ -52,67 +35,39 @@ fn some_shape(shape: Vec<usize>) -> Vec<usize> {
     if shape.is_empty() { vec![1] } else { shape }
 }
 
-/// Refuses headers that the parser is not made for: it recurses with brackets, and multiplies sizes without a check.
-fn check_header(bytes: &[u8]) -> Result<(), &'static str> {
-    if !bytes.starts_with(b"\x93NUMPY") || bytes.len() < 12 {
-        return Err("no .npy array");
-    }
-    let (from, len): (usize, usize) = match bytes[6] {
-        1 => (10, usize::from(u16::from_le_bytes([bytes[8], bytes[9]]))),
-        _ => (12, u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize),
+/// Values of a type of `N` bytes, one after the other as they are stored.
+fn values<const N: usize, T>(data: &[u8], head: &Head, from: impl Fn([u8; N]) -> T) -> Vec<T> {
+    let value = |bytes: &[u8; N]| {
+        let mut bytes = *bytes;
+        if head.big_endian {
+            bytes.reverse();
+        }
+        from(bytes)
     };
-    let header = from.checked_add(len).and_then(|end| bytes.get(from..end)).ok_or("its header is cut")?;
-    let (mut depth, mut digits) = (0usize, 0);
-    for &byte in header {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            b'0'..=b'9' => digits += 1,
-            b'a'..=b'w' | b'y' | b'z' | b'A'..=b'W' | b'Y' | b'Z' | b'_' => {}
-            b'\'' | b'"' | b':' | b',' | b'<' | b'>' | b'|' | b'=' | b' ' | b'\n' => {}
-            _ => return Err("its header does not parse"),
-        }
-        if depth > MAX_DEPTH || digits > MAX_DIGITS {
-            return Err("its header is of no plain array");
-        }
-    }
-    Ok(())
+    data.as_chunks::<N>().0.iter().map(value).collect()
 }
 
-/// Reads all values as their own type, one after the other as they are stored.
-fn values<T: npyz::Deserialize>(bytes: &[u8]) -> Result<Vec<T>, String> {
-    let file = NpyFile::new(bytes).map_err(|error| printable(&error.to_string(), 120))?;
-    file.into_vec().map_err(|error| printable(&error.to_string(), 120))
+fn codes(data: &[u8], head: &Head) -> Result<Vec<u32>, String> {
+    let integers: Vec<i128> = match (head.kind, head.item) {
+        ('u', 1) => values(data, head, |bytes| u8::from_le_bytes(bytes).into()),
+        ('u', 2) => values(data, head, |bytes| u16::from_le_bytes(bytes).into()),
+        ('u', 4) => values(data, head, |bytes| u32::from_le_bytes(bytes).into()),
+        ('u', 8) => values(data, head, |bytes| u64::from_le_bytes(bytes).into()),
+        ('i', 1) => values(data, head, |bytes| i8::from_le_bytes(bytes).into()),
+        ('i', 2) => values(data, head, |bytes| i16::from_le_bytes(bytes).into()),
+        ('i', 4) => values(data, head, |bytes| i32::from_le_bytes(bytes).into()),
+        ('i', 8) => values(data, head, |bytes| i64::from_le_bytes(bytes).into()),
+        (_, item) => return Err(format!("integers of {item} bytes")),
+    };
+    integers.into_iter().map(|value| u32::try_from(value).map_err(|_| format!("{value} is no token"))).collect()
 }
 
-fn codes(bytes: &[u8], kind: TypeChar, item: u64) -> Result<Vec<u32>, String> {
-    match (kind, item) {
-        (TypeChar::Uint, 1) => tokens::<u8>(bytes),
-        (TypeChar::Uint, 2) => tokens::<u16>(bytes),
-        (TypeChar::Uint, 4) => values::<u32>(bytes),
-        (TypeChar::Uint, 8) => tokens::<u64>(bytes),
-        (TypeChar::Int, 1) => tokens::<i8>(bytes),
-        (TypeChar::Int, 2) => tokens::<i16>(bytes),
-        (TypeChar::Int, 4) => tokens::<i32>(bytes),
-        (TypeChar::Int, 8) => tokens::<i64>(bytes),
-        _ => Err(format!("integers of {item} bytes")),
-    }
-}
-
-fn tokens<T>(bytes: &[u8]) -> Result<Vec<u32>, String>
-where
-    T: npyz::Deserialize + Copy + TryInto<u32> + std::fmt::Display,
-{
-    let token = |value: T| value.try_into().map_err(|_| format!("{value} is no token"));
-    values::<T>(bytes)?.into_iter().map(token).collect()
-}
-
-fn floats(bytes: &[u8], item: u64) -> Result<Vec<f32>, String> {
-    let values: Vec<f32> = match item {
-        2 => values::<half::f16>(bytes)?.into_iter().map(f32::from).collect(),
-        4 => values::<f32>(bytes)?,
-        8 => values::<f64>(bytes)?.into_iter().map(|value| value as f32).collect(),
-        _ => return Err(format!("floating-point numbers of {item} bytes")),
+fn floats(data: &[u8], head: &Head) -> Result<Vec<f32>, String> {
+    let values: Vec<f32> = match head.item {
+        2 => values(data, head, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
+        4 => values(data, head, f32::from_le_bytes),
+        8 => values(data, head, |bytes| f64::from_le_bytes(bytes) as f32),
+        item => return Err(format!("floating-point numbers of {item} bytes")),
     };
     match values.iter().find(|value| !value.is_finite()) {
         Some(value) => Err(format!("holds {value}")),
@@ -121,8 +76,8 @@ fn floats(bytes: &[u8], item: u64) -> Result<Vec<f32>, String> {
 }
 
 /// Puts values that are stored with the first axis fastest into the order with the last axis fastest.
-fn row_major<T: Copy>(values: Vec<T>, shape: &[usize], order: Order) -> Vec<T> {
-    if order == Order::C || shape.len() < 2 || values.is_empty() {
+fn row_major<T: Copy>(values: Vec<T>, shape: &[usize], fortran_order: bool) -> Vec<T> {
+    if !fortran_order || shape.len() < 2 || values.is_empty() {
         return values;
     }
     let strides: Vec<usize> = shape
@@ -177,7 +132,7 @@ mod tests {
         let (modality, shape) = (Modality::Image, vec![2, 3]);
         assert_eq!(part, Part::Codes { modality, shape, values: vec![1, 2, 3, 4, 5, 6] });
         let shape = [2, 2, 2];
-        assert_eq!(row_major(vec![0, 4, 2, 6, 1, 5, 3, 7], &shape, Order::Fortran), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(row_major(vec![0, 4, 2, 6, 1, 5, 3, 7], &shape, true), [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]

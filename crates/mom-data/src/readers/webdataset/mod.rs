@@ -10,6 +10,7 @@ mod extended;
 mod group;
 mod links;
 mod not_tar;
+mod npy;
 mod parts;
 mod sidecar;
 mod source;

@@ -1,0 +1,144 @@
+//! Writes the file of a unit.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use bytemuck::Zeroable;
+
+use super::layout::{
+    FORMAT_VERSION, Foot, IMAGE_CODES, MAGIC, MAX_PARTS, PATCHES, PIXELS, Record, SPEECH, TEXT, UnitSums,
+};
+use crate::document::{Content, Document};
+use crate::error::IoContext;
+use crate::readers::PartOrder;
+use crate::{DataError, Result};
+
+/// Writes a unit under a temporary name; [`Self::finish`] gives it its own.
+pub(crate) struct UnitWriter {
+    path: PathBuf,
+    temporary: PathBuf,
+    out: BufWriter<File>,
+    offset: u64,
+    records: Vec<Record>,
+    sums: UnitSums,
+    patch_dim: usize,
+    bytes: Vec<u8>,
+}
+
+impl UnitWriter {
+    /// `patch_dim` is the number of values in a continuous patch; 1 without.
+    pub fn create(path: &Path, patch_dim: usize) -> Result<Self> {
+        let temporary = crate::files::temporary_name(path);
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(&temporary).at("create", path)?);
+        out.write_all(MAGIC).at("write", path)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            temporary,
+            out,
+            offset: MAGIC.len() as u64,
+            records: Vec::new(),
+            sums: UnitSums::default(),
+            patch_dim: patch_dim.max(1),
+            bytes: Vec::new(),
+        })
+    }
+
+    /// Appends a document; `text_bytes` is the length of its text before tokenisation.
+    pub fn push(&mut self, document: &Document, text_bytes: u64) -> Result<()> {
+        self.bytes.clear();
+        let record = encode(document, self.patch_dim, self.offset, &mut self.bytes);
+        self.out.write_all(&self.bytes).at("write", &self.path)?;
+        self.offset += self.bytes.len() as u64;
+        self.sums.append(&UnitSums {
+            n_documents: 1,
+            text: record.text.into(),
+            text_bytes,
+            image: record.image.into(),
+            speech: record.speech.into(),
+            n_media: record.n_media.into(),
+        });
+        self.records.push(record);
+        Ok(())
+    }
+
+    /// Number of documents so far whose hash is below `bound`.
+    pub fn n_below(&self, bound: u64) -> u64 {
+        self.records.iter().filter(|record| record.hash < bound).count() as u64
+    }
+
+    /// Writes records and foot, syncs, and renames.
+    pub fn finish(mut self) -> Result<UnitSums> {
+        self.records.sort_by_key(|record| (record.hash, record.offset));
+        let records: &[u8] = bytemuck::cast_slice(&self.records);
+        let foot = Foot {
+            format_version: FORMAT_VERSION,
+            records_offset: self.offset,
+            records_checksum: crc32c::crc32c(records),
+            patch_dim: self.patch_dim,
+            sums: self.sums,
+        };
+        let json = |source| DataError::Json { path: self.path.clone(), source };
+        let foot = serde_json::to_vec(&foot).map_err(json)?;
+        let len = (foot.len() as u64).to_le_bytes();
+        for bytes in [records, &foot, &len, MAGIC] {
+            self.out.write_all(bytes).at("write", &self.path)?;
+        }
+        self.out.flush().at("write", &self.path)?;
+        self.out.get_ref().sync_all().at("write", &self.path)?;
+        std::fs::rename(&self.temporary, &self.path).at("rename", &self.path)?;
+        Ok(self.sums)
+    }
+}
+
+impl Drop for UnitWriter {
+    /// Where it was not finished, nothing stays; a rename has made this a removal of nothing.
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.temporary);
+    }
+}
+
+fn encode(document: &Document, patch_dim: usize, offset: u64, out: &mut Vec<u8>) -> Record {
+    let mut record = Record::zeroed();
+    record.hash = document.hash;
+    record.offset = offset;
+    record.fixed = u16::from(document.order == PartOrder::Fixed);
+    let parts = &document.parts[..document.parts.len().min(MAX_PARTS)];
+    // A key is for people: one that is longer than this is cut.
+    let key = &document.key.as_bytes()[..document.key.floor_char_boundary(1024)];
+    out.extend((key.len() as u16).to_le_bytes());
+    out.extend((parts.len() as u16).to_le_bytes());
+    out.extend([0; 4]);
+    for part in parts {
+        let (kind, width, n_values, count) = match part {
+            Content::Text(tokens) => (TEXT, width_of(tokens), tokens.len(), &mut record.text),
+            Content::ImageCodes(codes) => (IMAGE_CODES, width_of(codes), codes.len(), &mut record.image),
+            Content::Speech(units) => (SPEECH, width_of(units), units.len(), &mut record.speech),
+            Content::Pixels(pixels) => (PIXELS, 1, pixels.len(), &mut record.image),
+            Content::Patches(values) => (PATCHES, 4, values.len(), &mut record.image),
+        };
+        let per_position = if kind == PIXELS || kind == PATCHES { patch_dim } else { 1 };
+        *count = count.saturating_add((n_values / per_position) as u32);
+        record.n_media = record.n_media.saturating_add(u16::from(kind != TEXT));
+        out.extend([kind, width, 0, 0]);
+        out.extend((n_values as u32).to_le_bytes());
+    }
+    out.extend(key);
+    for part in parts {
+        match part {
+            Content::Text(tokens) | Content::ImageCodes(tokens) | Content::Speech(tokens) => match width_of(tokens) {
+                2 => tokens.iter().for_each(|&token| out.extend((token as u16).to_le_bytes())),
+                _ => tokens.iter().for_each(|&token| out.extend(token.to_le_bytes())),
+            },
+            Content::Pixels(pixels) => out.extend(pixels),
+            Content::Patches(values) => values.iter().for_each(|value| out.extend(value.to_le_bytes())),
+        }
+    }
+    record.len_bytes = out.len() as u32;
+    record.checksum = crc32c::crc32c(out);
+    record
+}
+
+fn width_of(tokens: &[u32]) -> u8 {
+    if tokens.iter().all(|&token| token <= u32::from(u16::MAX)) { 2 } else { 4 }
+}
