@@ -454,7 +454,7 @@ impl RunConfig {
         not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
         positive("optimizer.clip_norm", optimizer.clip_norm)?;
         self.forms().validate()?;
-        let one = data.shards.is_some() != !data.sources.is_empty();
+        let one = data.shards.is_some() == data.sources.is_empty();
         require(
             one,
             "data.sources",

@@ -114,8 +114,8 @@ impl Default for SweepOptions {
             out: PathBuf::from("runs/ablation"),
             device: DeviceKind::Cpu,
             documents: 6000,
-            batch: 4,
-            seqlen: 512,
+            batch: 2,
+            seqlen: 1024,
             limit: None,
             overrides: Vec::new(),
         }

@@ -100,7 +100,7 @@ impl Schedule {
 fn seed(order: Order) -> u64 {
     match order {
         Order::Shuffled { seed } => seed,
-        Order::Fixed => 0x5eed_0f_0e_da7a,
+        Order::Fixed => 0x5eed_0f0e_da7a,
     }
 }
 

@@ -233,8 +233,8 @@ mod tests {
     #[test]
     fn stretches_hold_every_row_group_once() {
         assert_eq!(stretches(&[1, 1, 1, 5, 2, 2, 9, 1], 3, 6), [0..3, 3..4, 4..6, 6..7, 7..8]);
-        assert_eq!(stretches(&[100], 3, 6), [0..1]);
-        assert_eq!(stretches(&[0, 0, 0], 3, 6), [0..3]);
+        assert_eq!(stretches(&[100], 3, 6), vec![0..1; 1]);
+        assert_eq!(stretches(&[0, 0, 0], 3, 6), vec![0..3; 1]);
         assert!(stretches(&[], 3, 6).is_empty());
     }
 
