@@ -257,3 +257,67 @@ fn invalid_configurations_name_their_field() {
     let partial: TokenizerConfig = serde_json::from_str(r#"{"seed": 9, "image": {"codes": 64}}"#).unwrap();
     assert_eq!((partial.seed, partial.image.codes, partial.image.patch), (9, 64, 4));
 }
+
+/// Tokenizers of the kinds that people bring, in small: byte-level BPE with added tokens as GPT-2, Llama 3 and Qwen have it,
+/// Unigram and WordPiece.
+#[test]
+fn the_usual_kinds_of_tokenizers_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let byte_level = r#"{"version":"1.0","truncation":null,"padding":null,
+        "added_tokens":[{"id":300,"content":"<|end|>","single_word":false,"lstrip":false,"rstrip":false,
+            "normalized":false,"special":true}],
+        "normalizer":{"type":"NFC"},
+        "pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":
+            "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
+            "behavior":"Isolated","invert":false},{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,
+            "use_regex":false}]},
+        "post_processor":null,"decoder":{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true},
+        "model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,
+            "fuse_unk":false,"byte_fallback":false,"ignore_merges":true,
+            "vocab":{"a":0,"b":1,"\u0120":2,"c":3,"ab":4,"\u0120c":5},"merges":[["a","b"],["\u0120","c"]]}}"#;
+    let unigram = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
+        "pre_tokenizer":{"type":"Metaspace","replacement":"\u2581","prepend_scheme":"always","split":true},
+        "post_processor":null,"decoder":{"type":"Metaspace","replacement":"\u2581","prepend_scheme":"always","split":true},
+        "model":{"type":"Unigram","unk_id":0,"vocab":[["<unk>",0.0],["\u2581a",-1.0],["b",-2.0],["\u2581",-3.0]],
+            "byte_fallback":false}}"#;
+    let word_piece = r###"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],
+        "normalizer":{"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,"strip_accents":null,
+            "lowercase":true},"pre_tokenizer":{"type":"BertPreTokenizer"},"post_processor":null,
+        "decoder":{"type":"WordPiece","prefix":"##","cleanup":true},
+        "model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":100,
+            "vocab":{"[UNK]":0,"star":1,"##s":2,"red":3}}}"###;
+    for (name, json, text, expected, decoded) in [
+        ("byte-level", byte_level, "ab c<|end|>", &[4, 5, 300][..], "ab c<|end|>"),
+        ("unigram", unigram, "ab a", &[1, 2, 1], "ab a"),
+        ("wordpiece", word_piece, "Red stars", &[3, 1, 2], "red stars"),
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, json).unwrap();
+        let mut config = config();
+        config.text.tokenizer = Some(path);
+        let tokenizers = Tokenizers::fit(&[generated(3)], &config, Needs::default(), |_| {}).unwrap();
+        assert_eq!(tokenizers.text().encode(text).unwrap(), expected, "{name}");
+        assert_eq!(tokenizers.text().decode(expected).unwrap(), decoded, "{name}");
+    }
+}
+
+#[test]
+fn a_text_that_the_tokenizer_refuses_costs_its_sample_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let theirs = folder.path().join("theirs.json");
+    // No token for what is unknown.
+    let words = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
+        "pre_tokenizer":{"type":"Whitespace"},"post_processor":null,"decoder":null,
+        "model":{"type":"WordLevel","vocab":{"a":0,"star":1},"unk_token":"[UNK]"}}"#;
+    fs::write(&theirs, words).unwrap();
+    let lines: String = (0..40)
+        .map(|i| format!("{{\"id\": {i}, \"text\": {:?}}}\n", if i == 7 { "a comet" } else { "a star" }))
+        .collect();
+    fs::write(folder.path().join("a.jsonl"), lines).unwrap();
+    let mut config = config();
+    config.text.tokenizer = Some(theirs);
+    let sources = [SourceConfig::at(folder.path().join("a.jsonl"))];
+    let tokenizers = Tokenizers::fit(&sources, &config, Needs::default(), |_| {}).unwrap();
+    let tally = &Dataset::load(&sources, &tokenizers).unwrap().tallies["a.jsonl"];
+    assert_eq!((tally.used, tally.skipped[&mom_data::readers::SkipReason::UnknownText]), (39, 1), "{tally}");
+}

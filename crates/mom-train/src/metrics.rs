@@ -71,6 +71,9 @@ enum Line<'a> {
         step: u64,
         tokens: u64,
         by_modality: BTreeMap<&'a str, Option<f64>>,
+        /// Of text, see [`Validation::bits_per_byte`].
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bits_per_byte: Option<f64>,
     },
     Timing {
         step: u64,
@@ -109,8 +112,10 @@ impl Metrics {
     pub fn validation(&mut self, validation: &Validation, tokens: u64) -> Result<()> {
         let by_modality = self.means(&validation.by_modality);
         let losses = tagged("validation", &by_modality);
-        self.events.scalars(validation.step, losses.iter().map(|(tag, loss)| (tag.as_str(), *loss)))?;
-        self.metrics.write(&Line::Validation { step: validation.step, tokens, by_modality })
+        let bits = validation.bits_per_byte.map(|bits| ("validation/bits_per_byte", bits));
+        self.events.scalars(validation.step, losses.iter().map(|(tag, loss)| (tag.as_str(), *loss)).chain(bits))?;
+        let (step, bits_per_byte) = (validation.step, validation.bits_per_byte);
+        self.metrics.write(&Line::Validation { step, tokens, by_modality, bits_per_byte })
     }
 
     pub fn timing(&mut self, step: u64, wall_secs: f64, pace: Pace) -> Result<()> {

@@ -26,6 +26,7 @@ pub struct Trainer {
     prefetched: Option<(Work, Position)>,
     data_wait: Duration,
     validation: Vec<Batch>,
+    bytes_per_text_token: Option<f64>,
     counters: Counters,
 }
 
@@ -61,6 +62,9 @@ pub struct Validation {
     pub step: u64,
     /// By modality of the target.
     pub by_modality: Vec<ModalityLoss>,
+    /// The loss of text in bits for each byte of it, which runs of two tokenizers can be compared by: the loss of a text
+    /// target by the bytes that a text token stands for on average. `None` without text.
+    pub bits_per_byte: Option<f64>,
 }
 
 impl Trainer {
@@ -87,6 +91,7 @@ impl Trainer {
             prefetched: None,
             data_wait: Duration::ZERO,
             validation: batches,
+            bytes_per_text_token: prepared.dataset.bytes_per_text_token(),
             counters: Counters::default(),
             config: config.clone(),
         })
@@ -203,7 +208,10 @@ impl Trainer {
         for (loss, name) in by_modality.iter().zip(self.engine.model.config().setting.modalities()) {
             self.engine.finite(step, &format!("the validation loss of {name}"), loss.sum)?;
         }
-        Ok(Validation { step, by_modality })
+        let text = by_modality.first().filter(|loss| loss.count > 0);
+        let bits_per_byte =
+            text.zip(self.bytes_per_text_token).map(|(loss, bytes)| loss.mean() / std::f64::consts::LN_2 / bytes);
+        Ok(Validation { step, by_modality, bits_per_byte })
     }
 
     /// Where the next step's batches begin.
