@@ -39,7 +39,7 @@ pub fn inspect(source: &SourceConfig, limit: u64, mut each: impl FnMut(Inspectio
     let mut report = Report { format: reader.format(), tally: Tally::default(), damaged: Vec::new(), complete: true };
     // A folder is told by its own name where the format calls its pieces so; here all are files.
     let units: Vec<usize> = (0..reader.units().len()).collect();
-    let per_unit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let per_unit = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
     let mut left = limit;
     read_units(&*reader, &units, per_unit, |chunks| {
         for chunk in chunks {

@@ -11,10 +11,11 @@ use crate::batch::{Batch, NO_TARGET, Order, Position, Share};
 use crate::error::require;
 use crate::mixture::{Documents, Forms, Schedule};
 use crate::packing::{Item, Layout, Packer, Piece, Span, Window, too_long};
-use crate::store::{PartKind, tokens};
+use crate::store::{PartKind, UnitFile, tokens};
 use crate::{DataError, ImageNeed, Modality, Result, Special, pixels};
 
-/// Documents up to this many bytes are read whole, and their checksum is compared; of longer ones a piece is read.
+/// Documents up to this many bytes are read whole, and their checksum is compared; of longer ones that were cut a piece is
+/// read at a time, so that the work stays linear in their length.
 const WHOLE_BYTES: u32 = 1 << 18;
 
 /// An endless stream of batches over the documents of one split.
@@ -268,21 +269,23 @@ impl Loader {
 
     /// Writes a piece of a document to the positions from `p` on.
     fn write(&self, batch: &mut Batch, p: usize, item: &Item, piece: &Piece) -> Result<()> {
-        let whole = if item.record.len_bytes <= WHOLE_BYTES { Some(item.file.whole(&item.record)?) } else { None };
+        let at_once = item.record.len_bytes <= WHOLE_BYTES || piece.len as u64 == item.n_positions();
+        let file = self.documents.sources[item.source].files.get(item.unit)?;
+        let whole = if at_once { Some(file.whole(&item.record)?) } else { None };
         let parts = match &whole {
-            Some(bytes) => item.file.parts_of(&item.record, bytes)?,
-            None => item.file.parts(&item.record)?,
+            Some(bytes) => file.parts_of(&item.record, bytes)?,
+            None => file.parts(&item.record)?,
         };
         let layout = Layout::of_parts(item, parts);
         let mut row = Row { batch, p, first: piece.offset, last: piece.offset + piece.len };
-        if layout.len < row.last {
-            return Err(item.file.damaged(&item.record));
+        if layout.len as u64 != item.n_positions() {
+            return Err(file.damaged(&item.record));
         }
         row.token(0, Special::BeginDocument.token(), Modality::Text);
         for span in &layout.spans {
             // One position behind the piece too: it is the last one's target.
             if span.end() > row.first && span.start <= row.last {
-                self.write_span(&mut row, item, span, whole.as_deref())?;
+                self.write_span(&mut row, (item, &file), span, whole.as_deref())?;
             }
         }
         // A document ends where the next one would begin.
@@ -290,7 +293,13 @@ impl Loader {
         Ok(())
     }
 
-    fn write_span(&self, row: &mut Row<'_>, item: &Item, span: &Span, whole: Option<&[u8]>) -> Result<()> {
+    fn write_span(
+        &self,
+        row: &mut Row<'_>,
+        (item, file): (&Item, &UnitFile),
+        span: &Span,
+        whole: Option<&[u8]>,
+    ) -> Result<()> {
         let part = &span.part;
         let (before, markers) = match part.modality() {
             Modality::Text => (0, None),
@@ -313,9 +322,9 @@ impl Loader {
         }
         let read;
         let bytes = match whole {
-            Some(bytes) => item.file.values_of(&item.record, bytes, part, first, last)?,
+            Some(bytes) => file.values_of(&item.record, bytes, part, first, last)?,
             None => {
-                read = item.file.values(&item.record, part, first, last)?;
+                read = file.values(&item.record, part, first, last)?;
                 &read
             }
         };

@@ -290,3 +290,75 @@ fn what_cannot_be_used_is_an_error_before_anything_is_read() {
     let message = fit(&[SourceConfig::at(folder.path())]);
     assert!(message.contains("xyz"), "{message}");
 }
+
+#[test]
+fn many_units_need_few_open_files() {
+    let folder = tempfile::tempdir().unwrap();
+    for unit in 0..500 {
+        let lines: String =
+            (0..4).map(|i| format!("{{\"id\": \"{unit}-{i}\", \"text\": \"text {i} of {unit}\"}}\n")).collect();
+        fs::write(folder.path().join(format!("{unit:03}.jsonl")), lines).unwrap();
+    }
+    let sources = [SourceConfig { split: SplitRule::Train, ..SourceConfig::at(folder.path()) }, {
+        SourceConfig { split: SplitRule::Validation, ..generated(5) }
+    }];
+    let tokenizers = Tokenizers::fit(&sources, &config(), Needs::default(), |_| {}).unwrap();
+    let data = Dataset::load(&sources, &tokenizers).unwrap();
+    assert_eq!(data.train.len(), 2000);
+    let order = mom_data::Order::Shuffled { seed: 1 };
+    let mut loader = mom_data::Loader::new(data.train, mom_data::Forms::default(), 4, 64, order).unwrap();
+    let (mut n, mut most) = (0, 0);
+    while loader.position().window == 0 {
+        n += loader.next_batch().unwrap().tokens.iter().filter(|&&token| token == 1).count();
+        // Where the system shows them.
+        most = most.max(fs::read_dir("/proc/self/fd").map_or(0, Iterator::count));
+    }
+    assert!(n >= 2000, "{n}");
+    assert!(most < 400, "{most} files are open");
+}
+
+#[test]
+fn a_removed_file_of_tokens_is_made_again_and_times_of_change_do_not_matter_to_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = [mixed(&folder.path().join("shards"))];
+    let tokenizers = Tokenizers::fit(&sources, &config(), ALL, |_| {}).unwrap();
+    let store = folder.path().join("tokens");
+    let prepare = || Dataset::prepare(&sources, &tokenizers, &store, |_| {});
+    let whole = prepare().unwrap();
+    let one = files(&store).into_keys().find(|path| path.extension().is_some_and(|e| e == "tokens")).unwrap();
+    fs::remove_file(&one).unwrap();
+    assert_eq!(prepare().unwrap().fingerprint(), whole.fingerprint());
+    assert!(one.is_file());
+    // The same bytes, written anew.
+    let shard = folder.path().join("shards/texts.tar");
+    let bytes = fs::read(&shard).unwrap();
+    fs::write(&shard, bytes).unwrap();
+    assert_eq!(prepare().unwrap().fingerprint(), whole.fingerprint());
+    // Without its source a file cannot be made again.
+    fs::remove_dir_all(folder.path().join("shards")).unwrap();
+    fs::remove_file(files(&store).into_keys().find(|path| path.extension().is_some_and(|e| e == "tokens")).unwrap())
+        .unwrap();
+    let message = prepare().unwrap_err().to_string();
+    assert!(message.contains("is missing, and so is its source shards"), "{message}");
+}
+
+#[test]
+fn a_picture_that_a_record_names_is_seen_when_it_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines: String =
+        (0..20).map(|i| format!("{{\"id\": {i}, \"text\": \"picture {i}\", \"image\": \"{i}.png\"}}\n")).collect();
+    fs::write(folder.path().join("a.jsonl"), lines).unwrap();
+    let scene = SceneConfig { image_size: 16, ..SceneConfig::default() };
+    let write = |i: u64| {
+        let image = encode::png(&scenes::document(1, i, &scene).image).unwrap();
+        fs::write(folder.path().join(format!("{i}.png")), image).unwrap();
+    };
+    (0..19).for_each(write);
+    let sources = [SourceConfig { name: Some("records".to_owned()), ..SourceConfig::at(folder.path()) }];
+    let tokenizers = Tokenizers::fit(&sources, &config(), Needs::CODES, |_| {}).unwrap();
+    let store = tempfile::tempdir().unwrap();
+    let tally = || Dataset::prepare(&sources, &tokenizers, store.path(), |_| {}).unwrap().tallies["records"].clone();
+    assert_eq!((tally().used, tally().n_skipped()), (19, 1));
+    write(19);
+    assert_eq!((tally().used, tally().n_skipped()), (20, 0));
+}

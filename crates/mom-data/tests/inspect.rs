@@ -132,6 +132,10 @@ fn tables() {
 
 #[test]
 fn limits_and_summaries() {
+    let one = formats().join("webdataset-writer/clips-000000.tar");
+    let mut summary = Vec::new();
+    inspect(&SourceConfig::at(one), 5, |_| {}).unwrap().write_json(&mut summary).unwrap();
+    assert_eq!(lines(&summary)[0]["summary"]["complete"], Value::Bool(false), "5 of 6 in one unit");
     let path = formats().join("loose-pairs");
     let mut out = Vec::new();
     let report = inspect(&SourceConfig::at(&path), 3, |line| line.write_json(&mut out).unwrap()).unwrap();
@@ -140,6 +144,7 @@ fn limits_and_summaries() {
     report.write_json(&mut summary).unwrap();
     let summary = &lines(&summary)[0]["summary"];
     assert_eq!((&summary["found"], &summary["format"]), (&Value::from(3), &Value::from("loose")));
+    assert_eq!(summary["complete"], Value::Bool(false));
     let mut table = Vec::new();
     report.write_table(&mut table).unwrap();
     assert!(String::from_utf8(table).unwrap().contains("not read to the end"));

@@ -179,8 +179,10 @@ impl SweepOptions {
         }
     }
 
-    fn prepared(&self, setting: Setting) -> PathBuf {
-        self.out.join("data").join(setting.name())
+    /// Tokenizers and tokens of a setting: in `data.prepared` where a file of data names one.
+    fn prepared(&self, config: &RunConfig) -> PathBuf {
+        let folder = config.data.prepared.clone().unwrap_or_else(|| self.out.join("data"));
+        folder.join(config.model.setting.name())
     }
 
     /// All runs in their order.
@@ -419,7 +421,7 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
                     // The old setting's documents go before the new one's come.
                     drop(prepared.take());
                     let tell = |p: mom_data::Progress<'_>| observer.preparing(p.what, p.done, p.total);
-                    match Prepared::new(&planned.config, &options.prepared(setting), tell) {
+                    match Prepared::new(&planned.config, &options.prepared(&planned.config), tell) {
                         Ok(new) => {
                             new.notes().iter().for_each(|note| observer.note(&format!("{setting}: {note}")));
                             prepared = Some((setting, new));

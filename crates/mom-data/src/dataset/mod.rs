@@ -16,7 +16,7 @@ use crate::readers::Tally;
 use crate::source::{self, SourceConfig, SplitRule};
 use crate::split::hash_bound;
 use crate::store::{Catalogue, UnitFiles, UnitSums};
-use crate::tokenizers::Tokenizers;
+use crate::tokenizers::{CodeKind, Tokenizers};
 use crate::{DataError, Progress, Result, rng};
 
 /// Both splits of all sources, tokenised.
@@ -92,7 +92,7 @@ impl Dataset {
         self.fingerprint
     }
 
-    /// Bytes of text that a text token stands for, on average over all documents: a loss in nats for each token, divided by
+    /// Bytes of text that a text token stands for, on average over all documents whose text was tokenised here: a loss in nats for each token, divided by
     /// ln 2 and this, is in bits for each byte, which runs of two tokenizers can be compared by. `None` without text.
     pub fn bytes_per_text_token(&self) -> Option<f64> {
         (self.text_tokens > 0 && self.text_bytes > 0).then(|| self.text_bytes as f64 / self.text_tokens as f64)
@@ -132,7 +132,7 @@ impl Dataset {
                 };
                 held.push(index, 0, n_held);
                 trained.push(index, n_held, n - n_held);
-                words.push_str(&format!("\n{} {} {n} {n_held}", entry.unit, entry.stamp));
+                words.push_str(&format!("\n{} {} {n} {n_held}", entry.unit, entry.checksum));
             }
             words.push_str(&format!("\n{} {} {:?}", source.name(), source.weight, source.split));
             let mean_positions = sums.n_positions() as f64 / sums.n_documents.max(1) as f64;
@@ -160,7 +160,7 @@ impl Dataset {
         }
         let fingerprint = rng::stable_hash(words.as_bytes());
         let (train, held_out) = (Arc::new(train), Arc::new(validation));
-        Ok(Self { train, held_out, tallies, fingerprint, text_tokens: all.text, text_bytes: all.text_bytes })
+        Ok(Self { train, held_out, tallies, fingerprint, text_tokens: all.text_of_bytes, text_bytes: all.text_bytes })
     }
 }
 
@@ -188,7 +188,11 @@ impl Ranges {
 fn patch_shape(tokenizers: &Tokenizers) -> PatchShape {
     let image = &tokenizers.config().image;
     match tokenizers.needs().image {
-        ImageNeed::Patches => PatchShape { image_size: image.size, patch: image.patch, dim: image.patch_dim() },
+        ImageNeed::Patches => {
+            // Latents have sizes of their own.
+            let image_size = if image.kind == CodeKind::Fitted { image.size } else { 0 };
+            PatchShape { image_size, patch: image.patch, dim: image.patch_dim() }
+        }
         ImageNeed::None | ImageNeed::Codes => PatchShape::default(),
     }
 }

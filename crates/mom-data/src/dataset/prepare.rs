@@ -9,7 +9,7 @@ use super::encoder::Encoder;
 use crate::readers::{Chunk, Outcome, Reader, Tally, Unit, read_units};
 use crate::source::{OnDamaged, SourceConfig};
 use crate::split::hash_bound;
-use crate::store::{Catalogue, CatalogueEntry, Journal, UnitWriter};
+use crate::store::{Catalogue, CatalogueEntry, FORMAT_VERSION, Journal, UnitWriter};
 use crate::tokenizers::Tokenizers;
 use crate::{DataError, Progress, Result, files, rng};
 
@@ -35,7 +35,15 @@ pub(super) fn source(
     if let Some(catalogue) = &before
         && stamp.is_none_or(|stamp| catalogue.stamp == format!("{stamp:016x}"))
     {
-        return Ok((store.to_path_buf(), catalogue.clone()));
+        match catalogue.units.iter().map(|entry| store.join(&entry.file)).find(|path| !path.is_file()) {
+            None => return Ok((store.to_path_buf(), catalogue.clone())),
+            Some(path) if stamp.is_none() => {
+                let reason = format!("is missing, and so is its source {}", source.name());
+                return Err(DataError::Tokens { path, reason });
+            }
+            // It is made again below.
+            Some(_) => {}
+        }
     }
     let reader = source.open()?;
     files::create_folder(store)?;
@@ -57,7 +65,6 @@ pub(super) fn source(
             beside.ignored(ending, name);
         }
     }
-    // A unit without its entry was damaged and is left out; it is in the tally of what lies beside.
     let entries = units.iter().filter_map(|unit| known.get(&unit.name).filter(|entry| entry.is_of(unit)).cloned());
     let catalogue = Catalogue::new(stamp.unwrap_or(0), entries.collect(), beside);
     catalogue.write(store)?;
@@ -153,13 +160,15 @@ impl Work<'_> {
     fn finish(&self, writer: UnitWriter, tally: Tally, unit: &Unit) -> Result<CatalogueEntry> {
         let held_out = self.tokenizers.config().held_out;
         let n_held_out = writer.n_below(hash_bound(held_out));
-        let sums = writer.finish()?;
+        let (sums, checksum) = writer.finish()?;
         Ok(CatalogueEntry {
+            format_version: FORMAT_VERSION,
             unit: unit.name.clone(),
             len_bytes: unit.len_bytes,
             stamp: format!("{:016x}", unit.stamp),
             file: CatalogueEntry::file_of(unit),
             sums,
+            checksum: format!("{checksum:08x}"),
             held_out,
             n_held_out,
             tally,

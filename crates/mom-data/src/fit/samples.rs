@@ -110,7 +110,8 @@ impl FitSamples {
             sources.iter().filter(|source| source.split != SplitRule::Validation).collect();
         let total: f64 = trained.iter().map(|source| source.weight).sum();
         let readers = trained.iter().map(|source| source.open()).collect::<Result<Vec<_>>>()?;
-        // First each source for its share, from the beginnings of its units; then all for what is still missing.
+        // First each source for its share, from the beginnings of its units; then all for what is still missing, those that
+        // have shown that they hold it.
         let (mut share, mut begun) = (0.0, Vec::new());
         for (source, reader) in trained.iter().zip(&readers) {
             let mut units: Vec<usize> = (0..reader.units().len()).collect();
@@ -120,17 +121,23 @@ impl FitSamples {
             let gather = Gather { source, config, needs, goal: budget.share(share), skip: 0, limit };
             let what = format!("reading {} to fit tokenizers", source.name());
             let tell = &mut |done| progress(Progress { what: &what, done, total: 0 });
-            samples.gather(&gather, &**reader, &units, tell)?;
-            begun.push((source, reader, units, limit));
+            let before = samples.amounts();
+            let n_ended = samples.gather(&gather, &**reader, &units, tell)?;
+            let gave: Vec<bool> = samples.amounts().iter().zip(before).map(|(now, before)| *now > before).collect();
+            begun.push((source, reader, units, limit, n_ended, gave));
         }
-        for (source, reader, units, limit) in begun {
-            if samples.is_enough(&budget) {
-                break;
+        for (source, reader, units, limit, n_ended, gave) in begun {
+            let missing = samples.missing(&budget);
+            if samples.is_enough(&budget) || !missing.iter().zip(&gave).any(|(missing, gave)| *missing && *gave) {
+                continue;
             }
-            let gather = Gather { source, config, needs, goal: budget, skip: limit, limit: usize::MAX };
             let what = format!("reading more of {} to fit tokenizers", source.name());
             let tell = &mut |done| progress(Progress { what: &what, done, total: 0 });
-            samples.gather(&gather, &**reader, &units, tell)?;
+            let (ended, others) = units.split_at(n_ended);
+            for (units, skip) in [(others, 0), (ended, limit)] {
+                let gather = Gather { source, config, needs, goal: budget, skip, limit: usize::MAX };
+                samples.gather(&gather, &**reader, units, tell)?;
+            }
         }
         if samples.n_samples == 0 && samples.skipped.n_skipped() > 0 {
             return Err(DataError::AllSkipped { report: Box::new(samples.skipped) });
@@ -138,11 +145,20 @@ impl FitSamples {
         Ok(samples)
     }
 
+    /// Bytes of text, values of patches and of frames.
+    fn amounts(&self) -> [u64; 3] {
+        [self.words.bytes, self.patches.len() as u64, self.frames.len() as u64]
+    }
+
+    /// Which of these are fewer than wanted.
+    fn missing(&self, budget: &Budget) -> [bool; 3] {
+        let [text, patches, frames] = self.amounts();
+        let [wanted_patches, wanted_frames] = [budget.patch_values as u64, budget.frame_values as u64];
+        [text < budget.text_bytes, patches < wanted_patches, frames < wanted_frames]
+    }
+
     fn is_enough(&self, budget: &Budget) -> bool {
-        let all = self.words.bytes >= budget.text_bytes
-            && self.patches.len() >= budget.patch_values
-            && self.frames.len() >= budget.frame_values;
-        all || self.n_samples >= budget.samples
+        self.missing(budget) == [false; 3] || self.n_samples >= budget.samples
     }
 
     fn gather(
@@ -151,17 +167,18 @@ impl FitSamples {
         reader: &dyn Reader,
         units: &[usize],
         progress: &mut dyn FnMut(u64),
-    ) -> Result<()> {
+    ) -> Result<usize> {
         read_units(reader, units, gather.limit, |chunks| self.take(gather, chunks, progress))
     }
 
-    fn take(&mut self, gather: &Gather<'_>, chunks: Receiver<Chunk>, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        let mut of_unit = 0;
+    /// Gives the number of units that were read to their limit.
+    fn take(&mut self, gather: &Gather<'_>, chunks: Receiver<Chunk>, progress: &mut dyn FnMut(u64)) -> Result<usize> {
+        let (mut of_unit, mut n_ended) = (0, 0);
         for chunk in chunks {
             let outcomes = match chunk {
                 Chunk::Outcomes(outcomes) => outcomes,
                 Chunk::End(_, ended) => {
-                    of_unit = 0;
+                    (of_unit, n_ended) = (0, n_ended + 1);
                     match (ended, gather.source.damaged) {
                         // It is counted when it is tokenised.
                         (Err(DataError::Damaged { .. }), OnDamaged::Skip) | (Ok(()), _) => continue,
@@ -172,18 +189,14 @@ impl FitSamples {
             // Small pieces, so that no more is decoded than is needed.
             for outcomes in outcomes.chunks(64) {
                 if self.is_enough(&gather.goal) {
-                    return Ok(());
+                    return Ok(n_ended);
                 }
                 let first = of_unit;
                 of_unit += outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Ignored { .. })).count();
                 if first < gather.skip {
                     continue;
                 }
-                let wants = [
-                    self.words.bytes < gather.goal.text_bytes,
-                    self.patches.len() < gather.goal.patch_values,
-                    self.frames.len() < gather.goal.frame_values,
-                ];
+                let wants = self.missing(&gather.goal);
                 let gifts: Vec<_> = outcomes.par_iter().map(|outcome| gather.gift(outcome, wants, &self.mel)).collect();
                 for (outcome, gift) in outcomes.iter().zip(gifts) {
                     match (outcome, gift) {
@@ -205,7 +218,7 @@ impl FitSamples {
                 progress(self.n_samples);
             }
         }
-        Ok(())
+        Ok(n_ended)
     }
 }
 

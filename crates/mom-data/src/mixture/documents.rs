@@ -59,12 +59,18 @@ impl SourceDocuments {
         self.units.last().map_or(0, |unit| unit.start)
     }
 
-    /// The record of a document, and the file that it lies in.
-    pub fn record(&self, document: u64) -> Result<(UnitFile, Record)> {
+    /// The file of a document, and its rank there.
+    pub fn locate(&self, document: u64) -> (usize, u64) {
         let at = self.units.partition_point(|unit| unit.start <= document) - 1;
         let unit = &self.units[at];
-        let file = self.files.get(unit.file as usize)?;
-        let record = file.record(unit.first_rank + document - unit.start)?;
+        (unit.file as usize, unit.first_rank + document - unit.start)
+    }
+
+    /// The record of a document, and the file that it lies in.
+    pub fn record(&self, document: u64) -> Result<(UnitFile, Record)> {
+        let (unit, rank) = self.locate(document);
+        let file = self.files.get(unit)?;
+        let record = file.record(rank)?;
         Ok((file, record))
     }
 }

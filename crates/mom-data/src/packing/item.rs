@@ -2,7 +2,7 @@
 
 use crate::mixture::Form;
 use crate::readers::PartOrder;
-use crate::store::{Record, UnitFile};
+use crate::store::Record;
 use crate::{DataError, Modality};
 
 /// A document of a window.
@@ -11,7 +11,9 @@ pub(crate) struct Item {
     pub record: Record,
     /// `None`: all parts in their own order.
     pub form: Option<Form>,
-    pub file: UnitFile,
+    /// Index of its source, and of its file there. Not the file itself: a window would keep more open than a process may.
+    pub source: usize,
+    pub unit: usize,
 }
 
 impl Item {

@@ -2,7 +2,7 @@
 
 use super::item::{Item, order_of};
 use crate::readers::PartOrder;
-use crate::store::StoredPart;
+use crate::store::{StoredPart, UnitFile};
 use crate::{Modality, Result};
 
 /// The parts of a document in the order in which they are read.
@@ -45,8 +45,8 @@ impl Span {
 
 impl Layout {
     /// The layout of a document, from its head on disk.
-    pub fn of(item: &Item) -> Result<Self> {
-        Ok(Self::of_parts(item, item.file.parts(&item.record)?))
+    pub fn of(item: &Item, file: &UnitFile) -> Result<Self> {
+        Ok(Self::of_parts(item, file.parts(&item.record)?))
     }
 
     /// The layout of a document whose parts are known.

@@ -43,12 +43,25 @@ pub(crate) struct Window {
 impl Packer {
     /// Window `number`: a function of the documents, the seed and the number alone.
     pub fn window(&self, documents: &Documents, number: u64) -> Result<Window> {
-        let mut items = Vec::new();
-        for draw in self.schedule.window(number) {
-            let (file, record) = documents.sources[draw.source].record(draw.document)?;
-            let form = (record.fixed == 0).then(|| self.form(&draw, &record));
-            items.push(Item { record, form, file });
+        let draws = self.schedule.window(number);
+        // File by file, so that none is opened twice.
+        let mut places: Vec<(usize, usize, u64, usize)> = Vec::with_capacity(draws.len());
+        for (index, draw) in draws.iter().enumerate() {
+            let (unit, rank) = documents.sources[draw.source].locate(draw.document);
+            places.push((draw.source, unit, rank, index));
         }
+        places.sort_unstable();
+        let mut items: Vec<Option<Item>> = draws.iter().map(|_| None).collect();
+        for same in places.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+            let (source, unit, ..) = same[0];
+            let file = documents.sources[source].files.get(unit)?;
+            for &(.., rank, index) in same {
+                let record = file.record(rank)?;
+                let form = (record.fixed == 0).then(|| self.form(&draws[index], &record));
+                items[index] = Some(Item { record, form, source, unit });
+            }
+        }
+        let items: Vec<Item> = items.into_iter().flatten().collect();
         let (mut full, mut pieces) = (Vec::new(), Vec::new());
         let (mut n_cut, mut n_positions) = (0, 0);
         for (index, item) in items.iter().enumerate() {
@@ -59,7 +72,7 @@ impl Packer {
                 continue;
             }
             n_cut += 1;
-            let layout = Layout::of(item)?;
+            let layout = Layout::of(item, &documents.sources[item.source].files.get(item.unit)?)?;
             for (offset, len) in cut::pieces(&layout, self.seqlen)? {
                 let piece = Piece { item: index, offset, len };
                 if len == self.seqlen { full.push(vec![piece]) } else { pieces.push(piece) }

@@ -32,12 +32,15 @@ pub(crate) struct Catalogue {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CatalogueEntry {
+    pub format_version: u32,
     pub unit: String,
     pub len_bytes: u64,
     pub stamp: String,
     /// Name of its file in the store.
     pub file: String,
     pub sums: UnitSums,
+    /// Of all documents, as hexadecimal.
+    pub checksum: String,
     /// Fraction of held-out samples at which `n_held_out` was counted.
     pub held_out: f64,
     pub n_held_out: u64,
@@ -45,9 +48,12 @@ pub(crate) struct CatalogueEntry {
 }
 
 impl CatalogueEntry {
-    /// Whether it was made from this unit as it is now.
+    /// Whether it was made from this unit as it is now, by this version.
     pub fn is_of(&self, unit: &Unit) -> bool {
-        self.unit == unit.name && self.len_bytes == unit.len_bytes && self.stamp == format!("{:016x}", unit.stamp)
+        self.format_version == FORMAT_VERSION
+            && self.unit == unit.name
+            && self.len_bytes == unit.len_bytes
+            && self.stamp == format!("{:016x}", unit.stamp)
     }
 
     /// Name of the file of a unit: its own for each state of the unit.

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::UnitFile;
+use super::unit::Foot;
 use crate::Result;
 
-/// Files that stay open, at most: far below what a process may open.
+/// Files that stay open, at most: far below what a process may open. Whoever gets one gives it back soon.
 const MAX_OPEN: usize = 128;
 
 /// The files of a store's units, opened when they are asked for.
@@ -15,11 +16,14 @@ const MAX_OPEN: usize = 128;
 pub(crate) struct UnitFiles {
     paths: Vec<PathBuf>,
     open: Mutex<VecDeque<(usize, UnitFile)>>,
+    /// Of units that were opened before: who opens one again need not read it.
+    feet: Vec<OnceLock<std::sync::Arc<Foot>>>,
 }
 
 impl UnitFiles {
     pub fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, open: Mutex::new(VecDeque::new()) }
+        let feet = paths.iter().map(|_| OnceLock::new()).collect();
+        Self { paths, open: Mutex::new(VecDeque::new()), feet }
     }
 
     /// The file of a unit.
@@ -33,7 +37,11 @@ impl UnitFiles {
             }
             return Ok(file);
         }
-        let file = UnitFile::open(&self.paths[unit])?;
+        let file = match self.feet[unit].get() {
+            Some(foot) => UnitFile::again(&self.paths[unit], foot.clone())?,
+            None => UnitFile::open(&self.paths[unit])?,
+        };
+        self.feet[unit].get_or_init(|| file.foot());
         if open.len() == MAX_OPEN {
             open.pop_back();
         }

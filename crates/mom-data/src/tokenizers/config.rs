@@ -12,7 +12,7 @@ pub const MAX_SPEECH_UNITS: usize = 500;
 /// Speech units per second, as in the paper.
 pub const SPEECH_UNITS_PER_SEC: u32 = 25;
 
-/// All that tokenizers depend on besides the corpus.
+/// All that tokenizers depend on besides the data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenizerConfig {
@@ -176,6 +176,8 @@ impl TokenizerConfig {
         let fit_samples = self.fit_samples.unwrap_or(1);
         require(fit_samples > 0, "tokenizers.fit_samples", "at least 1", fit_samples)?;
         let vocab_size = self.text.vocab_size;
+        let both = self.text.kind == CodeKind::Precomputed && self.text.tokenizer.is_some();
+        require(!both, "tokenizers.text.tokenizer", "absent where text is precomputed", "both")?;
         let least = if self.text.kind == CodeKind::Fitted { 256 } else { 1 };
         let expected = format!("{least} to 1048576");
         require((least..=1 << 20).contains(&vocab_size), "tokenizers.text.vocab_size", &expected, vocab_size)?;

@@ -116,7 +116,10 @@ impl Tokenizers {
     /// [`DataError::TextTokenizer`] for a text tokenizer that cannot be written.
     pub fn fingerprint(&self) -> Result<u64> {
         let json = |source| DataError::Json { path: HEAD.into(), source };
-        let mut bytes = serde_json::to_vec(&(&self.config, self.needs, self.vocabulary)).map_err(json)?;
+        // What decided how they were fitted is in what was fitted.
+        let text = TextConfig { tokenizer: None, ..self.config.text.clone() };
+        let config = TokenizerConfig { seed: 0, held_out: 0.0, fit_samples: None, text, ..self.config.clone() };
+        let mut bytes = serde_json::to_vec(&(&config, self.needs, self.vocabulary)).map_err(json)?;
         bytes.extend(self.text.bytes()?);
         bytes.extend(self.image.iter().flat_map(ImageCodebook::bytes));
         bytes.extend(self.speech.iter().flat_map(SpeechCodebook::bytes));

@@ -108,6 +108,9 @@ impl RecordFiles {
         let (pieces, mut units): (Vec<_>, Vec<_>) =
             files.iter().enumerate().flat_map(|(index, entry)| cut(index, entry, UNIT_BYTES)).unzip();
         if !media.is_empty() {
+            // What a record gives depends on the files that it names.
+            let stamp = stamp_of(&media);
+            units.iter_mut().for_each(|unit| unit.stamp ^= stamp);
             units.push(unnamed_unit(&files, &media));
         }
         let media = if named {
@@ -192,6 +195,12 @@ pub(in crate::readers) fn first_record(listing: &Listing) -> Result<Option<Map<S
         }
     }
     Ok(None)
+}
+
+/// Changes when any of the files does.
+fn stamp_of(files: &[Entry]) -> u64 {
+    let words = files.iter().flat_map(|file| [rng::stable_hash(file.name.as_bytes()), file.stamp]);
+    rng::stable_hash(&words.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
 }
 
 /// The unit of files that no record names.

@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 use crate::Modality;
 
 /// Raised whenever the same samples and tokenizers would give another file.
-pub(in crate::store) const FORMAT_VERSION: u32 = 2;
-pub(super) const MAGIC: &[u8; 8] = b"MOMUNIT2";
+pub(crate) const FORMAT_VERSION: u32 = 3;
+pub(super) const MAGIC: &[u8; 8] = b"MOMUNIT3";
 pub(super) const HEAD_BYTES: usize = 8;
 pub(super) const PART_BYTES: usize = 8;
+/// Length of the foot, its CRC-32C, and the magic.
+pub(super) const TAIL_BYTES: usize = 8 + 4 + 8;
 /// More parts than any document has that is worth training on; also bounds what a damaged head can ask for.
 pub(crate) const MAX_PARTS: usize = 65_535;
 
@@ -21,7 +23,7 @@ pub(crate) struct Record {
     /// Of its first byte in the file.
     pub offset: u64,
     pub len_bytes: u32,
-    /// CRC-32C of its bytes.
+    /// CRC-32C of its bytes and of this record's other fields, see [`Record::sum`].
     pub checksum: u32,
     /// Text tokens.
     pub text: u32,
@@ -38,6 +40,12 @@ pub(crate) struct Record {
 pub(super) const RECORD_BYTES: usize = size_of::<Record>();
 
 impl Record {
+    /// CRC-32C of a document's bytes and of what its record says beside the place: a flipped bit in either is found.
+    pub(super) fn sum(&self, bytes: &[u8]) -> u32 {
+        let fields = Self { offset: 0, checksum: 0, ..*self };
+        crc32c::crc32c_append(crc32c::crc32c(bytes), bytemuck::bytes_of(&fields))
+    }
+
     /// Positions of the document with all of its parts: begin-of-document, tokens, markers.
     pub fn n_positions(&self) -> u64 {
         1 + u64::from(self.text) + u64::from(self.image) + u64::from(self.speech) + 2 * u64::from(self.n_media)
@@ -59,6 +67,8 @@ impl Record {
 pub(crate) struct UnitSums {
     pub n_documents: u64,
     pub text: u64,
+    /// Text tokens of documents whose text was tokenised here, and the bytes of that text.
+    pub text_of_bytes: u64,
     pub text_bytes: u64,
     pub image: u64,
     pub speech: u64,
@@ -69,6 +79,7 @@ impl UnitSums {
     pub fn append(&mut self, other: &Self) {
         self.n_documents += other.n_documents;
         self.text += other.text;
+        self.text_of_bytes += other.text_of_bytes;
         self.text_bytes += other.text_bytes;
         self.image += other.image;
         self.speech += other.speech;
@@ -83,7 +94,7 @@ impl UnitSums {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Foot {
+pub(in crate::store) struct Foot {
     pub format_version: u32,
     pub records_offset: u64,
     pub records_checksum: u32,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::layout::{
     FORMAT_VERSION, Foot, HEAD_BYTES, IMAGE_CODES, MAGIC, PART_BYTES, PATCHES, PIXELS, RECORD_BYTES, Record, SPEECH,
-    TEXT,
+    TAIL_BYTES, TEXT,
 };
 use crate::document::{Content, Document};
 use crate::error::IoContext;
@@ -78,10 +78,11 @@ impl UnitFile {
         };
         let file = File::open(path).at("open", path)?;
         let len = file.metadata().at("read", path)?.len();
-        let mut tail = [0u8; 16];
-        let at = len.checked_sub(16).ok_or_else(|| failed("it is cut"))?;
+        let mut tail = [0u8; TAIL_BYTES];
+        let at = len.checked_sub(TAIL_BYTES as u64).ok_or_else(|| failed("it is cut"))?;
         crate::files::read_exact_at(&file, &mut tail, at).at("read", path)?;
-        let (foot_len, magic) = tail.split_at(8);
+        let (foot_len, rest) = tail.split_at(8);
+        let (checksum, magic) = rest.split_at(4);
         if magic != MAGIC {
             return Err(failed("its end is missing, or it is no file of tokens of this version"));
         }
@@ -89,13 +90,26 @@ impl UnitFile {
         let foot_at = at.checked_sub(foot_len).filter(|_| foot_len < 1 << 20).ok_or_else(|| failed("it is damaged"))?;
         let mut bytes = vec![0; foot_len as usize];
         crate::files::read_exact_at(&file, &mut bytes, foot_at).at("read", path)?;
+        if crc32c::crc32c(&bytes).to_le_bytes() != checksum {
+            return Err(failed("its foot is damaged"));
+        }
         let foot: Foot = serde_json::from_slice(&bytes).map_err(|_| failed("its foot is damaged"))?;
         let records_end = foot.sums.n_documents.checked_mul(RECORD_BYTES as u64);
         let fits = records_end.and_then(|len| len.checked_add(foot.records_offset)) == Some(foot_at);
-        if foot.format_version != FORMAT_VERSION || !fits {
+        if foot.format_version != FORMAT_VERSION || !fits || foot.patch_dim == 0 {
             return Err(failed("it is damaged, or of another version"));
         }
         Ok(Self { file: Arc::new(file), path: path.into(), foot: Arc::new(foot) })
+    }
+
+    /// Opens a unit whose foot was read before.
+    pub(in crate::store) fn again(path: &Path, foot: Arc<Foot>) -> Result<Self> {
+        Ok(Self { file: Arc::new(File::open(path).at("open", path)?), path: path.into(), foot })
+    }
+
+    /// What stands at the end of the file.
+    pub(in crate::store) fn foot(&self) -> Arc<Foot> {
+        self.foot.clone()
     }
 
     /// The record at a rank in the order of hashes.
@@ -153,7 +167,7 @@ impl UnitFile {
     pub fn whole(&self, record: &Record) -> Result<Vec<u8>> {
         let mut bytes = vec![0; record.len_bytes as usize];
         self.read(record, 0, &mut bytes)?;
-        if crc32c::crc32c(&bytes) == record.checksum { Ok(bytes) } else { Err(self.damaged(record)) }
+        if record.sum(&bytes) == record.checksum { Ok(bytes) } else { Err(self.damaged(record)) }
     }
 
     /// The parts of a document whose bytes are at hand.
@@ -216,7 +230,7 @@ impl UnitFile {
 
     fn read(&self, record: &Record, at: u64, bytes: &mut [u8]) -> Result<()> {
         let inside = at + bytes.len() as u64 <= u64::from(record.len_bytes)
-            && record.offset + u64::from(record.len_bytes) <= self.foot.records_offset;
+            && record.offset.saturating_add(u64::from(record.len_bytes)) <= self.foot.records_offset;
         if !inside {
             return Err(self.damaged(record));
         }

@@ -53,6 +53,7 @@ impl UnitWriter {
         self.sums.append(&UnitSums {
             n_documents: 1,
             text: record.text.into(),
+            text_of_bytes: if text_bytes > 0 { record.text.into() } else { 0 },
             text_bytes,
             image: record.image.into(),
             speech: record.speech.into(),
@@ -68,7 +69,9 @@ impl UnitWriter {
     }
 
     /// Writes records and foot, syncs, and renames.
-    pub fn finish(mut self) -> Result<UnitSums> {
+    ///
+    /// Gives the sums, and a checksum of all that was written.
+    pub fn finish(mut self) -> Result<(UnitSums, u32)> {
         self.records.sort_by_key(|record| (record.hash, record.offset));
         let records: &[u8] = bytemuck::cast_slice(&self.records);
         let foot = Foot {
@@ -80,14 +83,14 @@ impl UnitWriter {
         };
         let json = |source| DataError::Json { path: self.path.clone(), source };
         let foot = serde_json::to_vec(&foot).map_err(json)?;
-        let len = (foot.len() as u64).to_le_bytes();
-        for bytes in [records, &foot, &len, MAGIC] {
+        let (len, checksum) = ((foot.len() as u64).to_le_bytes(), crc32c::crc32c(&foot).to_le_bytes());
+        for bytes in [records, &foot, &len, &checksum, MAGIC] {
             self.out.write_all(bytes).at("write", &self.path)?;
         }
         self.out.flush().at("write", &self.path)?;
         self.out.get_ref().sync_all().at("write", &self.path)?;
         std::fs::rename(&self.temporary, &self.path).at("rename", &self.path)?;
-        Ok(self.sums)
+        Ok((self.sums, crc32c::crc32c(records)))
     }
 }
 
@@ -135,7 +138,7 @@ fn encode(document: &Document, patch_dim: usize, offset: u64, out: &mut Vec<u8>)
         }
     }
     record.len_bytes = out.len() as u32;
-    record.checksum = crc32c::crc32c(out);
+    record.checksum = record.sum(out);
     record
 }
 
