@@ -43,11 +43,9 @@ fn loose(folder: &Path) -> SourceConfig {
 
 fn jsonl(folder: &Path) -> SourceConfig {
     let silent = SceneConfig { image_size: 8, speech: scenes::Speech::Silent, ..SCENE };
-    let text = |first: usize| -> String {
-        (first..first + 40).map(|i| scenes::document(2, i as u64, &silent).caption + " ").collect()
-    };
-    let lines: String =
-        (0..20 * SAMPLES).map(|i| format!("{{\"id\": {i}, \"text\": {:?}}}\n", text(i % 512))).collect();
+    let captions: Vec<String> = (0..512).map(|i| scenes::document(2, i, &silent).caption).collect();
+    let text = |first: usize| (0..40).map(|i| captions[(first + i) % captions.len()].clone() + " ").collect::<String>();
+    let lines: String = (0..2 * SAMPLES).map(|i| format!("{{\"id\": {i}, \"text\": {:?}}}\n", text(7 * i))).collect();
     fs::write(folder.join("texts.jsonl"), lines).unwrap();
     SourceConfig::at(folder)
 }
