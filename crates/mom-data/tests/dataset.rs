@@ -247,8 +247,10 @@ fn ready_tokens_and_latents_are_taken_where_they_are_asked_for() {
     // Of the codebook's own they would be nonsense: refused, sample by sample.
     config.image.kind = CodeKind::Fitted;
     let tokenizers = Tokenizers::fit(std::slice::from_ref(&source), &config, ALL, |_| {}).unwrap();
-    let error = Dataset::load(std::slice::from_ref(&source), &tokenizers).map(|data| data.tallies["codes"].used);
-    assert_eq!(error.unwrap_or(1), 1, "one sample has no image");
+    // One sample has no image, and one document makes no two splits.
+    let error = Dataset::load(std::slice::from_ref(&source), &tokenizers).unwrap_err();
+    let DataError::EmptySplit { report, n_samples: 1, .. } = &error else { panic!("{error}") };
+    assert_eq!((report.used, report.skipped[&mom_data::readers::SkipReason::UnknownToken]), (1, 9), "{report}");
 
     // Megatron's modes are modalities; its image codes begin at 8192.
     let mut config = TokenizerConfig { held_out: 0.3, ..self::config() };
