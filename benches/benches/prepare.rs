@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -50,6 +50,51 @@ fn jsonl(folder: &Path) -> SourceConfig {
     SourceConfig::at(folder)
 }
 
+/// A format's own folder in the tests of mom-data.
+fn fixtures(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/mom-data/tests/formats").join(name)
+}
+
+/// Pictures in tables of the datasets library: a table many times.
+fn parquet(folder: &Path) -> SourceConfig {
+    for i in 0..40 {
+        let table = fixtures("hf-parquet/datasets/data/train-00001-of-00003.parquet");
+        fs::copy(table, folder.join(format!("{i:03}.parquet"))).unwrap();
+    }
+    SourceConfig::at(folder)
+}
+
+/// FLAC files and transcripts of a few chapters, many times.
+fn librispeech(folder: &Path) -> SourceConfig {
+    let of_split = fixtures("librispeech/LibriSpeech/dev-clean");
+    for (speaker, chapter) in [(1001, "100101"), (1001, "100102"), (2002, "200201"), (2002, "200202")] {
+        for i in 0..20 {
+            let to = folder.join(format!("LibriSpeech/dev-clean/{}/{chapter}", 10 * speaker + i));
+            fs::create_dir_all(&to).unwrap();
+            let renamed = |text: &str| text.replace(&format!("{speaker}-"), &format!("{}-", 10 * speaker + i));
+            for entry in fs::read_dir(of_split.join(format!("{speaker}/{chapter}"))).unwrap() {
+                let path = entry.unwrap().path();
+                let to = to.join(renamed(path.file_name().unwrap().to_str().unwrap()));
+                if path.extension().is_some_and(|ending| ending == "txt") {
+                    fs::write(to, renamed(&fs::read_to_string(path).unwrap())).unwrap();
+                } else {
+                    fs::copy(path, to).unwrap();
+                }
+            }
+        }
+    }
+    SourceConfig::at(folder.join("LibriSpeech"))
+}
+
+/// nanoGPT's: documents of a few hundred tokens.
+fn token_file(folder: &Path) -> SourceConfig {
+    const END: u16 = 50256;
+    let document = |i: u32| (0..200 + i * 37 % 600).map(move |j| (i * 31 + j * 17) as u16 % 50_000).chain([END]);
+    let bytes: Vec<u8> = (0..20_000).flat_map(document).flat_map(u16::to_le_bytes).collect();
+    fs::write(folder.join("train.bin"), bytes).unwrap();
+    SourceConfig::at(folder)
+}
+
 fn samples(source: &SourceConfig) -> Vec<Sample> {
     let reader = source.open().unwrap();
     let mut samples = Vec::new();
@@ -70,14 +115,24 @@ fn bench(c: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     let defaults = TokenizerConfig::default();
     let image = ImageConfig { size: 64, patch: 8, ..defaults.image.clone() };
-    let config = TokenizerConfig { image, ..defaults };
-    for (name, make) in [("webdataset", shards as fn(&Path) -> SourceConfig), ("loose files", loose), ("jsonl", jsonl)]
-    {
+    let fitted = TokenizerConfig { image, ..defaults };
+    let text = TextConfig { kind: TokenKind::Precomputed, vocab_size: 50_257, ..fitted.text.clone() };
+    let ready = TokenizerConfig { text, ..fitted.clone() };
+    type Make = fn(&Path) -> SourceConfig;
+    let formats: [(&str, Make, &TokenizerConfig); 6] = [
+        ("webdataset", shards, &fitted),
+        ("loose files", loose, &fitted),
+        ("parquet", parquet, &fitted),
+        ("librispeech", librispeech, &fitted),
+        ("jsonl", jsonl, &fitted),
+        ("token files", token_file, &ready),
+    ];
+    for (name, make, config) in formats {
         let dir = folder.path().join(name);
         fs::create_dir_all(&dir).unwrap();
         let source = make(&dir);
         let sources = [source.clone()];
-        let tokenizers = Tokenizers::fit(&sources, &config, Needs::CODES_AND_UNITS, |_| {}).unwrap();
+        let tokenizers = Tokenizers::fit(&sources, config, Needs::CODES_AND_UNITS, |_| {}).unwrap();
         let samples = samples(&source);
         let mut group = c.benchmark_group(name);
         group.throughput(Throughput::Elements(samples.len() as u64));
