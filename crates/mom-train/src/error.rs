@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use crate::files::FileError;
-use crate::report::ReportError;
 
 /// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -65,6 +64,15 @@ pub enum Error {
         /// What differs.
         what: String,
     },
+    /// Every checkpoint of a run is damaged.
+    #[error(
+        "no checkpoint is whole: {}; put a good copy there, or remove them to begin from the start",
+        checkpoints.iter().map(|(path, what)| format!("{}: {what}", path.display())).collect::<Vec<_>>().join("; ")
+    )]
+    Damaged {
+        /// Each with what is wrong with it, the newest first.
+        checkpoints: Vec<(PathBuf, String)>,
+    },
     /// Another process works in the folder.
     #[error("{} is in use by another process", path.display())]
     Locked {
@@ -80,7 +88,7 @@ pub enum Error {
         advice: String,
     },
     /// An observer ended a run early, see [`crate::run::Observer::goes_on`].
-    #[error("stopped after step {step}, which has a checkpoint")]
+    #[error("stopped after step {step}, which has a checkpoint; the same command goes on from there")]
     Stopped {
         /// The last step; 0 if there was none.
         step: u64,
@@ -106,9 +114,9 @@ pub enum Error {
     /// The model failed.
     #[error(transparent)]
     Model(#[from] mom_models::Error),
-    /// The report failed.
+    /// The report failed, see [`crate::ablate::report::ReportError`].
     #[error(transparent)]
-    Report(#[from] ReportError),
+    Report(Box<dyn std::error::Error + Send + Sync>),
     /// The block failed.
     #[error(transparent)]
     Core(#[from] mom_core::Error),

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 /// A file or folder that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {source}", path.display())]
@@ -57,4 +59,12 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 /// Waits until the names in a folder are on the disk; does nothing where folders cannot be synced.
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), FileError> {
     if cfg!(unix) { File::open(folder).and_then(|folder| folder.sync_all()).at("write", folder) } else { Ok(()) }
+}
+
+/// Replaces a file by a value as JSON, for people to read.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> crate::Result<()> {
+    let mut json = serde_json::to_vec_pretty(value)
+        .map_err(|error| crate::Error::Content { path: path.into(), reason: error.to_string() })?;
+    json.push(b'\n');
+    Ok(replace(path, &json)?)
 }

@@ -6,10 +6,10 @@
 //! | [`Prepared`] | sources read, tokenizers fitted or loaded, both splits tokenised |
 //! | [`Trainer`] | model, optimiser and data position: steps, validation, checkpoints |
 //! | [`run`] | a whole run in a folder: resumes, evaluates, writes metrics and its result |
-//! | [`sweep`] | many runs, side by side: settings, variants, seeds; goes on where it stopped |
+//! | [`ablate`] | many runs, side by side: settings, variants, seeds; goes on where it stopped |
 //! | [`speed`] | how fast a model trains on this machine |
 //! | [`Generator`] | images from captions and captions from images, with the model of a run, on either device |
-//! | [`report`] | tables, curves and plots of a sweep |
+//! | [`ablate::report`] | tables, curves and plots of a sweep |
 //!
 //! Training is a pure function of configuration and data: two runs with one seed write the same bytes, and a run that was
 //! stopped anywhere and resumed writes the same bytes as one that was not, on the same machine.
@@ -35,42 +35,27 @@
 //! # }
 //! ```
 
-mod adamw;
-#[cfg(feature = "cuda")]
-mod captured;
+pub mod ablate;
 mod checkpoint;
-mod config;
-#[cfg(feature = "cuda")]
-mod device_adamw;
-#[cfg(feature = "cuda")]
-mod download;
-mod engine;
+pub mod config;
+mod data;
 mod error;
 mod files;
 mod generate;
-pub mod memory;
-mod metrics;
-mod optimiser;
-mod peak;
-mod prepare;
-pub mod report;
+mod lock;
+pub mod optim;
 pub mod run;
-mod schedule;
 pub mod speed;
-pub mod sweep;
-mod tensorboard;
-mod trainer;
+pub mod telemetry;
+mod train;
 
-pub use adamw::AdamW;
-pub use config::{
-    DataSection, DeviceKind, Graph, ModelSection, OptimizerSection, Precision, Recompute, RunConfig, TrainSection,
-};
+pub use config::{DeviceKind, Graph, Precision, Recompute, RunConfig};
+pub use data::Prepared;
 pub use error::{Error, Result};
 pub use files::{FileError, replace as replace_file};
 pub use generate::{GenerateOptions, Generator};
-pub use prepare::Prepared;
-pub use schedule::learning_rate;
-pub use trainer::{StepReport, Trainer, Validation};
+pub use telemetry::memory;
+pub use train::{StepReport, Trainer, Validation};
 
 /// The README's examples, compiled and run.
 #[cfg(doctest)]

@@ -7,9 +7,10 @@ use mom_models::diffusion::{Noise, Timesteps};
 use mom_models::{ModelConfig, Scale, Setting, Variant, flops};
 
 use crate::config::OptimizerSection;
-use crate::engine::{Engine, Input, Mode, Work};
 use crate::error::require;
-use crate::{DeviceKind, Graph, Precision, Recompute, Result, memory, peak};
+use crate::telemetry::{memory, peak};
+use crate::train::{Engine, Input, Mode, Work};
+use crate::{DeviceKind, Graph, Precision, Recompute, Result};
 
 /// What is timed.
 #[derive(Debug, Clone, Copy, PartialEq)]

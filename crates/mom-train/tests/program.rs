@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -147,7 +147,7 @@ fn speed_is_told_of_every_setting() {
     for (more, expected) in [
         (&["--layers", "0"][..], "layers"),
         (&["--setting", "video"], "video"),
-        (&["--dtype", "f8"], "f32 or bf16"),
+        (&["--dtype", "f8"], "[possible values: f32, bf16]"),
         (&["--dtype", "bf16"], "f32 or f64 on the CPU"),
         (&["--device", "cuda"], "feature"),
     ] {
@@ -165,7 +165,7 @@ fn bad_options_are_named() {
         (&["--scale", "2B"][..], "scale must be one of nano, tiny"),
         (&["--setting", "video"], "setting must be one of transfusion, chameleon, three-modality, got video"),
         (&["--variants", "moe"], "variant must be dense, mom, published"),
-        (&["--device", "tpu"], "device must be cpu or cuda, got tpu"),
+        (&["--device", "tpu"], "[possible values: cpu, cuda]"),
         (&["--device", "cuda"], "device must be cpu: this program was built without the feature"),
         (&["--steps", "0"], "train.steps must be at least 1, got 0"),
         (&["optimizer.lr=1"], "lr"),
@@ -280,7 +280,8 @@ fn a_truncated_shard_is_named_and_a_bad_sample_is_skipped_and_counted() {
     assert!(message.contains("shards"), "{message}");
 }
 
-/// A file size limit stands for a full disk: the system refuses the write in the same place.
+/// A file size limit stands for a full disk: the system refuses the write in the same place. The signal that comes with it,
+/// which ends a process that does not say otherwise, is no reason to die in the middle of a file.
 #[cfg(unix)]
 #[test]
 fn a_disk_that_takes_no_more_ends_the_run_with_the_checkpoints_intact() {
@@ -292,7 +293,7 @@ fn a_disk_that_takes_no_more_ends_the_run_with_the_checkpoints_intact() {
     let limited = |bytes: u64, out: &Path, overrides: &[&str]| {
         Command::new("sh")
             .arg("-c")
-            .arg(format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", bytes / 512))
+            .arg(format!("ulimit -c 0; ulimit -f {}; exec \"$@\"", bytes / 512))
             .arg("sh")
             .arg(env!("CARGO_BIN_EXE_mom-train"))
             .args(["train", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap()])
@@ -333,52 +334,48 @@ fn a_disk_that_takes_no_more_ends_the_run_with_the_checkpoints_intact() {
     assert_eq!(read(out.join("metrics.jsonl")), read(fresh.join("metrics.jsonl")));
 }
 
-/// Above its limit of file sizes the system kills a process that does not say otherwise: in the middle of a write.
+/// At random moments, and while a checkpoint is being written.
 #[cfg(unix)]
 #[test]
-fn a_kill_while_a_checkpoint_is_written_leaves_the_one_before_whole() {
-    use std::os::unix::process::ExitStatusExt;
-
+fn ten_kills_at_any_moment_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let config = write_config(folder.path(), shards());
     let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
-    let overrides = ["train.steps=7", "train.keep_checkpoints=9"];
-    for out in [&whole, &killed] {
-        assert!(train(&config, out, &overrides).status.success());
-    }
-    let step = |out: &Path, step: u32| out.join(format!("checkpoints/step-{step:08}"));
-    let bytes = |folder: &Path| {
-        ["weights.safetensors", "optimizer.safetensors"].map(|file| fs::read(folder.join(file)).unwrap())
+    let overrides = ["train.steps=240", "train.eval_every=7", "train.checkpoint_every=1", "train.keep_checkpoints=2"];
+    assert!(train(&config, &whole, &overrides).status.success());
+    let writing = || {
+        let entries = fs::read_dir(killed.join("checkpoints")).into_iter().flatten();
+        entries.flatten().any(|entry| entry.file_name().to_string_lossy().ends_with(".partial"))
     };
-    fs::remove_file(killed.join("result.json")).unwrap();
-    for at in [4, 6, 7] {
-        fs::remove_dir_all(step(&killed, at)).unwrap();
+    let (mut state, mut while_writing, mut kills) = (9u64, 0, 0);
+    while kills < 10 {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mom-train"))
+            .args(["train", "--config", config.to_str().unwrap(), "--out", killed.to_str().unwrap()])
+            .args(overrides)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Half of them at a moment that has nothing to do with what the run does; the others inside of a checkpoint.
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        std::thread::sleep(Duration::from_millis(20 + (state >> 33) % 200));
+        while kills % 2 == 1 && !writing() && child.try_wait().unwrap().is_none() {}
+        while_writing += u32::from(writing());
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
     }
-    let before = bytes(&step(&killed, 2));
-    // Weights fit, the moments beside them do not: the process dies in the second file of the next checkpoint.
-    let limit = (before[0].len() + before[1].len()) / 2 / 512;
-    let status = Command::new("sh")
-        .arg("-c")
-        .arg(format!("ulimit -c 0; ulimit -f {limit}; exec \"$@\""))
-        .arg("sh")
-        .arg(env!("CARGO_BIN_EXE_mom-train"))
-        .args(["train", "--config", config.to_str().unwrap(), "--out", killed.to_str().unwrap()])
-        .args(overrides)
-        .output()
-        .unwrap()
-        .status;
-    assert!(status.signal().is_some(), "killed: {status}");
-    let partial = killed.join("checkpoints/.step-00000004.partial");
-    let files = fs::read_dir(&partial).unwrap().count();
-    assert!(partial.join("weights.safetensors").is_file() && files == 2, "{files} files");
-    assert!(!partial.join("optimizer.safetensors").exists(), "a file gets its name once it is whole");
-    assert!(!step(&killed, 4).exists() && bytes(&step(&killed, 2)) == before);
+    assert!(kills >= 5 && while_writing > 0, "{kills} kills, {while_writing} inside of a checkpoint");
     assert!(train(&config, &killed, &overrides).status.success());
-    assert!(!partial.exists());
     assert_eq!(read(whole.join("metrics.jsonl")), read(killed.join("metrics.jsonl")));
-    for at in [4, 6, 7] {
-        assert!(bytes(&step(&whole, at)) == bytes(&step(&killed, at)), "step {at}");
+    let checkpoint = |out: &Path, file: &str| fs::read(out.join("checkpoints/step-00000240").join(file)).unwrap();
+    for file in ["weights.safetensors", "optimizer.safetensors"] {
+        assert!(checkpoint(&whole, file) == checkpoint(&killed, file), "{file}");
     }
+    assert!(!writing(), "nothing half-written stays");
 }
 
 #[cfg(unix)]
@@ -466,4 +463,98 @@ fn a_setting_that_cannot_run_does_not_stop_the_others() {
     assert!(message.contains("no usable sample: 0 samples used, 96 skipped"), "{message}");
     assert!(read(out.join("results.json")).contains("three-modality"));
     assert!(read(out.join("report.md")).contains("no usable sample"));
+}
+
+/// A run that takes a while, in a folder.
+#[cfg(unix)]
+fn long_run(folder: &Path) -> (Vec<String>, PathBuf) {
+    let config = folder.join("run.toml");
+    let text = format!(
+        "model = {{ setting = \"chameleon\", variant = \"mom\", scale = \"nano\" }}\n\
+         data = {{ shards = {:?}, batch = 2, seqlen = 192 }}\n\
+         train = {{ steps = 400, eval_every = 100, checkpoint_every = 1000 }}\n",
+        shards()
+    );
+    fs::write(&config, text).unwrap();
+    let out = folder.join("run");
+    let words = ["train", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    (words.iter().chain(&SMALL).map(|&word| word.to_owned()).collect(), out)
+}
+
+/// Starts the program and waits until it has done some steps of a run.
+#[cfg(unix)]
+fn started(arguments: &[String], out: &Path) -> std::process::Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mom-train"));
+    let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let metrics = out.join("metrics.jsonl");
+    let before = fs::metadata(&metrics).map_or(0, |data| data.len());
+    while fs::metadata(&metrics).map_or(0, |data| data.len()) <= before + 500 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_run_politely_and_it_goes_on_with_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (arguments, out) = long_run(folder.path());
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    assert!(mom_train(&words).status.success());
+    let (metrics, whole) = (read(out.join("metrics.jsonl")), folder.path().join("whole"));
+    fs::rename(&out, whole).unwrap();
+    for signal in ["TERM", "INT", "USR1"] {
+        let child = started(&arguments, &out);
+        let kill = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(75), "{signal}: {text}");
+        assert!(text.contains("stopped after step") && text.contains("the same command goes on"), "{signal}: {text}");
+        assert!(fs::read_dir(out.join("checkpoints")).unwrap().count() > 0, "{signal}");
+    }
+    assert!(mom_train(&words).status.success());
+    assert_eq!(read(out.join("metrics.jsonl")), metrics);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_outlives_its_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let (arguments, out) = long_run(folder.path());
+    let mut child = started(&arguments, &out);
+    // The terminal is closed, and nobody reads what is said.
+    drop((child.stdout.take(), child.stderr.take()));
+    assert!(Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap().success());
+    assert!(child.wait().unwrap().success());
+    assert!(out.join("result.json").is_file());
+}
+
+#[cfg(unix)]
+#[test]
+fn what_nobody_reads_ends_quietly() {
+    let script = format!("{:?} sizes | head -1; echo \"${{PIPESTATUS[0]}}\"", env!("CARGO_BIN_EXE_mom-train"));
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let (text, errors) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(text.starts_with("scale") && text.ends_with("\n0\n"), "{text}");
+    assert!(errors.is_empty(), "{errors}");
+}
+
+#[cfg(unix)]
+#[test]
+fn of_starts_at_once_one_runs_and_the_others_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (arguments, out) = long_run(folder.path());
+    let start = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mom-train"));
+        command.args(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let outputs: Vec<_> = [start(), start(), start()].map(|child| child.wait_with_output().unwrap()).into();
+    let refused = |output: &&std::process::Output| {
+        String::from_utf8_lossy(&output.stderr).contains("is in use by another process")
+    };
+    assert_eq!(outputs.iter().filter(|output| output.status.success()).count(), 1);
+    assert_eq!(outputs.iter().filter(refused).count(), 2);
+    assert!(out.join("result.json").is_file());
 }

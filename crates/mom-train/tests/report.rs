@@ -5,9 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use mom_train::report::{
-    EvalPoint, ModalityInfo, Record, ReportError, ReportHeader, RunResult, read_results, records, write,
-};
+use mom_train::ablate::report::{Record, ReportError, ReportHeader, read_results, records, write};
+use mom_train::telemetry::{EvalPoint, ModalityInfo, RunResult};
 
 const STEPS: u64 = 100;
 
@@ -20,6 +19,7 @@ fn run(variant: &str, seed: u64, loss: impl Fn(f64) -> f64) -> RunResult {
             step,
             tokens: step * 64,
             wall_secs: step as f64 * 0.5,
+            joint: loss(step as f64),
             loss: modalities.iter().map(|modality| (modality.name.clone(), loss(step as f64))).collect(),
         })
         .collect();

@@ -4,12 +4,12 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use common::{config, read};
 use mom_models::Setting;
-use mom_train::run::{FolderLock, Observer, Pace, Silent, train};
+use mom_train::run::{FolderLock, Observer, Pace, RunFolder, Silent, train};
 use mom_train::{Error, Prepared, RunConfig, Trainer};
 
 fn prepare(config: &RunConfig, folder: &Path) -> Prepared {
@@ -31,9 +31,22 @@ fn kill_at(step: u64, config: &RunConfig, run: &Path, prepared: &Prepared) {
     assert!(std::panic::catch_unwind(die).is_err());
 }
 
+/// Writes the checksums of a checkpoint anew, over files that a test has changed.
+fn reseal(checkpoint: &Path) {
+    let path = checkpoint.join("checksums.json");
+    let mut seals: serde_json::Value = serde_json::from_str(&read(&path)).unwrap();
+    for (name, seal) in seals.as_object_mut().unwrap() {
+        let bytes = fs::read(checkpoint.join(name)).unwrap();
+        seal["bytes"] = bytes.len().into();
+        seal["crc32c"] = format!("{:08x}", crc32c::crc32c(&bytes)).into();
+    }
+    fs::write(path, seals.to_string()).unwrap();
+}
+
 fn weights(run: &Path) -> Vec<u8> {
     let checkpoints = run.join("checkpoints");
-    let newest = fs::read_dir(checkpoints).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+    let digits = |path: &PathBuf| path.to_str().unwrap().rsplit_once("step-").unwrap().1.parse::<u64>().is_ok();
+    let newest = fs::read_dir(checkpoints).unwrap().map(|entry| entry.unwrap().path()).filter(digits).max().unwrap();
     [fs::read(newest.join("weights.safetensors")).unwrap(), fs::read(newest.join("optimizer.safetensors")).unwrap()]
         .concat()
 }
@@ -55,7 +68,7 @@ fn two_runs_and_a_stopped_and_resumed_one_write_the_same_bytes() {
             assert_eq!(read(runs[0].join("metrics.jsonl")), read(other.join("metrics.jsonl")), "{setting}");
             assert!(weights(&runs[0]) == weights(other), "{setting}: weights and moments");
         }
-        let losses = |result: &mom_train::report::RunResult| {
+        let losses = |result: &mom_train::telemetry::RunResult| {
             result.curve.iter().map(|point| (point.step, point.loss.clone())).collect::<Vec<_>>()
         };
         assert_eq!(losses(&first), losses(&resumed));
@@ -214,6 +227,7 @@ fn a_checkpoint_with_a_weight_that_is_not_a_number_is_refused_by_name() {
     let poisoned = (tensors[name].ones_like().unwrap() * f64::NAN).unwrap();
     tensors.insert(name.to_owned(), poisoned);
     candle_core::safetensors::save(&tensors, &path).unwrap();
+    reseal(&checkpoint);
     let before = read(run.join("metrics.jsonl"));
     let message = train(&config, &run, &prepared, &mut Silent).unwrap_err().to_string();
     assert!(message.contains("step-00000004/weights.safetensors"), "{message}");
@@ -270,13 +284,13 @@ fn a_folder_knows_its_data() {
     let folder = tempfile::tempdir().unwrap();
     let first = config(Setting::Chameleon, &[]);
     let out = folder.path().join("run");
-    mom_train::run::same_data(&out, &first).unwrap();
+    RunFolder::open(&out, &first).unwrap();
     let shards = folder.path().join("shards");
     let options = mom_data::scenes::ShardOptions { documents: 60, seed: 9, ..Default::default() };
     mom_data::scenes::write_shards(&shards, &options, |_, _| {}).unwrap();
     let mut other = first.clone();
     other.data.shards = Some(shards.clone());
-    let error = mom_train::run::same_data(&out, &other).unwrap_err();
+    let error = RunFolder::open(&out, &other).unwrap_err();
     assert!(error.to_string().contains("the files of the source shards are not those"), "{error}");
     // The same shards under another path are the same shards.
     let moved = folder.path().join("elsewhere/shards");
@@ -286,10 +300,10 @@ fn a_folder_knows_its_data() {
         fs::copy(entry.path(), moved.join(entry.file_name())).unwrap();
     }
     other.data.shards = Some(moved.clone());
-    mom_train::run::same_data(&out, &other).unwrap();
+    RunFolder::open(&out, &other).unwrap();
     // What is gone cannot be compared: its tokens are what is left.
     fs::remove_dir_all(moved).unwrap();
-    mom_train::run::same_data(&out, &other).unwrap();
+    RunFolder::open(&out, &other).unwrap();
 }
 
 #[test]
@@ -310,34 +324,212 @@ fn a_folder_of_another_configuration_or_other_data_is_refused_and_untouched() {
     let state = run.join("checkpoints/step-00000004/state.json");
     let changed = read(&state).replace(&format!("{:016x}", prepared.fingerprint()), "0000000000000000");
     fs::write(&state, changed).unwrap();
+    reseal(&run.join("checkpoints/step-00000004"));
     let message = train(&first, &run, &prepared, &mut Silent).unwrap_err().to_string();
     assert!(message.contains("data (a hash of all documents)"), "{message}");
     assert_eq!(read(run.join("metrics.jsonl")), before);
     assert_eq!((read(run.join("config.toml")), read(run.join("model.json"))), heads);
 }
 
+/// Collects what a run tells.
+#[derive(Default)]
+struct Notes {
+    from_step: u64,
+    notes: Vec<String>,
+}
+
+impl Observer for Notes {
+    fn started(&mut self, from_step: u64, _: u64) {
+        self.from_step = from_step;
+    }
+    fn note(&mut self, text: &str) {
+        self.notes.push(text.to_owned());
+    }
+}
+
 #[test]
-fn a_damaged_checkpoint_is_named() {
+fn a_run_goes_on_from_its_newest_whole_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(Setting::Chameleon, &["train.checkpoint_every=2", "train.keep_checkpoints=3"]);
+    let prepared = prepare(&config, folder.path());
+    let whole = folder.path().join("whole");
+    train(&config, &whole, &prepared, &mut Silent).unwrap();
+    // Half of the weights are zeros, as after a power cut; a flipped bit in the state; a file is gone.
+    let zeros = |path: &Path| {
+        let mut bytes = fs::read(path.join("weights.safetensors")).unwrap();
+        let half = bytes.len() / 2;
+        bytes[half..].fill(0);
+        fs::write(path.join("weights.safetensors"), bytes).unwrap();
+    };
+    let flip = |path: &Path| {
+        let mut bytes = fs::read(path.join("state.json")).unwrap();
+        let at = bytes.iter().position(u8::is_ascii_digit).unwrap();
+        bytes[at] ^= 1;
+        fs::write(path.join("state.json"), bytes).unwrap();
+    };
+    let remove = |path: &Path| fs::remove_file(path.join("optimizer.safetensors")).unwrap();
+    let cut = |path: &Path| fs::write(path.join("checksums.json"), "{").unwrap();
+    let damages = [
+        (&zeros as &dyn Fn(&Path), "weights.safetensors has the checksum"),
+        (&flip, "state.json has the checksum"),
+        (&remove, "optimizer.safetensors is missing"),
+        (&cut, "checksums.json cannot be read"),
+    ];
+    for (i, (damage, what)) in damages.iter().enumerate() {
+        let run = folder.path().join(format!("run-{i}"));
+        kill_at(8, &config, &run, &prepared);
+        let checkpoints = run.join("checkpoints");
+        damage(&checkpoints.join("step-00000006"));
+        // What is no checkpoint of this run's stays as it is.
+        for other in ["step-best", "step-00000002.keep"] {
+            fs::create_dir(checkpoints.join(other)).unwrap();
+        }
+        fs::write(checkpoints.join("step-notes.txt"), "a note").unwrap();
+        let mut notes = Notes::default();
+        train(&config, &run, &prepared, &mut notes).unwrap();
+        assert_eq!(notes.from_step, 4);
+        assert!(notes.notes.iter().any(|note| note.contains(what) && note.contains("set aside")), "{:?}", notes.notes);
+        assert_eq!(read(whole.join("metrics.jsonl")), read(run.join("metrics.jsonl")), "{what}");
+        assert!(weights(&whole) == weights(&run));
+        let mut names: Vec<_> = fs::read_dir(&checkpoints)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        let kept = ["step-00000002.keep", "step-00000006", "step-00000006.damaged-1", "step-00000008", "step-00000009"];
+        assert_eq!(names, [&kept[..], &["step-best", "step-notes.txt"]].concat());
+    }
+}
+
+#[test]
+fn where_no_checkpoint_is_whole_each_is_named_and_nothing_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(Setting::Chameleon, &["train.checkpoint_every=2"]);
+    let prepared = prepare(&config, folder.path());
+    let run = folder.path().join("run");
+    kill_at(6, &config, &run, &prepared);
+    for step in [2, 4] {
+        fs::write(run.join(format!("checkpoints/step-{step:08}/weights.safetensors")), "").unwrap();
+    }
+    let before = read(run.join("metrics.jsonl"));
+    let message = train(&config, &run, &prepared, &mut Silent).unwrap_err().to_string();
+    assert!(message.contains("no checkpoint is whole"), "{message}");
+    assert!(message.contains("step-00000004: weights.safetensors has 0 bytes"), "{message}");
+    assert!(message.contains("step-00000002: weights.safetensors has 0 bytes"), "{message}");
+    assert_eq!(before, read(run.join("metrics.jsonl")));
+    assert!(run.join("checkpoints/step-00000004").is_dir());
+}
+
+#[test]
+fn tensors_of_another_model_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(Setting::Chameleon, &[]);
     let prepared = prepare(&config, folder.path());
     let run = folder.path().join("run");
     kill_at(6, &config, &run, &prepared);
-    let path = run.join("checkpoints/step-00000004/weights.safetensors");
-    let whole = fs::read(&path).unwrap();
-    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-    let message = train(&config, &run, &prepared, &mut Silent).unwrap_err().to_string();
-    assert!(message.contains("weights.safetensors"), "{message}");
-
-    let mut tensors = candle_core::safetensors::load_buffer(&whole, &Device::Cpu).unwrap();
+    let checkpoint = run.join("checkpoints/step-00000004");
+    let path = checkpoint.join("weights.safetensors");
+    let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
     let lm_head = tensors.remove("lm_head.weight").unwrap();
     candle_core::safetensors::save(&tensors, &path).unwrap();
+    reseal(&checkpoint);
     let message = train(&config, &run, &prepared, &mut Silent).unwrap_err().to_string();
     assert!(message.contains("lm_head.weight is missing"), "{message}");
     tensors.insert("lm_head.weight".to_owned(), Tensor::cat(&[&lm_head, &lm_head], 0).unwrap());
     candle_core::safetensors::save(&tensors, &path).unwrap();
+    reseal(&checkpoint);
     let message = train(&config, &run, &prepared, &mut Silent).unwrap_err().to_string();
     assert!(message.contains("lm_head.weight is F32"), "{message}");
+}
+
+#[test]
+fn checkpoints_are_kept_by_number_by_step_and_by_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let keep = ["train.steps=12", "train.eval_every=1", "train.checkpoint_every=2", "train.keep_checkpoints=1"];
+    // The rate is so high behind the warm-up that losses rise.
+    let rate =
+        ["optimizer.learning_rate=3.0", "optimizer.warmup_steps=12", "train.keep_every=4", "train.keep_best=text"];
+    let config = config(Setting::Chameleon, &[keep, rate].concat());
+    let prepared = prepare(&config, folder.path());
+    let run = folder.path().join("run");
+    let result = train(&config, &run, &prepared, &mut Silent).unwrap();
+    let best = result.curve.iter().min_by(|a, b| a.loss["text"].total_cmp(&b.loss["text"])).unwrap().step;
+    assert!(best < 12, "{:?}", result.curve);
+    let mut expected: Vec<String> = [best, 4, 8, 12].iter().map(|step| format!("step-{step:08}")).collect();
+    expected.sort();
+    expected.dedup();
+    let mut names: Vec<_> = fs::read_dir(run.join("checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn a_run_that_is_lengthened_is_the_longer_run() {
+    let folder = tempfile::tempdir().unwrap();
+    // A constant rate.
+    let rate = ["optimizer.final_learning_rate=1e-2", "train.eval_every=5", "train.checkpoint_every=5"];
+    let of = |steps: &'static str| config(Setting::Transfusion, &[&rate[..], &[steps]].concat());
+    let (short, long) = (of("train.steps=10"), of("train.steps=20"));
+    let prepared = prepare(&short, folder.path());
+    let runs = ["whole", "lengthened"].map(|name| folder.path().join(name));
+    train(&long, &runs[0], &prepared, &mut Silent).unwrap();
+    assert_eq!(train(&short, &runs[1], &prepared, &mut Silent).unwrap().steps, 10);
+    let mut notes = Notes::default();
+    assert_eq!(train(&long, &runs[1], &prepared, &mut notes).unwrap().steps, 20);
+    assert_eq!(
+        (notes.from_step, &notes.notes[..]),
+        (10, &["changed since the last start: train.steps = 10 (now 20)".to_owned()][..])
+    );
+    assert_eq!(read(runs[0].join("metrics.jsonl")), read(runs[1].join("metrics.jsonl")));
+    assert!(weights(&runs[0]) == weights(&runs[1]));
+    let starts = read(runs[1].join("starts.jsonl"));
+    assert_eq!(starts.lines().count(), 2);
+    assert!(starts.contains("train.steps = 10 (now 20)"), "{starts}");
+    let message = train(&short, &runs[1], &prepared, &mut Silent).unwrap_err().to_string();
+    assert!(message.contains("train.steps must be at least 20, which are done"), "{message}");
+}
+
+#[test]
+fn what_does_not_matter_may_change_and_be_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = config(Setting::Chameleon, &[]);
+    let prepared = prepare(&first, folder.path());
+    let (whole, run) = (folder.path().join("whole"), folder.path().join("run"));
+    train(&first, &whole, &prepared, &mut Silent).unwrap();
+    kill_at(6, &first, &run, &prepared);
+    fs::remove_file(run.join("metrics.jsonl")).unwrap();
+    let other = config(Setting::Chameleon, &["train.keep_checkpoints=7", "train.checkpoint_every=1"]);
+    let mut notes = Notes::default();
+    train(&other, &run, &prepared, &mut notes).unwrap();
+    assert!(notes.notes.iter().any(|note| note.contains("metrics.jsonl lacks")), "{:?}", notes.notes);
+    assert!(weights(&whole) == weights(&run));
+    assert!(read(whole.join("metrics.jsonl")).ends_with(&read(run.join("metrics.jsonl"))));
+    assert!(read(run.join("config.toml")).contains("keep_checkpoints = 7"));
+    for (change, name) in [("optimizer.beta1=0.8", "optimizer.beta1"), ("train.seed=4", "train.seed")] {
+        let message = RunFolder::open(&run, &config(Setting::Chameleon, &[change])).unwrap_err().to_string();
+        assert!(message.contains(&format!("was made with {name}")), "{message}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn files_of_a_run_have_the_modes_that_others_have() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(Setting::Chameleon, &["train.steps=2"]);
+    let run = folder.path().join("run");
+    train(&config, &run, &prepare(&config, folder.path()), &mut Silent).unwrap();
+    fs::write(folder.path().join("plain"), "").unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+    let plain = mode(&folder.path().join("plain"));
+    let checkpoint = run.join("checkpoints/step-00000002");
+    for path in fs::read_dir(&checkpoint).unwrap().chain(fs::read_dir(&run).unwrap()).map(|entry| entry.unwrap().path())
+    {
+        assert!(path.is_dir() || mode(&path) == plain, "{}: {:o}", path.display(), mode(&path));
+    }
 }
 
 #[test]

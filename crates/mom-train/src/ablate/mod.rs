@@ -1,0 +1,166 @@
+//! The paper's comparison: runs of settings, variants and seeds side by side, one report.
+//!
+//! A sweep lives in a folder: `data/SETTING/` (tokenizers and tokens), `runs/SETTING-SCALE-VARIANT-seedS/` (see [`crate::run`]), and the report's files. Started again it takes what
+//! is done as it is and goes on with what is not; the report is written anew after every run.
+//!
+//! Every variant of a setting and seed sees the same documents in the same order, the same noise, and starts from the same
+//! values in every parameter that it shares with another.
+
+mod estimate;
+mod header;
+mod options;
+pub mod report;
+mod variants;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use mom_data::DataError;
+use mom_models::Setting;
+
+pub use estimate::estimate_secs;
+use header::header;
+pub use options::{Planned, SweepOptions};
+pub use variants::Variants;
+
+use crate::data::same_sources;
+use crate::run::{self, FolderLock, Observer, Pace};
+use crate::telemetry::RunResult;
+use crate::{Error, Prepared, Result};
+
+/// What a sweep tells while it goes on.
+pub trait SweepObserver: Observer {
+    /// Work before the runs: "tokenising scenes"; `total` is 0 where it is not known.
+    fn preparing(&mut self, _what: &str, _done: u64, _total: u64) {}
+    /// A run is next; `index` counts from 0.
+    fn run_started(&mut self, _index: usize, _total: usize, _planned: &Planned) {}
+    /// A run is done, was done before, or failed.
+    fn run_ended(&mut self, _planned: &Planned, _outcome: &Result<RunResult>) {}
+}
+
+impl SweepObserver for run::Silent {}
+
+/// What a sweep left behind.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Finished runs: those that were there before, then those of the plan in its order.
+    pub results: Vec<RunResult>,
+    /// Runs that failed, with their errors.
+    pub failed: Vec<(Planned, Error)>,
+    /// Files of the report.
+    pub files: Vec<PathBuf>,
+    /// Whether time was up before everything was done.
+    pub stopped: bool,
+}
+
+/// Tells a run's observer everything, and ends the run when time is up.
+struct Limited<'a> {
+    observer: &'a mut dyn Observer,
+    deadline: Option<Instant>,
+}
+
+impl Observer for Limited<'_> {
+    fn started(&mut self, from_step: u64, steps: u64) {
+        self.observer.started(from_step, steps);
+    }
+    fn stepped(&mut self, step: u64, loss: f64, pace: &Pace) {
+        self.observer.stepped(step, loss, pace);
+    }
+    fn goes_on(&mut self) -> bool {
+        !is_over(self.deadline) && self.observer.goes_on()
+    }
+    fn validated(&mut self, step: u64, losses: &BTreeMap<String, f64>) {
+        self.observer.validated(step, losses);
+    }
+    fn note(&mut self, text: &str) {
+        self.observer.note(text);
+    }
+}
+
+fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
+}
+
+/// Runs everything that is not done yet and writes the report; `command` is printed in it.
+///
+/// A run that fails is told to the observer, and the others go on; only what concerns all of them ends the sweep.
+///
+/// # Errors
+/// Options out of range; data that cannot be prepared; runs of other options in the same folder; a full disk.
+pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserver) -> Result<Outcome> {
+    let deadline = options.limit.map(|limit| Instant::now() + limit);
+    let plan = options.plan()?;
+    let _lock = FolderLock::new(&options.out)?;
+    // Before hours of work, not after: a folder of other options or other data is refused at once. Runs that are compared are
+    // equal in all that a number depends on, their length too.
+    for planned in &plan {
+        run::finished(&planned.folder, &planned.config)?;
+    }
+    if let Some(first) = plan.first() {
+        same_sources(&first.config.data.sources(), &options.out.join("data"))?;
+    }
+    let mut outcome =
+        Outcome { results: options.finished_siblings(&plan), failed: Vec::new(), files: Vec::new(), stopped: false };
+    let mut prepared: Option<(Setting, Prepared)> = None;
+    let mut unfinished = Vec::new();
+    for (index, planned) in plan.iter().enumerate() {
+        let setting = planned.config.model.setting;
+        observer.run_started(index, plan.len(), planned);
+        let mut unprepared = None;
+        let result = match run::finished(&planned.folder, &planned.config)? {
+            Some(result) => Ok(result),
+            None if is_over(deadline) || !observer.goes_on() => Err(Error::Stopped { step: 0 }),
+            None => {
+                if prepared.as_ref().is_none_or(|(of, _)| *of != setting) {
+                    // The old setting's documents go before the new one's come.
+                    drop(prepared.take());
+                    let tell = |p: mom_data::Progress<'_>| observer.preparing(p.what, p.done, p.total);
+                    match Prepared::new(&planned.config, &options.prepared(&planned.config), tell) {
+                        Ok(new) => {
+                            new.notes().iter().for_each(|note| observer.note(&format!("{setting}: {note}")));
+                            prepared = Some((setting, new));
+                        }
+                        Err(error) => unprepared = Some(error),
+                    }
+                }
+                match (&prepared, unprepared) {
+                    (Some((_, prepared)), None) => {
+                        let mut observer = Limited { observer: as_run(observer), deadline };
+                        run::train(&planned.config, &planned.folder, prepared, &mut observer)
+                    }
+                    (_, Some(error)) => Err(error),
+                    (None, None) => continue,
+                }
+            }
+        };
+        observer.run_ended(planned, &result);
+        match result {
+            Ok(result) => outcome.results.push(result),
+            Err(Error::Stopped { .. }) => {
+                outcome.stopped = true;
+                unfinished.push(planned.name());
+            }
+            // These concern every run: a disk that is full, a folder that is not ours.
+            Err(
+                error @ (Error::File(_)
+                | Error::Data(DataError::Io { .. })
+                | Error::Locked { .. }
+                | Error::OtherConfig { .. }
+                | Error::OtherData { .. }
+                | Error::Report(_)),
+            ) => return Err(error),
+            Err(error) => outcome.failed.push((planned.clone(), error)),
+        }
+        let missing = unfinished.iter().cloned().chain(plan[index + 1..].iter().map(Planned::name));
+        let failed = outcome.failed.iter().map(|(planned, error)| format!("{}: {error}", planned.name()));
+        let header = header(options, command, failed.chain(missing).collect())?;
+        outcome.files = report::write(&options.out, &header, &outcome.results)?;
+    }
+    Ok(outcome)
+}
+
+/// The part of a sweep's observer that a single run knows.
+fn as_run(observer: &mut dyn SweepObserver) -> &mut dyn Observer {
+    observer
+}

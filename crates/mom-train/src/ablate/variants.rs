@@ -1,0 +1,53 @@
+//! Which variants are compared.
+
+use std::str::FromStr;
+
+use mom_models::{Setting, Variant};
+
+use crate::{Error, Result};
+
+/// Which variants are compared.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Variants {
+    /// Dense and Mixture-of-Mamba, and in the three-modality setting each projection alone.
+    #[default]
+    Default,
+    /// These, in every setting.
+    List(Vec<Variant>),
+}
+
+impl Variants {
+    pub(super) fn of(&self, setting: Setting) -> Vec<Variant> {
+        match self {
+            Self::List(list) => list.clone(),
+            Self::Default => {
+                let mut list = vec![Variant::Dense, Variant::Mom];
+                if setting == Setting::ThreeModality {
+                    let single = |untied: &mom_core::Untied| {
+                        mom_core::Projection::ALL.into_iter().filter(|&p| untied.contains(p)).count() == 1
+                    };
+                    list.extend(mom_core::Untied::every().filter(single).map(Variant::of));
+                }
+                list
+            }
+        }
+    }
+}
+
+/// `all16`, or names joined by commas: `dense,mom,in+out,published`.
+impl FromStr for Variants {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut list = Vec::new();
+        for name in text.split(',') {
+            match name {
+                "all16" => list.extend(Variant::all16()),
+                name => list.push(name.parse()?),
+            }
+        }
+        let mut seen = std::collections::HashSet::new();
+        list.retain(|variant| seen.insert(*variant));
+        Ok(Self::List(list))
+    }
+}

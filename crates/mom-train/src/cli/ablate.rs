@@ -1,0 +1,108 @@
+//! `ablate`.
+
+use anyhow::{Context, Result, bail};
+use mom_models::Setting;
+use mom_train::ablate::{self, SweepOptions, Variants};
+use mom_train::{DeviceKind, run};
+
+use super::Ended;
+use super::arguments::AblateArguments;
+use super::output::say;
+use super::signals::Signals;
+use super::terminal::{self, Terminal};
+
+impl AblateArguments {
+    fn options(&self) -> Result<SweepOptions> {
+        let defaults = SweepOptions::default();
+        let settings = match self.setting.as_str() {
+            "all" => Setting::ALL.to_vec(),
+            names => names.split(',').map(str::parse).collect::<Result<_, _>>()?,
+        };
+        Ok(SweepOptions {
+            settings,
+            variants: self.variants.as_deref().map(str::parse).transpose()?.unwrap_or(Variants::Default),
+            scale: self.scale.as_deref().map(str::parse).transpose()?.unwrap_or(defaults.scale),
+            steps: self.steps.unwrap_or(defaults.steps),
+            seeds: self.seeds.clone(),
+            data: self.data.clone(),
+            out: self.out.clone().unwrap_or(defaults.out),
+            device: self.device.parse::<DeviceKind>()?,
+            documents: self.documents.unwrap_or(defaults.documents),
+            batch: self.batch.unwrap_or(defaults.batch),
+            seqlen: self.seqlen.unwrap_or(defaults.seqlen),
+            limit: self.minutes.map(limit).transpose()?,
+            overrides: self.overrides.clone(),
+        })
+    }
+}
+
+/// Minutes as a duration.
+fn limit(minutes: f64) -> Result<std::time::Duration> {
+    std::time::Duration::try_from_secs_f64(60.0 * minutes)
+        .with_context(|| format!("--minutes must be a time that is not negative, got {minutes}"))
+}
+
+/// Compares variants.
+pub fn ablate(arguments: &AblateArguments) -> Result<Ended> {
+    let options = arguments.options()?;
+    if arguments.dry_run {
+        return dry_run(&options).map(|()| Ended::Done);
+    }
+    let command = std::env::var("MOM_COMMAND").unwrap_or_else(|_| std::env::args().collect::<Vec<_>>().join(" "));
+    let signals = Signals::catch()?;
+    let mut terminal = Terminal::new(signals.clone());
+    let outcome = ablate::run(&options, &command, &mut terminal)?;
+    terminal.clear();
+    say!("{:<15} {:<10} {:>5} {:<7} {:>10}  {:>7}", "setting", "variant", "seed", "target", "loss", "gain")?;
+    for record in ablate::report::records(&outcome.results) {
+        let loss = record.final_val_loss.map_or("-".to_owned(), |loss| format!("{loss:.4}"));
+        let gain = record.gain_over_dense.map_or("-".to_owned(), |gain| format!("{:+.2} %", 100.0 * gain));
+        say!(
+            "{:<15} {:<10} {:>5} {:<7} {loss:>10}  {gain:>7}",
+            record.setting,
+            record.variant,
+            record.seed,
+            record.modality
+        )?;
+    }
+    say!("report: {}", options.out.join("report.html").display())?;
+    if outcome.stopped && !signals.raised() {
+        say!("time is up; the same command goes on from here")?;
+    }
+    if !outcome.failed.is_empty() {
+        let failed: Vec<String> =
+            outcome.failed.iter().map(|(planned, error)| format!("{}: {error}", planned.name())).collect();
+        bail!("{} of the runs failed:\n{}", failed.len(), failed.join("\n"));
+    }
+    if outcome.stopped && signals.raised() {
+        say!("stopped by a signal; the same command goes on from here")?;
+        return Ok(Ended::Stopped);
+    }
+    Ok(Ended::Done)
+}
+
+fn dry_run(options: &SweepOptions) -> Result<()> {
+    let plan = options.plan()?;
+    if let Some(first) = plan.first().filter(|_| options.data.is_some()) {
+        for source in first.config.data.sources() {
+            let reader = source.open()?;
+            let bytes: u64 = reader.units().iter().map(|unit| unit.len_bytes).sum();
+            say!("{}: {}, {:.1} MB", source.name(), reader.format(), bytes as f64 / 1e6)?;
+        }
+    }
+    let secs = ablate::estimate_secs(&plan).context("the estimate")?;
+    let mut left = 0.0;
+    for (planned, secs) in plan.iter().zip(&secs) {
+        let done = run::finished(&planned.folder, &planned.config)?.is_some();
+        left += if done { 0.0 } else { *secs };
+        let state = if done { "done".to_owned() } else { format!("about {}", terminal::duration(*secs)) };
+        say!("{:<45} {:>6} steps  {state}", planned.name(), planned.config.train.steps)?;
+    }
+    say!(
+        "{} runs, about {} to go on {} threads, data preparation apart; nothing was run",
+        plan.len(),
+        terminal::duration(left),
+        rayon::current_num_threads()
+    )?;
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! Arguments of every command.
+//!
+//! `xtask` has this file too, so that it checks and explains them before anything else is built: it names no crate but clap,
+//! and its values are those of a command line. What they mean is checked by the program.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+
+/// What is to be done.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Compare variants: the paper's tables and curves.
+    Ablate(AblateArguments),
+    /// Train one model; a folder with checkpoints goes on where it stopped.
+    Train(RunArguments),
+    /// Fit the tokenizers of a run and tokenise its sources, and stop there; stopped, it goes on where it was.
+    Data(RunArguments),
+    /// Show what a source holds, as the reader of its format sees it.
+    Inspect(InspectArguments),
+    /// Generate an image for a caption, or a caption for an image, with the newest checkpoint of a run.
+    Generate(GenerateArguments),
+    /// Write generated documents (image, caption, speech) as WebDataset shards.
+    Shards(ShardsArguments),
+    /// Print sizes: weights and active FLOPs of every scale.
+    Sizes,
+    /// Time training steps of a model on this machine, over made-up tokens.
+    Speed(SpeedArguments),
+}
+
+/// A run and its folder.
+#[derive(Debug, clap::Args)]
+pub struct RunArguments {
+    /// TOML file of the run.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// Folder of the run.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Changes to the configuration: `train.steps=200 model.scale=94M data.shards=DIR`.
+    pub overrides: Vec<String>,
+}
+
+/// A source to look at.
+#[derive(Debug, clap::Args)]
+pub struct InspectArguments {
+    /// File or folder.
+    pub path: PathBuf,
+    /// Format, where it should not be guessed: webdataset, loose, metadata, parquet, jsonl, text, mmc4, librispeech,
+    /// tuxpaint, megatron, token-bin.
+    #[arg(long)]
+    pub format: Option<String>,
+    /// Samples that are read, at most.
+    #[arg(long)]
+    pub limit: Option<u64>,
+    /// One JSON line a sample, and a last one with the counts.
+    #[arg(long)]
+    pub jsonl: bool,
+    /// Fields that hold the text, the first that is there, joined by commas.
+    #[arg(long, value_delimiter = ',')]
+    pub text: Vec<String>,
+    /// Field whose value keeps samples on one side of a split.
+    #[arg(long)]
+    pub group: Option<String>,
+}
+
+/// What is generated, and by which model.
+#[derive(Debug, clap::Args)]
+pub struct GenerateArguments {
+    /// Folder of the run; one of a sweep's runs/ will do.
+    #[arg(long)]
+    pub run: PathBuf,
+    /// What the image shows; needs --out.
+    #[arg(long, requires = "out", conflicts_with = "image", required_unless_present = "image")]
+    pub caption: Option<String>,
+    /// PNG file to write.
+    #[arg(long, conflicts_with = "image")]
+    pub out: Option<PathBuf>,
+    /// PNG or JPEG to describe.
+    #[arg(long)]
+    pub image: Option<PathBuf>,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Of text tokens and image codes; 0 takes the likeliest.
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f64,
+    /// Diffusion steps (Transfusion).
+    #[arg(long, default_value_t = 250)]
+    pub steps: u32,
+    /// Weight of classifier-free guidance (Transfusion); 1 is none.
+    #[arg(long, default_value_t = 3.0)]
+    pub guidance: f64,
+    /// Where it runs, wherever the run was trained.
+    #[arg(long, default_value = "cpu", value_parser = device())]
+    pub device: String,
+    /// Element type: f32, or bf16 on a GPU, where it is the default.
+    #[arg(long, value_parser = dtype())]
+    pub dtype: Option<String>,
+}
+
+/// Documents to write.
+#[derive(Debug, clap::Args)]
+pub struct ShardsArguments {
+    /// Folder to write to.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Number of documents.
+    #[arg(long, default_value_t = 6000)]
+    pub documents: usize,
+    /// Documents in a shard.
+    #[arg(long, default_value_t = 1000)]
+    pub per_shard: usize,
+    /// Side of the images in pixels.
+    #[arg(long, default_value_t = 32)]
+    pub image_size: usize,
+    /// Seed of the documents.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// A model to time.
+#[derive(Debug, clap::Args)]
+pub struct SpeedArguments {
+    /// Modalities and losses of the model.
+    #[arg(long, default_value = "chameleon", value_parser = setting())]
+    pub setting: String,
+    /// dense, mom, published, or some of in, x, dt, out joined by +.
+    #[arg(long, default_value = "mom")]
+    pub variant: String,
+    /// Size of the model.
+    #[arg(long, default_value = "tiny")]
+    pub scale: String,
+    /// Layers of two blocks each, instead of the size's own.
+    #[arg(long)]
+    pub layers: Option<usize>,
+    /// Tokens of the vocabulary.
+    #[arg(long, default_value_t = 32_000)]
+    pub vocab: usize,
+    /// Sequences in a batch.
+    #[arg(long, default_value_t = 8)]
+    pub batch: usize,
+    /// Positions in a sequence.
+    #[arg(long, default_value_t = 512)]
+    pub seqlen: usize,
+    /// Steps that are timed, after three that are not.
+    #[arg(long, default_value_t = 10)]
+    pub steps: usize,
+    /// Where it runs.
+    #[arg(long, default_value = "cpu", value_parser = device())]
+    pub device: String,
+    /// Element type: f32, or bf16 on a GPU, where it is the default.
+    #[arg(long, value_parser = dtype())]
+    pub dtype: Option<String>,
+    /// Keep the residual stream alone and compute each block again on the way back (on a GPU).
+    #[arg(long)]
+    pub recompute: bool,
+    /// Whether a step on a GPU is a captured graph; auto: where it can be and a step is small.
+    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(["auto", "always", "never"]))]
+    pub graph: String,
+    /// Take two more steps apart, by part and by kernel (on a GPU).
+    #[arg(long)]
+    pub profile: bool,
+}
+
+/// What is compared; the defaults end within ten minutes on two cores.
+#[derive(Debug, clap::Args)]
+pub struct AblateArguments {
+    /// transfusion, chameleon, three-modality, or all; several joined by commas.
+    #[arg(long, default_value = "all")]
+    pub setting: String,
+    /// dense, mom, published, some of in, x, dt, out joined by +, or all16; several joined by commas.
+    /// Default: dense,mom and, in the three-modality setting, each projection alone.
+    #[arg(long)]
+    pub variants: Option<String>,
+    /// Size of the models: nano, tiny, mini, small, or one of the paper's (37M to 1.5B).
+    #[arg(long)]
+    pub scale: Option<String>,
+    /// Optimiser steps of each run.
+    #[arg(long)]
+    pub steps: Option<u64>,
+    /// Seeds, joined by commas.
+    #[arg(long, value_delimiter = ',', default_value = "0")]
+    pub seeds: Vec<u64>,
+    /// What to train on instead of generated documents: a file or folder of any format, or a TOML file with [[data.sources]].
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Folder of the sweep: runs, report, generated data.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Where it runs.
+    #[arg(long, default_value = "cpu", value_parser = device())]
+    pub device: String,
+    /// Generated documents.
+    #[arg(long)]
+    pub documents: Option<usize>,
+    /// Sequences in a batch.
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// Positions in a sequence.
+    #[arg(long)]
+    pub seqlen: Option<usize>,
+    /// Minutes after which the sweep stops where it is, data preparation included; the same command goes on.
+    #[arg(long)]
+    pub minutes: Option<f64>,
+    /// Print the runs and how long they will take, and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Changes to every run's configuration: `optimizer.learning_rate=1e-3`.
+    pub overrides: Vec<String>,
+}
+
+fn setting() -> PossibleValuesParser {
+    PossibleValuesParser::new(["transfusion", "chameleon", "three-modality"])
+}
+
+fn device() -> PossibleValuesParser {
+    PossibleValuesParser::new(["cpu", "cuda"])
+}
+
+fn dtype() -> PossibleValuesParser {
+    PossibleValuesParser::new(["f32", "bf16"])
+}

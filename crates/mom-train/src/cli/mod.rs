@@ -1,0 +1,50 @@
+//! The commands: arguments in, library calls, lines out.
+
+mod ablate;
+pub mod arguments;
+mod generate;
+mod inspect;
+mod output;
+mod shards;
+mod signals;
+mod speed;
+mod terminal;
+mod train;
+
+use anyhow::Result;
+use arguments::Command;
+pub use output::aside;
+
+/// How a command ended, if without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All is done.
+    Done,
+    /// A signal came: what was done is saved, and the same command goes on.
+    Stopped,
+}
+
+impl Ended {
+    /// What schedulers take for "start it again": EX_TEMPFAIL of `sysexits.h`.
+    const TEMPFAIL: u8 = 75;
+
+    /// Exit status of the program.
+    pub fn status(self) -> u8 {
+        if self == Self::Done { 0 } else { Self::TEMPFAIL }
+    }
+}
+
+/// Does what a command says.
+pub fn run(command: &Command) -> Result<Ended> {
+    let done = |()| Ended::Done;
+    match command {
+        Command::Ablate(arguments) => ablate::ablate(arguments),
+        Command::Train(arguments) => train::train(arguments),
+        Command::Data(arguments) => train::data(arguments).map(done),
+        Command::Inspect(arguments) => inspect::inspect(arguments).map(done),
+        Command::Generate(arguments) => generate::generate(arguments).map(done),
+        Command::Shards(arguments) => shards::shards(arguments).map(done),
+        Command::Sizes => speed::sizes().map(done),
+        Command::Speed(arguments) => speed::speed(arguments).map(done),
+    }
+}

@@ -1,0 +1,109 @@
+//! `speed` and `sizes`.
+
+use anyhow::Result;
+use mom_models::{ModelConfig, SCALES, Scale, Setting, Variant, flops};
+use mom_train::Recompute;
+use mom_train::speed::{self, SpeedOptions};
+
+use super::arguments::SpeedArguments;
+use super::output::say;
+
+/// Times training steps.
+pub fn speed(arguments: &SpeedArguments) -> Result<()> {
+    let (setting, variant): (Setting, Variant) = (arguments.setting.parse()?, arguments.variant.parse()?);
+    let named: Scale = arguments.scale.parse()?;
+    let scale = Scale { n_layers: arguments.layers.unwrap_or(named.n_layers), ..named };
+    let speed = speed::measure(&SpeedOptions {
+        setting,
+        variant,
+        scale,
+        vocab_size: arguments.vocab,
+        batch: arguments.batch,
+        seqlen: arguments.seqlen,
+        warmup: 3,
+        steps: arguments.steps,
+        device: arguments.device.parse()?,
+        precision: arguments.dtype.as_deref().map(str::parse).transpose()?,
+        recompute: if arguments.recompute { Recompute::Block } else { Recompute::None },
+        graph: arguments.graph.parse()?,
+        profile: arguments.profile,
+    })?;
+    let at = |share: f64| 1e3 * speed.step_secs[(share * (speed.step_secs.len() - 1) as f64).round() as usize];
+    say!(
+        "{} {} {} ({} blocks) vocabulary {} batch {} x {}: {:.1} M weights",
+        setting,
+        variant,
+        scale,
+        scale.n_blocks(),
+        arguments.vocab,
+        arguments.batch,
+        arguments.seqlen,
+        speed.parameters as f64 / 1e6
+    )?;
+    let mfu = speed.mfu().map(|mfu| format!(" (MFU {:.1} %)", 100.0 * mfu)).unwrap_or_default();
+    say!(
+        "step {:.2} ms ({:.2} to {:.2}), {:.0} tokens/s, {:.1} TFLOP/s{mfu}, peak memory {:.2} GiB, loss {:.4}",
+        1e3 * speed.median_secs(),
+        at(0.1),
+        at(0.9),
+        speed.tokens_per_sec(),
+        speed.flops_per_sec() / 1e12,
+        speed.peak_memory_bytes as f64 / f64::from(1 << 30),
+        speed.loss
+    )?;
+    for (title, rows) in [("one step by part", &speed.profile.parts), ("another by operation", &speed.profile.kernels)]
+    {
+        let total: f64 = rows.iter().map(|(_, ms)| ms).sum();
+        if !rows.is_empty() {
+            say!("{title}: {total:.2} ms")?;
+        }
+        for (name, ms) in rows {
+            say!("{ms:9.3} ms {:5.1} %  {name}", 100.0 * ms / total)?;
+        }
+    }
+    Ok(())
+}
+
+/// Prints sizes.
+pub fn sizes() -> Result<()> {
+    say!(
+        "{:<6} {:>7} {:>6}  {:<15} {:>6}  {:>12} {:>12} {:>12}  {:>14}",
+        "scale",
+        "d_model",
+        "blocks",
+        "setting",
+        "vocab",
+        "dense",
+        "active",
+        "total",
+        "FLOPs / token"
+    )?;
+    for scale in SCALES {
+        for setting in Setting::ALL {
+            let trained = scale.paper.is_empty() || (scale.paper == "Transfusion") == (setting == Setting::Transfusion);
+            if !trained {
+                continue;
+            }
+            let vocab_size = setting.paper_vocab_size();
+            let of = |variant| ModelConfig::new(setting, variant, scale, vocab_size);
+            let mom = of(Variant::Mom);
+            let millions = |n: usize| format!("{:.1} M", n as f64 / 1e6);
+            let flops = 3.0 * (flops::backbone_forward(&mom) + flops::head_forward(&mom));
+            say!(
+                "{:<6} {:>7} {:>6}  {:<15} {:>6}  {:>12} {:>12} {:>12}  {:>14}",
+                scale.name,
+                scale.d_model,
+                scale.n_blocks(),
+                setting.name(),
+                vocab_size,
+                millions(of(Variant::Dense).total_parameters()),
+                millions(mom.active_parameters()),
+                millions(mom.total_parameters()),
+                format!("{:.2} G", flops / 1e9),
+            )?;
+        }
+    }
+    say!(
+        "Weights of backbone, embedding and head at the paper's vocabulary; FLOPs forward and backward, with the head."
+    )
+}

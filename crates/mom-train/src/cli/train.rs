@@ -1,0 +1,77 @@
+//! `train` and `data`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use mom_train::ablate::SweepObserver;
+use mom_train::run::{self, Observer, RunFolder};
+use mom_train::{Error, Prepared, RunConfig};
+
+use super::Ended;
+use super::arguments::RunArguments;
+use super::output::{aside, say};
+use super::signals::Signals;
+use super::terminal::Terminal;
+
+/// Opens or makes the data of a run.
+fn prepare(config: &RunConfig, out: &Path, terminal: &mut Terminal) -> Result<Prepared> {
+    let prepared = Prepared::new(config, &Prepared::folder_of(config, out), |progress| {
+        terminal.preparing(progress.what, progress.done, progress.total);
+    })?;
+    terminal.clear();
+    prepared.notes().iter().for_each(|note| terminal.note(note));
+    Ok(prepared)
+}
+
+/// Fits tokenizers and tokenises sources, and stops there.
+pub fn data(arguments: &RunArguments) -> Result<()> {
+    let (config, out) = (&RunConfig::read(&arguments.config, &arguments.overrides)?, arguments.out.as_path());
+    let mut terminal = Terminal::new(Signals::catch()?);
+    let _folder = RunFolder::open(out, config)?;
+    let prepared = prepare(config, out, &mut terminal)?;
+    let dataset = &prepared.dataset;
+    for (split, set) in [("training", &dataset.train), ("held-out", &dataset.held_out)] {
+        let by_source = set.by_source().map(|(name, n)| format!("{n} of {name}")).collect::<Vec<_>>();
+        say!("{split}: {} documents ({})", set.len(), by_source.join(", "))?;
+    }
+    for (name, tally) in &dataset.tallies {
+        say!("{name}: {tally}")?;
+    }
+    let loader = prepared.train_loader(config)?;
+    say!(
+        "packed into {} positions: {:.1} % padding, {} documents longer than that",
+        config.data.seqlen,
+        100.0 * loader.padding(),
+        loader.n_cut()
+    )?;
+    if let Some(bytes) = dataset.bytes_per_text_token() {
+        say!("a text token stands for {bytes:.2} bytes")?;
+    }
+    Ok(())
+}
+
+/// Trains one model.
+pub fn train(arguments: &RunArguments) -> Result<Ended> {
+    let (config, out) = (&RunConfig::read(&arguments.config, &arguments.overrides)?, arguments.out.as_path());
+    let mut terminal = Terminal::new(Signals::catch()?);
+    // Before the data is read: a folder that is in use, or another run's, is refused as it is.
+    let folder = RunFolder::open(out, config)?;
+    let prepared = prepare(config, out, &mut terminal)?;
+    let result = run::train_in(&folder, config, &prepared, &mut terminal);
+    terminal.clear();
+    let result = match result {
+        Err(error @ Error::Stopped { .. }) => {
+            aside(&error.to_string());
+            return Ok(Ended::Stopped);
+        }
+        other => other?,
+    };
+    if let Some(last) = result.curve.last() {
+        for (modality, loss) in &last.loss {
+            let bytes = prepared.dataset.bytes_per_text_token().filter(|_| modality == "text");
+            let bits = bytes.map(|bytes| format!(" ({:.4} bits per byte)", loss / std::f64::consts::LN_2 / bytes));
+            say!("{modality}: validation loss {loss:.4}{} after {} steps", bits.unwrap_or_default(), last.step)?;
+        }
+    }
+    Ok(Ended::Done)
+}

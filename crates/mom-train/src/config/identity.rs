@@ -1,0 +1,140 @@
+//! What makes a run the run it is, and what may change at any start.
+//!
+//! Model, data, seed and optimiser are a run's identity. Everything else is operation: where it runs, how long, how often it
+//! is evaluated, what is kept. Where data lie does not matter; what they hold is compared apart.
+
+use super::RunConfig;
+use crate::{Error, Result};
+
+/// Keys of operation.
+const OPERATION: [&str; 11] = [
+    "train.steps",
+    "train.eval_every",
+    "train.eval_batches",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.keep_every",
+    "train.keep_best",
+    "train.device",
+    "train.dtype",
+    "train.recompute",
+    "train.graph",
+];
+
+/// Keys of operation that change no number of a run: where runs are compared, all but these are equal.
+const FREE: [&str; 6] = [
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.keep_every",
+    "train.keep_best",
+    "train.recompute",
+    "train.graph",
+];
+
+/// How much of two configurations must be equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// Of a run that goes on: model, data, seed, optimiser.
+    OfRun,
+    /// Of runs that are compared: all that a number depends on.
+    OfComparison,
+}
+
+impl Identity {
+    /// Whether a key may differ.
+    pub fn leaves_free(self, key: &str) -> bool {
+        match self {
+            Self::OfRun => OPERATION.contains(&key),
+            Self::OfComparison => FREE.contains(&key),
+        }
+    }
+}
+
+/// A field in which two configurations differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// Its dotted name.
+    pub key: String,
+    /// `name = old value (now new value)`.
+    pub text: String,
+}
+
+/// All fields in which two configurations differ, but for where data lie.
+///
+/// # Errors
+/// A value that TOML cannot hold.
+pub(crate) fn differences(old: &RunConfig, new: &RunConfig) -> Result<Vec<Difference>> {
+    let value = |config: &RunConfig| {
+        let config = RunConfig { data: config.data.without_paths(), ..config.clone() };
+        toml::Value::try_from(config)
+            .map_err(|error| Error::Content { path: "config.toml".into(), reason: error.to_string() })
+    };
+    let mut found = Vec::new();
+    collect("", Some(&value(old)?), Some(&value(new)?), &mut found);
+    Ok(found)
+}
+
+fn collect(name: &str, old: Option<&toml::Value>, new: Option<&toml::Value>, found: &mut Vec<Difference>) {
+    if let (Some(toml::Value::Table(old)), Some(toml::Value::Table(new))) = (old, new) {
+        let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        for key in keys {
+            let dotted = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+            collect(&dotted, old.get(key), new.get(key), found);
+        }
+    } else if old != new {
+        let show = |value: Option<&toml::Value>| value.map_or("absent".to_owned(), toml::Value::to_string);
+        let text = format!("{name} = {} (now {})", show(old), show(new));
+        found.push(Difference { key: name.to_owned(), text });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(overrides: &[&str]) -> RunConfig {
+        let text = r#"
+            model = { setting = "chameleon", variant = "mom", scale = "nano" }
+            data = { shards = "shards", batch = 4, seqlen = 128 }
+            train = { steps = 10 }
+        "#;
+        RunConfig::from_toml(text, &overrides.iter().map(|&text| text.to_owned()).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn operation_may_change_and_identity_may_not() {
+        let kept = |overrides: &[&str], identity: Identity| {
+            let found = differences(&parse(&[]), &parse(overrides)).unwrap();
+            found.into_iter().filter(|d| !identity.leaves_free(&d.key)).map(|d| d.text).collect::<Vec<_>>()
+        };
+        let operation = ["train.steps=20", "train.eval_every=7", "train.keep_best=text", "train.keep_checkpoints=9"];
+        assert!(kept(&operation, Identity::OfRun).is_empty());
+        let compared = kept(&operation, Identity::OfComparison);
+        assert_eq!(compared, ["train.eval_every = 100 (now 7)", "train.steps = 10 (now 20)"]);
+        assert!(kept(&["data.shards=/elsewhere"], Identity::OfComparison).is_empty());
+        for (key, value) in [
+            ("model.variant", "dense"),
+            ("train.seed", "1"),
+            ("train.accumulate", "2"),
+            ("data.batch", "2"),
+            ("data.tokenizers.text.vocab_size", "600"),
+            ("optimizer.learning_rate", "1e-3"),
+        ] {
+            let found = kept(&[&format!("{key}={value}")], Identity::OfRun);
+            assert!(found.len() == 1 && found[0].starts_with(key), "{key}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn every_key_of_operation_is_a_key() {
+        let all = ["train.keep_every=2", "train.keep_best=joint"];
+        let table = toml::Table::try_from(parse(&all)).unwrap();
+        // Those that are left out where they have their default.
+        let omitted = ["train.dtype", "train.recompute", "train.graph"];
+        for key in OPERATION.iter().filter(|key| !omitted.contains(key)) {
+            let (section, name) = key.split_once('.').unwrap();
+            assert!(table[section].get(name).is_some(), "{key}");
+        }
+        assert!(FREE.iter().all(|key| OPERATION.contains(key)));
+    }
+}

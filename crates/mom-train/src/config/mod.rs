@@ -1,0 +1,275 @@
+//! One run as TOML: strict, with defaults from the paper.
+
+mod data;
+mod device;
+mod identity;
+mod model;
+mod optimizer;
+mod overrides;
+mod train;
+
+use std::path::Path;
+
+use mom_data::{Forms, ImageNeed, Needs, Tokenizers};
+use mom_models::{ModelConfig, Setting};
+use serde::{Deserialize, Serialize};
+
+pub use data::DataSection;
+pub use device::{DeviceKind, Graph, Precision, Recompute};
+pub(crate) use identity::{Difference, Identity, differences};
+pub use model::ModelSection;
+pub(crate) use model::needs;
+pub use optimizer::OptimizerSection;
+pub(crate) use train::Keep;
+pub use train::TrainSection;
+
+use crate::error::require;
+use crate::files::At;
+use crate::{Error, Result};
+
+/// Name of the validation loss of all modalities together: what is trained on.
+pub(crate) const JOINT: &str = "joint";
+
+/// Everything that a run depends on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// What is trained.
+    pub model: ModelSection,
+    /// What it is trained on.
+    pub data: DataSection,
+    /// How long, from which seed, and what is measured on the way.
+    pub train: TrainSection,
+    /// The optimiser.
+    #[serde(default)]
+    pub optimizer: OptimizerSection,
+}
+
+impl RunConfig {
+    /// Reads TOML, then applies overrides such as `train.steps=200` in their order.
+    ///
+    /// A value is read as TOML; what is no TOML value is taken as a string, so that `model.scale=94M` needs no quotes.
+    ///
+    /// # Errors
+    /// [`Error::Toml`] for text that does not parse, an unknown key or a missing one; [`Error::Override`];
+    /// [`Error::Config`] for a value out of range.
+    pub fn from_toml(text: &str, overrides: &[String]) -> Result<Self> {
+        let toml =
+            |origin: Option<&str>, source| Error::Toml { origin: origin.map(str::to_owned), source: Box::new(source) };
+        let mut table: toml::Table = toml::from_str(text).map_err(|source| toml(None, source))?;
+        for text in overrides {
+            overrides::apply_override(&mut table, text)?;
+        }
+        overrides::fill_in_tokenizers(&mut table);
+        let origin = (!overrides.is_empty()).then(|| format!("(with {})", overrides.join(" ")));
+        let config: Self = table.try_into().map_err(|source| toml(origin.as_deref(), source))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Reads a TOML file, see [`Self::from_toml`].
+    ///
+    /// # Errors
+    /// As [`Self::from_toml`], naming the file, and [`Error::File`].
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).at("read", path)?;
+        Self::from_toml(&text, overrides).map_err(|error| match error {
+            Error::Toml { origin, source } => {
+                let origin = format!("{}{}", path.display(), origin.map(|o| format!(" {o}")).unwrap_or_default());
+                Error::Toml { origin: Some(origin), source }
+            }
+            other => other,
+        })
+    }
+
+    /// The configuration as TOML, every default written out.
+    ///
+    /// # Errors
+    /// A value that TOML cannot hold, such as a seed above 2^63.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::Content { path: "config.toml".into(), reason: error.to_string() })
+    }
+
+    /// Checks every value that does not depend on the data.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the field.
+    pub fn validate(&self) -> Result<()> {
+        let Self { data, train, optimizer, .. } = self;
+        let at_least_one = |field, value: u64| require(value > 0, field, "at least 1", value);
+        at_least_one("train.steps", train.steps)?;
+        at_least_one("train.accumulate", train.accumulate as u64)?;
+        at_least_one("train.eval_every", train.eval_every)?;
+        at_least_one("train.eval_batches", train.eval_batches as u64)?;
+        at_least_one("train.checkpoint_every", train.checkpoint_every)?;
+        at_least_one("train.keep_checkpoints", train.keep_checkpoints as u64)?;
+        at_least_one("train.keep_every", train.keep_every.unwrap_or(1))?;
+        if let Some(name) = &train.keep_best {
+            let names = self.model.setting.modalities();
+            let expected = format!("joint, {}", names.join(", "));
+            require(name == JOINT || names.contains(&name.as_str()), "train.keep_best", &expected, name)?;
+        }
+        at_least_one("data.batch", data.batch as u64)?;
+        at_least_one("data.seqlen", data.seqlen as u64)?;
+        // TOML has no larger integers, and the resolved configuration is written as TOML.
+        require(i64::try_from(train.seed).is_ok(), "train.seed", "below 2^63", train.seed)?;
+        let positive = |field, value: f64| require(value.is_finite() && value > 0.0, field, "positive", value);
+        let not_negative =
+            |field, value: f64| require(value.is_finite() && value >= 0.0, field, "finite and not negative", value);
+        positive("optimizer.learning_rate", optimizer.learning_rate)?;
+        not_negative("optimizer.final_learning_rate", optimizer.final_learning_rate)?;
+        let falls = optimizer.final_learning_rate <= optimizer.learning_rate;
+        let expected = format!("at most optimizer.learning_rate ({})", optimizer.learning_rate);
+        require(falls, "optimizer.final_learning_rate", &expected, optimizer.final_learning_rate)?;
+        for (field, beta) in [("optimizer.beta1", optimizer.beta1), ("optimizer.beta2", optimizer.beta2)] {
+            require((0.0..1.0).contains(&beta), field, "in [0, 1)", beta)?;
+        }
+        positive("optimizer.eps", optimizer.eps)?;
+        not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
+        positive("optimizer.clip_norm", optimizer.clip_norm)?;
+        self.forms().validate()?;
+        let one = data.shards.is_some() == data.sources.is_empty();
+        require(
+            one,
+            "data.sources",
+            "given, or else data.shards",
+            if data.shards.is_some() { "both" } else { "neither" },
+        )?;
+        mom_data::check_sources(&data.sources())?;
+        data.tokenizers.validate()?;
+        // What depends on the vocabulary alone is not known yet; all else of a model is, before anything is read.
+        self.model_with(1 << 10).validate()?;
+        let image = &data.tokenizers.image;
+        if needs(self.model.setting).image == ImageNeed::Patches && image.kind == mom_data::CodeKind::Fitted {
+            let n_positions = mom_data::pixels::n_patches(image.size, image.patch)? + 2;
+            let expected = format!("at least {n_positions}, the patches of an image and two markers");
+            require(data.seqlen >= n_positions, "data.seqlen", &expected, data.seqlen)?;
+        }
+        let built = train.device == DeviceKind::Cpu || cfg!(feature = "cuda");
+        require(built, "device", "cpu: this program was built without the feature \"cuda\"", train.device.name())?;
+        let on_gpu = train.device == DeviceKind::Cuda;
+        let fits = on_gpu || train.dtype != Some(Precision::Bf16);
+        require(fits, "train.dtype", "f32 on the CPU", "bf16")?;
+        require(on_gpu || train.recompute.is_none(), "train.recompute", "none on the CPU", "block")?;
+        self.captures().map(drop)
+    }
+
+    /// Whether a step is a captured graph.
+    pub(crate) fn captures(&self) -> Result<bool> {
+        let Self { data, train, .. } = self;
+        let elements = data.batch.saturating_mul(data.seqlen).saturating_mul(self.model.scale.d_model);
+        train.graph.captures(train.device, self.model.setting, train.accumulate, elements)
+    }
+
+    /// Element type of projections and activations.
+    pub fn precision(&self) -> Precision {
+        self.train.dtype.unwrap_or(Precision::of(self.train.device))
+    }
+
+    /// How samples become documents: the paper's orders unless the configuration has its own.
+    pub fn forms(&self) -> Forms {
+        let text_first = if self.model.setting == Setting::Transfusion { 0.8 } else { 0.5 };
+        self.data.forms.unwrap_or(Forms { text_first, ..Forms::default() })
+    }
+
+    /// What the setting takes from a sample.
+    pub fn needs(&self) -> Needs {
+        needs(self.model.setting)
+    }
+
+    /// The model for a vocabulary that was fitted.
+    pub fn model_config(&self, tokenizers: &Tokenizers) -> ModelConfig {
+        self.model_with(tokenizers.vocabulary().size())
+    }
+
+    fn model_with(&self, vocab_size: usize) -> ModelConfig {
+        let ModelSection { setting, variant, scale, d_state, z_loss, diffusion_weight } = self.model;
+        let defaults = ModelConfig::new(setting, variant, scale, vocab_size);
+        let patched = self.needs().image == ImageNeed::Patches;
+        ModelConfig {
+            patch_dim: if patched { self.data.tokenizers.image.patch_dim() } else { 0 },
+            z_loss: z_loss.unwrap_or(defaults.z_loss),
+            diffusion_weight: diffusion_weight.unwrap_or(defaults.diffusion_weight),
+            d_state,
+            ..defaults
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+        model = { setting = "three-modality", variant = "in+x", scale = "tiny" }
+        data = { shards = "shards", batch = 4, seqlen = 128 }
+        train = { steps = 10 }
+    "#;
+
+    fn parse(overrides: &[&str]) -> Result<RunConfig> {
+        RunConfig::from_toml(TEXT, &overrides.iter().map(|&text| text.to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn overrides_take_effect_and_the_resolved_text_reads_back() {
+        let config =
+            parse(&["train.steps=20", "model.scale=94M", "optimizer.learning_rate=1e-3", "data.shards=a b"]).unwrap();
+        assert_eq!((config.train.steps, config.model.scale.name), (20, "94M"));
+        assert_eq!((config.optimizer.learning_rate, config.data.shards.as_deref()), (1e-3, Some(Path::new("a b"))));
+        let again = RunConfig::from_toml(&config.to_toml().unwrap(), &[]).unwrap();
+        assert_eq!(again, config);
+    }
+
+    #[test]
+    fn what_is_unknown_missing_or_out_of_range_is_named() {
+        for (overrides, expected) in [
+            (&["train.stepz=1"][..], "stepz"),
+            (&["optimiser.lr=1"], "optimiser"),
+            (&["model.scale=2B"], "one of nano, tiny"),
+            (&["model.variant=moe"], "got moe"),
+            (&["train.steps=0"], "train.steps must be at least 1, got 0"),
+            (&["optimizer.final_learning_rate=1"], "at most optimizer.learning_rate (0.0003)"),
+            (&["train.keep_best=speach"], "train.keep_best must be joint, text, image, speech"),
+            (&["optimizer.beta2=1.0"], "optimizer.beta2 must be in [0, 1), got 1"),
+            (&["data.tokenizers.speech.units=900"], "tokenizers.speech.units must be 2 to 500"),
+            (&["train.device=cuda"], "device must be cpu"),
+            (&["train.dtype=bf16"], "train.dtype must be f32 on the CPU"),
+            (&["train.recompute=block"], "train.recompute must be none on the CPU"),
+            (&["train"], "there is no ="),
+            (&[".a=1"], "empty"),
+            (&["train.steps.more=1"], "steps is no table"),
+            (&["data.forms.text_first=2"], "forms.text_first must be a probability"),
+            (&["data.sources=[{ path = \"a\" }]"], "data.sources must be given, or else data.shards, got both"),
+            (&["model.d_state=0"], "d_state"),
+            (&["model.z_loss=-5"], "z_loss"),
+            (&["model.setting=transfusion", "data.seqlen=10"], "data.seqlen must be at least 66"),
+            (&["model.setting=transfusion", "data.tokenizers.image.patch=3"], "patch"),
+        ] {
+            if cfg!(feature = "cuda") && overrides == ["train.device=cuda"] {
+                continue;
+            }
+            let message = parse(overrides).unwrap_err().to_string();
+            assert!(message.contains(expected), "{overrides:?}: {message}");
+        }
+        let message = RunConfig::from_toml("train = { steps = 1 }", &[]).unwrap_err().to_string();
+        assert!(message.contains("missing field `model`"), "{message}");
+    }
+
+    #[test]
+    fn the_configurations_that_are_shipped_are_valid() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let config = RunConfig::read(&path, &[]).unwrap();
+            assert!(path.file_stem().unwrap().to_str().unwrap().starts_with(config.model.setting.name()));
+            names.push(config.model.setting.name());
+        }
+        assert_eq!(names.len(), 6);
+        let mix = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/three-modality-mix.toml");
+        let read = |text: &str| RunConfig::read(&mix, &[text.to_owned()]);
+        assert_eq!(read("data.sources.2.path=/data/pairs").unwrap().data.sources[2].name(), "pairs");
+        let message = read("data.sources.3.path=a").unwrap_err().to_string();
+        assert!(message.contains("sources has no 3, only 0 to 2"), "{message}");
+    }
+}

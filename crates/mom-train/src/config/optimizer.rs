@@ -1,0 +1,41 @@
+//! `[optimizer]`: AdamW and its learning rates.
+
+use serde::{Deserialize, Serialize};
+
+/// AdamW with warm-up and cosine. Weight decay is decoupled and spares A_log, D, biases and norms.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerSection {
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Learning rate of the last step.
+    pub final_learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Largest global norm of the gradient.
+    pub clip_norm: f64,
+}
+
+impl Default for OptimizerSection {
+    /// Those of the Transfusion setting in the paper's table.
+    fn default() -> Self {
+        Self {
+            learning_rate: 3e-4,
+            final_learning_rate: 1.5e-5,
+            warmup_steps: 4000,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            clip_norm: 1.0,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! `key=value` behind a command, and defaults that depend on other keys, laid into TOML before it is read.
+//!
+//! figment has dotted keys too, but none into an array, as `data.sources.0.path` is.
+
+use mom_data::TokenizerConfig;
+use mom_models::{Scale, Setting};
+
+use super::needs;
+use crate::{Error, Result};
+
+/// Tokenizers at the size that the scale asks for, under what the user says of them.
+pub(super) fn fill_in_tokenizers(table: &mut toml::Table) {
+    // What is missing or wrong here is told when the whole is read.
+    let word = |section: &str, key: &str| table.get(section)?.as_table()?.get(key)?.as_str().map(str::to_owned);
+    let scale = word("model", "scale").and_then(|name| name.parse::<Scale>().ok());
+    let setting = word("model", "setting").and_then(|name| name.parse::<Setting>().ok());
+    let (Some(scale), Some(setting)) = (scale, setting) else { return };
+    let defaults =
+        if scale.paper.is_empty() { TokenizerConfig::default() } else { TokenizerConfig::paper(needs(setting)) };
+    let (Ok(mut filled), Some(data)) =
+        (toml::Table::try_from(defaults), table.get_mut("data").and_then(toml::Value::as_table_mut))
+    else {
+        return;
+    };
+    match data.get("tokenizers") {
+        Some(toml::Value::Table(given)) => merge(&mut filled, given),
+        Some(_) => return,
+        None => {}
+    }
+    data.insert("tokenizers".to_owned(), toml::Value::Table(filled));
+}
+
+/// Lays one table over another.
+fn merge(under: &mut toml::Table, over: &toml::Table) {
+    for (key, value) in over {
+        match (under.get_mut(key), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => merge(under, over),
+            _ => {
+                under.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// Lays an override into a table.
+pub(super) fn apply_override(table: &mut toml::Table, text: &str) -> Result<()> {
+    let wrong = |reason: String| Error::Override { text: text.to_owned(), reason };
+    let (key, value) = text.split_once('=').ok_or_else(|| wrong("there is no =".to_owned()))?;
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    if last.is_empty() || parts.contains(&"") {
+        return Err(wrong("a part of the key is empty".to_owned()));
+    }
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
+    let value = match parsed.ok().and_then(|mut table| table.remove("value")) {
+        Some(value) => value,
+        None => toml::Value::String(value.trim().to_owned()),
+    };
+    let mut at = toml::Value::Table(std::mem::take(table));
+    let set = set_at(&mut at, &parts, last, value);
+    if let toml::Value::Table(filled) = at {
+        *table = filled;
+    }
+    set.map_err(wrong)
+}
+
+/// Sets a value behind a path of keys; the parts of an array have their numbers, from 0, for keys.
+fn set_at(at: &mut toml::Value, parts: &[&str], last: &str, value: toml::Value) -> Result<(), String> {
+    let mut at = at;
+    let mut name = "the configuration";
+    for &part in parts {
+        at = match at {
+            toml::Value::Table(table) => table.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new())),
+            toml::Value::Array(array) => {
+                let n = array.len();
+                let found = part.parse().ok().and_then(|index: usize| array.get_mut(index));
+                found.ok_or_else(|| format!("{name} has no {part}, only 0 to {}", n.saturating_sub(1)))?
+            }
+            _ => return Err(format!("{name} is no table")),
+        };
+        name = part;
+    }
+    match at {
+        toml::Value::Table(table) => {
+            table.insert(last.to_owned(), value);
+            Ok(())
+        }
+        _ => Err(format!("{name} is no table")),
+    }
+}

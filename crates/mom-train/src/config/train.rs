@@ -1,0 +1,88 @@
+//! `[train]`: the course of a run.
+
+use serde::{Deserialize, Serialize};
+
+use super::{DeviceKind, Graph, Precision, Recompute};
+
+/// The course of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSection {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Batches whose gradients make a step.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// Seed of weights, data order and noise.
+    #[serde(default)]
+    pub seed: u64,
+    /// Steps from one validation to the next; the last step has one in any case.
+    #[serde(default = "eval_every")]
+    pub eval_every: u64,
+    /// Batches of the held-out split that a validation looks at.
+    #[serde(default = "eval_batches")]
+    pub eval_batches: usize,
+    /// Steps from one checkpoint to the next; the last step has one in any case.
+    #[serde(default = "checkpoint_every")]
+    pub checkpoint_every: u64,
+    /// The newest checkpoints that are kept.
+    #[serde(default = "keep_checkpoints")]
+    pub keep_checkpoints: usize,
+    /// Checkpoints of steps that this divides are kept too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_every: Option<u64>,
+    /// The checkpoint with the lowest validation loss of this name is kept too, and written when that is measured: a
+    /// modality, or joint for what is trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_best: Option<String>,
+    /// Where it runs.
+    #[serde(default)]
+    pub device: DeviceKind,
+    /// Element type of projections and activations: f32, or bf16 on a GPU, where it is the default. Masters, moments,
+    /// states, losses and sums are f32 in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<Precision>,
+    /// What the backward pass computes again instead of keeping it, on a GPU.
+    #[serde(default, skip_serializing_if = "Recompute::is_none")]
+    pub recompute: Recompute,
+    /// Whether a step on a GPU is a captured graph.
+    #[serde(default, skip_serializing_if = "Graph::is_auto")]
+    pub graph: Graph,
+}
+
+/// Which checkpoints stay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Keep {
+    /// So many of the newest.
+    pub last: usize,
+    /// Those of steps that this divides.
+    pub every: Option<u64>,
+    /// The one with the lowest validation loss of this name.
+    pub best: Option<String>,
+}
+
+impl TrainSection {
+    pub(crate) fn keep(&self) -> Keep {
+        Keep { last: self.keep_checkpoints, every: self.keep_every, best: self.keep_best.clone() }
+    }
+}
+
+const fn one() -> usize {
+    1
+}
+
+const fn eval_every() -> u64 {
+    100
+}
+
+const fn eval_batches() -> usize {
+    8
+}
+
+const fn checkpoint_every() -> u64 {
+    500
+}
+
+const fn keep_checkpoints() -> usize {
+    2
+}

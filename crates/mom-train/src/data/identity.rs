@@ -1,0 +1,61 @@
+//! What the results of a folder stand for beside their configurations: its sources, by name and contents.
+
+use std::path::Path;
+
+use mom_data::SourceConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::files::{self, At};
+use crate::{Error, Result};
+
+/// Raised whenever the same configuration and data would train another model.
+const FORMAT_VERSION: u32 = 3;
+const IDENTITY: &str = "identity.json";
+
+/// What the results of a folder stand for beside their configurations.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Identity {
+    format_version: u32,
+    /// Name and contents of each source: names and sizes of its files, as a hash in hexadecimal.
+    sources: Vec<(String, String)>,
+}
+
+/// Makes sure that `folder` was made with these sources, or that it is new. Sources that are gone are not compared: their
+/// tokens are what is left.
+///
+/// # Errors
+/// A folder that cannot be listed; [`Error::OtherData`] for a folder of other sources or another version of this crate.
+pub(crate) fn same_sources(sources: &[SourceConfig], folder: &Path) -> Result<()> {
+    let mut now = Identity { format_version: FORMAT_VERSION, sources: Vec::new() };
+    for source in sources {
+        let contents = source.contents()?;
+        now.sources.push((source.name(), contents.map_or_else(|| "?".to_owned(), |hash| format!("{hash:016x}"))));
+    }
+    let path = folder.join(IDENTITY);
+    if !path.is_file() {
+        files::create_folder(folder)?;
+        return files::write_json(&path, &now);
+    }
+    let text = std::fs::read(&path).at("read", &path)?;
+    let content = |reason: String| Error::Content { path: path.clone(), reason };
+    let version = serde_json::from_slice::<serde_json::Value>(&text).map_err(|error| content(error.to_string()))?;
+    let version = version.get("format_version").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    if version != u64::from(FORMAT_VERSION) {
+        let what = format!("its format is {version}, this version's is {FORMAT_VERSION}");
+        return Err(Error::OtherData { path, what });
+    }
+    let then: Identity = serde_json::from_slice(&text).map_err(|error| content(error.to_string()))?;
+    let names = |identity: &Identity| identity.sources.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    if names(&then) != names(&now) {
+        let what = format!("its sources are {}, now {}", names(&then).join(", "), names(&now).join(", "));
+        return Err(Error::OtherData { path, what });
+    }
+    match then.sources.iter().zip(&now.sources).find(|(then, now)| then.1 != now.1 && now.1 != "?" && then.1 != "?") {
+        Some((_, (name, _))) => {
+            let what = format!("the files of the source {name} are not those that it began with");
+            Err(Error::OtherData { path, what })
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,93 @@
+//! From sources to two tokenised splits.
+
+mod identity;
+mod view;
+
+use std::path::{Path, PathBuf};
+
+use mom_data::{Dataset, Loader, Order, Progress, Tokenizers};
+
+pub(crate) use identity::same_sources;
+pub(crate) use view::view;
+
+use crate::error::require;
+use crate::{Error, Result, RunConfig};
+
+/// The data of a run. Runs of one setting share it.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Fitted or loaded.
+    pub tokenizers: Tokenizers,
+    /// Both splits.
+    pub dataset: Dataset,
+}
+
+impl Prepared {
+    /// Loads the tokenizers of `folder`/tokenizers or fits and saves them there, and tokenises into `folder`/tokens what
+    /// was not tokenised before.
+    ///
+    /// # Errors
+    /// Sources or tokenizers that cannot be read; tokenizers of another configuration.
+    pub fn new(config: &RunConfig, folder: &Path, mut progress: impl FnMut(Progress<'_>)) -> Result<Self> {
+        let (sources, wanted) = (config.data.sources(), &config.data.tokenizers);
+        let dir = folder.join("tokenizers");
+        let tokenizers = if dir.join("tokenizers.json").is_file() {
+            let loaded = Tokenizers::load(&dir)?;
+            if loaded.config() != wanted || loaded.needs() != config.needs() {
+                let reason =
+                    "these tokenizers were fitted with another configuration; remove them, or use another folder";
+                return Err(Error::Content { path: dir, reason: reason.to_owned() });
+            }
+            loaded
+        } else {
+            let fitted = Tokenizers::fit(&sources, wanted, config.needs(), &mut progress)?;
+            fitted.save(&dir)?;
+            fitted
+        };
+        let dataset = Dataset::prepare(&sources, &tokenizers, &folder.join("tokens"), &mut progress)?;
+        Ok(Self { tokenizers, dataset })
+    }
+
+    /// The folder of a run's tokenizers and tokens: `data.prepared`, or the run's own.
+    pub fn folder_of(config: &RunConfig, run: &Path) -> PathBuf {
+        config.data.prepared.clone().unwrap_or_else(|| run.to_path_buf())
+    }
+
+    /// A hash of all documents and how they are mixed: a run goes on with the data it began with, or not at all.
+    pub fn fingerprint(&self) -> u64 {
+        self.dataset.fingerprint()
+    }
+
+    /// What a user should know of the data: what was skipped or ignored, and how tokenizers came out.
+    pub fn notes(&self) -> Vec<String> {
+        let lost = self.dataset.tallies.iter().filter(|(_, tally)| tally.n_skipped() + tally.n_ignored() > 0);
+        let lost = lost.map(|(name, tally)| format!("{name}: {tally}"));
+        self.tokenizers.notes().iter().cloned().chain(lost).collect()
+    }
+
+    /// Batches of the training split, in an order that is a function of the seed.
+    ///
+    /// # Errors
+    /// A sequence too short for an image.
+    pub fn train_loader(&self, config: &RunConfig) -> Result<Loader> {
+        self.check(config)?;
+        let order = Order::Shuffled { seed: config.train.seed };
+        let (batch, seqlen) = (config.data.batch, config.data.seqlen);
+        Ok(Loader::new(self.dataset.train.clone(), config.forms(), batch, seqlen, order)?)
+    }
+
+    /// Batches of one pass over the held-out split, the same in every run.
+    ///
+    /// # Errors
+    /// A sequence too short for an image.
+    pub fn validation_loader(&self, config: &RunConfig) -> Result<Loader> {
+        self.check(config)?;
+        let (batch, seqlen) = (config.data.batch, config.data.seqlen);
+        Ok(Loader::pass(self.dataset.held_out.clone(), config.forms(), batch, seqlen)?)
+    }
+
+    fn check(&self, config: &RunConfig) -> Result<()> {
+        let (needs, prepared) = (config.needs(), self.tokenizers.needs());
+        require(needs == prepared, "model.setting", &format!("one of {prepared:?}, as prepared"), format!("{needs:?}"))
+    }
+}

@@ -1,0 +1,262 @@
+//! A whole run in a folder of its own.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `config.toml` | the resolved configuration, as of the last start |
+//! | `starts.jsonl` | every start: when, from which step, on what, and what was changed |
+//! | `model.json` | the model it made, with vocabulary and counts |
+//! | `tokenizers/`, `tokens/` | tokenizers; tokenised samples, unless several runs share them |
+//! | `metrics.jsonl`, `timing.jsonl` | every step and validation; wall-clock time apart |
+//! | `tensorboard/` | the same for TensorBoard |
+//! | `checkpoints/` | the newest few, and what else is to be kept |
+//! | `result.json` | the outcome, once the run is done |
+
+mod folder;
+mod observer;
+
+use std::path::Path;
+use std::time::Instant;
+
+use crate::checkpoint::{self, State};
+use crate::config::Identity;
+use crate::error::require;
+use crate::telemetry::{EvalPoint, Lengths, Metrics, ModalityInfo, RunResult, best_step, memory, peak};
+use crate::{DeviceKind, Error, Prepared, Result, RunConfig, Trainer, Validation};
+
+pub use crate::lock::FolderLock;
+pub use crate::telemetry::Pace;
+pub use folder::{RunFolder, finished};
+pub use observer::{Observer, Silent};
+
+/// Trains in a folder to the end, from its newest whole checkpoint where there is one: [`RunFolder::open`], then
+/// [`train_in`].
+///
+/// # Errors
+/// Those of both.
+pub fn train(config: &RunConfig, folder: &Path, prepared: &Prepared, observer: &mut dyn Observer) -> Result<RunResult> {
+    train_in(&RunFolder::open(folder, config)?, config, prepared, observer)
+}
+
+/// Trains to the end, from the newest whole checkpoint of the folder where there is one. A damaged one that is newer is
+/// told, and moved aside.
+///
+/// The learning rate of a step is that of the schedule over the steps that are asked for now: a run that is lengthened under a
+/// constant rate is the run that had been asked for so many steps from the start.
+///
+/// # Errors
+/// [`Error::OtherConfig`] if the folder's run began with other data; [`Error::NonFinite`] where training diverges, naming
+/// the checkpoint to go on from; [`Error::Stopped`] where the observer wants no more; a file that cannot be read or
+/// written. Checkpoints stay as they are.
+pub fn train_in(
+    folder: &RunFolder,
+    config: &RunConfig,
+    prepared: &Prepared,
+    observer: &mut dyn Observer,
+) -> Result<RunResult> {
+    if let Some(result) = folder.finished(config) {
+        return Ok(result.clone());
+    }
+    memory::reset_peak();
+    let mut run = Run::open(config, folder, prepared, observer)?;
+    if config.train.device == DeviceKind::Cuda {
+        memory::reset(config.train.device)?;
+    }
+    observer.started(run.trainer.steps_done(), config.train.steps);
+    let outcome = run.go(observer);
+    // Where a step failed while the checkpoint of one before was written: that one is known now, or it failed first.
+    run.checkpoints.wait().and(outcome).map_err(|error| match error {
+        Error::NonFinite { step, tensor, value, .. } => {
+            Error::NonFinite { step, tensor, value, checkpoint: run.checkpoints.last().cloned() }
+        }
+        other => other,
+    })
+}
+
+/// A run in progress.
+struct Run<'a> {
+    config: &'a RunConfig,
+    folder: &'a Path,
+    trainer: Trainer,
+    metrics: Metrics,
+    curve: Vec<EvalPoint>,
+    data: String,
+    /// Seconds of training before this process, and its highest memory.
+    wall_secs: f64,
+    peak_memory_bytes: u64,
+    checkpoints: checkpoint::Writer,
+}
+
+impl<'a> Run<'a> {
+    fn open(
+        config: &'a RunConfig,
+        folder: &'a RunFolder,
+        prepared: &Prepared,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let path = folder.path();
+        let mut trainer = Trainer::new(config, prepared)?;
+        let modalities = config.model.setting.modalities();
+        let data = format!("{:016x}", prepared.fingerprint());
+        let newest = checkpoint::newest(path)?;
+        if let Some(newest) = &newest {
+            let (at, state) = (&newest.loaded.path, &newest.loaded.state);
+            folder::same_config(at, &state.config, config, Identity::OfRun)?;
+            if state.data != data {
+                let differences = vec![format!("data (a hash of all documents) = {} (now {data})", state.data)];
+                return Err(Error::OtherConfig { path: at.clone(), differences });
+            }
+            let expected = format!("at least {}, which {} has done", state.step, at.display());
+            require(config.train.steps >= state.step, "train.steps", &expected, config.train.steps)?;
+            newest.loaded.restore(&mut trainer)?;
+            for (path, what) in newest.set_aside()? {
+                observer.note(&format!("a checkpoint is damaged ({what}) and was set aside as {}", path.display()));
+            }
+        }
+        folder.record(config, &trainer, trainer.steps_done())?;
+        // A run that is copied elsewhere can still be decoded.
+        let tokenizers = path.join("tokenizers");
+        if !tokenizers.join("tokenizers.json").is_file() {
+            prepared.tokenizers.save(&tokenizers)?;
+        }
+        folder.changes().iter().for_each(|change| observer.note(&format!("changed since the last start: {change}")));
+        let state = newest.map(|newest| (newest.loaded.path, newest.loaded.state));
+        let (last, state) = state.map_or((None, None), |(path, state)| (Some(path), Some(state)));
+        let lengths = state.as_ref().map_or(Lengths::default(), |state| state.metrics);
+        let (metrics, lost) = Metrics::open(path, modalities, lengths)?;
+        lost.iter().for_each(|note| observer.note(note));
+        Ok(Self {
+            config,
+            folder: path,
+            checkpoints: checkpoint::Writer::new(path, &trainer, config.train.keep(), last)?,
+            trainer,
+            metrics,
+            data,
+            wall_secs: state.as_ref().map_or(0.0, |state| state.wall_secs),
+            peak_memory_bytes: state.as_ref().map_or(0, |state| state.peak_memory_bytes),
+            curve: state.map(|state| state.curve).unwrap_or_default(),
+        })
+    }
+
+    fn go(&mut self, observer: &mut dyn Observer) -> Result<RunResult> {
+        let train = &self.config.train;
+        let (tokens_before, flops_before) = (self.trainer.tokens_seen(), self.trainer.counters().flops);
+        let peak = peak::flops_per_sec(train.device, self.config.precision())?;
+        let (mut secs_here, mut checkpoint_secs) = (0.0, 0.0);
+        while self.trainer.steps_done() < train.steps {
+            self.checkpoints.poll()?;
+            let start = Instant::now();
+            let report = self.trainer.step()?;
+            secs_here += start.elapsed().as_secs_f64();
+            let (step, tokens) = (report.step, self.trainer.tokens_seen());
+            self.metrics.step(&report, tokens)?;
+            let flops_per_sec = (self.trainer.counters().flops - flops_before) / secs_here;
+            let pace = Pace {
+                tokens_per_sec: (tokens - tokens_before) as f64 / secs_here,
+                flops_per_sec,
+                mfu: peak.map(|peak| flops_per_sec / peak),
+                data_wait_secs: self.trainer.data_wait().as_secs_f64(),
+                checkpoint_secs: std::mem::take(&mut checkpoint_secs),
+                peak_memory_bytes: memory::peak(train.device)?,
+            };
+            self.metrics.timing(step, self.wall_secs + secs_here, pace)?;
+            observer.stepped(step, report.loss, &pace);
+            let last = step == train.steps;
+            let mut is_best = false;
+            if last || step.is_multiple_of(train.eval_every) {
+                let validation = self.trainer.validate()?;
+                self.metrics.validation(&validation, tokens)?;
+                let point = self.point(&validation, self.wall_secs + secs_here);
+                observer.validated(step, &point.loss);
+                self.curve.push(point);
+                is_best = self.is_best();
+            }
+            let stops = !last && !observer.goes_on();
+            if last || stops || is_best || step.is_multiple_of(train.checkpoint_every) {
+                let start = Instant::now();
+                self.save(self.wall_secs + secs_here)?;
+                checkpoint_secs = start.elapsed().as_secs_f64();
+            }
+            if stops {
+                self.checkpoints.wait()?;
+                return Err(Error::Stopped { step });
+            }
+        }
+        // Only then is the run done. A process killed between the last checkpoint and the result comes here without a step.
+        self.checkpoints.wait()?;
+        if self.curve.last().is_none_or(|point| point.step < train.steps) {
+            // Fewer steps are asked for than before, just those that are done.
+            let validation = self.trainer.validate()?;
+            self.metrics.validation(&validation, self.trainer.tokens_seen())?;
+            self.curve.push(self.point(&validation, self.wall_secs + secs_here));
+        }
+        self.finish(self.wall_secs + secs_here)
+    }
+
+    /// Whether the last validation is the best so far, by the loss that checkpoints are kept by.
+    fn is_best(&self) -> bool {
+        let steps: Vec<u64> = self.curve.iter().map(|point| point.step).collect();
+        let best = self.config.train.keep_best.as_deref().and_then(|name| best_step(&self.curve, name, &steps));
+        best.is_some() && best == steps.last().copied()
+    }
+
+    fn point(&self, validation: &Validation, wall_secs: f64) -> EvalPoint {
+        let names = self.config.model.setting.modalities();
+        let losses = names.iter().zip(&validation.by_modality).filter(|(_, loss)| loss.count > 0);
+        EvalPoint {
+            step: validation.step,
+            tokens: self.trainer.tokens_seen(),
+            wall_secs,
+            joint: validation.joint,
+            loss: losses.map(|(name, loss)| ((*name).to_owned(), loss.mean())).collect(),
+        }
+    }
+
+    fn save(&mut self, wall_secs: f64) -> Result<()> {
+        let metrics = self.metrics.ends()?;
+        let state = State {
+            config: self.config.clone(),
+            data: self.data.clone(),
+            step: self.trainer.steps_done(),
+            position: self.trainer.position(),
+            counters: self.trainer.counters(),
+            curve: self.curve.clone(),
+            wall_secs,
+            peak_memory_bytes: self.peak_memory_bytes.max(memory::peak(self.config.train.device)?),
+            metrics: metrics.lengths,
+        };
+        self.checkpoints.save(&mut self.trainer, state, metrics)
+    }
+
+    fn finish(&self, wall_secs: f64) -> Result<RunResult> {
+        let model = self.trainer.model().config();
+        let setting = model.setting;
+        let result = RunResult {
+            setting: setting.name().to_owned(),
+            variant: model.variant.to_string(),
+            seed: self.config.train.seed,
+            scale: model.scale.name.to_owned(),
+            modalities: setting
+                .modalities()
+                .iter()
+                .map(|&name| ModalityInfo { name: name.to_owned(), loss: loss_in_words(setting, name).to_owned() })
+                .collect(),
+            curve: self.curve.clone(),
+            steps: self.trainer.steps_done(),
+            tokens: self.trainer.tokens_seen(),
+            active_flops_per_token: self.trainer.active_flops_per_token(),
+            wall_secs,
+            peak_memory_bytes: self.peak_memory_bytes.max(memory::peak(self.config.train.device)?),
+            total_parameters: (model.total_parameters() + model.patcher_parameters()) as u64,
+            active_parameters: (model.active_parameters() + model.patcher_parameters()) as u64,
+        };
+        folder::write_result(self.folder, &result)?;
+        Ok(result)
+    }
+}
+
+fn loss_in_words(setting: mom_models::Setting, modality: &str) -> &'static str {
+    match (setting, modality) {
+        (mom_models::Setting::Transfusion, "image") => "diffusion (mean squared error of the noise)",
+        _ => "cross-entropy (nats per token)",
+    }
+}

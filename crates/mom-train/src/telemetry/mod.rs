@@ -1,0 +1,12 @@
+//! What a run tells: losses, time, memory, and its result.
+
+pub mod memory;
+mod metrics;
+pub(crate) mod peak;
+mod result;
+mod tensorboard;
+
+pub use metrics::Pace;
+pub(crate) use metrics::{Ends, Lengths, Metrics};
+pub(crate) use result::best_step;
+pub use result::{EvalPoint, ModalityInfo, RunResult};

@@ -1,0 +1,442 @@
+//! Model and optimiser: a step over batches that somebody else provides.
+
+use candle_core::{DType, Tensor};
+use mom_core::autograd::Sink;
+use mom_models::{Inputs, Losses, ModalityLoss, Model, ModelConfig, Normaliser, Parameters};
+
+use super::StepReport;
+#[cfg(feature = "cuda")]
+use super::captured::CapturedStep;
+use super::work::{Mode, Work, bring};
+use crate::config::OptimizerSection;
+use crate::optim::{Optimiser, global_norm, squares};
+use crate::{Error, Recompute, Result};
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// Model, optimiser and, on a device, what takes the gradients.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub model: Model,
+    pub parameters: Parameters,
+    pub optimiser: Optimiser,
+    pub mode: Mode,
+    sink: Option<Sink>,
+    #[cfg(feature = "cuda")]
+    captured: Option<CapturedStep>,
+    /// Launches a captured step's kernels one by one all the same: for a profile.
+    #[cfg(feature = "cuda")]
+    pub singly: bool,
+}
+
+impl Engine {
+    /// A new model.
+    ///
+    /// # Errors
+    /// A configuration, device or element type that cannot be had.
+    pub fn new(config: &ModelConfig, seed: u64, mode: Mode) -> Result<Self> {
+        Self::try_new(config, seed, mode).map_err(|error| {
+            error.or_out_of_memory(|| {
+                // Weights of 16 bits have masters beside them; all have two moments.
+                let bytes = if mode.dtype == DType::F32 { 12 } else { 14 };
+                let gib = bytes as f64 * (config.total_parameters() + config.patcher_parameters()) as f64 / GIB;
+                format!("the weights and their optimiser take {gib:.2} GiB; choose a smaller model.scale")
+            })
+        })
+    }
+
+    fn try_new(config: &ModelConfig, seed: u64, mode: Mode) -> Result<Self> {
+        let device = mode.device.open()?;
+        let (model, parameters) = Model::seeded(config, seed, mode.dtype, &device)?;
+        let variables = parameters.iter().map(|(_, variable)| variable);
+        let sink = device.is_cuda().then(|| Sink::new(variables, &device)).transpose()?;
+        let optimiser = Optimiser::new(&parameters)?;
+        let model = model.with_recompute(mode.recompute == Recompute::Block);
+        Ok(Self {
+            model,
+            parameters,
+            optimiser,
+            mode,
+            sink,
+            #[cfg(feature = "cuda")]
+            captured: None,
+            #[cfg(feature = "cuda")]
+            singly: false,
+        })
+    }
+
+    /// One optimiser step over batches whose gradients are summed. `meanwhile(model, i)` runs once the work of batch i is on
+    /// its way to the device, before the host waits for it; what it sends there itself comes behind.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] where the loss or a gradient is not finite, before any weight is touched.
+    pub fn step(
+        &mut self,
+        work: Work,
+        learning_rate: f64,
+        config: &OptimizerSection,
+        meanwhile: impl FnMut(&Model, usize) -> Result<()>,
+    ) -> Result<StepReport> {
+        let captures = self.mode.captures;
+        self.try_step(work, learning_rate, config, meanwhile).map_err(|error| {
+            error.or_out_of_memory(|| {
+                let less = "lower data.batch or data.seqlen and raise train.accumulate";
+                let graph = if captures { ", train.graph=never" } else { "" };
+                format!("{less}, or set train.recompute=block{graph}")
+            })
+        })
+    }
+
+    fn try_step(
+        &mut self,
+        work: Work,
+        learning_rate: f64,
+        config: &OptimizerSection,
+        mut meanwhile: impl FnMut(&Model, usize) -> Result<()>,
+    ) -> Result<StepReport> {
+        let step = self.optimiser.steps() + 1;
+        #[cfg(feature = "cuda")]
+        if self.mode.captures {
+            let state = self.captured.take();
+            let (report, state) =
+                self.captured_step(state, work, learning_rate, config, |model| meanwhile(model, 0))?;
+            self.captured = Some(state);
+            return Ok(report);
+        }
+        let mut losses = Vec::new();
+        let mut gradients: Option<Vec<Tensor>> = None;
+        let Work { first, rest, counts, .. } = work;
+        let (last, mut rest) = (rest.len(), rest.into_iter());
+        let mut next = Some(first);
+        while let Some(inputs) = next.take() {
+            let of_batch = self.loss(&inputs, counts)?;
+            // On a device reading the loss would wait for it; the gradients are not finite either then.
+            if self.sink.is_none() {
+                self.finite(step, "the loss", value(&of_batch)?)?;
+            }
+            let of_batch_gradients = self.gradients(&of_batch)?;
+            gradients = Some(match gradients {
+                None => of_batch_gradients,
+                Some(sums) => {
+                    let pairs = sums.iter().zip(&of_batch_gradients);
+                    pairs.map(|(a, b)| sum(a, b)).collect::<candle_core::Result<_>>()?
+                }
+            });
+            losses.push(of_batch.detached());
+            if let Some(input) = rest.next() {
+                next = Some(bring(&self.model, &input, counts, self.mode)?);
+                meanwhile(&self.model, losses.len() - 1)?;
+            }
+        }
+        let gradients = gradients.unwrap_or_default();
+        let grad_norm = self.update(step, &gradients, learning_rate, config, |model| meanwhile(model, last))?;
+        let (mut loss, mut by_modality) = (0.0, self.no_losses());
+        for of_batch in losses {
+            loss += value(&of_batch)?;
+            add(&mut by_modality, of_batch.by_modality()?);
+        }
+        self.finite(step, "the loss", loss)?;
+        Ok(StepReport { step, loss, by_modality, grad_norm, learning_rate })
+    }
+
+    /// [`Self::step`] over a single batch. The first steps are launched one by one, all later ones are a graph's: the same
+    /// kernels over the same memory, and so the same bits.
+    #[cfg(feature = "cuda")]
+    fn captured_step(
+        &mut self,
+        state: Option<CapturedStep>,
+        work: Work,
+        learning_rate: f64,
+        config: &OptimizerSection,
+        meanwhile: impl FnOnce(&Model) -> Result<()>,
+    ) -> Result<(StepReport, CapturedStep)> {
+        let step = self.optimiser.steps() + 1;
+        let Work { first: inputs, rest, .. } = work;
+        if !rest.is_empty() {
+            return Err(crate::error::config("train.accumulate", "1 for a captured step", 1 + rest.len()));
+        }
+        self.optimiser.on_device()?.begin_step(learning_rate)?;
+        let state = match state {
+            None => {
+                let losses = self.launch(&inputs, config)?.detached();
+                CapturedStep::first(inputs, losses)
+            }
+            Some(mut state) => {
+                let (device, singly) = (self.mode.device.open()?, self.singly);
+                state.next(&device, &inputs, singly, |inputs| self.launch(inputs, config))?;
+                state
+            }
+        };
+        self.optimiser.on_device()?.take_step();
+        let after = meanwhile(&self.model);
+        // The step's own gradients are gone.
+        let again = |engine: &Self| engine.gradients(&engine.loss(state.inputs(), Normaliser::default())?);
+        let grad_norm = self.checked_norm(step, again)?;
+        after?;
+        let loss = value(state.losses())?;
+        self.finite(step, "the loss", loss)?;
+        let by_modality = state.losses().by_modality()?;
+        Ok((StepReport { step, loss, by_modality, grad_norm, learning_rate }, state))
+    }
+
+    /// Forward pass, backward pass and update, none of which waits for the device.
+    #[cfg(feature = "cuda")]
+    fn launch(&mut self, inputs: &Inputs, config: &OptimizerSection) -> Result<Losses> {
+        let losses = self.loss(inputs, Normaliser::default())?;
+        let gradients = self.gradients(&losses)?;
+        self.optimiser.on_device()?.update(&gradients, config)?;
+        Ok(losses)
+    }
+
+    /// The loss of a batch; on a device its backward pass will give the gradients of parameters to the sink.
+    fn loss(&self, inputs: &Inputs, counts: Normaliser) -> Result<Losses> {
+        let forward = || self.model.loss_of(inputs, counts);
+        Ok(match &self.sink {
+            Some(sink) => sink.scope(forward)?,
+            None => forward()?,
+        })
+    }
+
+    /// Gradients of a loss, in the order of the parameters; zero where the loss does not depend on one.
+    fn gradients(&self, losses: &Losses) -> Result<Vec<Tensor>> {
+        let backward = losses.total.backward();
+        if let (Err(_), Some(sink)) = (&backward, &self.sink) {
+            // What came so far is no part of the next step.
+            self.parameters.iter().for_each(|(_, variable)| drop(sink.take(variable)));
+        }
+        let mut store = backward?;
+        let gradients = self.parameters.iter().map(|(_, variable)| {
+            let sunk = self.sink.as_ref().and_then(|sink| sink.take(variable));
+            match (sunk, store.remove(variable)) {
+                (Some(sunk), Some(taped)) => sunk + taped,
+                (Some(gradient), None) | (None, Some(gradient)) => Ok(gradient),
+                (None, None) => variable.zeros_like(),
+            }
+        });
+        Ok(gradients.collect::<candle_core::Result<_>>()?)
+    }
+
+    /// Clips and updates, unless a gradient is not finite; returns their norm.
+    fn update(
+        &mut self,
+        step: u64,
+        gradients: &[Tensor],
+        learning_rate: f64,
+        config: &OptimizerSection,
+        meanwhile: impl FnOnce(&Model) -> Result<()>,
+    ) -> Result<f64> {
+        let norm = match &mut self.optimiser {
+            Optimiser::Host(adamw) => {
+                let norm = global_norm(gradients)?;
+                if norm.is_finite() {
+                    let factor = if norm > config.clip_norm { config.clip_norm / norm } else { 1.0 };
+                    adamw.step(gradients, factor, learning_rate, config)?;
+                }
+                norm
+            }
+            #[cfg(feature = "cuda")]
+            Optimiser::Device(adamw) => {
+                adamw.begin_step(learning_rate)?;
+                adamw.update(gradients, config)?;
+                adamw.take_step();
+                let after = meanwhile(&self.model);
+                let norm = self.checked_norm(step, |_| Ok(gradients.to_vec()))?;
+                after?;
+                return Ok(norm);
+            }
+        };
+        meanwhile(&self.model)?;
+        if norm.is_finite() {
+            return Ok(norm);
+        }
+        Err(self.non_finite_gradient(step, gradients, norm)?)
+    }
+
+    /// The norm of the gradients of a step on the device; the step was taken if it is finite. `gradients` are asked for where
+    /// it is not, to name one that is the cause.
+    #[cfg(feature = "cuda")]
+    fn checked_norm(&mut self, step: u64, gradients: impl FnOnce(&Self) -> Result<Vec<Tensor>>) -> Result<f64> {
+        let adamw = self.optimiser.on_device()?;
+        let norm = adamw.norm()?;
+        if norm.is_finite() {
+            return Ok(norm);
+        }
+        adamw.untake_step();
+        let gradients = gradients(self)?;
+        Err(self.non_finite_gradient(step, &gradients, norm)?)
+    }
+
+    fn non_finite_gradient(&self, step: u64, gradients: &[Tensor], norm: f64) -> Result<Error> {
+        for ((name, _), gradient) in self.parameters.iter().zip(gradients) {
+            if !squares(gradient)?.is_finite() {
+                return self.non_finite(step, format!("the gradient of {name}"), norm);
+            }
+        }
+        self.non_finite(step, "the gradient's norm".to_owned(), norm)
+    }
+
+    /// Fails with the cause where a value is not finite.
+    pub fn finite(&self, step: u64, what: &str, value: f64) -> Result<()> {
+        if value.is_finite() { Ok(()) } else { Err(self.non_finite(step, what.to_owned(), value)?) }
+    }
+
+    /// The error of a step that failed; a weight that is not finite itself is the cause, and is named.
+    fn non_finite(&self, step: u64, tensor: String, value: f64) -> Result<Error> {
+        for (name, variable) in self.parameters.iter() {
+            let squares = squares(variable.as_tensor())?;
+            if !squares.is_finite() {
+                return Ok(Error::NonFinite { step, tensor: name.to_owned(), value: squares, checkpoint: None });
+            }
+        }
+        Ok(Error::NonFinite { step, tensor, value, checkpoint: None })
+    }
+
+    /// A loss of zero for each modality.
+    pub fn no_losses(&self) -> Vec<ModalityLoss> {
+        vec![ModalityLoss::default(); self.model.config().setting.n_modalities()]
+    }
+}
+
+/// Gradients of two batches together, in f32 where theirs have 16 bits: those would lose what many batches add.
+fn sum(a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
+    let wide = match a.dtype() {
+        DType::BF16 | DType::F16 => DType::F32,
+        dtype => dtype,
+    };
+    a.to_dtype(wide)? + b.to_dtype(wide)?
+}
+
+fn value(losses: &Losses) -> Result<f64> {
+    Ok(f64::from(losses.total.to_vec1::<f32>()?[0]))
+}
+
+/// Adds losses by modality.
+pub(super) fn add(sums: &mut [ModalityLoss], losses: Vec<ModalityLoss>) {
+    for (sum, loss) in sums.iter_mut().zip(losses) {
+        *sum += loss;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::work::Input;
+    use super::*;
+    use crate::DeviceKind;
+    use mom_data::{Batch, NO_TARGET};
+    use mom_models::{Setting, Variant};
+
+    const SEQLEN: usize = 8;
+
+    /// A document, or padding alone.
+    fn input(padding: bool) -> Input {
+        let at = |p: usize| (p * 5 % 11) as u32;
+        let batch = Batch {
+            batch: 1,
+            seqlen: SEQLEN,
+            tokens: (0..SEQLEN).map(|p| if padding { 0 } else { at(p) }).collect(),
+            targets: (0..SEQLEN).map(|p| if padding { NO_TARGET } else { at(p + 1) }).collect(),
+            modality_ids: (0..SEQLEN).map(|p| u8::from(!padding && p > 3)).collect(),
+            target_modality_ids: vec![0; SEQLEN],
+            document_starts: (0..SEQLEN).map(|p| p == 0).collect(),
+            ..Batch::default()
+        };
+        Input { batch, noise: None }
+    }
+
+    /// An engine wherever there is one. A test that calls it holds [`crate::ONE_ON_DEVICE`].
+    fn engines() -> Vec<Engine> {
+        let config = ModelConfig::new(Setting::Chameleon, Variant::Mom, "nano".parse().unwrap(), 11);
+        let new = |dtype, device, captures| {
+            Engine::new(&config, 3, Mode { dtype, device, recompute: Recompute::None, captures }).unwrap()
+        };
+        let mut engines = vec![new(DType::F32, DeviceKind::Cpu, false)];
+        match mom_core::cuda_device(0) {
+            Ok(_) => engines.extend([DType::BF16, DType::F32].map(|dtype| new(dtype, DeviceKind::Cuda, false))),
+            Err(error) => assert!(
+                std::env::var_os("MOM_REQUIRE_GPU").is_none() || cfg!(not(feature = "cuda")),
+                "MOM_REQUIRE_GPU is set, but {error}"
+            ),
+        }
+        engines
+    }
+
+    fn step(engine: &mut Engine, mut inputs: Vec<Input>) -> StepReport {
+        // Without clipping: gradients of 16 bits and their sums in f32 have norms that differ in the last bit.
+        let config = OptimizerSection { weight_decay: 0.0, clip_norm: 1e9, ..OptimizerSection::default() };
+        let n = inputs.len();
+        let first = inputs.remove(0);
+        let work = Work::new(&engine.model, &first, inputs, engine.mode).unwrap();
+        let mut turns = Vec::new();
+        let report = engine.step(work, 1e-2, &config, |_, i| {
+            turns.push(i);
+            Ok(())
+        });
+        assert!(turns.into_iter().eq(0..n), "one turn a batch");
+        report.unwrap()
+    }
+
+    fn weights(engine: &Engine) -> Vec<Vec<f32>> {
+        let values = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
+        engine.parameters.tensors().map(|(_, tensor)| values(tensor).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_step_without_a_target_has_no_loss_and_changes_nothing() {
+        let _one = crate::ONE_ON_DEVICE.lock();
+        for mut engine in engines() {
+            let before = weights(&engine);
+            let report = step(&mut engine, vec![input(true)]);
+            assert_eq!((report.loss, report.grad_norm), (0.0, 0.0));
+            assert!(report.by_modality.iter().all(|loss| loss.count == 0));
+            assert!(weights(&engine) == before);
+        }
+    }
+
+    #[test]
+    fn a_batch_without_a_target_adds_nothing_to_another() {
+        let _one = crate::ONE_ON_DEVICE.lock();
+        for (mut one, mut two) in engines().into_iter().zip(engines()) {
+            let (alone, with) = (step(&mut one, vec![input(false)]), step(&mut two, vec![input(false), input(true)]));
+            assert_eq!((alone.loss, alone.by_modality), (with.loss, with.by_modality));
+            assert!(alone.loss > 0.0 && (alone.grad_norm / with.grad_norm - 1.0).abs() < 1e-6);
+            assert!(weights(&one) == weights(&two));
+        }
+    }
+
+    /// Documents whose modalities and targets lie elsewhere in each.
+    #[cfg(feature = "cuda")]
+    fn varied(turn: usize) -> Input {
+        let mut input = input(false);
+        for p in 0..SEQLEN {
+            input.batch.modality_ids[p] = u8::from((p * (turn + 2)) % 5 > 2 + turn % 2);
+            input.batch.tokens[p] = ((p * 7 + turn * 3) % 11) as u32;
+            if (p + turn).is_multiple_of(3) {
+                input.batch.targets[p] = NO_TARGET;
+            }
+            input.batch.document_starts[p] = p == 0 || p == turn;
+        }
+        input
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_replayed_step_has_the_bits_of_its_launches() {
+        let _one = crate::ONE_ON_DEVICE.lock();
+        let on_gpu = |engine: &Engine| engine.mode.device == DeviceKind::Cuda;
+        let three = engines().into_iter().zip(engines()).zip(engines()).filter(|((engine, _), _)| on_gpu(engine));
+        for ((mut replayed, mut singly), mut other) in three {
+            (replayed.mode.captures, singly.mode.captures, singly.singly) = (true, true, true);
+            for turn in 0..7 {
+                let [got, want, near] =
+                    [&mut replayed, &mut singly, &mut other].map(|engine| step(engine, vec![varied(turn)]));
+                assert_eq!(got, want);
+                // The head over rows with a target alone, and other products.
+                let bound = if other.mode.dtype == DType::F32 { 1e-5 } else { 2e-2 };
+                assert!((got.loss / near.loss - 1.0).abs() < bound, "turn {turn}: {got:?}, {near:?}");
+                let counts = |report: &StepReport| report.by_modality.iter().map(|loss| loss.count).collect::<Vec<_>>();
+                assert_eq!(counts(&got), counts(&near));
+            }
+            assert!(weights(&replayed) == weights(&singly));
+        }
+    }
+}

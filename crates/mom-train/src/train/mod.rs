@@ -1,0 +1,14 @@
+//! Steps and validations: the engine computes a step over batches, the trainer feeds it from the data.
+
+#[cfg(feature = "cuda")]
+mod captured;
+mod engine;
+mod outcome;
+mod trainer;
+mod work;
+
+pub(crate) use engine::Engine;
+pub use outcome::{StepReport, Validation};
+pub(crate) use trainer::Counters;
+pub use trainer::Trainer;
+pub(crate) use work::{Input, Mode, Work};

@@ -1,0 +1,244 @@
+//! Steps and validations of one model.
+
+use std::time::{Duration, Instant};
+
+use mom_core::autograd::without_tape;
+use mom_data::{Batch, Loader, Position};
+use mom_models::diffusion::{Noise, Timesteps};
+use mom_models::{ModalityLoss, Model, ModelConfig, Normaliser, Parameters, Setting, flops};
+
+use super::engine::{Engine, add};
+use super::work::{Input, Mode, Work};
+use super::{StepReport, Validation};
+use crate::config::TrainSection;
+use crate::data::view;
+use crate::optim::{Optimiser, learning_rate};
+use crate::{DeviceKind, Prepared, Result, RunConfig};
+
+/// Seed of the noise in validations: the same in every run.
+const VALIDATION_SEED: u64 = 0x5eed;
+
+/// Model, optimiser and place in the data.
+#[derive(Debug)]
+pub struct Trainer {
+    config: RunConfig,
+    engine: Engine,
+    loader: Loader,
+    /// The next step's batches, made and sent while the device was busy, and the loader's place before them.
+    prefetched: Option<(Work, Position)>,
+    data_wait: Duration,
+    validation: Vec<Batch>,
+    bytes_per_text_token: Option<f64>,
+    counters: Counters,
+}
+
+/// What has been seen so far.
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Counters {
+    /// Training positions.
+    pub tokens: u64,
+    /// Floating-point operations of training.
+    pub flops: f64,
+}
+
+impl Trainer {
+    /// A new model at the start of the data.
+    ///
+    /// # Errors
+    /// A configuration that does not fit the data, or that this build cannot run.
+    pub fn new(config: &RunConfig, prepared: &Prepared) -> Result<Self> {
+        config.validate()?;
+        let model_config = config.model_config(&prepared.tokenizers);
+        let TrainSection { seed, device, recompute, .. } = config.train;
+        let mode = Mode { dtype: config.precision().dtype(), device, recompute, captures: config.captures()? };
+        let engine = Engine::new(&model_config, seed, mode)?;
+        let mut validation = prepared.validation_loader(config)?;
+        let mut batches = Vec::new();
+        while batches.len() < config.train.eval_batches
+            && let Some(batch) = validation.next_batch_of_pass()?
+        {
+            batches.push(batch);
+        }
+        Ok(Self {
+            engine,
+            loader: prepared.train_loader(config)?,
+            prefetched: None,
+            data_wait: Duration::ZERO,
+            validation: batches,
+            bytes_per_text_token: prepared.dataset.bytes_per_text_token(),
+            counters: Counters::default(),
+            config: config.clone(),
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.engine.model
+    }
+
+    /// Its variables.
+    pub fn parameters(&self) -> &Parameters {
+        &self.engine.parameters
+    }
+
+    /// Optimiser steps taken.
+    pub fn steps_done(&self) -> u64 {
+        self.engine.optimiser.steps()
+    }
+
+    /// Training positions seen.
+    pub fn tokens_seen(&self) -> u64 {
+        self.counters.tokens
+    }
+
+    /// Floating-point operations for each training position so far, forward and backward, see [`flops`].
+    pub fn active_flops_per_token(&self) -> f64 {
+        self.counters.flops / self.counters.tokens.max(1) as f64
+    }
+
+    /// Time that the last step waited for its batches.
+    pub fn data_wait(&self) -> Duration {
+        self.data_wait
+    }
+
+    /// One optimiser step over the next batches. While a device works on one of them, one of the step after is made.
+    ///
+    /// # Errors
+    /// [`crate::Error::NonFinite`] where the loss or a gradient is not finite, before any weight is touched.
+    pub fn step(&mut self) -> Result<StepReport> {
+        let step = self.steps_done() + 1;
+        let (start, before) = (Instant::now(), self.position());
+        let result = self.try_step(step, start);
+        if result.is_err() && self.steps_done() < step {
+            // What was read for this step is read again, and what was made for the next one is made again.
+            self.prefetched = None;
+            self.loader.seek(before)?;
+        }
+        result
+    }
+
+    fn try_step(&mut self, step: u64, start: Instant) -> Result<StepReport> {
+        let RunConfig { train, optimizer, .. } = &self.config;
+        let work = match self.prefetched.take() {
+            Some((work, _)) => work,
+            None => {
+                let first = input(&mut self.loader, &self.config, step, 0)?;
+                let rest = 1..train.accumulate;
+                let rest = rest.map(|i| input(&mut self.loader, &self.config, step, i)).collect::<Result<_>>()?;
+                Work::new(&self.engine.model, &first, rest, self.engine.mode)?
+            }
+        };
+        let mut waited = start.elapsed();
+        let learning_rate = learning_rate(optimizer, step, train.steps);
+        let (n_tokens, counts, mode) = (work.n_tokens, work.counts, self.engine.mode);
+        let (loader, prefetched, config) = (&mut self.loader, &mut self.prefetched, &self.config);
+        let place = loader.position();
+        let mut first = None;
+        let mut rest = Vec::new();
+        let result = self.engine.step(work, learning_rate, optimizer, |model, i| {
+            if step == train.steps {
+                return Ok(());
+            }
+            let start = Instant::now();
+            let next = input(loader, config, step + 1, i)?;
+            match &first {
+                None => first = Some(next),
+                Some(_) => rest.push(next),
+            }
+            if i + 1 == train.accumulate
+                && let Some(first) = first.take()
+            {
+                *prefetched = Some((Work::new(model, &first, std::mem::take(&mut rest), mode)?, place));
+            }
+            // The processor does nothing else meanwhile.
+            if train.device == DeviceKind::Cpu {
+                waited += start.elapsed();
+            }
+            Ok(())
+        });
+        if result.is_err() && self.prefetched.is_none() {
+            self.loader.seek(place)?;
+        }
+        let report = result?;
+        self.data_wait = waited;
+        self.counters.tokens += n_tokens as u64;
+        self.counters.flops += flops::training_step(self.engine.model.config(), n_tokens, counts);
+        Ok(report)
+    }
+
+    /// Losses on the held-out split: the same batches and the same noise in every run.
+    ///
+    /// # Errors
+    /// [`crate::Error::NonFinite`] where a loss is not finite.
+    pub fn validate(&self) -> Result<Validation> {
+        let mut by_modality = self.engine.no_losses();
+        for (index, batch) in self.validation.iter().enumerate() {
+            let noise = noise(batch, VALIDATION_SEED, index as u64, Timesteps::Stratified);
+            let losses =
+                without_tape(|| self.engine.model.loss(&view(batch), noise.as_ref(), Normaliser::of(&view(batch))))?;
+            add(&mut by_modality, losses.by_modality()?);
+        }
+        let step = self.steps_done();
+        for (loss, name) in by_modality.iter().zip(self.engine.model.config().setting.modalities()) {
+            self.engine.finite(step, &format!("the validation loss of {name}"), loss.sum)?;
+        }
+        let text = by_modality.first().filter(|loss| loss.count > 0);
+        let bits_per_byte =
+            text.zip(self.bytes_per_text_token).map(|(loss, bytes)| loss.mean() / std::f64::consts::LN_2 / bytes);
+        let joint = joint(self.engine.model.config(), &by_modality);
+        Ok(Validation { step, by_modality, joint, bits_per_byte })
+    }
+
+    /// Where the next step's batches begin.
+    pub(crate) fn position(&self) -> Position {
+        self.prefetched.as_ref().map_or_else(|| self.loader.position(), |(_, place)| *place)
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Weights, first and second moments: f32, each in the order of the parameters, end to end.
+    pub(crate) fn copy_state(&mut self, to: &mut [f32]) -> Result<()> {
+        self.engine.optimiser.copy_state(&self.engine.parameters, to)
+    }
+
+    pub(crate) fn optimiser_mut(&mut self) -> &mut Optimiser {
+        &mut self.engine.optimiser
+    }
+
+    pub(crate) fn restore(&mut self, position: Position, counters: Counters) -> Result<()> {
+        self.prefetched = None;
+        self.loader.seek(position)?;
+        self.counters = counters;
+        Ok(())
+    }
+}
+
+/// The objective, from the losses of modalities: the mean over all discrete targets, and the weighted diffusion loss.
+fn joint(config: &ModelConfig, by_modality: &[ModalityLoss]) -> f64 {
+    let continuous = (config.setting == Setting::Transfusion).then_some(1);
+    let mut discrete = ModalityLoss::default();
+    let mut diffusion = 0.0;
+    for (modality, loss) in by_modality.iter().enumerate() {
+        if continuous != Some(modality) {
+            discrete += *loss;
+        } else if loss.count > 0 {
+            diffusion = config.diffusion_weight * loss.mean();
+        }
+    }
+    if discrete.count > 0 { discrete.mean() + diffusion } else { diffusion }
+}
+
+/// Batch `i` of a step and its noise.
+fn input(loader: &mut Loader, config: &RunConfig, step: u64, i: usize) -> Result<Input> {
+    let batch = loader.next_batch()?;
+    let index = (step - 1) * config.train.accumulate as u64 + i as u64;
+    let noise = noise(&batch, config.train.seed, index, Timesteps::Independent);
+    Ok(Input { batch, noise })
+}
+
+fn noise(batch: &Batch, seed: u64, index: u64, timesteps: Timesteps) -> Option<Noise> {
+    (batch.n_patches() > 0).then(|| Noise::draw(seed, index, batch.n_images(), batch.patches.len(), timesteps))
+}
