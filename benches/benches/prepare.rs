@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mom_data::readers::{Outcome, Sample};
 use mom_data::scenes::{self, ImageFormat, SceneConfig, ShardOptions, write_shards};
-use mom_data::{Dataset, ImageConfig, Needs, SourceConfig, TokenizerConfig, Tokenizers, encode};
+use mom_data::{CodeKind, Dataset, ImageConfig, Needs, SourceConfig, TextConfig, TokenizerConfig, Tokenizers, encode};
 use rayon::prelude::*;
 
 const SAMPLES: usize = 600;
@@ -55,10 +55,10 @@ fn fixtures(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/mom-data/tests/formats").join(name)
 }
 
-/// Pictures in tables of the datasets library: a table many times.
+/// Pictures in tables of the datasets library: three tables many times.
 fn parquet(folder: &Path) -> SourceConfig {
     for i in 0..40 {
-        let table = fixtures("hf-parquet/datasets/data/train-00001-of-00003.parquet");
+        let table = fixtures(&format!("hf-parquet/datasets/data/train-0000{}-of-00003.parquet", i % 3));
         fs::copy(table, folder.join(format!("{i:03}.parquet"))).unwrap();
     }
     SourceConfig::at(folder)
@@ -115,8 +115,9 @@ fn bench(c: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     let defaults = TokenizerConfig::default();
     let image = ImageConfig { size: 64, patch: 8, ..defaults.image.clone() };
-    let fitted = TokenizerConfig { image, ..defaults };
-    let text = TextConfig { kind: TokenKind::Precomputed, vocab_size: 50_257, ..fitted.text.clone() };
+    // Few rows, many times, are few keys to be split by.
+    let fitted = TokenizerConfig { image, held_out: 0.4, ..defaults };
+    let text = TextConfig { kind: CodeKind::Precomputed, vocab_size: 50_257, ..fitted.text.clone() };
     let ready = TokenizerConfig { text, ..fitted.clone() };
     type Make = fn(&Path) -> SourceConfig;
     let formats: [(&str, Make, &TokenizerConfig); 6] = [

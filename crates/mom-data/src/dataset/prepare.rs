@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
@@ -9,7 +10,7 @@ use super::encoder::Encoder;
 use crate::readers::{Chunk, Outcome, Reader, Tally, Unit, read_units};
 use crate::source::{OnDamaged, SourceConfig};
 use crate::split::hash_bound;
-use crate::store::{Catalogue, CatalogueEntry, FORMAT_VERSION, Journal, UnitWriter};
+use crate::store::{Catalogue, CatalogueEntry, Encoded, FORMAT_VERSION, Journal, UnitWriter};
 use crate::tokenizers::Tokenizers;
 use crate::{DataError, Progress, Result, files, rng};
 
@@ -81,7 +82,8 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Tokenises these units, one after the other; each is on the disk and in the journal before the next begins.
+    /// Tokenises these units, one after the other. They are waited for and remembered several at a time, since a disk takes
+    /// hardly longer for many small files than for one.
     fn tokenise(&mut self, missing: &[usize]) -> Result<Vec<CatalogueEntry>> {
         let units = self.reader.units();
         // A generator has no bytes: its units count alike.
@@ -89,6 +91,7 @@ impl Work<'_> {
         let total: u64 = missing.iter().map(|&at| weight(at)).sum();
         let what = format!("tokenising {}", self.source.name());
         let (mut done, mut entries) = (0, Vec::new());
+        let mut unsettled = Unsettled::default();
         read_units(self.reader, missing, usize::MAX, |chunks| {
             let mut at = missing.iter();
             let mut open: Option<(UnitWriter, Tally, &Unit)> = None;
@@ -117,9 +120,10 @@ impl Work<'_> {
                             (Err(error), _) => return Err(error),
                         }
                         if let Some((writer, tally, unit)) = open.take() {
-                            let entry = self.finish(writer, tally, unit)?;
-                            self.journal.add(&entry)?;
-                            entries.push(entry);
+                            unsettled.units.push(self.finish(writer, tally, unit)?);
+                        }
+                        if unsettled.is_due() {
+                            entries.extend(unsettled.settle(self.journal)?);
                         }
                         done += weight(index);
                         (self.progress)(Progress { what: &what, done, total });
@@ -128,22 +132,28 @@ impl Work<'_> {
             }
             Ok(())
         })?;
+        entries.extend(unsettled.settle(self.journal)?);
         Ok(entries)
     }
 
     fn write(&self, outcomes: Vec<Outcome>, writer: &mut UnitWriter, tally: &mut Tally) -> Result<()> {
         let encoder = Encoder { source: self.source, tokenizers: self.tokenizers };
+        let patch_dim = self.tokenizers.config().image.patch_dim();
+        let encode = |sample| {
+            let (document, text_bytes) = encoder.encode(sample)?;
+            Ok(Encoded::new(&document, text_bytes, patch_dim))
+        };
         let encoded: Vec<_> = outcomes
             .par_iter()
             .map(|outcome| match outcome {
-                Outcome::Sample(sample) => Some(encoder.encode(sample)),
+                Outcome::Sample(sample) => Some(encode(sample)),
                 Outcome::Skipped { .. } | Outcome::Ignored { .. } => None,
             })
             .collect();
         for (outcome, encoded) in outcomes.iter().zip(encoded) {
             match (outcome, encoded) {
-                (Outcome::Sample(sample), Some(Ok((document, text_bytes)))) => {
-                    writer.push(&document, text_bytes)?;
+                (Outcome::Sample(sample), Some(Ok(encoded))) => {
+                    writer.push(&encoded)?;
                     tally.used(&sample.items);
                 }
                 (Outcome::Sample(sample), Some(Err(skip))) => {
@@ -157,11 +167,11 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn finish(&self, writer: UnitWriter, tally: Tally, unit: &Unit) -> Result<CatalogueEntry> {
+    fn finish(&self, mut writer: UnitWriter, tally: Tally, unit: &Unit) -> Result<(UnitWriter, CatalogueEntry)> {
         let held_out = self.tokenizers.config().held_out;
         let n_held_out = writer.n_below(hash_bound(held_out));
         let (sums, checksum) = writer.finish()?;
-        Ok(CatalogueEntry {
+        let entry = CatalogueEntry {
             format_version: FORMAT_VERSION,
             unit: unit.name.clone(),
             len_bytes: unit.len_bytes,
@@ -172,6 +182,39 @@ impl Work<'_> {
             held_out,
             n_held_out,
             tally,
-        })
+        };
+        Ok((writer, entry))
+    }
+}
+
+/// Units that are written, and not waited for yet.
+struct Unsettled {
+    units: Vec<(UnitWriter, CatalogueEntry)>,
+    since: Instant,
+}
+
+impl Default for Unsettled {
+    fn default() -> Self {
+        Self { units: Vec::new(), since: Instant::now() }
+    }
+}
+
+impl Unsettled {
+    /// Units that a killed process makes again, at most; each keeps a file open.
+    const UNITS: usize = 64;
+    /// Work that it does again, about.
+    const TIME: Duration = Duration::from_secs(2);
+
+    fn is_due(&self) -> bool {
+        self.units.len() >= Self::UNITS || self.since.elapsed() > Self::TIME
+    }
+
+    /// Waits for all of them, then remembers them.
+    fn settle(&mut self, journal: &Journal) -> Result<Vec<CatalogueEntry>> {
+        let (writers, entries): (Vec<_>, Vec<_>) = std::mem::take(&mut self.units).into_iter().unzip();
+        writers.into_par_iter().try_for_each(UnitWriter::settle)?;
+        journal.add(&entries)?;
+        self.since = Instant::now();
+        Ok(entries)
     }
 }

@@ -119,12 +119,15 @@ impl Journal {
         Ok((Self { path, file: Mutex::new(file) }, entries))
     }
 
-    /// Adds a unit whose file is complete.
-    pub fn add(&self, entry: &CatalogueEntry) -> Result<()> {
+    /// Adds units whose files are complete.
+    pub fn add(&self, entries: &[CatalogueEntry]) -> Result<()> {
         let json = |source| DataError::Json { path: self.path.clone(), source };
-        let mut line = serde_json::to_vec(entry).map_err(json)?;
-        line.push(b'\n');
+        let mut lines = Vec::new();
+        for entry in entries {
+            serde_json::to_writer(&mut lines, entry).map_err(json)?;
+            lines.push(b'\n');
+        }
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(&line).and_then(|()| file.sync_data()).at("write", &self.path)
+        file.write_all(&lines).and_then(|()| file.sync_data()).at("write", &self.path)
     }
 }

@@ -12,4 +12,4 @@ mod unit;
 pub(crate) use catalogue::{Catalogue, CatalogueEntry, Journal};
 pub(crate) use files::UnitFiles;
 pub(crate) use unit::FORMAT_VERSION;
-pub(crate) use unit::{MAX_PARTS, PartKind, Record, StoredPart, UnitFile, UnitSums, UnitWriter, tokens};
+pub(crate) use unit::{Encoded, MAX_PARTS, PartKind, Record, StoredPart, UnitFile, UnitSums, UnitWriter, tokens};

@@ -14,7 +14,7 @@
 mod header;
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -78,10 +78,18 @@ impl TokenBin {
         let mut count = 0;
         let mut is_between = tokens.begins_document()?;
         while tokens.at < tokens.end {
-            let Some(token) = tokens.next()? else { break };
-            let is_mark = token == header.mark;
-            count += u64::from(is_between && !is_mark);
-            is_between = is_mark;
+            let piece_end = tokens.left_of_piece();
+            let ahead = tokens.ahead()?;
+            let n = ahead.len().min(piece_end);
+            for &token in &ahead[..n] {
+                let is_mark = token == header.mark;
+                count += u64::from(is_between && !is_mark);
+                is_between = is_mark;
+            }
+            if n == 0 {
+                break;
+            }
+            tokens.pass(n);
         }
         Ok(count)
     }
@@ -114,25 +122,28 @@ impl Reader for TokenBin {
             if is_between && tokens.at >= tokens.end {
                 break;
             }
-            let Some(token) = tokens.next()? else { break };
-            is_between = token == header.mark;
-            if is_between {
+            let ahead = tokens.ahead()?;
+            if ahead.is_empty() {
+                break;
+            }
+            let n = ahead.iter().position(|&token| token == header.mark).unwrap_or(ahead.len());
+            if n == 0 {
+                tokens.pass(1);
+                is_between = true;
                 if is_ours && draft.finish(sink).is_break() {
                     return Ok(());
                 }
                 is_ours = true;
                 continue;
             }
-            if !is_ours {
-                if tokens.at >= tokens.end {
-                    break;
-                }
-                continue;
-            }
-            if draft.values.len() == self.max_tokens && draft.bad.is_none() && sink(draft.sample(false)).is_break() {
+            is_between = false;
+            if is_ours && draft.extend(&ahead[..n], self.max_tokens, sink).is_break() {
                 return Ok(());
             }
-            draft.push(token);
+            tokens.pass(n);
+            if !is_ours && tokens.at >= tokens.end {
+                break;
+            }
         }
         if draft.finish(sink).is_continue() {
             self.documents.set(unit, draft.row - first);
@@ -141,9 +152,9 @@ impl Reader for TokenBin {
     }
 }
 
-/// The tokens of a file from a piece on.
+/// The tokens of a file from a piece on, some of them at a time.
 struct Tokens {
-    file: BufReader<File>,
+    file: File,
     path: PathBuf,
     width: usize,
     mark: u32,
@@ -154,33 +165,73 @@ struct Tokens {
     /// Where the tokens of the file end.
     file_end: u64,
     is_first: bool,
+    /// Tokens that were read, and how many of them were passed.
+    block: Vec<u32>,
+    passed: usize,
+    bytes: Vec<u8>,
 }
 
 impl Tokens {
+    /// Bytes of a block.
+    const BLOCK: usize = 1 << 16;
+
     fn open(entry: &Entry, piece: &Piece, header: &Header) -> Result<Self> {
         let mut file = File::open(&entry.path).at("open", &entry.path)?;
         let is_first = piece.start <= header.start;
         // Further pieces begin with the token before them, which tells whether a document begins there.
         let at = if is_first { header.start } else { piece.start - header.width as u64 };
         file.seek(SeekFrom::Start(at)).at("read", &entry.path)?;
-        let (path, file) = (entry.path.clone(), BufReader::with_capacity(1 << 16, file));
-        let (file_end, mark) = (header.end, header.mark);
-        Ok(Self { file, path, width: header.width, mark, at, end: piece.end.min(file_end), file_end, is_first })
+        Ok(Self {
+            file,
+            path: entry.path.clone(),
+            width: header.width,
+            mark: header.mark,
+            at,
+            end: piece.end.min(header.end),
+            file_end: header.end,
+            is_first,
+            block: Vec::new(),
+            passed: 0,
+            bytes: Vec::new(),
+        })
     }
 
     /// Whether a document may begin at the start of the piece; called once, before its first token is read.
     fn begins_document(&mut self) -> Result<bool> {
-        Ok(self.is_first || self.next()? == Some(self.mark))
+        if self.is_first {
+            return Ok(true);
+        }
+        let before = self.ahead()?.first().copied();
+        self.pass(usize::from(before.is_some()));
+        Ok(before == Some(self.mark))
     }
 
-    fn next(&mut self) -> Result<Option<u32>> {
-        if self.at >= self.file_end {
-            return Ok(None);
+    /// The next tokens; none at the end of the file.
+    fn ahead(&mut self) -> Result<&[u32]> {
+        if self.passed == self.block.len() {
+            let n_bytes = (self.file_end - self.at).min(Self::BLOCK as u64) as usize / self.width * self.width;
+            self.bytes.resize(n_bytes, 0);
+            self.file.read_exact(&mut self.bytes).at("read", &self.path)?;
+            self.block.clear();
+            if self.width == 2 {
+                self.block.extend(self.bytes.chunks_exact(2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]]))));
+            } else {
+                self.block.extend(self.bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+            }
+            self.passed = 0;
         }
-        let mut bytes = [0; 4];
-        self.file.read_exact(&mut bytes[..self.width]).at("read", &self.path)?;
-        self.at += self.width as u64;
-        Ok(Some(u32::from_le_bytes(bytes)))
+        Ok(&self.block[self.passed..])
+    }
+
+    /// Passes tokens of [`Self::ahead`].
+    fn pass(&mut self, n: usize) {
+        self.passed += n;
+        self.at += (n * self.width) as u64;
+    }
+
+    /// Tokens of the piece that are not passed yet.
+    fn left_of_piece(&self) -> usize {
+        (self.end.saturating_sub(self.at) as usize).div_ceil(self.width)
     }
 }
 
@@ -196,13 +247,24 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    /// Adds a token. Those that are negative in i32 are none.
-    fn push(&mut self, token: u32) {
-        if i32::try_from(token).is_err() {
-            self.bad = self.bad.or(Some(token));
-        } else if self.bad.is_none() {
-            self.values.push(token);
+    /// Adds tokens, and gives a sample whenever it has as many as one may have. Those that are negative in i32 are none.
+    fn extend(
+        &mut self,
+        tokens: &[u32],
+        max_tokens: usize,
+        sink: &mut dyn FnMut(Outcome) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let mut tokens = tokens;
+        while !tokens.is_empty() && self.bad.is_none() {
+            if self.values.len() == max_tokens {
+                sink(self.sample(false))?;
+            }
+            let (now, later) = tokens.split_at(tokens.len().min(max_tokens - self.values.len()));
+            self.bad = now.iter().copied().find(|&token| i32::try_from(token).is_err());
+            self.values.extend_from_slice(now);
+            tokens = later;
         }
+        ControlFlow::Continue(())
     }
 
     /// Gives what is left of the document, and begins the next one.

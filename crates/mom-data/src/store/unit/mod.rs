@@ -17,7 +17,7 @@ pub(crate) use layout::FORMAT_VERSION;
 pub(in crate::store) use layout::Foot;
 pub(crate) use layout::{MAX_PARTS, Record, UnitSums};
 pub(crate) use read::{PartKind, StoredPart, UnitFile, tokens};
-pub(crate) use write::UnitWriter;
+pub(crate) use write::{Encoded, UnitWriter};
 
 #[cfg(test)]
 mod tests {
@@ -35,13 +35,15 @@ mod tests {
         let path = folder.path().join("a.tokens");
         let mut writer = UnitWriter::create(&path, 12).unwrap();
         let long: Vec<u32> = (0..70_000).collect();
-        writer.push(&document("b", 900, vec![Content::Text(long.clone())]), 5).unwrap();
-        writer
-            .push(&document("a", 100, vec![Content::Text(vec![7, 8]), Content::Pixels((0..48).collect())]), 2)
-            .unwrap();
-        writer.push(&document("c", 500, vec![Content::Speech(vec![3]), Content::ImageCodes(vec![4, 5])]), 0).unwrap();
-        assert!(!path.exists(), "not under its name before it is whole");
+        let mut push = |key, hash, parts, text_bytes| {
+            writer.push(&Encoded::new(&document(key, hash, parts), text_bytes, 12)).unwrap();
+        };
+        push("b", 900, vec![Content::Text(long.clone())], 5);
+        push("a", 100, vec![Content::Text(vec![7, 8]), Content::Pixels((0..48).collect())], 2);
+        push("c", 500, vec![Content::Speech(vec![3]), Content::ImageCodes(vec![4, 5])], 0);
         let (sums, _) = writer.finish().unwrap();
+        assert!(!path.exists(), "not before it is on the disk");
+        writer.settle().unwrap();
         assert_eq!((sums.n_documents, sums.text, sums.image, sums.speech, sums.n_media), (3, 70_002, 6, 1, 3));
         let unit = UnitFile::open(&path).unwrap();
         assert_eq!([0, 100, 101, 501, u64::MAX].map(|bound| unit.n_below(bound).unwrap()), [0, 0, 1, 2, 3]);
@@ -67,9 +69,10 @@ mod tests {
         let mut writer = UnitWriter::create(&path, 1).unwrap();
         for i in 0..4u32 {
             let parts = vec![Content::Text(vec![i; 3]), Content::ImageCodes(vec![70_000 + i; 2])];
-            writer.push(&document(&format!("{i}"), u64::from(i), parts), 3).unwrap();
+            writer.push(&Encoded::new(&document(&format!("{i}"), u64::from(i), parts), 3, 1)).unwrap();
         }
         writer.finish().unwrap();
+        writer.settle().unwrap();
         let good = std::fs::read(&path).unwrap();
         let check = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();

@@ -14,7 +14,7 @@ use crate::error::IoContext;
 use crate::readers::PartOrder;
 use crate::{DataError, Result};
 
-/// Writes a unit under a temporary name; [`Self::finish`] gives it its own.
+/// Writes a unit under a temporary name; [`Self::settle`] gives it its own.
 pub(crate) struct UnitWriter {
     path: PathBuf,
     temporary: PathBuf,
@@ -23,7 +23,23 @@ pub(crate) struct UnitWriter {
     records: Vec<Record>,
     sums: UnitSums,
     patch_dim: usize,
+}
+
+/// A document as it lies in a unit's file. It depends on nothing else in there, so that many are made at a time.
+pub(crate) struct Encoded {
+    /// Its place is not known yet.
+    record: Record,
     bytes: Vec<u8>,
+    text_bytes: u64,
+}
+
+impl Encoded {
+    /// `text_bytes` is the length of the document's text before tokenisation; `patch_dim` as of [`UnitWriter::create`].
+    pub fn new(document: &Document, text_bytes: u64, patch_dim: usize) -> Self {
+        let mut bytes = Vec::new();
+        let record = encode(document, patch_dim.max(1), &mut bytes);
+        Self { record, bytes, text_bytes }
+    }
 }
 
 impl UnitWriter {
@@ -40,16 +56,15 @@ impl UnitWriter {
             records: Vec::new(),
             sums: UnitSums::default(),
             patch_dim: patch_dim.max(1),
-            bytes: Vec::new(),
         })
     }
 
-    /// Appends a document; `text_bytes` is the length of its text before tokenisation.
-    pub fn push(&mut self, document: &Document, text_bytes: u64) -> Result<()> {
-        self.bytes.clear();
-        let record = encode(document, self.patch_dim, self.offset, &mut self.bytes);
-        self.out.write_all(&self.bytes).at("write", &self.path)?;
-        self.offset += self.bytes.len() as u64;
+    /// Appends a document.
+    pub fn push(&mut self, encoded: &Encoded) -> Result<()> {
+        let Encoded { record, bytes, text_bytes } = encoded;
+        let (record, text_bytes) = (Record { offset: self.offset, ..*record }, *text_bytes);
+        self.out.write_all(bytes).at("write", &self.path)?;
+        self.offset += bytes.len() as u64;
         self.sums.append(&UnitSums {
             n_documents: 1,
             text: record.text.into(),
@@ -68,10 +83,8 @@ impl UnitWriter {
         self.records.iter().filter(|record| record.hash < bound).count() as u64
     }
 
-    /// Writes records and foot, syncs, and renames.
-    ///
-    /// Gives the sums, and a checksum of all that was written.
-    pub fn finish(mut self) -> Result<(UnitSums, u32)> {
+    /// Writes records and foot; [`Self::settle`] has the rest to do. Gives the sums, and a checksum of all that was written.
+    pub fn finish(&mut self) -> Result<(UnitSums, u32)> {
         self.records.sort_by_key(|record| (record.hash, record.offset));
         let records: &[u8] = bytemuck::cast_slice(&self.records);
         let foot = Foot {
@@ -88,9 +101,15 @@ impl UnitWriter {
             self.out.write_all(bytes).at("write", &self.path)?;
         }
         self.out.flush().at("write", &self.path)?;
+        let checksum = crc32c::crc32c(records);
+        self.records = Vec::new();
+        Ok((self.sums, checksum))
+    }
+
+    /// Waits until a finished file is on the disk, and gives it its name.
+    pub fn settle(self) -> Result<()> {
         self.out.get_ref().sync_all().at("write", &self.path)?;
-        std::fs::rename(&self.temporary, &self.path).at("rename", &self.path)?;
-        Ok((self.sums, crc32c::crc32c(records)))
+        std::fs::rename(&self.temporary, &self.path).at("rename", &self.path)
     }
 }
 
@@ -101,10 +120,9 @@ impl Drop for UnitWriter {
     }
 }
 
-fn encode(document: &Document, patch_dim: usize, offset: u64, out: &mut Vec<u8>) -> Record {
+fn encode(document: &Document, patch_dim: usize, out: &mut Vec<u8>) -> Record {
     let mut record = Record::zeroed();
     record.hash = document.hash;
-    record.offset = offset;
     record.fixed = u16::from(document.order == PartOrder::Fixed);
     let parts = &document.parts[..document.parts.len().min(MAX_PARTS)];
     // A key is for people: one that is longer than this is cut.
