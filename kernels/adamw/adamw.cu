@@ -96,7 +96,9 @@ __device__ __forceinline__ bool constants(const AdamW& p, Constants& c) {
     c = {p.lr, p.correction1, p.correction2, 1.f};
     if (p.norm) {
         const float norm = *p.norm;
-        if (p.skipped && !(norm <= 3.402823466e38f)) {
+        const float given = p.record ? p.record->skip_above : 0.f;
+        const float largest = given > 0.f ? given : 3.402823466e38f;
+        if (p.skipped && !(norm <= largest)) {
             if (p.tells && blockIdx.x == 0 && threadIdx.x == 0) atomicAdd(p.skipped, 1u);
             return false;
         }

@@ -19,8 +19,9 @@ static_assert(sizeof(Tensor) == 56 && offsetof(Tensor, len) == 40 && offsetof(Te
 struct StepRecord {
     float lr;
     cuda::std::uint32_t step;  // from 1
+    float skip_above;          // a larger norm makes every weight none, if `skipped` is given; 0: only one that is not finite
 };
-static_assert(sizeof(StepRecord) == 8);
+static_assert(sizeof(StepRecord) == 12 && offsetof(StepRecord, skip_above) == 8);
 
 struct AdamW {
     Tensor tensors[MAX_TENSORS];

@@ -111,6 +111,11 @@ impl Block {
         &self.mixer
     }
 
+    /// The norm before it.
+    pub fn norm(&self) -> &RmsNorm {
+        &self.norm
+    }
+
     /// `x`: `(n_rows, d_model)`, rows in modality order. Returns the same shape.
     ///
     /// # Errors

@@ -119,13 +119,28 @@ impl MixtureOfMamba {
     /// # Errors
     /// As [`Self::forward`].
     pub fn forward_by_operations(&self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
+        self.forward_watched(x, plan, &mut |_, _| Ok(()))
+    }
+
+    /// As [`Self::forward_by_operations`]; `watch` sees what each operation gives, by the operation's name, before the next one
+    /// reads it.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], and those of `watch`.
+    pub fn forward_watched(
+        &self,
+        x: &Tensor,
+        plan: &Plan,
+        watch: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
+    ) -> Result<Tensor> {
         self.check(x, plan)?;
         let Weights { in_proj, conv_weight, conv_bias, x_proj, dt_proj, a_log, d_skip, out_proj } = &*self.weights;
         let (d_inner, d_state, dt_rank) = (self.config.d_inner(), self.config.d_state, self.config.dt_rank());
-        let xz = grouped_linear(x, in_proj, plan)?;
+        let mut seen = |name, tensor: Tensor| watch(name, &tensor).map(|()| tensor);
+        let xz = seen("in_proj", grouped_linear(x, in_proj, plan)?)?;
         let conv_in = xz.narrow(1, 0, d_inner)?;
-        let u = ops::causal_conv1d(&conv_in, conv_weight, conv_bias.as_ref(), plan)?;
-        let x_dbl = grouped_linear(&u, x_proj, plan)?;
+        let u = seen("conv1d", ops::causal_conv1d(&conv_in, conv_weight, conv_bias.as_ref(), plan)?)?;
+        let x_dbl = seen("x_proj", grouped_linear(&u, x_proj, plan)?)?;
         let low = x_dbl.narrow(1, 0, dt_rank)?;
         let unbiased =
             GroupedLinear::new(dt_proj.in_features(), dt_proj.out_features(), dt_proj.weights().to_vec(), Vec::new())?;
@@ -135,16 +150,17 @@ impl MixtureOfMamba {
         };
         let scan = SelectiveScan {
             u,
-            dt: grouped_linear(&low, &unbiased, plan)?,
+            dt: seen("dt_proj", grouped_linear(&low, &unbiased, plan)?)?,
             dt_bias,
-            a: a_log.exp()?.neg()?,
+            a: seen("A", a_log.exp()?.neg()?)?,
             b: x_dbl.narrow(1, dt_rank, d_state)?,
             c: x_dbl.narrow(1, dt_rank + d_state, d_state)?,
             d_skip: Some(d_skip.clone()),
             z: Some(xz.narrow(1, d_inner, d_inner)?),
             delta_activation: DeltaActivation::Softplus,
         };
-        grouped_linear(&ops::selective_scan(scan, plan)?, out_proj, plan)
+        let y = seen("selective_scan", ops::selective_scan(scan, plan)?)?;
+        seen("out_proj", grouped_linear(&y, out_proj, plan)?)
     }
 
     /// The state before a sequence, for decoding `batch` of them.

@@ -41,8 +41,8 @@ pub fn inspect(source: &SourceConfig, limit: u64, mut each: impl FnMut(Inspectio
     let units: Vec<usize> = (0..reader.units().len()).collect();
     let per_unit = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
     let mut left = limit;
-    read_units(&*reader, &units, per_unit, |chunks| {
-        for chunk in chunks {
+    read_units(&*reader, &units, per_unit, |loads| {
+        for chunk in loads.into_iter().flatten() {
             let outcomes = match chunk {
                 Chunk::Outcomes(outcomes) => outcomes,
                 Chunk::End(_, Ok(())) => continue,

@@ -138,6 +138,29 @@ impl Loader {
         Ok(Some(batch))
     }
 
+    /// Keys of the documents in the next batch, as `source:key`, each once: what [`Self::next_batch`] would give. The loader goes
+    /// on behind it.
+    ///
+    /// # Errors
+    /// As [`Self::next_batch`].
+    pub fn next_keys(&mut self) -> Result<Vec<String>> {
+        let mut keys = Vec::new();
+        self.advance(self.share.rank * self.batch)?;
+        for _ in 0..self.batch {
+            for piece in &self.window.sequences[self.sequence] {
+                let item = &self.window.items[piece.item];
+                let source = &self.documents.sources[item.source];
+                let key = format!("{}:{}", source.name, source.files.get(item.unit)?.key(&item.record)?);
+                if !keys.contains(&key) {
+                    keys.push(key);
+                }
+            }
+            self.advance(1)?;
+        }
+        self.advance((self.share.of - self.share.rank - 1) * self.batch)?;
+        Ok(keys)
+    }
+
     /// Passes over `n_sequences` sequences without making them.
     ///
     /// # Errors

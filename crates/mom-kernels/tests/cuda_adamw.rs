@@ -61,7 +61,7 @@ fn check<G: TestElement + GradientOf<W>, W: TestElement>(gpu: &Gpu, max_norm: Op
             });
         }
         // What is in the record counts, and not what is beside it.
-        let record = gpu.upload(&[StepRecord { lr: config.lr as f32, step }]).unwrap();
+        let record = gpu.upload(&[StepRecord { lr: config.lr as f32, step, skip_above: 0.0 }]).unwrap();
         let config = match constants {
             Constants::Host => Step::Host(config),
             Constants::Device => {
@@ -189,6 +189,24 @@ fn a_step_whose_norm_is_not_finite_is_skipped_and_told() {
 }
 
 #[test]
+fn a_norm_above_the_records_bound_writes_nothing() {
+    let Some(device) = gpu("a_norm_above_the_records_bound_writes_nothing") else { return };
+    let gpu = Gpu::with_stream(device.stream().context().default_stream()).unwrap();
+    let norm = gpu.upload(&[3.0f32]).unwrap();
+    let clip = || Clip { norm: gpu.read(&norm), max_norm: 1.0 };
+    let mut skipped = gpu.zeros::<u32>(1).unwrap();
+    for (skip_above, writes) in [(0.0, true), (2.9, false), (3.0, true), (f32::INFINITY, true)] {
+        let mut state = State::new(&gpu, 5000);
+        let before = state.values(&gpu);
+        let record = gpu.upload(&[StepRecord { lr: 1e-2, step: 1, skip_above }]).unwrap();
+        let step = Step::Device { record: gpu.read(&record), constants: STEP };
+        adamw_if_finite(&gpu, &mut [state.tensor(&gpu)], step, &clip(), &mut gpu.write(&mut skipped)).unwrap();
+        assert_eq!(state.values(&gpu) != before, writes, "{skip_above}");
+    }
+    assert_eq!(gpu.download(&skipped).unwrap(), [1]);
+}
+
+#[test]
 fn a_captured_graph_reads_the_record_again() {
     let Some(device) = gpu("a_captured_graph_reads_the_record_again") else { return };
     // SAFETY: everything here runs on one stream. (A capture must not wait for events from before it.)
@@ -205,7 +223,7 @@ fn a_captured_graph_reads_the_record_again() {
     let graph = gpu.stream().end_capture(flags).unwrap().unwrap();
     for step in 1..=4 {
         let config = AdamWStep { lr: 1e-2 / f64::from(step), step, ..STEP };
-        gpu.stream().memcpy_htod(&[StepRecord { lr: config.lr as f32, step }], &mut record).unwrap();
+        gpu.stream().memcpy_htod(&[StepRecord { lr: config.lr as f32, step, skip_above: 0.0 }], &mut record).unwrap();
         graph.launch().unwrap();
         adamw(&gpu, &mut [by_steps.tensor(&gpu)], config, None).unwrap();
         // The device's corrections are the host's to the bit.

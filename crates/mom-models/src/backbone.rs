@@ -46,6 +46,11 @@ impl Backbone {
         Ok(self.norm_f.forward(&Block::forward_all(&self.blocks, x, plan)?)?)
     }
 
+    /// The final norm alone.
+    pub(crate) fn normed(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.norm_f.forward(x)?)
+    }
+
     /// The states before a sequence.
     ///
     /// # Errors

@@ -98,6 +98,15 @@ pub struct ModelConfig {
     /// States of a channel.
     #[serde(default = "defaults::d_state")]
     pub d_state: usize,
+    /// Width of the causal convolution.
+    #[serde(default = "defaults::d_conv")]
+    pub d_conv: usize,
+    /// Channels of conv and scan for each feature of the residual stream.
+    #[serde(default = "defaults::expand")]
+    pub expand: usize,
+    /// Features between x_proj and dt_proj; ceil(d_model / 16) if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dt_rank: Option<usize>,
     /// Added to the mean square in the norms.
     #[serde(default = "defaults::norm_eps")]
     pub norm_eps: f64,
@@ -109,6 +118,12 @@ mod defaults {
     }
     pub(super) const fn d_state() -> usize {
         16
+    }
+    pub(super) const fn d_conv() -> usize {
+        4
+    }
+    pub(super) const fn expand() -> usize {
+        2
     }
     pub(super) const fn norm_eps() -> f64 {
         1e-5
@@ -128,6 +143,9 @@ impl ModelConfig {
             z_loss: if setting == Setting::Chameleon { 1e-5 } else { 0.0 },
             diffusion_weight: defaults::diffusion_weight(),
             d_state: defaults::d_state(),
+            d_conv: defaults::d_conv(),
+            expand: defaults::expand(),
+            dt_rank: None,
             norm_eps: defaults::norm_eps(),
         }
     }
@@ -139,6 +157,9 @@ impl ModelConfig {
             untied: self.variant.untied(),
             shared_dt_bias: self.variant.shared_dt_bias(),
             d_state: self.d_state,
+            d_conv: self.d_conv,
+            expand: self.expand,
+            dt_rank: self.dt_rank,
             ..MixerConfig::new(self.scale.d_model)
         };
         BlockConfig { mixer, norm_eps: self.norm_eps }
@@ -180,6 +201,7 @@ impl ModelConfig {
         for (field, value) in [("z_loss", self.z_loss), ("diffusion_weight", self.diffusion_weight)] {
             require(value.is_finite() && value >= 0.0, field, "finite and not negative", value)?;
         }
+        require(self.scale.n_layers > 0, "scale", "at least one layer", self.scale)?;
         Ok(self.block().validate()?)
     }
 }

@@ -43,6 +43,7 @@ mod config;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod decode;
+mod diagnose;
 pub mod diffusion;
 mod error;
 pub mod flops;

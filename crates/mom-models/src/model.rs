@@ -25,10 +25,10 @@ pub struct Model {
 /// A batch that was checked, in the order of the rows and where the model is: what [`Model::loss_of`] reads.
 #[derive(Debug)]
 pub struct Inputs {
-    plan: Plan,
+    pub(crate) plan: Plan,
     /// Tokens of the rows that are no patches.
     tokens: Ids,
-    patches: Option<Patches>,
+    pub(crate) patches: Option<Patches>,
     head: Head,
     /// Modality of the target of each row of the head; [`NO_MODALITY`] where there is none.
     target_modalities: Vec<u8>,
@@ -74,11 +74,11 @@ const NO_MODALITY: u8 = u8::MAX;
 
 /// The patches of a batch with their noise.
 #[derive(Debug)]
-struct Patches {
+pub(crate) struct Patches {
     /// `(n_patches, patch_dim)`, in the model's element type.
-    noisy: Tensor,
+    pub noisy: Tensor,
     /// `(n_patches, patch_dim)`, the noise alone, f32 on a device.
-    epsilon: Tensor,
+    pub epsilon: Tensor,
     /// Image of each patch.
     images: Ids,
     /// `(n_images, ..)`, of each image's timestep.
@@ -376,7 +376,7 @@ impl Model {
 
     /// The residual stream before the first block: rows in modality order. Text and codes are embedded tokens; in
     /// Transfusion the rows of modality 1 are the noisy patches, in the order of their positions.
-    fn residual_stream(&self, inputs: &Inputs) -> Result<Tensor> {
+    pub(crate) fn residual_stream(&self, inputs: &Inputs) -> Result<Tensor> {
         let tokens = self.embed(&inputs.tokens)?;
         let (Some(patcher), Some(patches)) = (&self.patcher, &inputs.patches) else {
             return Ok(tokens);

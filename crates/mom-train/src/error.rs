@@ -93,10 +93,11 @@ pub enum Error {
         /// The last step; 0 if there was none.
         step: u64,
     },
-    /// A loss, gradient or weight is not finite; the run stops and keeps its checkpoints.
+    /// A loss, gradient or weight is not finite; no weight was touched.
     #[error(
-        "step {step}: {tensor} is {value}; training stops. {}",
-        checkpoint.as_ref().map_or_else(|| "No checkpoint was written yet".to_owned(), |path| format!("The last good checkpoint is {}", path.display()))
+        "step {step}: {tensor} is {value}; training stops.{} {}",
+        origin.as_ref().map_or_else(String::new, ToString::to_string),
+        checkpoint_in_words(checkpoint.as_deref())
     )]
     NonFinite {
         /// The step that failed, counted from 1.
@@ -105,6 +106,27 @@ pub enum Error {
         tensor: String,
         /// NaN or an infinity.
         value: f64,
+        /// Where it comes from.
+        origin: Option<Box<Origin>>,
+        /// Where to go on from.
+        checkpoint: Option<PathBuf>,
+    },
+    /// The norm of a step's gradient stands out; no weight was touched.
+    #[error(
+        "step {step}: the gradient's norm is {norm:.4}, more than train.spike_factor times the median of the last steps \
+         ({limit:.4}); training stops.{} {}",
+        origin.as_ref().map_or_else(String::new, ToString::to_string),
+        checkpoint_in_words(checkpoint.as_deref())
+    )]
+    Spike {
+        /// The step, counted from 1.
+        step: u64,
+        /// The norm.
+        norm: f64,
+        /// What it had to be below.
+        limit: f64,
+        /// Where it comes from.
+        origin: Option<Box<Origin>>,
         /// Where to go on from.
         checkpoint: Option<PathBuf>,
     },
@@ -129,7 +151,55 @@ pub enum Error {
     Candle(#[from] candle_core::Error),
 }
 
+/// What a step that cannot be taken was made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The first operation of the forward pass whose output is not finite, if any is.
+    pub operation: Option<String>,
+    /// The documents of the step, as `source:key`.
+    pub documents: Vec<String>,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        /// So many are named in a message.
+        const NAMED: usize = 8;
+        if let Some(operation) = &self.operation {
+            write!(f, " The first output that is not finite is that of {operation}.")?;
+        }
+        let named = &self.documents[..self.documents.len().min(NAMED)];
+        write!(f, " Its documents: {}", named.join(", "))?;
+        match self.documents.len() - named.len() {
+            0 => f.write_str("."),
+            more => write!(f, " and {more} more."),
+        }
+    }
+}
+
+fn checkpoint_in_words(checkpoint: Option<&std::path::Path>) -> String {
+    match checkpoint {
+        Some(path) => format!("The last good checkpoint is {}", path.display()),
+        None => "No checkpoint was written yet".to_owned(),
+    }
+}
+
 impl Error {
+    /// The same error, with where it comes from.
+    pub(crate) fn with_origin(mut self, from: Origin) -> Self {
+        if let Self::NonFinite { origin, .. } | Self::Spike { origin, .. } = &mut self {
+            *origin = Some(Box::new(from));
+        }
+        self
+    }
+
+    /// The same error, with the checkpoint to go on from.
+    pub(crate) fn with_checkpoint(mut self, last: Option<&PathBuf>) -> Self {
+        if let Self::NonFinite { checkpoint, .. } | Self::Spike { checkpoint, .. } = &mut self {
+            *checkpoint = last.cloned();
+        }
+        self
+    }
+
     /// The same error; that of a device without memory says what to change.
     ///
     /// It comes through several crates' errors and candle's boxes, whose texts all hold the driver's.

@@ -49,13 +49,13 @@ pub mod speed;
 pub mod telemetry;
 mod train;
 
-pub use config::{DeviceKind, Graph, Precision, Recompute, RunConfig};
+pub use config::{DeviceKind, Graph, OnSpike, Precision, Recompute, RunConfig};
 pub use data::Prepared;
-pub use error::{Error, Result};
+pub use error::{Error, Origin, Result};
 pub use files::{FileError, replace as replace_file};
 pub use generate::{GenerateOptions, Generator};
 pub use telemetry::memory;
-pub use train::{StepReport, Trainer, Validation};
+pub use train::{Skipped, StepReport, Trainer, Validation};
 
 /// The README's examples, compiled and run.
 #[cfg(doctest)]

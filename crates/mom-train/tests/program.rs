@@ -192,7 +192,7 @@ fn train(config: &Path, out: &Path, overrides: &[&str]) -> std::process::Output 
     mom_train(&arguments)
 }
 
-fn write_config(folder: &Path, shards: &Path) -> std::path::PathBuf {
+fn write_config(folder: &Path, shards: &Path) -> PathBuf {
     let path = folder.join("run.toml");
     let text = format!(
         r#"
@@ -213,7 +213,7 @@ fn write_config(folder: &Path, shards: &Path) -> std::path::PathBuf {
     path
 }
 
-fn files_of(folder: &Path) -> Vec<std::path::PathBuf> {
+fn files_of(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files_of(&path) } else { vec![path] }).collect()
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::encoder::Encoder;
-use crate::readers::{Chunk, Outcome, Reader, Tally, Unit, read_units};
+use crate::readers::{Chunk, Outcome, Reader, Skip, Tally, Unit, read_units};
 use crate::source::{OnDamaged, SourceConfig};
 use crate::split::hash_bound;
 use crate::store::{Catalogue, CatalogueEntry, Encoded, FORMAT_VERSION, Journal, UnitWriter};
@@ -92,10 +92,11 @@ impl Work<'_> {
         let what = format!("tokenising {}", self.source.name());
         let (mut done, mut entries) = (0, Vec::new());
         let mut unsettled = Unsettled::default();
-        read_units(self.reader, missing, usize::MAX, |chunks| {
+        let (source, tokenizers) = (self.source, self.tokenizers);
+        read_units(self.reader, missing, usize::MAX, |loads| {
             let mut at = missing.iter();
             let mut open: Option<(UnitWriter, Tally, &Unit)> = None;
-            for chunk in chunks {
+            for (chunk, encoded) in loads.into_iter().flat_map(|load| encode(load, source, tokenizers)) {
                 let (writer, tally, _) = match &mut open {
                     Some(open) => open,
                     None => {
@@ -108,7 +109,7 @@ impl Work<'_> {
                 };
                 match chunk {
                     Chunk::Outcomes(outcomes) => {
-                        self.write(outcomes, writer, tally)?;
+                        write(&outcomes, encoded, writer, tally)?;
                         (self.progress)(Progress { what: &what, done, total });
                     }
                     Chunk::End(index, ended) => {
@@ -136,37 +137,6 @@ impl Work<'_> {
         Ok(entries)
     }
 
-    fn write(&self, outcomes: Vec<Outcome>, writer: &mut UnitWriter, tally: &mut Tally) -> Result<()> {
-        let encoder = Encoder { source: self.source, tokenizers: self.tokenizers };
-        let patch_dim = self.tokenizers.config().image.patch_dim();
-        let encode = |sample| {
-            let (document, text_bytes) = encoder.encode(sample)?;
-            Ok(Encoded::new(&document, text_bytes, patch_dim))
-        };
-        let encoded: Vec<_> = outcomes
-            .par_iter()
-            .map(|outcome| match outcome {
-                Outcome::Sample(sample) => Some(encode(sample)),
-                Outcome::Skipped { .. } | Outcome::Ignored { .. } => None,
-            })
-            .collect();
-        for (outcome, encoded) in outcomes.iter().zip(encoded) {
-            match (outcome, encoded) {
-                (Outcome::Sample(sample), Some(Ok(encoded))) => {
-                    writer.push(&encoded)?;
-                    tally.used(&sample.items);
-                }
-                (Outcome::Sample(sample), Some(Err(skip))) => {
-                    tally.skipped(&sample.place.file, &sample.key, &sample.items, &skip);
-                }
-                (Outcome::Skipped { key, place, items, skip }, _) => tally.skipped(&place.file, key, items, skip),
-                (Outcome::Ignored { ending, name }, _) => tally.ignored(ending, name),
-                (Outcome::Sample(_), None) => {}
-            }
-        }
-        Ok(())
-    }
-
     fn finish(&self, mut writer: UnitWriter, tally: Tally, unit: &Unit) -> Result<(UnitWriter, CatalogueEntry)> {
         let held_out = self.tokenizers.config().held_out;
         let n_held_out = writer.n_below(hash_bound(held_out));
@@ -185,6 +155,46 @@ impl Work<'_> {
         };
         Ok((writer, entry))
     }
+}
+
+/// What a sample became; `None` for what is no sample.
+type Encoding = Option<Result<Encoded, Skip>>;
+
+/// Encodes what was read, on all threads; every chunk with what its outcomes became.
+fn encode(load: Vec<Chunk>, source: &SourceConfig, tokenizers: &Tokenizers) -> Vec<(Chunk, Vec<Encoding>)> {
+    let encoder = Encoder { source, tokenizers };
+    let patch_dim = tokenizers.config().image.patch_dim();
+    let encode = |outcome: &Outcome| match outcome {
+        Outcome::Sample(sample) => {
+            let encoded = encoder.encode(sample);
+            Some(encoded.map(|(document, text_bytes)| Encoded::new(&document, text_bytes, patch_dim)))
+        }
+        Outcome::Skipped { .. } | Outcome::Ignored { .. } => None,
+    };
+    let of_chunk = |chunk: &Chunk| match chunk {
+        Chunk::Outcomes(outcomes) => outcomes.par_iter().map(encode).collect(),
+        Chunk::End(..) => Vec::new(),
+    };
+    let encoded: Vec<_> = load.par_iter().map(of_chunk).collect();
+    load.into_iter().zip(encoded).collect()
+}
+
+fn write(outcomes: &[Outcome], encoded: Vec<Encoding>, writer: &mut UnitWriter, tally: &mut Tally) -> Result<()> {
+    for (outcome, encoded) in outcomes.iter().zip(encoded) {
+        match (outcome, encoded) {
+            (Outcome::Sample(sample), Some(Ok(encoded))) => {
+                writer.push(&encoded)?;
+                tally.used(&sample.items);
+            }
+            (Outcome::Sample(sample), Some(Err(skip))) => {
+                tally.skipped(&sample.place.file, &sample.key, &sample.items, &skip);
+            }
+            (Outcome::Skipped { key, place, items, skip }, _) => tally.skipped(&place.file, key, items, skip),
+            (Outcome::Ignored { ending, name }, _) => tally.ignored(ending, name),
+            (Outcome::Sample(_), None) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Units that are written, and not waited for yet.

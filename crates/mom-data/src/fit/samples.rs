@@ -168,13 +168,18 @@ impl FitSamples {
         units: &[usize],
         progress: &mut dyn FnMut(u64),
     ) -> Result<usize> {
-        read_units(reader, units, gather.limit, |chunks| self.take(gather, chunks, progress))
+        read_units(reader, units, gather.limit, |loads| self.take(gather, loads, progress))
     }
 
     /// Gives the number of units that were read to their limit.
-    fn take(&mut self, gather: &Gather<'_>, chunks: Receiver<Chunk>, progress: &mut dyn FnMut(u64)) -> Result<usize> {
+    fn take(
+        &mut self,
+        gather: &Gather<'_>,
+        loads: Receiver<Vec<Chunk>>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<usize> {
         let (mut of_unit, mut n_ended) = (0, 0);
-        for chunk in chunks {
+        for chunk in loads.into_iter().flatten() {
             let outcomes = match chunk {
                 Chunk::Outcomes(outcomes) => outcomes,
                 Chunk::End(_, ended) => {

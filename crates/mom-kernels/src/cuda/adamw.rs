@@ -51,8 +51,10 @@ pub struct StepRecord {
     pub lr: f32,
     /// Number of this step, from 1; zero counts as 1.
     pub step: u32,
+    /// Where the norm of the gradients is larger, [`adamw_if_finite`] writes nothing; 0 where it is only not to be infinite.
+    pub skip_above: f32,
 }
-const _: () = assert!(size_of::<StepRecord>() == 8);
+const _: () = assert!(size_of::<StepRecord>() == 12 && offset_of!(StepRecord, skip_above) == 8);
 // SAFETY: a plain struct of numbers in C layout.
 unsafe impl DeviceRepr for StepRecord {}
 // SAFETY: zeros are numbers.
@@ -184,7 +186,8 @@ pub fn adamw<'a, W: DeviceElement, G: GradientOf<W>>(
     update(gpu, tensors, &step.into(), clip, 0)
 }
 
-/// [`adamw`], where the norm of the gradients is finite. Else nothing is written, and `skipped` `(1)` is raised by one.
+/// [`adamw`], where the norm of the gradients is finite, and not above what a [`StepRecord`] says. Else nothing is written,
+/// and `skipped` `(1)` is raised by one.
 ///
 /// # Errors
 /// As [`adamw`].

@@ -9,7 +9,7 @@ use mom_data::{ImageConfig, SourceConfig, TextConfig, TokenizerConfig};
 use mom_models::{Scale, Setting, Variant};
 
 use super::Variants;
-use crate::config::{DataSection, Graph, ModelSection, OptimizerSection, Recompute, TrainSection, needs};
+use crate::config::{DataSection, Graph, ModelSection, OnSpike, OptimizerSection, Recompute, TrainSection, needs};
 use crate::error::require;
 use crate::files::At;
 use crate::run;
@@ -175,14 +175,7 @@ impl SweepOptions {
     fn run_config(&self, setting: Setting, variant: Variant, seed: u64) -> Result<RunConfig> {
         // A run of a few minutes wants a higher rate than the paper's long ones, and losses often.
         let config = RunConfig {
-            model: ModelSection {
-                setting,
-                variant,
-                scale: self.scale,
-                d_state: 16,
-                z_loss: None,
-                diffusion_weight: None,
-            },
+            model: ModelSection::new(setting, variant, self.scale),
             data: DataSection {
                 shards: None,
                 batch: self.batch,
@@ -202,6 +195,8 @@ impl SweepOptions {
                 keep_checkpoints: 1,
                 keep_every: None,
                 keep_best: None,
+                on_spike: OnSpike::Stop,
+                spike_factor: None,
                 device: self.device,
                 dtype: None,
                 recompute: Recompute::None,
@@ -236,7 +231,7 @@ impl SweepOptions {
     fn tokenizer_config(&self, setting: Setting) -> TokenizerConfig {
         let defaults = TokenizerConfig::default();
         match self.data {
-            Some(_) if self.scale.paper.is_empty() => defaults,
+            Some(_) if self.scale.is_small() => defaults,
             Some(_) => TokenizerConfig::paper(needs(setting)),
             None => TokenizerConfig {
                 text: TextConfig { vocab_size: 300, ..defaults.text },

@@ -94,7 +94,7 @@ impl Loaded {
         trainer.optimiser_mut().restore(&path, self.state.step, &weights, |name| {
             Ok(Moments { first: read(format!("first.{name}"))?, second: read(format!("second.{name}"))? })
         })?;
-        trainer.restore(self.state.position, self.state.counters)
+        trainer.restore(self.state.position, self.state.counters, self.state.norms.clone())
     }
 
     /// Sets a model's variables to the weights, see [`set_weights`].

@@ -4,6 +4,7 @@ use mom_data::Position;
 use serde::{Deserialize, Serialize};
 
 use crate::RunConfig;
+use crate::optim::Norms;
 use crate::telemetry::{EvalPoint, Lengths};
 use crate::train::Counters;
 
@@ -17,6 +18,7 @@ pub(crate) struct State {
     pub step: u64,
     pub position: Position,
     pub counters: Counters,
+    pub norms: Norms,
     pub curve: Vec<EvalPoint>,
     pub wall_secs: f64,
     pub peak_memory_bytes: u64,

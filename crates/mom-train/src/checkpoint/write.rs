@@ -148,7 +148,7 @@ fn write(run: &Path, parts: &[Part], values: &[f32], state: &State, keep: &Keep)
     let bad = |part: &&Part| !thirds.iter().all(|third| is_finite(part.of(third)));
     if let Some(part) = parts.iter().find(bad) {
         let tensor = format!("{} after the step", part.name);
-        return Err(Error::NonFinite { step: state.step, tensor, value: f64::NAN, checkpoint: None });
+        return Err(Error::NonFinite { step: state.step, tensor, value: f64::NAN, origin: None, checkpoint: None });
     }
     let written = write_folder(&partial, parts, thirds, state).and_then(|()| {
         // A checkpoint of this step may stand there from before a resume to an older one.

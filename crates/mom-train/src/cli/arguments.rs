@@ -128,7 +128,7 @@ pub struct SpeedArguments {
     /// dense, mom, published, or some of in, x, dt, out joined by +.
     #[arg(long, default_value = "mom")]
     pub variant: String,
-    /// Size of the model.
+    /// Size of the model: a name, or such as d320-l6.
     #[arg(long, default_value = "tiny")]
     pub scale: String,
     /// Layers of two blocks each, instead of the size's own.
@@ -173,7 +173,7 @@ pub struct AblateArguments {
     /// Default: dense,mom and, in the three-modality setting, each projection alone.
     #[arg(long)]
     pub variants: Option<String>,
-    /// Size of the models: nano, tiny, mini, small, or one of the paper's (37M to 1.5B).
+    /// Size of the models: nano, tiny, mini, small, one of the paper's (37M to 1.5B), or such as d320-l6.
     #[arg(long)]
     pub scale: Option<String>,
     /// Optimiser steps of each run.

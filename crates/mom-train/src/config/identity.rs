@@ -7,7 +7,7 @@ use super::RunConfig;
 use crate::{Error, Result};
 
 /// Keys of operation.
-const OPERATION: [&str; 11] = [
+const OPERATION: [&str; 13] = [
     "train.steps",
     "train.eval_every",
     "train.eval_batches",
@@ -15,6 +15,8 @@ const OPERATION: [&str; 11] = [
     "train.keep_checkpoints",
     "train.keep_every",
     "train.keep_best",
+    "train.on_spike",
+    "train.spike_factor",
     "train.device",
     "train.dtype",
     "train.recompute",
@@ -127,7 +129,7 @@ mod tests {
 
     #[test]
     fn every_key_of_operation_is_a_key() {
-        let all = ["train.keep_every=2", "train.keep_best=joint"];
+        let all = ["train.keep_every=2", "train.keep_best=joint", "train.on_spike=skip", "train.spike_factor=9.0"];
         let table = toml::Table::try_from(parse(&all)).unwrap();
         // Those that are left out where they have their default.
         let omitted = ["train.dtype", "train.recompute", "train.graph"];

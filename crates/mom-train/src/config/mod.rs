@@ -21,7 +21,7 @@ pub use model::ModelSection;
 pub(crate) use model::needs;
 pub use optimizer::OptimizerSection;
 pub(crate) use train::Keep;
-pub use train::TrainSection;
+pub use train::{OnSpike, TrainSection};
 
 use crate::error::require;
 use crate::files::At;
@@ -60,6 +60,7 @@ impl RunConfig {
         for text in overrides {
             overrides::apply_override(&mut table, text)?;
         }
+        overrides::fill_in_scale(&mut table)?;
         overrides::fill_in_tokenizers(&mut table);
         let origin = (!overrides.is_empty()).then(|| format!("(with {})", overrides.join(" ")));
         let config: Self = table.try_into().map_err(|source| toml(origin.as_deref(), source))?;
@@ -104,6 +105,9 @@ impl RunConfig {
         at_least_one("train.checkpoint_every", train.checkpoint_every)?;
         at_least_one("train.keep_checkpoints", train.keep_checkpoints as u64)?;
         at_least_one("train.keep_every", train.keep_every.unwrap_or(1))?;
+        if let Some(factor) = train.spike_factor {
+            require(factor > 1.0 && factor.is_finite(), "train.spike_factor", "finite and above 1", factor)?;
+        }
         if let Some(name) = &train.keep_best {
             let names = self.model.setting.modalities();
             let expected = format!("joint, {}", names.join(", "));
@@ -183,7 +187,8 @@ impl RunConfig {
     }
 
     fn model_with(&self, vocab_size: usize) -> ModelConfig {
-        let ModelSection { setting, variant, scale, d_state, z_loss, diffusion_weight } = self.model;
+        let ModelSection { setting, variant, scale, d_state, d_conv, expand, dt_rank, z_loss, diffusion_weight } =
+            self.model;
         let defaults = ModelConfig::new(setting, variant, scale, vocab_size);
         let patched = self.needs().image == ImageNeed::Patches;
         ModelConfig {
@@ -191,6 +196,9 @@ impl RunConfig {
             z_loss: z_loss.unwrap_or(defaults.z_loss),
             diffusion_weight: diffusion_weight.unwrap_or(defaults.diffusion_weight),
             d_state,
+            d_conv,
+            expand,
+            dt_rank,
             ..defaults
         }
     }
@@ -199,6 +207,7 @@ impl RunConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mom_models::Scale;
 
     const TEXT: &str = r#"
         model = { setting = "three-modality", variant = "in+x", scale = "tiny" }
@@ -218,6 +227,25 @@ mod tests {
         assert_eq!((config.optimizer.learning_rate, config.data.shards.as_deref()), (1e-3, Some(Path::new("a b"))));
         let again = RunConfig::from_toml(&config.to_toml().unwrap(), &[]).unwrap();
         assert_eq!(again, config);
+    }
+
+    #[test]
+    fn a_size_is_a_name_or_ones_own() {
+        let scale = |overrides: &[&str]| parse(overrides).unwrap().model.scale;
+        assert_eq!(scale(&["model.n_layers=5"]), Scale::own(64, 5));
+        assert_eq!(scale(&["model.scale=94M", "model.d_model=320"]), Scale::own(320, 8));
+        assert_eq!(scale(&["model.scale=94M", "model.d_model=512"]).name, "94M");
+        let text = TEXT.replace("scale = \"tiny\"", "d_model = 320, n_layers = 6, expand = 3, d_conv = 3, dt_rank = 7");
+        let config = RunConfig::from_toml(&text, &[]).unwrap();
+        assert_eq!(config.model.scale, Scale::own(320, 6));
+        assert_eq!(config.data.tokenizers.text.vocab_size, 65_536 - 8192 - 506, "as for the paper's sizes");
+        let again = RunConfig::from_toml(&config.to_toml().unwrap(), &[]).unwrap();
+        assert_eq!(again, config);
+        let mixer = config.model_with(1 << 10).block().mixer;
+        assert_eq!((mixer.d_model, mixer.d_inner(), mixer.d_conv, mixer.dt_rank()), (320, 960, 3, 7));
+        let text = TEXT.replace("scale = \"tiny\"", "d_model = 320");
+        let message = RunConfig::from_toml(&text, &[]).unwrap_err().to_string();
+        assert!(message.contains("model.n_layers must be given, or model.scale"), "{message}");
     }
 
     #[test]
@@ -241,6 +269,11 @@ mod tests {
             (&["data.forms.text_first=2"], "forms.text_first must be a probability"),
             (&["data.sources=[{ path = \"a\" }]"], "data.sources must be given, or else data.shards, got both"),
             (&["model.d_state=0"], "d_state"),
+            (&["model.d_model=0"], "model.d_model must be a whole number, at least 1, got 0"),
+            (&["model.n_layers=x"], "model.n_layers must be a whole number, at least 1, got \"x\""),
+            (&["model.d_conv=9"], "d_conv"),
+            (&["model.expand=0"], "expand"),
+            (&["model.dt_rank=0"], "dt_rank"),
             (&["model.z_loss=-5"], "z_loss"),
             (&["model.setting=transfusion", "data.seqlen=10"], "data.seqlen must be at least 66"),
             (&["model.setting=transfusion", "data.tokenizers.image.patch=3"], "patch"),

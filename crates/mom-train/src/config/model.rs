@@ -12,11 +12,21 @@ pub struct ModelSection {
     pub setting: Setting,
     /// dense, mom, published, or some of in, x, dt, out joined by +.
     pub variant: Variant,
-    /// Size of the backbone by name.
+    /// Size of the backbone: a name, or such as d320-l6. In a file `d_model` and `n_layers` may stand in its place, or beside a
+    /// name, for what is other than there. A layer is two blocks.
     pub scale: Scale,
     /// States of a channel.
     #[serde(default = "d_state")]
     pub d_state: usize,
+    /// Width of the causal convolution.
+    #[serde(default = "d_conv")]
+    pub d_conv: usize,
+    /// Channels of conv and scan for each feature of the residual stream.
+    #[serde(default = "expand")]
+    pub expand: usize,
+    /// Features between x_proj and dt_proj; ceil(d_model / 16) if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dt_rank: Option<usize>,
     /// Weight of the z-loss; the setting's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub z_loss: Option<f64>,
@@ -36,4 +46,29 @@ pub(crate) const fn needs(setting: Setting) -> Needs {
 
 const fn d_state() -> usize {
     16
+}
+
+const fn d_conv() -> usize {
+    4
+}
+
+const fn expand() -> usize {
+    2
+}
+
+impl ModelSection {
+    /// A model with Mamba's sizes and the paper's losses.
+    pub fn new(setting: Setting, variant: Variant, scale: Scale) -> Self {
+        Self {
+            setting,
+            variant,
+            scale,
+            d_state: d_state(),
+            d_conv: d_conv(),
+            expand: expand(),
+            dt_rank: None,
+            z_loss: None,
+            diffusion_weight: None,
+        }
+    }
 }

@@ -6,7 +6,35 @@ use mom_data::TokenizerConfig;
 use mom_models::{Scale, Setting};
 
 use super::needs;
+use crate::error::config;
 use crate::{Error, Result};
+
+/// Puts a size in the place of `d_model` and `n_layers`, which may stand beside the name of another or alone.
+pub(super) fn fill_in_scale(table: &mut toml::Table) -> Result<()> {
+    let Some(model) = table.get_mut("model").and_then(toml::Value::as_table_mut) else { return Ok(()) };
+    let mut own = [None, None];
+    for (field, value) in ["model.d_model", "model.n_layers"].into_iter().zip(&mut own) {
+        if let Some(given) = model.remove(&field["model.".len()..]) {
+            let number = given.as_integer().and_then(|number| usize::try_from(number).ok()).filter(|&n| n > 0);
+            *value = Some(number.ok_or_else(|| config(field, "a whole number, at least 1", &given))?);
+        }
+    }
+    let [d_model, n_layers] = own;
+    if d_model.is_none() && n_layers.is_none() {
+        return Ok(());
+    }
+    let named = match model.get("scale").and_then(toml::Value::as_str) {
+        Some(name) => Some(name.parse::<Scale>()?),
+        None => None,
+    };
+    let missing = |field| config(field, "given, or model.scale", "neither");
+    let d_model = d_model.or(named.map(|scale| scale.d_model)).ok_or_else(|| missing("model.d_model"))?;
+    let n_layers = n_layers.or(named.map(|scale| scale.n_layers)).ok_or_else(|| missing("model.n_layers"))?;
+    let same = named.filter(|scale| (scale.d_model, scale.n_layers) == (d_model, n_layers));
+    let scale = same.unwrap_or(Scale::own(d_model, n_layers));
+    model.insert("scale".to_owned(), toml::Value::String(scale.to_string()));
+    Ok(())
+}
 
 /// Tokenizers at the size that the scale asks for, under what the user says of them.
 pub(super) fn fill_in_tokenizers(table: &mut toml::Table) {
@@ -15,8 +43,7 @@ pub(super) fn fill_in_tokenizers(table: &mut toml::Table) {
     let scale = word("model", "scale").and_then(|name| name.parse::<Scale>().ok());
     let setting = word("model", "setting").and_then(|name| name.parse::<Setting>().ok());
     let (Some(scale), Some(setting)) = (scale, setting) else { return };
-    let defaults =
-        if scale.paper.is_empty() { TokenizerConfig::default() } else { TokenizerConfig::paper(needs(setting)) };
+    let defaults = if scale.is_small() { TokenizerConfig::default() } else { TokenizerConfig::paper(needs(setting)) };
     let (Ok(mut filled), Some(data)) =
         (toml::Table::try_from(defaults), table.get_mut("data").and_then(toml::Value::as_table_mut))
     else {

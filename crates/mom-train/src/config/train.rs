@@ -35,6 +35,13 @@ pub struct TrainSection {
     /// modality, or joint for what is trained on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_best: Option<String>,
+    /// What is done about a step whose loss or gradient is not finite, or stands out.
+    #[serde(default, skip_serializing_if = "OnSpike::is_stop")]
+    pub on_spike: OnSpike,
+    /// A gradient stands out if its norm is more than this times the median of the last 128 steps' norms, once there are 32.
+    /// If absent, none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spike_factor: Option<f64>,
     /// Where it runs.
     #[serde(default)]
     pub device: DeviceKind,
@@ -48,6 +55,23 @@ pub struct TrainSection {
     /// Whether a step on a GPU is a captured graph.
     #[serde(default, skip_serializing_if = "Graph::is_auto")]
     pub graph: Graph,
+}
+
+/// What is done about a step that cannot be taken, or whose gradient stands out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnSpike {
+    /// Training ends with an error.
+    #[default]
+    Stop,
+    /// Its batches are passed over, and the step is made of the next ones.
+    Skip,
+}
+
+impl OnSpike {
+    fn is_stop(&self) -> bool {
+        *self == Self::Stop
+    }
 }
 
 /// Which checkpoints stay.

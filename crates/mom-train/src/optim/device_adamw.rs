@@ -121,14 +121,18 @@ impl DeviceAdamW {
         self.steps
     }
 
-    /// Begins the next step: its number and learning rate go to where [`Self::update`] reads them on the device. It counts from
+    /// Begins the next step: its number, learning rate and largest norm go to where [`Self::update`] reads them on the device. It counts from
     /// [`Self::take_step`] on. Does not wait for the device.
     ///
     /// # Errors
     /// What the device reports.
-    pub fn begin_step(&mut self, learning_rate: f64) -> Result<()> {
+    pub fn begin_step(&mut self, learning_rate: f64, skip_above: Option<f64>) -> Result<()> {
         let step = u32::try_from(self.steps + 1).unwrap_or(u32::MAX);
-        let record = self.on.gpu.upload(&[StepRecord { lr: learning_rate as f32, step }])?;
+        let record = self.on.gpu.upload(&[StepRecord {
+            lr: learning_rate as f32,
+            step,
+            skip_above: skip_above.unwrap_or(0.0) as f32,
+        }])?;
         let copied = self.on.gpu.stream().memcpy_dtod(&record, &mut self.record);
         copied.map_err(|source| CudaError::Driver { what: "copying on the device", source })?;
         Ok(())
@@ -139,7 +143,7 @@ impl DeviceAdamW {
         self.steps += 1;
     }
 
-    /// Updates every parameter, and nothing where the gradients' norm is not finite: [`Self::norm`] tells. `gradients` are
+    /// Updates every parameter, and nothing where the gradients' norm is not finite or stands out: [`Self::norm`] tells. `gradients` are
     /// in the order of the parameters. Does not wait for the device, and can be captured.
     ///
     /// # Errors

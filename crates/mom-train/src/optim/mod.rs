@@ -6,6 +6,7 @@ mod device_adamw;
 #[cfg(feature = "cuda")]
 mod download;
 mod schedule;
+mod spike;
 
 use std::path::Path;
 
@@ -17,6 +18,7 @@ pub(crate) use adamw::{Moments, global_norm, squares};
 #[cfg(feature = "cuda")]
 pub(crate) use device_adamw::DeviceAdamW;
 pub use schedule::learning_rate;
+pub(crate) use spike::Norms;
 
 use crate::Result;
 use crate::error::require;

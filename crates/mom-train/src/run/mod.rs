@@ -44,8 +44,8 @@ pub fn train(config: &RunConfig, folder: &Path, prepared: &Prepared, observer: &
 /// constant rate is the run that had been asked for so many steps from the start.
 ///
 /// # Errors
-/// [`Error::OtherConfig`] if the folder's run began with other data; [`Error::NonFinite`] where training diverges, naming
-/// the checkpoint to go on from; [`Error::Stopped`] where the observer wants no more; a file that cannot be read or
+/// [`Error::OtherConfig`] if the folder's run began with other data; [`Error::NonFinite`] and [`Error::Spike`] where training
+/// diverges, naming the checkpoint to go on from; [`Error::Stopped`] where the observer wants no more; a file that cannot be read or
 /// written. Checkpoints stay as they are.
 pub fn train_in(
     folder: &RunFolder,
@@ -64,12 +64,7 @@ pub fn train_in(
     observer.started(run.trainer.steps_done(), config.train.steps);
     let outcome = run.go(observer);
     // Where a step failed while the checkpoint of one before was written: that one is known now, or it failed first.
-    run.checkpoints.wait().and(outcome).map_err(|error| match error {
-        Error::NonFinite { step, tensor, value, .. } => {
-            Error::NonFinite { step, tensor, value, checkpoint: run.checkpoints.last().cloned() }
-        }
-        other => other,
-    })
+    run.checkpoints.wait().and(outcome).map_err(|error| error.with_checkpoint(run.checkpoints.last()))
 }
 
 /// A run in progress.
@@ -148,6 +143,10 @@ impl<'a> Run<'a> {
             let report = self.trainer.step()?;
             secs_here += start.elapsed().as_secs_f64();
             let (step, tokens) = (report.step, self.trainer.tokens_seen());
+            for skipped in self.trainer.take_skipped() {
+                self.metrics.skipped(&skipped)?;
+                observer.note(&skipped.to_string());
+            }
             self.metrics.step(&report, tokens)?;
             let flops_per_sec = (self.trainer.counters().flops - flops_before) / secs_here;
             let pace = Pace {
@@ -219,6 +218,7 @@ impl<'a> Run<'a> {
             step: self.trainer.steps_done(),
             position: self.trainer.position(),
             counters: self.trainer.counters(),
+            norms: self.trainer.norms().clone(),
             curve: self.curve.clone(),
             wall_secs,
             peak_memory_bytes: self.peak_memory_bytes.max(memory::peak(self.config.train.device)?),
@@ -234,7 +234,7 @@ impl<'a> Run<'a> {
             setting: setting.name().to_owned(),
             variant: model.variant.to_string(),
             seed: self.config.train.seed,
-            scale: model.scale.name.to_owned(),
+            scale: model.scale.to_string(),
             modalities: setting
                 .modalities()
                 .iter()

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::tensorboard::EventFile;
 use crate::files::At;
 
-use crate::{Error, Result, StepReport, Validation};
+use crate::{Error, Result, Skipped, StepReport, Validation};
 
 const METRICS: &str = "metrics.jsonl";
 const TIMING: &str = "timing.jsonl";
@@ -68,6 +68,16 @@ enum Line<'a> {
         grad_norm: f64,
         learning_rate: f64,
     },
+    Skipped {
+        /// The step that was made of the next batches instead.
+        step: u64,
+        what: &'a str,
+        /// `null` where it is not finite.
+        value: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        operation: Option<&'a str>,
+        documents: &'a [String],
+    },
     Validation {
         step: u64,
         tokens: u64,
@@ -112,6 +122,12 @@ impl Metrics {
             grad_norm: report.grad_norm,
             learning_rate: report.learning_rate,
         })
+    }
+
+    pub fn skipped(&mut self, skipped: &Skipped) -> Result<()> {
+        let Skipped { step, what, value, origin } = skipped;
+        let (operation, documents) = (origin.operation.as_deref(), &origin.documents[..]);
+        self.metrics.write(&Line::Skipped { step: *step, what, value: *value, operation, documents })
     }
 
     pub fn validation(&mut self, validation: &Validation, tokens: u64) -> Result<()> {

@@ -14,6 +14,30 @@ use crate::{Error, Recompute, Result};
 
 const GIB: f64 = (1u64 << 30) as f64;
 
+/// How a step is taken.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Pace {
+    pub learning_rate: f64,
+    /// The largest norm of a gradient that does not stand out, if there is one.
+    pub skip_above: Option<f64>,
+}
+
+impl Pace {
+    fn stands_out(self, norm: f64) -> bool {
+        // As the device compares them: it is told of the limit in f32.
+        self.skip_above.is_some_and(|limit| norm as f32 > limit as f32)
+    }
+
+    fn check(self, step: u64, norm: f64) -> Result<()> {
+        match self.skip_above {
+            Some(limit) if norm.is_finite() && self.stands_out(norm) => {
+                Err(Error::Spike { step, norm, limit, origin: None, checkpoint: None })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Model, optimiser and, on a device, what takes the gradients.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -73,12 +97,12 @@ impl Engine {
     pub fn step(
         &mut self,
         work: Work,
-        learning_rate: f64,
+        pace: Pace,
         config: &OptimizerSection,
         meanwhile: impl FnMut(&Model, usize) -> Result<()>,
     ) -> Result<StepReport> {
         let captures = self.mode.captures;
-        self.try_step(work, learning_rate, config, meanwhile).map_err(|error| {
+        self.try_step(work, pace, config, meanwhile).map_err(|error| {
             error.or_out_of_memory(|| {
                 let less = "lower data.batch or data.seqlen and raise train.accumulate";
                 let graph = if captures { ", train.graph=never" } else { "" };
@@ -90,7 +114,7 @@ impl Engine {
     fn try_step(
         &mut self,
         work: Work,
-        learning_rate: f64,
+        pace: Pace,
         config: &OptimizerSection,
         mut meanwhile: impl FnMut(&Model, usize) -> Result<()>,
     ) -> Result<StepReport> {
@@ -98,8 +122,7 @@ impl Engine {
         #[cfg(feature = "cuda")]
         if self.mode.captures {
             let state = self.captured.take();
-            let (report, state) =
-                self.captured_step(state, work, learning_rate, config, |model| meanwhile(model, 0))?;
+            let (report, state) = self.captured_step(state, work, pace, config, |model| meanwhile(model, 0))?;
             self.captured = Some(state);
             return Ok(report);
         }
@@ -129,14 +152,14 @@ impl Engine {
             }
         }
         let gradients = gradients.unwrap_or_default();
-        let grad_norm = self.update(step, &gradients, learning_rate, config, |model| meanwhile(model, last))?;
+        let grad_norm = self.update(step, &gradients, pace, config, |model| meanwhile(model, last))?;
         let (mut loss, mut by_modality) = (0.0, self.no_losses());
         for of_batch in losses {
             loss += value(&of_batch)?;
             add(&mut by_modality, of_batch.by_modality()?);
         }
         self.finite(step, "the loss", loss)?;
-        Ok(StepReport { step, loss, by_modality, grad_norm, learning_rate })
+        Ok(StepReport { step, loss, by_modality, grad_norm, learning_rate: pace.learning_rate })
     }
 
     /// [`Self::step`] over a single batch. The first steps are launched one by one, all later ones are a graph's: the same
@@ -146,7 +169,7 @@ impl Engine {
         &mut self,
         state: Option<CapturedStep>,
         work: Work,
-        learning_rate: f64,
+        pace: Pace,
         config: &OptimizerSection,
         meanwhile: impl FnOnce(&Model) -> Result<()>,
     ) -> Result<(StepReport, CapturedStep)> {
@@ -155,7 +178,7 @@ impl Engine {
         if !rest.is_empty() {
             return Err(crate::error::config("train.accumulate", "1 for a captured step", 1 + rest.len()));
         }
-        self.optimiser.on_device()?.begin_step(learning_rate)?;
+        self.optimiser.on_device()?.begin_step(pace.learning_rate, pace.skip_above)?;
         let state = match state {
             None => {
                 let losses = self.launch(&inputs, config)?.detached();
@@ -171,12 +194,12 @@ impl Engine {
         let after = meanwhile(&self.model);
         // The step's own gradients are gone.
         let again = |engine: &Self| engine.gradients(&engine.loss(state.inputs(), Normaliser::default())?);
-        let grad_norm = self.checked_norm(step, again)?;
+        let grad_norm = self.checked_norm(step, pace, again)?;
         after?;
         let loss = value(state.losses())?;
         self.finite(step, "the loss", loss)?;
         let by_modality = state.losses().by_modality()?;
-        Ok((StepReport { step, loss, by_modality, grad_norm, learning_rate }, state))
+        Ok((StepReport { step, loss, by_modality, grad_norm, learning_rate: pace.learning_rate }, state))
     }
 
     /// Forward pass, backward pass and update, none of which waits for the device.
@@ -221,47 +244,49 @@ impl Engine {
         &mut self,
         step: u64,
         gradients: &[Tensor],
-        learning_rate: f64,
+        pace: Pace,
         config: &OptimizerSection,
         meanwhile: impl FnOnce(&Model) -> Result<()>,
     ) -> Result<f64> {
         let norm = match &mut self.optimiser {
             Optimiser::Host(adamw) => {
                 let norm = global_norm(gradients)?;
-                if norm.is_finite() {
+                if norm.is_finite() && !pace.stands_out(norm) {
                     let factor = if norm > config.clip_norm { config.clip_norm / norm } else { 1.0 };
-                    adamw.step(gradients, factor, learning_rate, config)?;
+                    adamw.step(gradients, factor, pace.learning_rate, config)?;
                 }
                 norm
             }
             #[cfg(feature = "cuda")]
             Optimiser::Device(adamw) => {
-                adamw.begin_step(learning_rate)?;
+                adamw.begin_step(pace.learning_rate, pace.skip_above)?;
                 adamw.update(gradients, config)?;
                 adamw.take_step();
                 let after = meanwhile(&self.model);
-                let norm = self.checked_norm(step, |_| Ok(gradients.to_vec()))?;
+                let norm = self.checked_norm(step, pace, |_| Ok(gradients.to_vec()))?;
                 after?;
                 return Ok(norm);
             }
         };
         meanwhile(&self.model)?;
+        pace.check(step, norm)?;
         if norm.is_finite() {
             return Ok(norm);
         }
         Err(self.non_finite_gradient(step, gradients, norm)?)
     }
 
-    /// The norm of the gradients of a step on the device; the step was taken if it is finite. `gradients` are asked for where
+    /// The norm of the gradients of a step on the device; the step was taken if it is finite and does not stand out. `gradients` are asked for where
     /// it is not, to name one that is the cause.
     #[cfg(feature = "cuda")]
     fn checked_norm(&mut self, step: u64, gradients: impl FnOnce(&Self) -> Result<Vec<Tensor>>) -> Result<f64> {
         let adamw = self.optimiser.on_device()?;
         let norm = adamw.norm()?;
-        if norm.is_finite() {
+        if norm.is_finite() && !pace.stands_out(norm) {
             return Ok(norm);
         }
         adamw.untake_step();
+        pace.check(step, norm)?;
         let gradients = gradients(self)?;
         Err(self.non_finite_gradient(step, &gradients, norm)?)
     }
@@ -285,10 +310,16 @@ impl Engine {
         for (name, variable) in self.parameters.iter() {
             let squares = squares(variable.as_tensor())?;
             if !squares.is_finite() {
-                return Ok(Error::NonFinite { step, tensor: name.to_owned(), value: squares, checkpoint: None });
+                return Ok(Error::NonFinite {
+                    step,
+                    tensor: name.to_owned(),
+                    value: squares,
+                    origin: None,
+                    checkpoint: None,
+                });
             }
         }
-        Ok(Error::NonFinite { step, tensor, value, checkpoint: None })
+        Ok(Error::NonFinite { step, tensor, value, origin: None, checkpoint: None })
     }
 
     /// A loss of zero for each modality.
@@ -367,7 +398,8 @@ mod tests {
         let first = inputs.remove(0);
         let work = Work::new(&engine.model, &first, inputs, engine.mode).unwrap();
         let mut turns = Vec::new();
-        let report = engine.step(work, 1e-2, &config, |_, i| {
+        let pace = Pace { learning_rate: 1e-2, skip_above: None };
+        let report = engine.step(work, pace, &config, |_, i| {
             turns.push(i);
             Ok(())
         });

@@ -7,8 +7,8 @@ mod outcome;
 mod trainer;
 mod work;
 
-pub(crate) use engine::Engine;
-pub use outcome::{StepReport, Validation};
+pub(crate) use engine::{Engine, Pace};
+pub use outcome::{Skipped, StepReport, Validation};
 pub(crate) use trainer::Counters;
 pub use trainer::Trainer;
 pub(crate) use work::{Input, Mode, Work};

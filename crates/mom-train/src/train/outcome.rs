@@ -2,6 +2,8 @@
 
 use mom_models::ModalityLoss;
 
+use crate::Origin;
+
 /// One optimiser step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepReport {
@@ -15,6 +17,25 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// Learning rate.
     pub learning_rate: f64,
+}
+
+/// Batches that were passed over, since a step over them could not be taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Skipped {
+    /// The step that was made of the next batches instead.
+    pub step: u64,
+    /// What was wrong: not finite, or standing out.
+    pub what: String,
+    /// It.
+    pub value: f64,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+impl std::fmt::Display for Skipped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "step {}: {} is {}; its batches were skipped.{}", self.step, self.what, self.value, self.origin)
+    }
 }
 
 /// One validation.

@@ -7,13 +7,13 @@ use mom_data::{Batch, Loader, Position};
 use mom_models::diffusion::{Noise, Timesteps};
 use mom_models::{ModalityLoss, Model, ModelConfig, Normaliser, Parameters, Setting, flops};
 
-use super::engine::{Engine, add};
+use super::engine::{Engine, Pace, add};
 use super::work::{Input, Mode, Work};
-use super::{StepReport, Validation};
+use super::{Skipped, StepReport, Validation};
 use crate::config::TrainSection;
 use crate::data::view;
-use crate::optim::{Optimiser, learning_rate};
-use crate::{DeviceKind, Prepared, Result, RunConfig};
+use crate::optim::{Norms, Optimiser, learning_rate};
+use crate::{DeviceKind, Error, OnSpike, Origin, Prepared, Result, RunConfig};
 
 /// Seed of the noise in validations: the same in every run.
 const VALIDATION_SEED: u64 = 0x5eed;
@@ -30,6 +30,9 @@ pub struct Trainer {
     validation: Vec<Batch>,
     bytes_per_text_token: Option<f64>,
     counters: Counters,
+    norms: Norms,
+    /// Since [`Self::take_skipped`].
+    skipped: Vec<Skipped>,
 }
 
 /// What has been seen so far.
@@ -40,6 +43,8 @@ pub(crate) struct Counters {
     pub tokens: u64,
     /// Floating-point operations of training.
     pub flops: f64,
+    /// Steps whose batches were passed over.
+    pub skipped: u64,
 }
 
 impl Trainer {
@@ -68,6 +73,8 @@ impl Trainer {
             validation: batches,
             bytes_per_text_token: prepared.dataset.bytes_per_text_token(),
             counters: Counters::default(),
+            norms: Norms::default(),
+            skipped: Vec::new(),
             config: config.clone(),
         })
     }
@@ -104,18 +111,79 @@ impl Trainer {
 
     /// One optimiser step over the next batches. While a device works on one of them, one of the step after is made.
     ///
+    /// Where the loss or the gradient is not finite, or the gradient's norm stands out (`train.spike_factor`), no weight is
+    /// touched. With `train.on_spike = "skip"` these batches are then passed over and the step is made of the next ones, up to
+    /// [`Self::MOST_SKIPS`] times in a row.
+    ///
     /// # Errors
-    /// [`crate::Error::NonFinite`] where the loss or a gradient is not finite, before any weight is touched.
+    /// [`Error::NonFinite`] and [`Error::Spike`], with the documents and the operation they come from.
     pub fn step(&mut self) -> Result<StepReport> {
         let step = self.steps_done() + 1;
-        let (start, before) = (Instant::now(), self.position());
-        let result = self.try_step(step, start);
-        if result.is_err() && self.steps_done() < step {
-            // What was read for this step is read again, and what was made for the next one is made again.
+        let mut skips = 0;
+        loop {
+            let (start, before) = (Instant::now(), self.position());
+            let error = match self.try_step(step, start) {
+                // Only what comes behind the update can fail then.
+                Err(error) if self.steps_done() >= step => return Err(error),
+                Err(error) => error,
+                Ok(report) => {
+                    self.norms.push(report.grad_norm);
+                    return Ok(report);
+                }
+            };
+            // What was made for the next step is made again.
             self.prefetched = None;
             self.loader.seek(before)?;
+            let (what, value) = match &error {
+                Error::NonFinite { tensor, value, .. } => (tensor.clone(), *value),
+                Error::Spike { norm, .. } => ("the gradient's norm".to_owned(), *norm),
+                _ => return Err(error),
+            };
+            let origin = self.origin(step)?;
+            let after = self.loader.position();
+            // A weight that is not finite stays so, whatever comes next.
+            let of_weights = self.parameters().get(&what).is_some();
+            if self.config.train.on_spike == OnSpike::Stop || of_weights || skips == Self::MOST_SKIPS {
+                // What was read for this step is read again.
+                self.loader.seek(before)?;
+                return Err(error.with_origin(origin));
+            }
+            self.loader.seek(after)?;
+            skips += 1;
+            self.counters.skipped += 1;
+            self.skipped.push(Skipped { step, what, value, origin });
         }
-        result
+    }
+
+    /// Steps that are skipped one after the other before training stops all the same.
+    pub const MOST_SKIPS: u32 = 10;
+
+    /// Where the next step's batches lead to what is not finite. The loader goes on behind them.
+    fn origin(&mut self, step: u64) -> Result<Origin> {
+        let before = self.loader.position();
+        let mut documents = Vec::new();
+        for _ in 0..self.config.train.accumulate {
+            documents.extend(self.loader.next_keys()?);
+        }
+        self.loader.seek(before)?;
+        let mut operation = None;
+        for i in 0..self.config.train.accumulate {
+            let Input { batch, noise } = input(&mut self.loader, &self.config, step, i)?;
+            if operation.is_none() {
+                let model = &self.engine.model;
+                operation = model.first_not_finite(&model.inputs(&view(&batch), noise.as_ref())?)?;
+            }
+        }
+        Ok(Origin { operation, documents })
+    }
+
+    /// What was passed over since this was last asked.
+    pub fn take_skipped(&mut self) -> Vec<Skipped> {
+        std::mem::take(&mut self.skipped)
+    }
+
+    pub(crate) fn norms(&self) -> &Norms {
+        &self.norms
     }
 
     fn try_step(&mut self, step: u64, start: Instant) -> Result<StepReport> {
@@ -130,13 +198,16 @@ impl Trainer {
             }
         };
         let mut waited = start.elapsed();
-        let learning_rate = learning_rate(optimizer, step, train.steps);
+        let pace = Pace {
+            learning_rate: learning_rate(optimizer, step, train.steps),
+            skip_above: self.norms.limit(train.spike_factor),
+        };
         let (n_tokens, counts, mode) = (work.n_tokens, work.counts, self.engine.mode);
         let (loader, prefetched, config) = (&mut self.loader, &mut self.prefetched, &self.config);
         let place = loader.position();
         let mut first = None;
         let mut rest = Vec::new();
-        let result = self.engine.step(work, learning_rate, optimizer, |model, i| {
+        let result = self.engine.step(work, pace, optimizer, |model, i| {
             if step == train.steps {
                 return Ok(());
             }
@@ -157,9 +228,6 @@ impl Trainer {
             }
             Ok(())
         });
-        if result.is_err() && self.prefetched.is_none() {
-            self.loader.seek(place)?;
-        }
         let report = result?;
         self.data_wait = waited;
         self.counters.tokens += n_tokens as u64;
@@ -208,10 +276,11 @@ impl Trainer {
         &mut self.engine.optimiser
     }
 
-    pub(crate) fn restore(&mut self, position: Position, counters: Counters) -> Result<()> {
+    pub(crate) fn restore(&mut self, position: Position, counters: Counters, norms: Norms) -> Result<()> {
         self.prefetched = None;
         self.loader.seek(position)?;
         self.counters = counters;
+        self.norms = norms;
         Ok(())
     }
 }
