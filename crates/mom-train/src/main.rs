@@ -4,6 +4,7 @@ mod cli;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use mom_train::memory;
 
@@ -17,8 +18,16 @@ struct Arguments {
     command: cli::arguments::Command,
 }
 
+/// Starts the threads that everything runs on: where the system gives none, an error says so before anything is done.
+fn threads() -> anyhow::Result<()> {
+    rayon::ThreadPoolBuilder::new()
+        .build_global()
+        .context("cannot start threads: the system allows too few processes; RAYON_NUM_THREADS=1 asks for fewer")
+}
+
 fn main() -> ExitCode {
-    match cli::run(&Arguments::parse().command) {
+    let arguments = Arguments::parse();
+    match threads().and_then(|()| cli::run(&arguments.command)) {
         Ok(ended) => ExitCode::from(ended.status()),
         Err(error) => {
             // One message: the causes in a line, since each names what the one before it could not.

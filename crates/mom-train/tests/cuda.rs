@@ -146,6 +146,43 @@ fn a_step_that_is_not_finite_writes_nothing() {
 }
 
 #[test]
+fn a_gradient_that_stands_out_is_skipped_launched_or_captured() {
+    let Some(_gpu) = gpu("a_gradient_that_stands_out_is_skipped_launched_or_captured") else { return };
+    for graph in ["train.graph=never", "train.graph=always"] {
+        let folder = tempfile::tempdir().unwrap();
+        let strict = ["train.device=cuda", "train.steps=60", "train.spike_factor=1.15", graph];
+        let with = |more: &[&'static str]| config(Setting::ThreeModality, &[&strict[..], more].concat());
+        let prepared = prepare(&with(&[]), folder.path());
+        let mut stops = Trainer::new(&with(&[]), &prepared).unwrap();
+        let head = |trainer: &Trainer| -> Vec<f32> {
+            let weight = trainer.parameters().get("lm_head.weight").unwrap();
+            weight.to_dtype(candle_core::DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let mut before = head(&stops);
+        let message = loop {
+            match stops.step() {
+                Ok(_) => before = head(&stops),
+                Err(error @ Error::Spike { .. }) => break error.to_string(),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(message.contains("Its documents: shards:"), "{message}");
+        assert_eq!(before, head(&stops), "no weight was touched");
+        assert_eq!(stops.step().unwrap_err().to_string(), message, "and it fails again in the same place");
+
+        let skip = with(&["train.on_spike=skip"]);
+        let run = |name: &str| folder.path().join(format!("{name}-{graph}"));
+        train(&skip, &run("whole"), &prepared, &mut Silent).unwrap();
+        let die = std::panic::AssertUnwindSafe(|| train(&skip, &run("killed"), &prepared, &mut DieAt(45)));
+        assert!(std::panic::catch_unwind(die).is_err());
+        train(&skip, &run("killed"), &prepared, &mut Silent).unwrap();
+        let metrics = read(run("whole").join("metrics.jsonl"));
+        assert!(metrics.contains("\"kind\":\"skipped\""));
+        assert_eq!(metrics, read(run("killed").join("metrics.jsonl")));
+    }
+}
+
+#[test]
 fn a_captured_step_is_asked_for_where_it_can_be() {
     let with = |setting, more: &[&'static str]| -> Result<(), Error> {
         let good = config(setting, &["train.device=cuda"]);

@@ -110,6 +110,14 @@ impl Tokenizers {
         files::write_json(&dir.join(HEAD), &Head { format_version: FORMAT_VERSION, config, needs, vocabulary })
     }
 
+    /// Whether the text tokenizer is that of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`DataError::TextTokenizer`] for a file that cannot be read.
+    pub fn has_text_of(&self, path: &Path) -> Result<bool> {
+        Ok(TextTokenizer::load(path)?.bytes()? == self.text.bytes()?)
+    }
+
     /// A hash of everything that tokens depend on.
     ///
     /// # Errors

@@ -48,7 +48,9 @@ pub fn ablate(arguments: &AblateArguments) -> Result<Ended> {
     if arguments.dry_run {
         return dry_run(&options).map(|()| Ended::Done);
     }
-    let command = std::env::var("MOM_COMMAND").unwrap_or_else(|_| std::env::args().collect::<Vec<_>>().join(" "));
+    let command = std::env::var("MOM_COMMAND").unwrap_or_else(|_| {
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    });
     let signals = Signals::catch()?;
     let mut terminal = Terminal::new(signals.clone());
     let outcome = ablate::run(&options, &command, &mut terminal)?;

@@ -19,7 +19,7 @@ pub use device::{DeviceKind, Graph, Precision, Recompute};
 pub(crate) use identity::{Difference, Identity, differences};
 pub use model::ModelSection;
 pub(crate) use model::needs;
-pub use optimizer::OptimizerSection;
+pub use optimizer::{OptimizerSection, Schedule};
 pub(crate) use train::Keep;
 pub use train::{OnSpike, TrainSection};
 

@@ -2,7 +2,22 @@
 
 use serde::{Deserialize, Serialize};
 
-/// AdamW with warm-up and cosine. Weight decay is decoupled and spares A_log, D, biases and norms.
+/// The course of the learning rate behind the warm-up, over the steps that a run is asked for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Half a cosine down to the final rate.
+    #[default]
+    Cosine,
+    /// A line down to the final rate.
+    Linear,
+    /// The highest rate to the end.
+    Constant,
+    /// Warm-up, stable, decay: the highest rate, then a line down to the final rate over the last `decay_steps`.
+    Wsd,
+}
+
+/// AdamW with a warm-up and a schedule. Weight decay is decoupled and spares A_log, D, biases and norms.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerSection {
@@ -12,6 +27,11 @@ pub struct OptimizerSection {
     pub final_learning_rate: f64,
     /// Steps of linear warm-up.
     pub warmup_steps: u64,
+    /// The course behind the warm-up: cosine, linear, constant or wsd.
+    pub schedule: Schedule,
+    /// Steps of the decay at the end of wsd; a tenth of all steps if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_steps: Option<u64>,
     /// Decay of the first moment.
     pub beta1: f64,
     /// Decay of the second moment.
@@ -31,6 +51,8 @@ impl Default for OptimizerSection {
             learning_rate: 3e-4,
             final_learning_rate: 1.5e-5,
             warmup_steps: 4000,
+            schedule: Schedule::Cosine,
+            decay_steps: None,
             beta1: 0.9,
             beta2: 0.95,
             eps: 1e-8,

@@ -5,7 +5,7 @@ mod view;
 
 use std::path::{Path, PathBuf};
 
-use mom_data::{Dataset, Loader, Order, Progress, Tokenizers};
+use mom_data::{Dataset, Loader, Order, Progress, TextConfig, TokenizerConfig, Tokenizers};
 
 pub(crate) use identity::same_sources;
 pub(crate) use view::view;
@@ -33,9 +33,18 @@ impl Prepared {
         let dir = folder.join("tokenizers");
         let tokenizers = if dir.join("tokenizers.json").is_file() {
             let loaded = Tokenizers::load(&dir)?;
-            if loaded.config() != wanted || loaded.needs() != config.needs() {
+            let anywhere = |config: &TokenizerConfig| {
+                let tokenizer = config.text.tokenizer.as_ref().map(|_| PathBuf::new());
+                TokenizerConfig { text: TextConfig { tokenizer, ..config.text.clone() }, ..config.clone() }
+            };
+            // The user's own file may lie elsewhere, or be gone; if it is there it is still the same one.
+            let other = match &wanted.text.tokenizer {
+                Some(path) if path.is_file() => !loaded.has_text_of(path)?,
+                _ => false,
+            };
+            if other || anywhere(loaded.config()) != anywhere(wanted) || loaded.needs() != config.needs() {
                 let reason =
-                    "these tokenizers were fitted with another configuration; remove them, or use another folder";
+                    "these tokenizers were made with another configuration; remove them, or use another folder";
                 return Err(Error::Content { path: dir, reason: reason.to_owned() });
             }
             loaded

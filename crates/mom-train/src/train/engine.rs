@@ -276,10 +276,15 @@ impl Engine {
         Err(self.non_finite_gradient(step, gradients, norm)?)
     }
 
-    /// The norm of the gradients of a step on the device; the step was taken if it is finite and does not stand out. `gradients` are asked for where
-    /// it is not, to name one that is the cause.
+    /// The norm of the gradients of a step on the device; the step was taken if it is finite and does not stand out.
+    /// `gradients` are asked for where it is not finite, to name one that is the cause.
     #[cfg(feature = "cuda")]
-    fn checked_norm(&mut self, step: u64, gradients: impl FnOnce(&Self) -> Result<Vec<Tensor>>) -> Result<f64> {
+    fn checked_norm(
+        &mut self,
+        step: u64,
+        pace: Pace,
+        gradients: impl FnOnce(&Self) -> Result<Vec<Tensor>>,
+    ) -> Result<f64> {
         let adamw = self.optimiser.on_device()?;
         let norm = adamw.norm()?;
         if norm.is_finite() && !pace.stands_out(norm) {
