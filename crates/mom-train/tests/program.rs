@@ -237,7 +237,7 @@ fn a_run_writes_its_folder_and_tells_its_losses() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("speech: validation loss"), "{text}");
     let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.lines().all(|line| line.contains("ignored: 1 .json")), "nothing but what was lost: {told}");
+    assert!(!told.contains("tokenising") && !told.contains("fitting"), "all of that was done before: {told}");
     let resolved = read(out.join("config.toml"));
     assert!(resolved.contains("seed = 3") && resolved.contains("weight_decay = 0.1"), "{resolved}");
     assert!(read(out.join("model.json")).contains("vocab_size"));
@@ -516,6 +516,33 @@ fn a_signal_ends_a_run_politely_and_it_goes_on_with_the_same_bytes() {
     }
     assert!(mom_train(&words).status.success());
     assert_eq!(read(out.join("metrics.jsonl")), metrics);
+}
+
+#[test]
+fn without_a_terminal_a_run_tells_its_course_in_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), shards());
+    let more = ["train.steps=4", "train.eval_every=2", "train.checkpoint_every=2", "optimizer.warmup_steps=9"];
+    let big = ["data.batch=400", "data.seqlen=512"];
+    let text = |overrides: &[&str], out: &str| {
+        let output = train(&config, &folder.path().join(out), overrides);
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let told = text(&more, "one");
+    for part in [
+        "M weights (",
+        "positions a step, 4 steps, ",
+        "warning: the warm-up (optimizer.warmup_steps = 9) is longer than the run (4 steps)",
+        "step 2 of 4: validation speech ",
+        "step 2 of 4: checkpoint",
+        " k tokens/s",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(!told.contains("more than a pass"), "{told}");
+    let told = text(&[&["train.steps=1"][..], &big].concat(), "two");
+    assert!(told.contains("warning: a step of 204800 positions is more than a pass over the data"), "{told}");
 }
 
 #[cfg(unix)]

@@ -86,6 +86,11 @@ impl Documents {
         self.len() == 0
     }
 
+    /// Positions of all documents with all of their parts, about.
+    pub fn n_positions(&self) -> f64 {
+        self.sources.iter().map(|source| source.n_documents() as f64 * source.mean_positions).sum()
+    }
+
     /// Name and number of documents of each source.
     pub fn by_source(&self) -> impl Iterator<Item = (&str, u64)> {
         self.sources.iter().map(|source| (source.name.as_str(), source.n_documents()))

@@ -73,6 +73,9 @@ impl Observer for Limited<'_> {
     fn validated(&mut self, step: u64, losses: &BTreeMap<String, f64>) {
         self.observer.validated(step, losses);
     }
+    fn saved(&mut self, step: u64) {
+        self.observer.saved(step);
+    }
     fn note(&mut self, text: &str) {
         self.observer.note(text);
     }

@@ -22,6 +22,9 @@ pub struct Terminal {
     preparing: String,
     title: String,
     losses: String,
+    /// Steps of the run at hand, and how fast it is.
+    steps: u64,
+    speed: String,
 }
 
 impl Terminal {
@@ -34,6 +37,8 @@ impl Terminal {
             preparing: String::new(),
             title: String::new(),
             losses: String::new(),
+            steps: 0,
+            speed: String::new(),
         }
     }
 
@@ -55,6 +60,12 @@ impl Terminal {
         }
     }
 
+    /// Whether a single run tells its validations and checkpoints in lines: where there is no terminal. Of a sweep each run has
+    /// its line.
+    fn logs(&self) -> bool {
+        !self.interactive && self.title.is_empty()
+    }
+
     fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
@@ -66,6 +77,7 @@ impl Terminal {
 impl Observer for Terminal {
     fn started(&mut self, from_step: u64, steps: u64) {
         self.preparing.clear();
+        self.steps = steps;
         self.start(steps, "{prefix} [{bar:30}] {pos}/{len}  {msg}  {eta} left");
         if let Some(bar) = &self.bar {
             bar.set_prefix(self.title.clone());
@@ -79,11 +91,11 @@ impl Observer for Terminal {
     }
 
     fn stepped(&mut self, step: u64, loss: f64, pace: &Pace) {
+        let mfu = pace.mfu.map(|mfu| format!(", MFU {:.1} %", 100.0 * mfu)).unwrap_or_default();
+        self.speed = format!("{:.1} k tokens/s{mfu}", pace.tokens_per_sec / 1e3);
         if let Some(bar) = &self.bar {
             bar.set_position(step);
-            let mfu = pace.mfu.map(|mfu| format!(", MFU {:.1} %", 100.0 * mfu)).unwrap_or_default();
-            let speed = format!("{:.1} k tokens/s{mfu}", pace.tokens_per_sec / 1e3);
-            bar.set_message(format!("loss {loss:.3}{}  {speed}", self.losses));
+            bar.set_message(format!("loss {loss:.3}{}  {}", self.losses, self.speed));
         }
     }
 
@@ -91,9 +103,18 @@ impl Observer for Terminal {
         !self.signals.raised()
     }
 
-    fn validated(&mut self, _step: u64, losses: &BTreeMap<String, f64>) {
+    fn validated(&mut self, step: u64, losses: &BTreeMap<String, f64>) {
         let parts: Vec<String> = losses.iter().map(|(name, loss)| format!("{name} {loss:.3}")).collect();
         self.losses = format!("  [{}]", parts.join(", "));
+        if self.logs() {
+            aside(&format!("step {step} of {}: validation {}; {}", self.steps, parts.join(", "), self.speed));
+        }
+    }
+
+    fn saved(&mut self, step: u64) {
+        if self.logs() {
+            aside(&format!("step {step} of {}: checkpoint", self.steps));
+        }
     }
 
     fn note(&mut self, text: &str) {

@@ -57,6 +57,7 @@ pub fn train(arguments: &RunArguments) -> Result<Ended> {
     // Before the data is read: a folder that is in use, or another run's, is refused as it is.
     let folder = RunFolder::open(out, config)?;
     let prepared = prepare(config, out, &mut terminal)?;
+    terminal.note(&in_short(config, &prepared));
     let result = run::train_in(&folder, config, &prepared, &mut terminal);
     terminal.clear();
     let result = match result {
@@ -74,4 +75,21 @@ pub fn train(arguments: &RunArguments) -> Result<Ended> {
         }
     }
     Ok(Ended::Done)
+}
+
+/// A run in a line: weights, positions of a step, passes over the data.
+fn in_short(config: &RunConfig, prepared: &Prepared) -> String {
+    let model = config.model_config(&prepared.tokenizers);
+    let millions = |n: usize| n as f64 / 1e6;
+    let of_step = config.data.batch * config.data.seqlen * config.train.accumulate;
+    let passes = of_step as f64 * config.train.steps as f64 / prepared.dataset.train.n_positions().max(1.0);
+    format!(
+        "{} {} {}: {:.1} M weights ({:.1} M active), {of_step} positions a step, {} steps, {passes:.1} passes over the data",
+        model.setting,
+        model.variant,
+        model.scale,
+        millions(model.total_parameters() + model.patcher_parameters()),
+        millions(model.active_parameters() + model.patcher_parameters()),
+        config.train.steps,
+    )
 }

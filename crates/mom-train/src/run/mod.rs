@@ -20,6 +20,7 @@ use std::time::Instant;
 use crate::checkpoint::{self, State};
 use crate::config::Identity;
 use crate::error::require;
+use crate::optim::learning_rate;
 use crate::telemetry::{EvalPoint, Lengths, Metrics, ModalityInfo, RunResult, best_step, memory, peak};
 use crate::{DeviceKind, Error, Prepared, Result, RunConfig, Trainer, Validation};
 
@@ -61,10 +62,32 @@ pub fn train_in(
     if config.train.device == DeviceKind::Cuda {
         memory::reset(config.train.device)?;
     }
+    warnings(config, prepared).iter().for_each(|warning| observer.note(warning));
     observer.started(run.trainer.steps_done(), config.train.steps);
     let outcome = run.go(observer);
     // Where a step failed while the checkpoint of one before was written: that one is known now, or it failed first.
     run.checkpoints.wait().and(outcome).map_err(|error| error.with_checkpoint(run.checkpoints.last()))
+}
+
+/// What a user may not have meant.
+fn warnings(config: &RunConfig, prepared: &Prepared) -> Vec<String> {
+    let RunConfig { data, train, optimizer, .. } = config;
+    let mut warnings = Vec::new();
+    if optimizer.warmup_steps > train.steps {
+        let reached = learning_rate(optimizer, train.steps, train.steps);
+        warnings.push(format!(
+            "warning: the warm-up (optimizer.warmup_steps = {}) is longer than the run ({} steps): the rate only comes to {reached:.2e}",
+            optimizer.warmup_steps, train.steps
+        ));
+    }
+    let (of_step, of_pass) = (data.batch * data.seqlen * train.accumulate, prepared.dataset.train.n_positions());
+    if of_step as f64 > of_pass {
+        warnings.push(format!(
+            "warning: a step of {of_step} positions is more than a pass over the data (about {of_pass:.0} positions); lower \
+             data.batch, data.seqlen or train.accumulate"
+        ));
+    }
+    warnings
 }
 
 /// A run in progress.
@@ -173,6 +196,7 @@ impl<'a> Run<'a> {
             if last || stops || is_best || step.is_multiple_of(train.checkpoint_every) {
                 let start = Instant::now();
                 self.save(self.wall_secs + secs_here)?;
+                observer.saved(step);
                 checkpoint_secs = start.elapsed().as_secs_f64();
             }
             if stops {

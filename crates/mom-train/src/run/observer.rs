@@ -15,6 +15,8 @@ pub trait Observer {
     fn goes_on(&mut self) -> bool {
         true
     }
+    /// A checkpoint of a step is being written.
+    fn saved(&mut self, _step: u64) {}
     /// A validation is done: names and losses.
     fn validated(&mut self, _step: u64, _losses: &BTreeMap<String, f64>) {}
     /// Something that the user should know.
