@@ -50,9 +50,10 @@ fn asks_for_gpu(command: &arguments::Command) -> bool {
     match command {
         C::Ablate(arguments) => overridden(&arguments.overrides).unwrap_or(arguments.device == "cuda"),
         C::Train(arguments) => overridden(&arguments.overrides).unwrap_or_else(|| device_of(&arguments.config)),
+        C::Eval(arguments) => arguments.device == "cuda",
         C::Generate(arguments) => arguments.device == "cuda",
         C::Speed(arguments) => arguments.device == "cuda",
-        C::Data(_) | C::Inspect(_) | C::Shards(_) | C::Sizes => false,
+        C::Data(_) | C::Export(_) | C::Inspect(_) | C::Shards(_) | C::Sizes => false,
     }
 }
 

@@ -7,6 +7,7 @@
 //! | [`Trainer`] | model, optimiser and data position: steps, validation, checkpoints |
 //! | [`run`] | a whole run in a folder: resumes, evaluates, writes metrics and its result |
 //! | [`ablate`] | many runs, side by side: settings, variants, seeds; goes on where it stopped |
+//! | [`Trained`], [`evaluate`] | the model of a run, a checkpoint or an export, and its losses on any source |
 //! | [`speed`] | how fast a model trains on this machine |
 //! | [`Generator`] | images from captions and captions from images, with the model of a run, on either device |
 //! | [`ablate::report`] | tables, curves and plots of a sweep |
@@ -40,6 +41,7 @@ mod checkpoint;
 pub mod config;
 mod data;
 mod error;
+mod eval;
 mod files;
 mod generate;
 mod lock;
@@ -48,14 +50,17 @@ pub mod run;
 pub mod speed;
 pub mod telemetry;
 mod train;
+mod trained;
 
 pub use config::{DeviceKind, Graph, OnSpike, Precision, Recompute, RunConfig};
 pub use data::Prepared;
 pub use error::{Error, Origin, Result};
+pub use eval::{EvalOptions, Evaluation, evaluate};
 pub use files::{FileError, replace as replace_file};
 pub use generate::{GenerateOptions, Generator};
 pub use telemetry::memory;
 pub use train::{Skipped, StepReport, Trainer, Validation};
+pub use trained::Trained;
 
 /// The README's examples, compiled and run.
 #[cfg(doctest)]

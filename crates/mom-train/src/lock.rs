@@ -27,4 +27,23 @@ impl FolderLock {
             Err(fs::TryLockError::Error(source)) => Err(source).at("lock", &path).map_err(Error::from),
         }
     }
+
+    /// As [`Self::new`], by a lock file of a name of its own; where another process holds it, says so and waits.
+    ///
+    /// # Errors
+    /// A folder that cannot be written to.
+    pub(crate) fn wait(folder: &Path, name: &str, mut waiting: impl FnMut()) -> Result<Self> {
+        files::create_folder(folder)?;
+        let path = folder.join(name);
+        let file = File::create(&path).at("create", &path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                waiting();
+                file.lock().at("lock", &path)?;
+            }
+            Err(fs::TryLockError::Error(source)) => Err(source).at("lock", &path)?,
+        }
+        Ok(Self { _file: file })
+    }
 }

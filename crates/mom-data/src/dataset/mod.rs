@@ -46,6 +46,32 @@ impl Dataset {
         sources: &[SourceConfig],
         tokenizers: &Tokenizers,
         folder: &Path,
+        progress: impl FnMut(Progress<'_>),
+    ) -> Result<Self> {
+        Self::prepare_splits(sources, tokenizers, folder, &["training", "held-out"], progress)
+    }
+
+    /// As [`Self::prepare`], with nothing to train on: every document is held out.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_to_evaluate(
+        sources: &[SourceConfig],
+        tokenizers: &Tokenizers,
+        folder: &Path,
+        progress: impl FnMut(Progress<'_>),
+    ) -> Result<Self> {
+        let all = |source: &SourceConfig| SourceConfig { split: SplitRule::Validation, ..source.clone() };
+        let sources: Vec<SourceConfig> = sources.iter().map(all).collect();
+        Self::prepare_splits(&sources, tokenizers, folder, &["held-out"], progress)
+    }
+
+    /// `splits`: those that must have a document.
+    fn prepare_splits(
+        sources: &[SourceConfig],
+        tokenizers: &Tokenizers,
+        folder: &Path,
+        splits: &[&str],
         mut progress: impl FnMut(Progress<'_>),
     ) -> Result<Self> {
         source::check(sources)?;
@@ -55,7 +81,7 @@ impl Dataset {
             let store = prepare::store_of(source, tokenizers, folder)?;
             catalogues.push(prepare::source(source, tokenizers, &store, &mut progress)?);
         }
-        Self::assemble(sources, tokenizers, held_out, &catalogues)
+        Self::assemble(sources, tokenizers, held_out, &catalogues, splits)
     }
 
     /// [`Self::prepare`] in a temporary folder that goes with the documents: for examples and tests.
@@ -103,6 +129,7 @@ impl Dataset {
         tokenizers: &Tokenizers,
         held_out: f64,
         catalogues: &[(std::path::PathBuf, Catalogue)],
+        splits: &[&str],
     ) -> Result<Self> {
         let empty = Documents {
             vocabulary: *tokenizers.vocabulary(),
@@ -153,7 +180,7 @@ impl Dataset {
             return Err(DataError::AllSkipped { report: Box::new(skipped) });
         }
         for (split, set) in [("training", &train), ("held-out", &validation)] {
-            if set.is_empty() {
+            if set.is_empty() && splits.contains(&split) {
                 let n_samples = (train.len() + validation.len()) as usize;
                 return Err(DataError::EmptySplit { split, n_samples, held_out, report: Box::new(skipped) });
             }

@@ -9,9 +9,10 @@ use mom_data::{ImageConfig, SourceConfig, TextConfig, TokenizerConfig};
 use mom_models::{Scale, Setting, Variant};
 
 use super::Variants;
-use crate::config::{DataSection, Graph, ModelSection, OnSpike, OptimizerSection, Recompute, TrainSection, needs};
+use crate::config::{
+    DataSection, Graph, ModelSection, OnSpike, OptimizerSection, Recompute, TrainSection, needs, section_of,
+};
 use crate::error::require;
-use crate::files::At;
 use crate::run;
 use crate::telemetry::RunResult;
 use crate::{DeviceKind, Error, Result, RunConfig};
@@ -91,14 +92,7 @@ impl SweepOptions {
         let Some(path) = self.data.as_ref().filter(|path| path.extension().is_some_and(|e| e == "toml")) else {
             return Ok(None);
         };
-        let text = std::fs::read_to_string(path).at("read", path)?;
-        let origin = Some(path.display().to_string());
-        let table: toml::Table =
-            toml::from_str(&text).map_err(|source| Error::Toml { origin, source: Box::new(source) })?;
-        match table.get("data").and_then(toml::Value::as_table) {
-            Some(data) => Ok(Some(data.clone())),
-            None => Err(Error::Content { path: path.clone(), reason: "it has no section [data]".to_owned() }),
-        }
+        section_of(path).map(Some)
     }
 
     /// Where the samples of all runs come from.
@@ -189,6 +183,7 @@ impl SweepOptions {
                 steps: self.steps,
                 accumulate: 1,
                 seed,
+                init_from: None,
                 eval_every: (self.steps / 24).max(1),
                 eval_batches: 8,
                 checkpoint_every: (self.steps / 4).max(1),

@@ -16,14 +16,15 @@ mod write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub(crate) use read::newest;
+pub(crate) use read::{Loaded, newest, set_weights};
+pub(crate) use sealed::{Broken, Sealed, Sealing};
 pub(crate) use state::State;
 pub(crate) use write::Writer;
 
 use crate::Result;
 use crate::files::At;
 
-const WEIGHTS: &str = "weights.safetensors";
+pub(crate) const WEIGHTS: &str = "weights.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 
@@ -49,6 +50,11 @@ fn step_of(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("step-")?;
     let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     all_digits.then(|| digits.parse().ok()).flatten()
+}
+
+/// Whether a folder has a checkpoint's name and content.
+pub(crate) fn is_one(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-")) && path.join(STATE).is_file()
 }
 
 /// Checkpoints of a run by their names, oldest first.

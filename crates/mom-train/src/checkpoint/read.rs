@@ -26,7 +26,7 @@ pub(crate) struct Newest {
 pub(crate) struct Loaded {
     pub path: PathBuf,
     pub state: State,
-    weights: Vec<u8>,
+    pub weights: Vec<u8>,
     optimizer: Vec<u8>,
 }
 
@@ -66,6 +66,17 @@ impl Newest {
 }
 
 impl Loaded {
+    /// Reads this checkpoint and no other.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`]; a file that the system does not let be read.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::read(path).map_err(|broken| match broken {
+            Broken::Damaged(what) => Error::Damaged { checkpoints: vec![(path.to_path_buf(), what)] },
+            Broken::File(error) => error.into(),
+        })
+    }
+
     fn read(path: &Path) -> Result<Self, Broken> {
         let sealed = Sealed::open(path)?;
         let state = sealed.read(STATE)?;

@@ -31,7 +31,7 @@ impl Seal {
 
 /// Writes files into a new folder, with the modes that the user's mask gives, and their checksums behind them.
 #[derive(Debug)]
-pub(super) struct Sealing<'a> {
+pub(crate) struct Sealing<'a> {
     folder: &'a Path,
     seals: BTreeMap<String, Seal>,
 }
@@ -121,7 +121,7 @@ impl Write for Summed {
 
 /// Why a folder cannot be read: it is damaged, or the system refuses.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub(crate) enum Broken {
     /// A file is missing, or not what was written.
     Damaged(String),
     /// A file is there and cannot be read.
@@ -130,7 +130,7 @@ pub(super) enum Broken {
 
 /// A folder that was written by [`Sealing`].
 #[derive(Debug)]
-pub(super) struct Sealed<'a> {
+pub(crate) struct Sealed<'a> {
     folder: &'a Path,
     seals: BTreeMap<String, Seal>,
 }

@@ -18,6 +18,10 @@ pub enum Command {
     Data(RunArguments),
     /// Show what a source holds, as the reader of its format sees it.
     Inspect(InspectArguments),
+    /// Losses of a trained model on held-out documents: its own run's, or all of a source's.
+    Eval(EvalArguments),
+    /// Write a trained model into a folder of its own: weights under the published names, configuration, tokenizers.
+    Export(ExportArguments),
     /// Generate an image for a caption, or a caption for an image, with the newest checkpoint of a run.
     Generate(GenerateArguments),
     /// Write generated documents (image, caption, speech) as WebDataset shards.
@@ -64,10 +68,48 @@ pub struct InspectArguments {
     pub group: Option<String>,
 }
 
+/// A trained model, and what it is evaluated on.
+#[derive(Debug, clap::Args)]
+pub struct EvalArguments {
+    /// Folder of a run (its newest whole checkpoint), of a checkpoint, or of an export.
+    #[arg(long)]
+    pub model: PathBuf,
+    /// What to evaluate on, all of it, instead of the run's own held-out documents: a file or folder of any format, or a TOML
+    /// file with [[data.sources]].
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Folder for the tokens of --data; a temporary one if absent.
+    #[arg(long, requires = "data")]
+    pub tokens: Option<PathBuf>,
+    /// Batches that are looked at, at most; as many as in the run's own validations if absent.
+    #[arg(long)]
+    pub batches: Option<usize>,
+    /// Where it runs, wherever the run was trained.
+    #[arg(long, default_value = "cpu", value_parser = device())]
+    pub device: String,
+    /// Element type: f32, or bf16 on a GPU, where it is the default.
+    #[arg(long, value_parser = dtype())]
+    pub dtype: Option<String>,
+    /// One line of JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A trained model, and where it goes.
+#[derive(Debug, clap::Args)]
+pub struct ExportArguments {
+    /// Folder of a run (its newest whole checkpoint) or of a checkpoint.
+    #[arg(long)]
+    pub model: PathBuf,
+    /// Folder to make.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
 /// What is generated, and by which model.
 #[derive(Debug, clap::Args)]
 pub struct GenerateArguments {
-    /// Folder of the run; one of a sweep's runs/ will do.
+    /// Folder of a run (one of a sweep's runs/ will do), of a checkpoint, or of an export.
     #[arg(long)]
     pub run: PathBuf,
     /// What the image shows; needs --out.

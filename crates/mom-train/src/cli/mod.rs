@@ -2,6 +2,7 @@
 
 mod ablate;
 pub mod arguments;
+mod eval;
 mod generate;
 mod inspect;
 mod output;
@@ -42,6 +43,8 @@ pub fn run(command: &Command) -> Result<Ended> {
         Command::Train(arguments) => train::train(arguments),
         Command::Data(arguments) => train::data(arguments).map(done),
         Command::Inspect(arguments) => inspect::inspect(arguments).map(done),
+        Command::Eval(arguments) => eval::eval(arguments).map(done),
+        Command::Export(arguments) => eval::export(arguments).map(done),
         Command::Generate(arguments) => generate::generate(arguments).map(done),
         Command::Shards(arguments) => shards::shards(arguments).map(done),
         Command::Sizes => speed::sizes().map(done),

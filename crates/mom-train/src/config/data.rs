@@ -1,9 +1,12 @@
 //! `[data]`: what a run is trained on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mom_data::{Forms, SourceConfig, TokenizerConfig};
 use serde::{Deserialize, Serialize};
+
+use crate::files::At;
+use crate::{Error, Result};
 
 /// The data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,5 +55,31 @@ impl DataSection {
             source.path = source.path.as_ref().map(|_| PathBuf::new());
         }
         data
+    }
+}
+
+/// Sources at a path that a command names: a file or folder of any format, or a TOML file whose section `[data]` has `sources`.
+///
+/// # Errors
+/// A TOML file that cannot be read, or without sources.
+pub fn sources_at(path: &Path) -> Result<Vec<SourceConfig>> {
+    if path.extension().is_none_or(|ending| ending != "toml") {
+        return Ok(vec![SourceConfig::at(path)]);
+    }
+    let content = |reason: &str| Error::Content { path: path.into(), reason: reason.to_owned() };
+    let sources = section_of(path)?.remove("sources").ok_or_else(|| content("its section [data] has no sources"))?;
+    let origin = Some(path.display().to_string());
+    sources.try_into().map_err(|source| Error::Toml { origin, source: Box::new(source) })
+}
+
+/// The section `[data]` of a TOML file.
+pub(crate) fn section_of(path: &Path) -> Result<toml::Table> {
+    let text = std::fs::read_to_string(path).at("read", path)?;
+    let origin = Some(path.display().to_string());
+    let mut table: toml::Table =
+        toml::from_str(&text).map_err(|source| Error::Toml { origin, source: Box::new(source) })?;
+    match table.remove("data") {
+        Some(toml::Value::Table(data)) => Ok(data),
+        _ => Err(Error::Content { path: path.into(), reason: "it has no section [data]".to_owned() }),
     }
 }

@@ -7,8 +7,9 @@ use super::RunConfig;
 use crate::{Error, Result};
 
 /// Keys of operation.
-const OPERATION: [&str; 13] = [
+const OPERATION: [&str; 14] = [
     "train.steps",
+    "train.init_from",
     "train.eval_every",
     "train.eval_batches",
     "train.checkpoint_every",
@@ -129,7 +130,13 @@ mod tests {
 
     #[test]
     fn every_key_of_operation_is_a_key() {
-        let all = ["train.keep_every=2", "train.keep_best=joint", "train.on_spike=skip", "train.spike_factor=9.0"];
+        let all = [
+            "train.keep_every=2",
+            "train.keep_best=joint",
+            "train.on_spike=skip",
+            "train.spike_factor=9.0",
+            "train.init_from=a",
+        ];
         let table = toml::Table::try_from(parse(&all)).unwrap();
         // Those that are left out where they have their default.
         let omitted = ["train.dtype", "train.recompute", "train.graph"];

@@ -14,12 +14,14 @@ use mom_data::{Forms, ImageNeed, Needs, Tokenizers};
 use mom_models::{ModelConfig, Setting};
 use serde::{Deserialize, Serialize};
 
-pub use data::DataSection;
+pub(crate) use data::section_of;
+pub use data::{DataSection, sources_at};
 pub use device::{DeviceKind, Graph, Precision, Recompute};
 pub(crate) use identity::{Difference, Identity, differences};
 pub use model::ModelSection;
 pub(crate) use model::needs;
 pub use optimizer::{OptimizerSection, Schedule};
+pub(crate) use overrides::tokenizers_of;
 pub(crate) use train::Keep;
 pub use train::{OnSpike, TrainSection};
 
@@ -54,6 +56,13 @@ impl RunConfig {
     /// [`Error::Toml`] for text that does not parse, an unknown key or a missing one; [`Error::Override`];
     /// [`Error::Config`] for a value out of range.
     pub fn from_toml(text: &str, overrides: &[String]) -> Result<Self> {
+        let config = Self::parse(text, overrides)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// As [`Self::from_toml`], but for the range of values.
+    fn parse(text: &str, overrides: &[String]) -> Result<Self> {
         let toml =
             |origin: Option<&str>, source| Error::Toml { origin: origin.map(str::to_owned), source: Box::new(source) };
         let mut table: toml::Table = toml::from_str(text).map_err(|source| toml(None, source))?;
@@ -61,11 +70,9 @@ impl RunConfig {
             overrides::apply_override(&mut table, text)?;
         }
         overrides::fill_in_scale(&mut table)?;
-        overrides::fill_in_tokenizers(&mut table);
+        overrides::fill_in_tokenizers(&mut table)?;
         let origin = (!overrides.is_empty()).then(|| format!("(with {})", overrides.join(" ")));
-        let config: Self = table.try_into().map_err(|source| toml(origin.as_deref(), source))?;
-        config.validate()?;
-        Ok(config)
+        table.try_into().map_err(|source| toml(origin.as_deref(), source))
     }
 
     /// Reads a TOML file, see [`Self::from_toml`].
@@ -73,8 +80,23 @@ impl RunConfig {
     /// # Errors
     /// As [`Self::from_toml`], naming the file, and [`Error::File`].
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        let config = Self::parse_file(path, overrides)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The configuration that a run's folder holds: it was valid where the run began, which may have had another device than
+    /// this program can use.
+    ///
+    /// # Errors
+    /// As [`Self::read`], but for the range of values.
+    pub(crate) fn stored(path: &Path) -> Result<Self> {
+        Self::parse_file(path, &[])
+    }
+
+    fn parse_file(path: &Path, overrides: &[String]) -> Result<Self> {
         let text = std::fs::read_to_string(path).at("read", path)?;
-        Self::from_toml(&text, overrides).map_err(|error| match error {
+        Self::parse(&text, overrides).map_err(|error| match error {
             Error::Toml { origin, source } => {
                 let origin = format!("{}{}", path.display(), origin.map(|o| format!(" {o}")).unwrap_or_default());
                 Error::Toml { origin: Some(origin), source }

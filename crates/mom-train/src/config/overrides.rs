@@ -2,7 +2,9 @@
 //!
 //! figment has dotted keys too, but none into an array, as `data.sources.0.path` is.
 
-use mom_data::TokenizerConfig;
+use std::path::{Path, PathBuf};
+
+use mom_data::{TokenizerConfig, Tokenizers};
 use mom_models::{Scale, Setting};
 
 use super::needs;
@@ -36,25 +38,41 @@ pub(super) fn fill_in_scale(table: &mut toml::Table) -> Result<()> {
     Ok(())
 }
 
-/// Tokenizers at the size that the scale asks for, under what the user says of them.
-pub(super) fn fill_in_tokenizers(table: &mut toml::Table) {
+/// Tokenizers at the size that the scale asks for, or those of the model that a run starts from, under what the user says of
+/// them.
+pub(super) fn fill_in_tokenizers(table: &mut toml::Table) -> Result<()> {
     // What is missing or wrong here is told when the whole is read.
     let word = |section: &str, key: &str| table.get(section)?.as_table()?.get(key)?.as_str().map(str::to_owned);
     let scale = word("model", "scale").and_then(|name| name.parse::<Scale>().ok());
     let setting = word("model", "setting").and_then(|name| name.parse::<Setting>().ok());
-    let (Some(scale), Some(setting)) = (scale, setting) else { return };
-    let defaults = if scale.is_small() { TokenizerConfig::default() } else { TokenizerConfig::paper(needs(setting)) };
+    let (Some(scale), Some(setting)) = (scale, setting) else { return Ok(()) };
+    let defaults = match word("train", "init_from").and_then(|path| tokenizers_of(Path::new(&path))) {
+        Some(folder) => Tokenizers::load(folder)?.config().clone(),
+        None if scale.is_small() => TokenizerConfig::default(),
+        None => TokenizerConfig::paper(needs(setting)),
+    };
     let (Ok(mut filled), Some(data)) =
         (toml::Table::try_from(defaults), table.get_mut("data").and_then(toml::Value::as_table_mut))
     else {
-        return;
+        return Ok(());
     };
     match data.get("tokenizers") {
         Some(toml::Value::Table(given)) => merge(&mut filled, given),
-        Some(_) => return,
+        Some(_) => return Ok(()),
         None => {}
     }
     data.insert("tokenizers".to_owned(), toml::Value::Table(filled));
+    Ok(())
+}
+
+/// The tokenizers of a trained model: of a run, of one of its checkpoints, or of an export; `None` for a file of weights alone.
+pub(crate) fn tokenizers_of(model: &Path) -> Option<PathBuf> {
+    let folders = [Some(model), model.parent().and_then(Path::parent)];
+    folders
+        .into_iter()
+        .flatten()
+        .map(|folder| folder.join("tokenizers"))
+        .find(|path| path.join("tokenizers.json").is_file())
 }
 
 /// Lays one table over another.

@@ -1,5 +1,7 @@
 //! `[train]`: the course of a run.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::{DeviceKind, Graph, Precision, Recompute};
@@ -16,6 +18,11 @@ pub struct TrainSection {
     /// Seed of weights, data order and noise.
     #[serde(default)]
     pub seed: u64,
+    /// What weights start from, instead of draws: a run, one of its checkpoints, an export, or a file of weights under the
+    /// published names. Weights alone: data, steps and optimiser are this run's. Where a projection has weights for each modality
+    /// and those have one for all, each starts as that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<PathBuf>,
     /// Steps from one validation to the next; the last step has one in any case.
     #[serde(default = "eval_every")]
     pub eval_every: u64,

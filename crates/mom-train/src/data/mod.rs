@@ -5,12 +5,14 @@ mod view;
 
 use std::path::{Path, PathBuf};
 
-use mom_data::{Dataset, Loader, Order, Progress, TextConfig, TokenizerConfig, Tokenizers};
+use mom_data::{Dataset, Loader, Order, Progress, SourceConfig, TextConfig, TokenizerConfig, Tokenizers};
 
 pub(crate) use identity::same_sources;
 pub(crate) use view::view;
 
+use crate::config::tokenizers_of;
 use crate::error::require;
+use crate::lock::FolderLock;
 use crate::{Error, Result, RunConfig};
 
 /// The data of a run. Runs of one setting share it.
@@ -31,6 +33,11 @@ impl Prepared {
     pub fn new(config: &RunConfig, folder: &Path, mut progress: impl FnMut(Progress<'_>)) -> Result<Self> {
         let (sources, wanted) = (config.data.sources(), &config.data.tokenizers);
         let dir = folder.join("tokenizers");
+        // One process at a time makes what several may use.
+        let _lock = FolderLock::wait(folder, ".preparing.lock", || {
+            progress(Progress { what: "waiting for another process that prepares these data", done: 0, total: 0 });
+        })?;
+        let origin = config.train.init_from.as_deref().and_then(tokenizers_of).map(Tokenizers::load).transpose()?;
         let tokenizers = if dir.join("tokenizers.json").is_file() {
             let loaded = Tokenizers::load(&dir)?;
             let anywhere = |config: &TokenizerConfig| {
@@ -47,13 +54,36 @@ impl Prepared {
                     "these tokenizers were made with another configuration; remove them, or use another folder";
                 return Err(Error::Content { path: dir, reason: reason.to_owned() });
             }
+            if let Some(origin) = &origin
+                && origin.fingerprint()? != loaded.fingerprint()?
+            {
+                let reason = "these are not the tokenizers of the model in train.init_from; use another folder";
+                return Err(Error::Content { path: dir, reason: reason.to_owned() });
+            }
             loaded
+        } else if let Some(origin) = origin {
+            origin.save(&dir)?;
+            origin
         } else {
             let fitted = Tokenizers::fit(&sources, wanted, config.needs(), &mut progress)?;
             fitted.save(&dir)?;
             fitted
         };
         let dataset = Dataset::prepare(&sources, &tokenizers, &folder.join("tokens"), &mut progress)?;
+        Ok(Self { tokenizers, dataset })
+    }
+
+    /// Tokenises sources into `folder` with given tokenizers, to evaluate on all of their documents.
+    ///
+    /// # Errors
+    /// Sources that cannot be read.
+    pub fn to_evaluate(
+        sources: &[SourceConfig],
+        tokenizers: Tokenizers,
+        folder: &Path,
+        progress: impl FnMut(Progress<'_>),
+    ) -> Result<Self> {
+        let dataset = Dataset::prepare_to_evaluate(sources, &tokenizers, folder, progress)?;
         Ok(Self { tokenizers, dataset })
     }
 

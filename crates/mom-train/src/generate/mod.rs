@@ -10,7 +10,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::require;
-use crate::{DeviceKind, Error, Precision, Result, RunConfig, checkpoint};
+use crate::trained::Trained;
+use crate::{DeviceKind, Precision, Result};
 
 /// How tokens and patches are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,38 +38,20 @@ impl Default for GenerateOptions {
 /// The model of a run with its tokenizers.
 #[derive(Debug)]
 pub struct Generator {
-    config: RunConfig,
     tokenizers: Tokenizers,
     model: Model,
 }
 
 impl Generator {
-    /// Loads the newest checkpoint of a run folder, to decode on `device` in an element type (the device's own if absent),
-    /// wherever it was trained.
+    /// Loads a model, see [`Trained::open`], to decode on `device` in an element type (the device's own if absent), wherever it
+    /// was trained.
     ///
     /// # Errors
-    /// A folder without a checkpoint or tokenizers, a damaged file; a device or element type that cannot be had.
-    pub fn open(run: &Path, device: DeviceKind, precision: Option<Precision>) -> Result<Self> {
-        let precision = precision.unwrap_or(Precision::of(device));
-        let here = [
-            format!("train.device={}", device.name()),
-            format!("train.dtype={}", precision.name()),
-            "train.recompute=none".to_owned(),
-            "train.graph=never".to_owned(),
-        ];
-        let config = RunConfig::read(&run.join("config.toml"), &here)?;
-        let device = device.open()?;
-        let content = |reason: &str| Error::Content { path: run.into(), reason: reason.to_owned() };
-        let folder = run.join("tokenizers");
-        if !folder.join("tokenizers.json").is_file() {
-            return Err(content("the run has no tokenizers"));
-        }
-        let tokenizers = Tokenizers::load(folder)?;
-        let newest = checkpoint::newest(run)?.ok_or_else(|| content("the run has no checkpoint"))?;
-        let model_config = config.model_config(&tokenizers);
-        let (model, parameters) = Model::seeded(&model_config, config.train.seed, precision.dtype(), &device)?;
-        newest.loaded.set_weights(&parameters)?;
-        Ok(Self { config, tokenizers, model })
+    /// As [`Trained::open`] and [`Trained::model`].
+    pub fn open(path: &Path, device: DeviceKind, precision: Option<Precision>) -> Result<Self> {
+        let trained = Trained::open(path)?;
+        let (model, _) = trained.model(device, precision)?;
+        Ok(Self { tokenizers: trained.tokenizers().clone(), model })
     }
 
     /// Side of the images, in pixels.
@@ -91,7 +74,7 @@ impl Generator {
         let logits = decoder.push(&prompt, &vec![Modality::Text.id(); prompt.len()])?;
         match self.model.config().setting {
             Setting::Transfusion => {
-                let patch = self.config.data.tokenizers.image.patch;
+                let patch = self.tokenizers.config().image.patch;
                 let size = self.image_size();
                 // Without a caption: what a document that begins with its image looks like.
                 let mut free = Decoder::new(&self.model, 1)?;
@@ -129,7 +112,7 @@ impl Generator {
         decoder.push(&[Special::BeginDocument.token(), Special::BeginImage.token()], &[Modality::Text.id(); 2])?;
         match self.model.config().setting {
             Setting::Transfusion => {
-                let patch = self.config.data.tokenizers.image.patch;
+                let patch = self.tokenizers.config().image.patch;
                 let mut patches = Vec::new();
                 pixels::to_patches(&image.pixels, size, patch, &mut patches)?;
                 decoder.push_image(&patches)?;

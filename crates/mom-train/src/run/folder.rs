@@ -127,7 +127,7 @@ fn changes(folder: &Path, config: &RunConfig) -> Result<Vec<String>> {
 /// Refuses a folder whose configuration differs in its identity; otherwise all other differences.
 fn compare(folder: &Path, config: &RunConfig, identity: Identity) -> Result<Vec<String>> {
     let path = folder.join(CONFIG);
-    if path.is_file() { same_config(folder, &RunConfig::read(&path, &[])?, config, identity) } else { Ok(Vec::new()) }
+    if path.is_file() { same_config(folder, &RunConfig::stored(&path)?, config, identity) } else { Ok(Vec::new()) }
 }
 
 /// Refuses a configuration of another identity than the one that `path` holds; otherwise all other differences.

@@ -22,6 +22,7 @@ use crate::config::Identity;
 use crate::error::require;
 use crate::optim::learning_rate;
 use crate::telemetry::{EvalPoint, Lengths, Metrics, ModalityInfo, RunResult, best_step, memory, peak};
+use crate::trained;
 use crate::{DeviceKind, Error, Prepared, Result, RunConfig, Trainer, Validation};
 
 pub use crate::lock::FolderLock;
@@ -129,6 +130,9 @@ impl<'a> Run<'a> {
             for (path, what) in newest.set_aside()? {
                 observer.note(&format!("a checkpoint is damaged ({what}) and was set aside as {}", path.display()));
             }
+        }
+        if let (None, Some(origin)) = (&newest, &config.train.init_from) {
+            trained::start(&mut trainer, origin)?;
         }
         folder.record(config, &trainer, trainer.steps_done())?;
         // A run that is copied elsewhere can still be decoded.

@@ -5,10 +5,12 @@ mod captured;
 mod engine;
 mod outcome;
 mod trainer;
+mod validation;
 mod work;
 
 pub(crate) use engine::{Engine, Pace};
 pub use outcome::{Skipped, StepReport, Validation};
 pub(crate) use trainer::Counters;
 pub use trainer::Trainer;
+pub(crate) use validation::{batches as validation_batches, validate};
 pub(crate) use work::{Input, Mode, Work};

@@ -2,21 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use mom_core::autograd::without_tape;
 use mom_data::{Batch, Loader, Position};
-use mom_models::diffusion::{Noise, Timesteps};
-use mom_models::{ModalityLoss, Model, ModelConfig, Normaliser, Parameters, Setting, flops};
+use mom_models::diffusion::Timesteps;
+use mom_models::{Model, Parameters, flops};
 
-use super::engine::{Engine, Pace, add};
+use super::engine::{Engine, Pace};
+use super::validation::{self, noise};
 use super::work::{Input, Mode, Work};
 use super::{Skipped, StepReport, Validation};
 use crate::config::TrainSection;
 use crate::data::view;
 use crate::optim::{Norms, Optimiser, learning_rate};
 use crate::{DeviceKind, Error, OnSpike, Origin, Prepared, Result, RunConfig};
-
-/// Seed of the noise in validations: the same in every run.
-const VALIDATION_SEED: u64 = 0x5eed;
 
 /// Model, optimiser and place in the data.
 #[derive(Debug)]
@@ -58,19 +55,12 @@ impl Trainer {
         let TrainSection { seed, device, recompute, .. } = config.train;
         let mode = Mode { dtype: config.precision().dtype(), device, recompute, captures: config.captures()? };
         let engine = Engine::new(&model_config, seed, mode)?;
-        let mut validation = prepared.validation_loader(config)?;
-        let mut batches = Vec::new();
-        while batches.len() < config.train.eval_batches
-            && let Some(batch) = validation.next_batch_of_pass()?
-        {
-            batches.push(batch);
-        }
         Ok(Self {
             engine,
             loader: prepared.train_loader(config)?,
             prefetched: None,
             data_wait: Duration::ZERO,
-            validation: batches,
+            validation: validation::batches(config, prepared)?,
             bytes_per_text_token: prepared.dataset.bytes_per_text_token(),
             counters: Counters::default(),
             norms: Norms::default(),
@@ -240,22 +230,12 @@ impl Trainer {
     /// # Errors
     /// [`crate::Error::NonFinite`] where a loss is not finite.
     pub fn validate(&self) -> Result<Validation> {
-        let mut by_modality = self.engine.no_losses();
-        for (index, batch) in self.validation.iter().enumerate() {
-            let noise = noise(batch, VALIDATION_SEED, index as u64, Timesteps::Stratified);
-            let losses =
-                without_tape(|| self.engine.model.loss(&view(batch), noise.as_ref(), Normaliser::of(&view(batch))))?;
-            add(&mut by_modality, losses.by_modality()?);
-        }
         let step = self.steps_done();
-        for (loss, name) in by_modality.iter().zip(self.engine.model.config().setting.modalities()) {
+        let validation = validation::validate(&self.engine.model, &self.validation, self.bytes_per_text_token, step)?;
+        for (loss, name) in validation.by_modality.iter().zip(self.engine.model.config().setting.modalities()) {
             self.engine.finite(step, &format!("the validation loss of {name}"), loss.sum)?;
         }
-        let text = by_modality.first().filter(|loss| loss.count > 0);
-        let bits_per_byte =
-            text.zip(self.bytes_per_text_token).map(|(loss, bytes)| loss.mean() / std::f64::consts::LN_2 / bytes);
-        let joint = joint(self.engine.model.config(), &by_modality);
-        Ok(Validation { step, by_modality, joint, bits_per_byte })
+        Ok(validation)
     }
 
     /// Where the next step's batches begin.
@@ -285,29 +265,10 @@ impl Trainer {
     }
 }
 
-/// The objective, from the losses of modalities: the mean over all discrete targets, and the weighted diffusion loss.
-fn joint(config: &ModelConfig, by_modality: &[ModalityLoss]) -> f64 {
-    let continuous = (config.setting == Setting::Transfusion).then_some(1);
-    let mut discrete = ModalityLoss::default();
-    let mut diffusion = 0.0;
-    for (modality, loss) in by_modality.iter().enumerate() {
-        if continuous != Some(modality) {
-            discrete += *loss;
-        } else if loss.count > 0 {
-            diffusion = config.diffusion_weight * loss.mean();
-        }
-    }
-    if discrete.count > 0 { discrete.mean() + diffusion } else { diffusion }
-}
-
 /// Batch `i` of a step and its noise.
 fn input(loader: &mut Loader, config: &RunConfig, step: u64, i: usize) -> Result<Input> {
     let batch = loader.next_batch()?;
     let index = (step - 1) * config.train.accumulate as u64 + i as u64;
     let noise = noise(&batch, config.train.seed, index, Timesteps::Independent);
     Ok(Input { batch, noise })
-}
-
-fn noise(batch: &Batch, seed: u64, index: u64, timesteps: Timesteps) -> Option<Noise> {
-    (batch.n_patches() > 0).then(|| Noise::draw(seed, index, batch.n_images(), batch.patches.len(), timesteps))
 }

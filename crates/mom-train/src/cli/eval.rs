@@ -1,0 +1,54 @@
+//! `eval` and `export`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use mom_train::ablate::SweepObserver;
+use mom_train::{EvalOptions, Prepared, Trained, config, evaluate};
+
+use super::arguments::{EvalArguments, ExportArguments};
+use super::output::say;
+use super::signals::Signals;
+use super::terminal::Terminal;
+
+/// Tells the losses of a trained model.
+pub fn eval(arguments: &EvalArguments) -> Result<()> {
+    let trained = Trained::open(&arguments.model)?;
+    let sources = arguments.data.as_deref().map(config::sources_at).transpose()?.unwrap_or_default();
+    let options = EvalOptions {
+        sources,
+        batches: arguments.batches,
+        device: arguments.device.parse()?,
+        precision: arguments.dtype.as_deref().map(str::parse).transpose()?,
+    };
+    let temporary;
+    let folder: PathBuf = match (&arguments.tokens, &arguments.data) {
+        (Some(folder), _) => folder.clone(),
+        // A run's tokens are where it left them; of an export they are made again.
+        (None, None) if arguments.model.join("config.toml").is_file() => {
+            Prepared::folder_of(trained.run(), &arguments.model)
+        }
+        _ => {
+            temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
+            temporary.path().to_path_buf()
+        }
+    };
+    let mut terminal = Terminal::new(Signals::catch()?);
+    let evaluation = evaluate(&trained, &options, &folder, |p| terminal.preparing(p.what, p.done, p.total))?;
+    terminal.clear();
+    if arguments.json {
+        return say!("{}", serde_json::to_string(&evaluation)?);
+    }
+    for (modality, loss) in &evaluation.loss {
+        let bits = evaluation.bits_per_byte.filter(|_| modality == "text");
+        let bits = bits.map(|bits| format!(" ({bits:.4} bits per byte)")).unwrap_or_default();
+        say!("{modality}: loss {loss:.4}{bits}")?;
+    }
+    say!("joint: loss {:.4} after {} steps, over {} targets", evaluation.joint, evaluation.step, evaluation.n_targets)
+}
+
+/// Writes a trained model into a folder of its own.
+pub fn export(arguments: &ExportArguments) -> Result<()> {
+    Trained::open(&arguments.model)?.export(&arguments.out)?;
+    say!("{}", arguments.out.display())
+}

@@ -1,0 +1,73 @@
+//! Losses of a trained model on held-out documents: its own run's, or any source's.
+
+use std::path::Path;
+
+use mom_data::{Progress, SourceConfig};
+use serde::Serialize;
+
+use crate::train::{validate, validation_batches};
+use crate::trained::Trained;
+use crate::{DeviceKind, Precision, Prepared, Result, RunConfig, Validation};
+
+/// What a model is evaluated on, and how.
+#[derive(Debug, Clone, Default)]
+pub struct EvalOptions {
+    /// Sources, all of whose documents are held out; the run's own held-out documents if there are none.
+    pub sources: Vec<SourceConfig>,
+    /// Batches, at most; as many as the run's own validations look at if absent.
+    pub batches: Option<usize>,
+    /// Where.
+    pub device: DeviceKind,
+    /// Element type; the device's own if absent.
+    pub precision: Option<Precision>,
+}
+
+/// Losses on held-out documents.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Optimiser steps that the model was trained for.
+    pub step: u64,
+    /// Modalities with a target, and their losses.
+    pub loss: std::collections::BTreeMap<String, f64>,
+    /// What is trained on, over all modalities.
+    pub joint: f64,
+    /// Of text; `None` without text.
+    pub bits_per_byte: Option<f64>,
+    /// Targets that were looked at.
+    pub n_targets: usize,
+}
+
+/// Evaluates a model. Tokens lie in `folder`, as those of [`Prepared::new`] do.
+///
+/// With the defaults this is the last validation of the run at that step, to the bit on the same device.
+///
+/// # Errors
+/// Sources that cannot be read; a device that cannot be had.
+pub fn evaluate(
+    trained: &Trained,
+    options: &EvalOptions,
+    folder: &Path,
+    progress: impl FnMut(Progress<'_>),
+) -> Result<Evaluation> {
+    let mut config: RunConfig = trained.run().clone();
+    config.train.eval_batches = options.batches.unwrap_or(config.train.eval_batches);
+    let prepared = if options.sources.is_empty() {
+        let tokens = folder.join("tokens");
+        let dataset = mom_data::Dataset::prepare(&config.data.sources(), trained.tokenizers(), &tokens, progress)?;
+        Prepared { tokenizers: trained.tokenizers().clone(), dataset }
+    } else {
+        Prepared::to_evaluate(&options.sources, trained.tokenizers().clone(), &folder.join("tokens"), progress)?
+    };
+    let (model, _) = trained.model(options.device, options.precision)?;
+    let batches = validation_batches(&config, &prepared)?;
+    let bytes = prepared.dataset.bytes_per_text_token();
+    let Validation { step, by_modality, joint, bits_per_byte } = validate(&model, &batches, bytes, trained.step())?;
+    let named = trained.config().setting.modalities().iter().zip(&by_modality).filter(|(_, loss)| loss.count > 0);
+    Ok(Evaluation {
+        step,
+        loss: named.map(|(name, loss)| ((*name).to_owned(), loss.mean())).collect(),
+        joint,
+        bits_per_byte,
+        n_targets: by_modality.iter().map(|loss| loss.count).sum(),
+    })
+}

@@ -1,0 +1,101 @@
+//! A trained model, wherever it lies: in a run, in one of its checkpoints, in a folder that was exported, or as a file of weights.
+
+mod export;
+mod start;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mom_data::Tokenizers;
+use mom_models::{Model, ModelConfig, Parameters};
+pub(crate) use start::start;
+
+use crate::checkpoint::{self, Loaded};
+use crate::config::tokenizers_of;
+use crate::files::At;
+use crate::{DeviceKind, Error, Precision, Result, RunConfig};
+
+/// A trained model with its tokenizers.
+#[derive(Debug)]
+pub struct Trained {
+    config: ModelConfig,
+    tokenizers: Tokenizers,
+    run: RunConfig,
+    step: u64,
+    /// The file of weights, and its contents.
+    file: PathBuf,
+    weights: Vec<u8>,
+}
+
+impl Trained {
+    /// Reads a model: of a run's folder the newest whole checkpoint, of a checkpoint's folder that one, or what
+    /// [`Self::export`] wrote.
+    ///
+    /// # Errors
+    /// A folder that is none of these; a file that is missing or damaged.
+    pub fn open(path: &Path) -> Result<Self> {
+        if path.join(export::CONFIG).is_file() {
+            return export::open(path);
+        }
+        let content = |reason: &str| Error::Content { path: path.into(), reason: reason.to_owned() };
+        let (run, loaded) = if checkpoint::is_one(path) {
+            let run = path.parent().and_then(Path::parent).ok_or_else(|| content("it lies in no run's folder"))?;
+            (run, Loaded::open(path)?)
+        } else if path.join("config.toml").is_file() {
+            let newest = checkpoint::newest(path)?.ok_or_else(|| content("the run has no checkpoint"))?;
+            (path, newest.loaded)
+        } else {
+            return Err(content("it is neither a run, nor a checkpoint of one, nor an exported model"));
+        };
+        let tokenizers = Tokenizers::load(tokenizers_of(run).ok_or_else(|| content("the run has no tokenizers"))?)?;
+        let config = loaded.state.config.clone();
+        Ok(Self {
+            config: config.model_config(&tokenizers),
+            tokenizers,
+            run: config,
+            step: loaded.state.step,
+            file: loaded.path.join(checkpoint::WEIGHTS),
+            weights: loaded.weights,
+        })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Its tokenizers.
+    pub fn tokenizers(&self) -> &Tokenizers {
+        &self.tokenizers
+    }
+
+    /// How it was trained.
+    pub fn run(&self) -> &RunConfig {
+        &self.run
+    }
+
+    /// Optimiser steps it was trained for.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The model, on a device, in an element type (the device's own if absent).
+    ///
+    /// # Errors
+    /// A device or element type that cannot be had; weights of another model.
+    pub fn model(&self, device: DeviceKind, precision: Option<Precision>) -> Result<(Model, Parameters)> {
+        let dtype = precision.unwrap_or(Precision::of(device)).dtype();
+        let (model, parameters) = Model::seeded(&self.config, self.run.train.seed, dtype, &device.open()?)?;
+        checkpoint::set_weights(&self.file, &self.weights, &parameters)?;
+        Ok((model, parameters))
+    }
+}
+
+/// The weights at a path, and the file they are in.
+fn weights_at(path: &Path) -> Result<(PathBuf, Vec<u8>)> {
+    if path.is_file() {
+        return Ok((path.to_path_buf(), fs::read(path).at("read", path)?));
+    }
+    let trained = Trained::open(path)?;
+    Ok((trained.file, trained.weights))
+}

@@ -1,0 +1,76 @@
+//! A new run's weights from a trained model's: fine-tuning, and upcycling of dense weights.
+
+use std::path::Path;
+
+use candle_core::{DType, Device};
+
+use super::weights_at;
+use crate::optim::{Moments, squares};
+use crate::{Error, Result, Trainer};
+
+/// Sets the weights of a new trainer to those at `path`, by name: a run, a checkpoint, an export, or a file of weights under
+/// the published names. A projection with weights for each modality takes one for all where there is only that.
+///
+/// # Errors
+/// A tensor that is missing, superfluous, of another shape, or not finite, named; nothing is changed then.
+pub(crate) fn start(trainer: &mut Trainer, path: &Path) -> Result<()> {
+    let (file, bytes) = weights_at(path)?;
+    let content = |reason: String| Error::Content { path: file.clone(), reason };
+    let stored =
+        candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|error| content(error.to_string()))?;
+    let mut used = std::collections::BTreeSet::new();
+    let mut values = Vec::new();
+    for (name, variable) in trainer.parameters().iter() {
+        let names = [Some(name.to_owned()), shared(name)];
+        let found = names.iter().flatten().find_map(|name| stored.get_key_value(name));
+        let (from, tensor) = found.ok_or_else(|| content(format!("{name} is missing")))?;
+        used.insert(from.as_str());
+        if tensor.dims() != variable.dims() {
+            let (got, expected) = (tensor.dims(), variable.dims());
+            return Err(content(format!("{from} is {got:?}, expected {expected:?} for {name}")));
+        }
+        let tensor = tensor.to_dtype(DType::F32)?;
+        if !squares(&tensor)?.is_finite() {
+            return Err(content(format!("{from} holds values that are not finite")));
+        }
+        values.push(tensor);
+    }
+    if let Some(name) = stored.keys().filter(|name| !used.contains(name.as_str())).min() {
+        return Err(content(format!("{name} belongs to no parameter of this model")));
+    }
+    for ((_, variable), tensor) in trainer.parameters().iter().zip(&values) {
+        variable.set(&tensor.to_dtype(variable.dtype())?.to_device(variable.device())?)?;
+    }
+    let lengths: std::collections::HashMap<String, usize> =
+        trainer.parameters().iter().map(|(name, variable)| (name.to_owned(), variable.elem_count())).collect();
+    trainer.optimiser_mut().restore(&file, 0, &values, |name| {
+        let zeros = vec![0.0; lengths.get(name).copied().unwrap_or_default()];
+        Ok(Moments { first: zeros.clone(), second: zeros })
+    })
+}
+
+/// The name of a projection's weights for all modalities, from that of one modality's: `local_experts_in_proj.2.weight` is
+/// `in_proj.weight` there.
+fn shared(name: &str) -> Option<String> {
+    let (head, tail) = name.split_once("local_experts_")?;
+    let (projection, tail) = tail.split_once('.')?;
+    let (modality, tail) = tail.split_once('.')?;
+    modality.bytes().all(|byte| byte.is_ascii_digit()).then(|| format!("{head}{projection}.{tail}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shared_name_of_a_modalitys_weights() {
+        let name = |name| shared(name);
+        assert_eq!(
+            name("backbone.layers.0.mixer.local_experts_in_proj.2.weight").as_deref(),
+            Some("backbone.layers.0.mixer.in_proj.weight")
+        );
+        assert_eq!(name("a.local_experts_dt_proj.0.bias").as_deref(), Some("a.dt_proj.bias"));
+        assert_eq!(name("backbone.layers.0.mixer.in_proj.weight"), None);
+        assert_eq!(name("a.local_experts_in_proj.x.weight"), None);
+    }
+}

@@ -1,0 +1,161 @@
+//! Trained models: evaluated, exported, read back, and started from.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test does")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{config, error_of, mom_train, read};
+use mom_models::Setting;
+use mom_train::run::{RunFolder, Silent, train, train_in};
+use mom_train::{DeviceKind, EvalOptions, Prepared, RunConfig, Trained, evaluate};
+
+/// A run that is done, and its folder's path.
+fn trained(config: &RunConfig, run: &Path) -> mom_train::telemetry::RunResult {
+    let folder = RunFolder::open(run, config).unwrap();
+    train_in(&folder, config, &Prepared::new(config, run, |_| {}).unwrap(), &mut Silent).unwrap()
+}
+
+fn losses(model: &Path, folder: &Path) -> mom_train::Evaluation {
+    evaluate(&Trained::open(model).unwrap(), &EvalOptions::default(), folder, |_| {}).unwrap()
+}
+
+#[test]
+fn an_evaluation_is_the_trainers_own_of_a_run_a_checkpoint_and_an_export() {
+    for setting in Setting::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run");
+        let config = config(setting, &["train.steps=8", "train.eval_every=4", "train.eval_batches=9"]);
+        let result = trained(&config, &run);
+        let export = folder.path().join("export");
+        Trained::open(&run).unwrap().export(&export).unwrap();
+        let scratch = folder.path().join("scratch");
+        let last = &result.curve[1];
+        for (model, tokens) in [(&run, &run), (&run.join("checkpoints/step-00000008"), &run), (&export, &scratch)] {
+            let got = losses(model, tokens);
+            assert_eq!((got.step, &got.loss, got.joint), (8, &last.loss, last.joint), "{}", model.display());
+        }
+        let first = losses(&run.join("checkpoints/step-00000004"), &run);
+        assert_eq!((first.step, &first.loss), (4, &result.curve[0].loss));
+        let names: Vec<_> = fs::read_dir(&export).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 4, "{names:?}");
+        let message = Trained::open(&run).unwrap().export(&export).unwrap_err().to_string();
+        assert!(message.contains("is there already"), "{message}");
+        // A flipped bit is found.
+        let path = export.join("model.safetensors");
+        let mut bytes = fs::read(&path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let message = Trained::open(&export).unwrap_err().to_string();
+        assert!(message.contains("model.safetensors has the checksum"), "{message}");
+    }
+}
+
+#[test]
+fn an_export_has_the_published_names_and_shapes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (run, export) = (folder.path().join("run"), folder.path().join("export"));
+    trained(&config(Setting::Chameleon, &["train.steps=1"]), &run);
+    Trained::open(&run).unwrap().export(&export).unwrap();
+    let bytes = fs::read(export.join("model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let shape = |name: &str| tensors.tensor(name).unwrap().shape().to_vec();
+    for modality in 0..2 {
+        let of = |projection: &str| format!("backbone.layers.0.mixer.local_experts_{projection}.{modality}.weight");
+        assert_eq!(shape(&of("in_proj")), [64, 16]);
+        assert_eq!(shape(&of("x_proj")), [33, 32]);
+        assert_eq!(shape(&of("dt_proj")), [32, 1]);
+        assert_eq!(shape(&of("out_proj")), [16, 32]);
+    }
+    assert_eq!(shape("backbone.layers.1.mixer.A_log"), [32, 16]);
+    assert_eq!(shape("backbone.layers.1.mixer.conv1d.weight"), [32, 1, 4]);
+    assert_eq!(shape("backbone.norm_f.weight"), [16]);
+}
+
+#[test]
+fn what_starts_from_a_model_has_its_losses() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dense, run) = (folder.path().join("dense"), folder.path().join("run"));
+    let few = ["train.steps=6", "train.eval_every=6", "model.variant=dense"];
+    trained(&config(Setting::ThreeModality, &few), &dense);
+    trained(&config(Setting::ThreeModality, &["train.steps=6", "train.eval_every=6", "train.seed=5"]), &run);
+    let export = folder.path().join("export");
+    Trained::open(&run).unwrap().export(&export).unwrap();
+    let before = |model: &Path| {
+        let options = EvalOptions { batches: Some(2), device: DeviceKind::Cpu, ..EvalOptions::default() };
+        evaluate(&Trained::open(model).unwrap(), &options, model, |_| {}).unwrap()
+    };
+    // The weights are moved by nothing in one step of a rate of almost zero.
+    let still = ["train.steps=1", "optimizer.learning_rate=1e-30", "optimizer.final_learning_rate=0.0"];
+    for (origin, reference, exact) in [(&run, &run, true), (&export, &run, true), (&dense, &dense, false)] {
+        let from = format!("train.init_from={}", origin.display());
+        let tuned = folder.path().join(format!("tuned-{}", origin.file_name().unwrap().to_str().unwrap()));
+        let config = config(Setting::ThreeModality, &[&still[..], &[&from]].concat());
+        let last = trained(&config, &tuned).curve[0].loss.clone();
+        for (modality, want) in before(reference).loss {
+            let off = (last[&modality] / want - 1.0).abs();
+            // Products of one modality's rows are summed as those of all are; their order in memory is another.
+            assert!(if exact { off == 0.0 } else { off < 1e-5 }, "{modality}: {} is not {want}", last[&modality]);
+        }
+        assert_eq!(read(tuned.join("tokenizers/tokenizers.json")), read(reference.join("tokenizers/tokenizers.json")));
+    }
+    // A file of weights alone, under the published names.
+    let file = format!("train.init_from={}", export.join("model.safetensors").display());
+    let config = config(Setting::ThreeModality, &[&still[..], &[&file]].concat());
+    let prepared = Prepared::new(&config, &run, |_| {}).unwrap();
+    let result = train(&config, &folder.path().join("of-a-file"), &prepared, &mut Silent).unwrap();
+    assert_eq!(result.curve[0].loss, before(&run).loss);
+}
+
+#[test]
+fn what_cannot_start_a_model_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    trained(&config(Setting::Chameleon, &["train.steps=1"]), &run);
+    let from = format!("train.init_from={}", run.display());
+    let start = |more: &[&str]| {
+        let config = config(Setting::Chameleon, &[&[from.as_str()], more].concat());
+        let prepared = Prepared::new(&config, &run, |_| {}).unwrap();
+        train(&config, &folder.path().join("other"), &prepared, &mut Silent).unwrap_err().to_string()
+    };
+    let message = start(&["model.n_layers=2"]);
+    assert!(message.contains("backbone.layers.2.mixer") && message.contains("is missing"), "{message}");
+    let message = start(&["model.d_state=8"]);
+    assert!(message.contains("A_log is [32, 16], expected [32, 8]"), "{message}");
+    let message = start(&["model.variant=dense"]);
+    assert!(message.contains("is missing"), "{message}");
+    let message = Trained::open(folder.path()).unwrap_err().to_string();
+    assert!(message.contains("neither a run, nor a checkpoint of one, nor an exported model"), "{message}");
+}
+
+#[test]
+fn a_model_is_evaluated_on_any_source_from_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let config = config(Setting::ThreeModality, &["train.steps=2", "train.eval_every=2"]);
+    let result = trained(&config, &run);
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let eval = |model: &Path, more: &[&str]| {
+        let model = path(model);
+        let output = mom_train(&[&["eval", "--json", "--model", &model], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let own = eval(&run, &[]);
+    let last = result.curve.last().unwrap();
+    assert_eq!(own["joint"].as_f64(), Some(last.joint));
+    assert_eq!(own["loss"]["speech"].as_f64(), last.loss.get("speech").copied());
+    let text = folder.path().join("texts/a.txt");
+    fs::create_dir_all(text.parent().unwrap()).unwrap();
+    fs::write(&text, "a red star above two blue rings. ".repeat(40)).unwrap();
+    let export = folder.path().join("export");
+    let output = mom_train(&["export", "--model", &path(&run), "--out", &path(&export)]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let texts = eval(&export, &["--data", &path(text.parent().unwrap())]);
+    assert!(texts["loss"]["text"].as_f64().unwrap() > 0.0 && texts["loss"].get("speech").is_none(), "{texts}");
+    assert!(texts["bits_per_byte"].as_f64().unwrap() > 0.0, "{texts}");
+    let message = error_of(&mom_train(&["eval", "--model", "/nowhere"]));
+    assert!(message.contains("/nowhere") && message.contains("neither a run"), "{message}");
+}
