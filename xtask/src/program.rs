@@ -43,17 +43,19 @@ fn asks_for_gpu(command: &arguments::Command) -> bool {
     let overridden = |overrides: &[String]| {
         let device = |text: &String| {
             let (key, value) = text.split_once('=')?;
-            (key.trim() == "train.device").then(|| value.trim().trim_matches('"') == "cuda")
+            (key.trim() == "train.device").then(|| value.trim().trim_matches(['"', '\'']) == "cuda")
         };
         overrides.iter().filter_map(device).next_back()
     };
     match command {
         C::Ablate(arguments) => overridden(&arguments.overrides).unwrap_or(arguments.device == "cuda"),
-        C::Train(arguments) => overridden(&arguments.overrides).unwrap_or_else(|| device_of(&arguments.config)),
+        C::Train(arguments) | C::Data(arguments) => {
+            overridden(&arguments.overrides).unwrap_or_else(|| device_of(&arguments.config))
+        }
         C::Eval(arguments) => arguments.device == "cuda",
         C::Generate(arguments) => arguments.device == "cuda",
         C::Speed(arguments) => arguments.device == "cuda",
-        C::Data(_) | C::Export(_) | C::Inspect(_) | C::Shards(_) | C::Sizes => false,
+        C::Export(_) | C::Inspect(_) | C::Shards(_) | C::Sizes => false,
     }
 }
 

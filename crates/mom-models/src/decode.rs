@@ -77,6 +77,7 @@ impl<'a> Decoder<'a> {
         require((1..=N_TIMESTEPS).contains(&n_steps), "n_steps", "between 1 and 1000", n_steps)?;
         require(n_patches > 0, "n_patches", "at least 1", n_patches)?;
         if let Some(guidance) = &guidance {
+            require(guidance.weight.is_finite(), "guidance", "finite", guidance.weight)?;
             require(guidance.free.batch == self.batch, "guidance.batch", &self.batch.to_string(), guidance.free.batch)?;
         }
         // Evenly spaced up to the last timestep, where nothing of an image is left: however few the steps, the first one
@@ -168,15 +169,35 @@ pub struct Sampling {
     pub temperature: f64,
     /// Only the k largest logits are drawn from; 0 means all.
     pub top_k: usize,
+    /// Only the likeliest tokens are drawn from, as many as have this probability together (nucleus sampling, arXiv 1904.09751);
+    /// 1 means all.
+    pub top_p: f64,
+}
+
+impl Default for Sampling {
+    /// From all tokens, by their probabilities.
+    fn default() -> Self {
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0 }
+    }
 }
 
 impl Sampling {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`], naming the field.
+    pub fn validate(&self) -> Result<()> {
+        let is_temperature = self.temperature.is_finite() && self.temperature >= 0.0;
+        require(is_temperature, "temperature", "finite and not negative", self.temperature)?;
+        require(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", "above 0, and 1 at most", self.top_p)
+    }
+
     /// Draws a token among those `allowed`, from the logits of one sequence.
     ///
     /// # Errors
-    /// A negative temperature, no token allowed, a logit that is not a number.
+    /// A value out of range, no token allowed, a logit that is not a number.
     pub fn draw(&self, logits: &[f32], allowed: impl Fn(u32) -> bool, rng: &mut impl Rng) -> Result<u32> {
-        require(self.temperature >= 0.0, "temperature", "not negative", self.temperature)?;
+        self.validate()?;
         if let Some(i) = logits.iter().position(|logit| logit.is_nan()) {
             require_batch(false, "logits", Some(i), "a number", "NaN")?;
         }
@@ -192,13 +213,23 @@ impl Sampling {
         }
         let max = candidates[0].1;
         let weights: Vec<f64> = candidates.iter().map(|c| ((c.1 - max) / self.temperature).exp()).collect();
-        let mut left = rng.random::<f64>() * weights.iter().sum::<f64>();
-        for ((token, _), weight) in candidates.iter().zip(&weights) {
+        let mut total = weights.iter().sum::<f64>();
+        let mut n = weights.len();
+        if self.top_p < 1.0 {
+            let bound = self.top_p * total;
+            (n, total) = (0, 0.0);
+            while n < weights.len() && (n == 0 || total < bound) {
+                total += weights[n];
+                n += 1;
+            }
+        }
+        let mut left = rng.random::<f64>() * total;
+        for ((token, _), weight) in candidates[..n].iter().zip(&weights) {
             left -= weight;
             if left < 0.0 {
                 return Ok(*token);
             }
         }
-        Ok(candidates[candidates.len() - 1].0)
+        Ok(candidates[n - 1].0)
     }
 }

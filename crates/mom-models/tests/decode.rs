@@ -107,15 +107,30 @@ fn images_are_sampled_in_range_and_are_a_function_of_the_generator() {
 fn sampling_keeps_to_what_is_allowed() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let logits = [0.0, 5.0, 4.0, 3.0];
-    let greedy = Sampling { temperature: 0.0, top_k: 0 };
+    let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
     assert_eq!(greedy.draw(&logits, |_| true, &mut rng).unwrap(), 1);
     assert_eq!(greedy.draw(&logits, |token| token != 1, &mut rng).unwrap(), 2);
-    let two = Sampling { temperature: 10.0, top_k: 2 };
+    let two = Sampling { temperature: 10.0, top_k: 2, ..Sampling::default() };
     let mut counts = [0; 4];
     for _ in 0..2000 {
         counts[two.draw(&logits, |_| true, &mut rng).unwrap() as usize] += 1;
     }
     assert!(counts[0] == 0 && counts[3] == 0 && (900..1200).contains(&counts[1]), "{counts:?}");
+    // Their probabilities: 0.4, 66, 24 and 9 %.
+    for (top_p, kept) in [(0.5, &[1][..]), (0.67, &[1, 2]), (0.95, &[1, 2, 3]), (1.0, &[0, 1, 2, 3])] {
+        let nucleus = Sampling { top_p, ..Sampling::default() };
+        let mut seen: Vec<u32> = (0..3000).map(|_| nucleus.draw(&logits, |_| true, &mut rng).unwrap()).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, kept, "{top_p}");
+    }
+    for (wrong, name) in [
+        (Sampling { top_p: 0.0, ..Sampling::default() }, "top_p"),
+        (Sampling { top_p: f64::NAN, ..Sampling::default() }, "top_p"),
+        (Sampling { temperature: f64::INFINITY, ..Sampling::default() }, "temperature"),
+    ] {
+        assert!(wrong.draw(&logits, |_| true, &mut rng).unwrap_err().to_string().contains(name));
+    }
     assert!(greedy.draw(&logits, |_| false, &mut rng).is_err());
     assert!(greedy.draw(&[f32::NAN], |_| true, &mut rng).unwrap_err().to_string().contains("logits[0]"));
 }

@@ -5,16 +5,18 @@ use std::path::Path;
 use mom_data::{Progress, SourceConfig};
 use serde::Serialize;
 
-use crate::train::{validate, validation_batches};
+use crate::error::require;
+use crate::train::validate;
 use crate::trained::Trained;
-use crate::{DeviceKind, Precision, Prepared, Result, RunConfig, Validation};
+use crate::{DeviceKind, Error, Precision, Prepared, Result, RunConfig, Validation};
 
 /// What a model is evaluated on, and how.
 #[derive(Debug, Clone, Default)]
 pub struct EvalOptions {
     /// Sources, all of whose documents are held out; the run's own held-out documents if there are none.
     pub sources: Vec<SourceConfig>,
-    /// Batches, at most; as many as the run's own validations look at if absent.
+    /// Batches, at most. If absent: of sources all of a pass (see [`mom_data::Loader::pass`]), else as many as the run's own
+    /// validations look at.
     pub batches: Option<usize>,
     /// Where.
     pub device: DeviceKind,
@@ -37,31 +39,45 @@ pub struct Evaluation {
     pub n_targets: usize,
 }
 
-/// Evaluates a model. Tokens lie in `folder`, as those of [`Prepared::new`] do.
+/// Evaluates a model. Tokens lie in `folder`/tokens; what is missing there is made.
 ///
 /// With the defaults this is the last validation of the run at that step, to the bit on the same device.
 ///
 /// # Errors
-/// Sources that cannot be read; a device that cannot be had.
+/// Sources that cannot be read; [`Error::OtherData`] where the run's own are not what they were; a device that cannot be had.
 pub fn evaluate(
     trained: &Trained,
     options: &EvalOptions,
     folder: &Path,
     progress: impl FnMut(Progress<'_>),
 ) -> Result<Evaluation> {
-    let mut config: RunConfig = trained.run().clone();
-    config.train.eval_batches = options.batches.unwrap_or(config.train.eval_batches);
+    if let Some(batches) = options.batches {
+        require(batches > 0, "batches", "at least 1", batches)?;
+    }
+    let (mut config, tokens): (RunConfig, _) = (trained.run().clone(), folder.join("tokens"));
     let prepared = if options.sources.is_empty() {
-        let tokens = folder.join("tokens");
         let dataset = mom_data::Dataset::prepare(&config.data.sources(), trained.tokenizers(), &tokens, progress)?;
-        Prepared { tokenizers: trained.tokenizers().clone(), dataset }
+        let prepared = Prepared { tokenizers: trained.tokenizers().clone(), dataset };
+        if format!("{:016x}", prepared.fingerprint()) != trained.data() {
+            let what =
+                "its documents are not those that the model was trained and validated on; name some to evaluate on";
+            return Err(Error::OtherData { path: tokens, what: what.to_owned() });
+        }
+        prepared
     } else {
-        Prepared::to_evaluate(&options.sources, trained.tokenizers().clone(), &folder.join("tokens"), progress)?
+        // All of a pass, where nobody says how much.
+        config.train.eval_batches = usize::MAX;
+        Prepared::to_evaluate(&options.sources, trained.tokenizers().clone(), &tokens, progress)?
     };
     let (model, _) = trained.model(options.device, options.precision)?;
-    let batches = validation_batches(&config, &prepared)?;
+    let mut loader = prepared.validation_loader(&config)?;
+    let mut left = options.batches.unwrap_or(config.train.eval_batches);
+    let batches = std::iter::from_fn(|| {
+        left = left.checked_sub(1)?;
+        loader.next_batch_of_pass().transpose()
+    });
     let bytes = prepared.dataset.bytes_per_text_token();
-    let Validation { step, by_modality, joint, bits_per_byte } = validate(&model, &batches, bytes, trained.step())?;
+    let Validation { step, by_modality, joint, bits_per_byte } = validate(&model, batches, bytes, trained.step())?;
     let named = trained.config().setting.modalities().iter().zip(&by_modality).filter(|(_, loss)| loss.count > 0);
     Ok(Evaluation {
         step,

@@ -18,6 +18,14 @@ pub struct FileError {
     pub source: std::io::Error,
 }
 
+impl FileError {
+    /// Whether the place may be read and not written to.
+    pub(crate) fn is_read_only(&self) -> bool {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        matches!(self.source.kind(), PermissionDenied | ReadOnlyFilesystem)
+    }
+}
+
 /// Attaches what was tried to the system's reason.
 pub(crate) trait At<T> {
     fn at(self, action: &'static str, path: &Path) -> Result<T, FileError>;

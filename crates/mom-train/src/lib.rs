@@ -9,7 +9,7 @@
 //! | [`ablate`] | many runs, side by side: settings, variants, seeds; goes on where it stopped |
 //! | [`Trained`], [`evaluate`] | the model of a run, a checkpoint or an export, and its losses on any source |
 //! | [`speed`] | how fast a model trains on this machine |
-//! | [`Generator`] | images from captions and captions from images, with the model of a run, on either device |
+//! | [`Generator`] | goes on with a document of text, pictures and speech, on either device |
 //! | [`ablate::report`] | tables, curves and plots of a sweep |
 //!
 //! Training is a pure function of configuration and data: two runs with one seed write the same bytes, and a run that was
@@ -57,7 +57,7 @@ pub use data::Prepared;
 pub use error::{Error, Origin, Result};
 pub use eval::{EvalOptions, Evaluation, evaluate};
 pub use files::{FileError, replace as replace_file};
-pub use generate::{GenerateOptions, Generator};
+pub use generate::{Draft, GenerateOptions, Generator};
 pub use telemetry::memory;
 pub use train::{Skipped, StepReport, Trainer, Validation};
 pub use trained::Trained;

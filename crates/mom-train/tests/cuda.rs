@@ -210,7 +210,7 @@ fn a_run_generates_on_either_device() {
         train(&config, &run, &prepared, &mut Silent).unwrap();
         prepared.tokenizers.save(run.join("tokenizers")).unwrap();
         // The likeliest token each time: a draw would show a difference in the last bit.
-        let sampling = Sampling { temperature: 0.0, top_k: 0 };
+        let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
         let options = GenerateOptions { sampling, n_steps: 5, max_tokens: 12, ..GenerateOptions::default() };
         let results = [(DeviceKind::Cpu, None), (DeviceKind::Cuda, Some(Precision::F32)), (DeviceKind::Cuda, None)]
             .map(|(device, precision)| {

@@ -406,8 +406,9 @@ fn images_and_captions_are_generated_from_the_runs_of_a_sweep() {
     assert!(mom_train(&arguments).status.success());
     let generate = |setting: &str, png: &Path, seed: &str| {
         let run = out.join("runs").join(format!("{setting}-nano-mom-seed0"));
-        let mut words = vec!["generate", "--run", run.to_str().unwrap(), "--out", png.to_str().unwrap()];
-        words.extend(["--caption", "a red star above two blue rings.", "--seed", seed, "--steps", "8"]);
+        let mut words =
+            vec!["generate", "--model", run.to_str().unwrap(), "--then", "image", "--out", png.to_str().unwrap()];
+        words.extend(["a red star above two blue rings.", "--seed", seed, "--steps", "8"]);
         mom_train(&words)
     };
     for setting in ["transfusion", "chameleon"] {
@@ -417,9 +418,24 @@ fn images_and_captions_are_generated_from_the_runs_of_a_sweep() {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
         let run = out.join("runs").join(format!("{setting}-nano-mom-seed0"));
-        let describe = |png: &Path| {
-            mom_train(&["generate", "--run", run.to_str().unwrap(), "--image", png.to_str().unwrap(), "--seed", "1"])
+        let text = |prompt: &[&str], more: &[&str]| {
+            let words = ["generate", "--model", run.to_str().unwrap(), "--then", "text", "--seed", "1"];
+            mom_train(&[&words[..], more, prompt].concat())
         };
+        let describe = |png: &Path| text(&[&format!("image:{}", png.display())], &[]);
+        let more = text(&["a red ", "text:star"], &["--top-k", "5", "--top-p", "0.9", "--max-tokens", "7"]);
+        assert!(more.status.success() && more.stdout.len() > 1, "{setting}");
+        for (wrong, expected) in [
+            (&["--top-p", "0"][..], "top_p must be above 0, and 1 at most, got 0"),
+            (&["--temperature", "nan"], "temperature must be finite and not negative, got NaN"),
+            (&["--guidance", "nan"], "guidance must be finite, got NaN"),
+            (&["--out", "x.png"], "--out is for a picture, and --then is text"),
+        ] {
+            let message = error_of(&text(&["a"], wrong));
+            assert!(message.contains(expected), "{message}");
+        }
+        let message = error_of(&generate(setting, &folder.path().join("x.jpg"), "1"));
+        assert!(message.contains("--out must end in .png, got") && message.contains("x.jpg"), "{message}");
         let (caption, again) = (describe(&paths[0]), describe(&paths[0]));
         assert!(caption.status.success() && caption.stdout.len() > 1, "{setting}");
         assert_eq!(caption.stdout, again.stdout);

@@ -121,13 +121,65 @@ fn what_cannot_start_a_model_is_named() {
         train(&config, &folder.path().join("other"), &prepared, &mut Silent).unwrap_err().to_string()
     };
     let message = start(&["model.n_layers=2"]);
-    assert!(message.contains("backbone.layers.2.mixer") && message.contains("is missing"), "{message}");
+    assert!(
+        message.contains("d_model 16, 1 layers") && message.contains("expected chameleon, d_model 16, 2 layers"),
+        "{message}"
+    );
     let message = start(&["model.d_state=8"]);
-    assert!(message.contains("A_log is [32, 16], expected [32, 8]"), "{message}");
+    assert!(message.contains("d_state 16") && message.contains("d_state 8"), "{message}");
     let message = start(&["model.variant=dense"]);
     assert!(message.contains("is missing"), "{message}");
     let message = Trained::open(folder.path()).unwrap_err().to_string();
     assert!(message.contains("neither a run, nor a checkpoint of one, nor an exported model"), "{message}");
+}
+
+/// A configuration file of a small run.
+fn write_config(folder: &Path) -> std::path::PathBuf {
+    let path = folder.join("run.toml");
+    let mut config = config(Setting::Chameleon, &["train.steps=2", "train.checkpoint_every=1"]);
+    config.train.eval_every = 2;
+    let text = config.to_toml().unwrap();
+    // Without tokenizers: they are the model's.
+    let start = text.find("[data.tokenizers]").unwrap();
+    let end = text.find("[train]").unwrap();
+    fs::write(&path, format!("{}{}", &text[..start], &text[end..])).unwrap();
+    path
+}
+
+#[test]
+fn a_run_that_started_from_a_model_goes_on_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (origin, tuned) = (folder.path().join("origin"), folder.path().join("tuned"));
+    trained(&config(Setting::Chameleon, &["train.steps=1"]), &origin);
+    let file = write_config(folder.path());
+    let from = |path: &Path| format!("train.init_from={}", path.display());
+    let train = |more: &[&str]| {
+        let words = ["train", "--config", file.to_str().unwrap(), "--out", tuned.to_str().unwrap()];
+        mom_train(&[&words[..], more].concat())
+    };
+    // Before anything is read or made.
+    let message = error_of(&train(&[&from(&folder.path().join("nothing"))]));
+    assert!(message.contains("nothing") && message.contains("neither a run"), "{message}");
+    let message = error_of(&train(&[&from(&origin), "data.tokenizers.text.vocab_size=290"]));
+    assert!(message.contains("leave data.tokenizers away"), "{message}");
+    assert!(!tuned.join("tokenizers").exists() && !tuned.join("tokens").exists());
+    fs::remove_dir_all(&tuned).unwrap();
+
+    assert!(train(&[&from(&origin), "train.steps=1"]).status.success());
+    fs::rename(&origin, folder.path().join("elsewhere")).unwrap();
+    let output = train(&[&from(&origin)]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("going on from step 1"));
+    // All is done: the data are not looked at.
+    fs::remove_dir_all(tuned.join("tokens")).unwrap();
+    assert!(train(&[&from(&origin)]).status.success());
+    assert!(!tuned.join("tokens").exists());
+    // Without its checkpoints it cannot grow.
+    fs::remove_dir_all(tuned.join("checkpoints")).unwrap();
+    let metrics = read(tuned.join("metrics.jsonl"));
+    let message = error_of(&train(&[&from(&folder.path().join("elsewhere")), "train.steps=9"]));
+    assert!(message.contains("2 steps are done, but there is no checkpoint to go on from"), "{message}");
+    assert_eq!(read(tuned.join("metrics.jsonl")), metrics);
 }
 
 #[test]
@@ -156,6 +208,40 @@ fn a_model_is_evaluated_on_any_source_from_the_command_line() {
     let texts = eval(&export, &["--data", &path(text.parent().unwrap())]);
     assert!(texts["loss"]["text"].as_f64().unwrap() > 0.0 && texts["loss"].get("speech").is_none(), "{texts}");
     assert!(texts["bits_per_byte"].as_f64().unwrap() > 0.0, "{texts}");
+    let message = error_of(&mom_train(&["eval", "--model", &path(&run), "--batches", "0"]));
+    assert!(message.contains("batches must be at least 1, got 0"), "{message}");
+    let checkpoint = run.join("checkpoints/step-00000002");
+    assert_eq!(eval(&checkpoint, &[])["joint"], own["joint"]);
     let message = error_of(&mom_train(&["eval", "--model", "/nowhere"]));
     assert!(message.contains("/nowhere") && message.contains("neither a run"), "{message}");
+}
+
+#[test]
+fn a_document_goes_on_behind_text_pictures_and_speech() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    trained(&config(Setting::ThreeModality, &["train.steps=2"]), &run);
+    let generator = mom_train::Generator::open(&run, DeviceKind::Cpu, None).unwrap();
+    let scene = mom_data::scenes::document(3, 7, &mom_data::scenes::SceneConfig::default());
+    let options = mom_train::GenerateOptions { max_tokens: 9, ..Default::default() };
+    let text = |speech: bool| {
+        let mut draft = generator.draft(&options).unwrap();
+        draft.push_text("a red star").unwrap();
+        draft.push_image(&scene.image).unwrap();
+        if speech {
+            draft.push_speech(&scene.speech).unwrap();
+        }
+        draft.draw_text().unwrap()
+    };
+    assert!(!text(true).is_empty());
+    assert_eq!(text(true), text(true), "a function of the seed");
+    assert_ne!(text(true), text(false), "what was said is heard");
+    // What was drawn is a part of the document like what was given.
+    let mut draft = generator.draft(&options).unwrap();
+    let first = draft.draw_image().unwrap();
+    let second = draft.draw_image().unwrap();
+    assert_eq!((first.width, second.width), (generator.image_size(), generator.image_size()));
+    assert_ne!(first.pixels, second.pixels);
+    let message = draft.push_speech(&[]).unwrap_err().to_string();
+    assert!(message.contains("speech must be long enough for a unit, got 0 samples"), "{message}");
 }

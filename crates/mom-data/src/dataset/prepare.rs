@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::encoder::Encoder;
+use crate::error::IoContext;
 use crate::readers::{Chunk, Outcome, Reader, Skip, Tally, Unit, read_units};
 use crate::source::{OnDamaged, SourceConfig};
 use crate::split::hash_bound;
@@ -48,6 +49,7 @@ pub(super) fn source(
     }
     let reader = source.open()?;
     files::create_folder(store)?;
+    remove_temporaries(store)?;
     let (journal, remembered) = Journal::open(store)?;
     let known = before.into_iter().flat_map(|catalogue| catalogue.units).chain(remembered);
     let mut known: HashMap<String, CatalogueEntry> = known.map(|entry| (entry.unit.clone(), entry)).collect();
@@ -70,6 +72,17 @@ pub(super) fn source(
     let catalogue = Catalogue::new(stamp.unwrap_or(0), entries.collect(), beside);
     catalogue.write(store)?;
     Ok((store.to_path_buf(), catalogue))
+}
+
+/// Removes what a process that was ended left half-written.
+fn remove_temporaries(store: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(store).at("read", store)? {
+        let path = entry.at("read", store)?.path();
+        if files::is_temporary(&path) {
+            std::fs::remove_file(&path).at("remove", &path)?;
+        }
+    }
+    Ok(())
 }
 
 struct Work<'a> {

@@ -57,6 +57,11 @@ pub(crate) fn is_one(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-")) && path.join(STATE).is_file()
 }
 
+/// Whether a run has a checkpoint, by its name.
+pub(crate) fn any(run: &Path) -> bool {
+    list(run).is_ok_and(|all| !all.is_empty())
+}
+
 /// Checkpoints of a run by their names, oldest first.
 fn list(run: &Path) -> Result<Vec<Named>> {
     let folder = folder_of(run);

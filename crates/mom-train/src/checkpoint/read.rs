@@ -35,15 +35,24 @@ pub(crate) struct Loaded {
 /// # Errors
 /// [`Error::Damaged`] where there are some and none is whole; a file that the system does not let be read.
 pub(crate) fn newest(run: &Path) -> Result<Option<Newest>> {
-    let mut damaged = Vec::new();
-    for named in list(run)?.into_iter().rev() {
-        match Loaded::read(&named.path) {
-            Ok(loaded) => return Ok(Some(Newest { loaded, damaged })),
-            Err(Broken::Damaged(what)) => damaged.push((named.path, what)),
-            Err(Broken::File(error)) => return Err(error.into()),
+    loop {
+        let all = list(run)?;
+        let mut damaged = Vec::new();
+        for named in all.iter().rev() {
+            match Loaded::read(&named.path) {
+                Ok(loaded) => return Ok(Some(Newest { loaded, damaged })),
+                Err(Broken::Damaged(what)) => damaged.push((named.path.clone(), what)),
+                Err(Broken::File(error)) => return Err(error.into()),
+            }
+        }
+        if damaged.is_empty() {
+            return Ok(None);
+        }
+        // A run in progress may have removed one while it was read, and has a newer one then.
+        if list(run)? == all {
+            return Err(Error::Damaged { checkpoints: damaged });
         }
     }
-    if damaged.is_empty() { Ok(None) } else { Err(Error::Damaged { checkpoints: damaged }) }
 }
 
 impl Newest {

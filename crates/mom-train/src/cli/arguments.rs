@@ -22,7 +22,7 @@ pub enum Command {
     Eval(EvalArguments),
     /// Write a trained model into a folder of its own: weights under the published names, configuration, tokenizers.
     Export(ExportArguments),
-    /// Generate an image for a caption, or a caption for an image, with the newest checkpoint of a run.
+    /// Go on with a document: text, pictures and speech are given, text or a picture is drawn.
     Generate(GenerateArguments),
     /// Write generated documents (image, caption, speech) as WebDataset shards.
     Shards(ShardsArguments),
@@ -74,14 +74,14 @@ pub struct EvalArguments {
     /// Folder of a run (its newest whole checkpoint), of a checkpoint, or of an export.
     #[arg(long)]
     pub model: PathBuf,
-    /// What to evaluate on, all of it, instead of the run's own held-out documents: a file or folder of any format, or a TOML
-    /// file with [[data.sources]].
+    /// What to evaluate on instead of the run's own held-out documents: a file or folder of any format, or a TOML file with
+    /// [[data.sources]]; all of it, up to some ten thousand documents.
     #[arg(long)]
     pub data: Option<PathBuf>,
     /// Folder for the tokens of --data; a temporary one if absent.
     #[arg(long, requires = "data")]
     pub tokens: Option<PathBuf>,
-    /// Batches that are looked at, at most; as many as in the run's own validations if absent.
+    /// Batches that are looked at, at most. If absent: of --data all, else as many as in the run's own validations.
     #[arg(long)]
     pub batches: Option<usize>,
     /// Where it runs, wherever the run was trained.
@@ -106,27 +106,36 @@ pub struct ExportArguments {
     pub out: PathBuf,
 }
 
-/// What is generated, and by which model.
+/// What a document begins with, what is drawn, and by which model.
 #[derive(Debug, clap::Args)]
 pub struct GenerateArguments {
     /// Folder of a run (one of a sweep's runs/ will do), of a checkpoint, or of an export.
     #[arg(long)]
-    pub run: PathBuf,
-    /// What the image shows; needs --out.
-    #[arg(long, requires = "out", conflicts_with = "image", required_unless_present = "image")]
-    pub caption: Option<String>,
-    /// PNG file to write.
-    #[arg(long, conflicts_with = "image")]
+    pub model: PathBuf,
+    /// What is drawn behind the prompt.
+    #[arg(long, value_parser = PossibleValuesParser::new(["text", "image"]))]
+    pub then: String,
+    /// PNG file to write; a picture needs one.
+    #[arg(long, required_if_eq("then", "image"))]
     pub out: Option<PathBuf>,
-    /// PNG or JPEG to describe.
-    #[arg(long)]
-    pub image: Option<PathBuf>,
+    /// What the document begins with, in order: image:FILE, speech:FILE, or text (text:... where it begins with one of these
+    /// words). Nothing is a prompt, too.
+    pub prompt: Vec<String>,
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Of text tokens and image codes; 0 takes the likeliest.
     #[arg(long, default_value_t = 1.0)]
     pub temperature: f64,
+    /// Draw from the k likeliest tokens alone; 0 means all.
+    #[arg(long, default_value_t = 0)]
+    pub top_k: usize,
+    /// Draw from the likeliest tokens that have this probability together; 1 means all.
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f64,
+    /// Tokens of a text, at most.
+    #[arg(long, default_value_t = 256)]
+    pub max_tokens: usize,
     /// Diffusion steps (Transfusion).
     #[arg(long, default_value_t = 250)]
     pub steps: u32,

@@ -22,18 +22,20 @@ pub fn eval(arguments: &EvalArguments) -> Result<()> {
         precision: arguments.dtype.as_deref().map(str::parse).transpose()?,
     };
     let temporary;
-    let folder: PathBuf = match (&arguments.tokens, &arguments.data) {
-        (Some(folder), _) => folder.clone(),
-        // A run's tokens are where it left them; of an export they are made again.
-        (None, None) if arguments.model.join("config.toml").is_file() => {
-            Prepared::folder_of(trained.run(), &arguments.model)
+    let (folder, _lock): (PathBuf, _) = match (&arguments.tokens, trained.folder()) {
+        (Some(folder), _) => (folder.clone(), None),
+        // A run's tokens are where it left them, and nobody else makes what is missing meanwhile.
+        (None, Some(run)) if arguments.data.is_none() => {
+            let folder = Prepared::folder_of(trained.run(), run);
+            let lock = Prepared::hold(&folder)?;
+            (folder, lock)
         }
         _ => {
             temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
-            temporary.path().to_path_buf()
+            (temporary.path().to_path_buf(), None)
         }
     };
-    let mut terminal = Terminal::new(Signals::catch()?);
+    let mut terminal = Terminal::new(Signals::default());
     let evaluation = evaluate(&trained, &options, &folder, |p| terminal.preparing(p.what, p.done, p.total))?;
     terminal.clear();
     if arguments.json {

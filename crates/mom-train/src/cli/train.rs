@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use mom_train::ablate::SweepObserver;
 use mom_train::run::{self, Observer, RunFolder};
+use mom_train::telemetry::RunResult;
 use mom_train::{Error, Prepared, RunConfig};
 
 use super::Ended;
@@ -25,7 +26,8 @@ fn prepare(config: &RunConfig, out: &Path, terminal: &mut Terminal) -> Result<Pr
 
 /// Fits tokenizers and tokenises sources, and stops there.
 pub fn data(arguments: &RunArguments) -> Result<()> {
-    let (config, out) = (&RunConfig::read(&arguments.config, &arguments.overrides)?, arguments.out.as_path());
+    let out = arguments.out.as_path();
+    let config = &RunConfig::read_for(out, &arguments.config, &arguments.overrides)?;
     let mut terminal = Terminal::new(Signals::catch()?);
     let _folder = RunFolder::open(out, config)?;
     let prepared = prepare(config, out, &mut terminal)?;
@@ -52,10 +54,14 @@ pub fn data(arguments: &RunArguments) -> Result<()> {
 
 /// Trains one model.
 pub fn train(arguments: &RunArguments) -> Result<Ended> {
-    let (config, out) = (&RunConfig::read(&arguments.config, &arguments.overrides)?, arguments.out.as_path());
+    let out = arguments.out.as_path();
+    let config = &RunConfig::read_for(out, &arguments.config, &arguments.overrides)?;
     let mut terminal = Terminal::new(Signals::catch()?);
     // Before the data is read: a folder that is in use, or another run's, is refused as it is.
     let folder = RunFolder::open(out, config)?;
+    if let Some(result) = folder.finished(config) {
+        return tell(result, None).map(|()| Ended::Done);
+    }
     let prepared = prepare(config, out, &mut terminal)?;
     terminal.note(&in_short(config, &prepared));
     let result = run::train_in(&folder, config, &prepared, &mut terminal);
@@ -67,22 +73,26 @@ pub fn train(arguments: &RunArguments) -> Result<Ended> {
         }
         other => other?,
     };
-    if let Some(last) = result.curve.last() {
-        for (modality, loss) in &last.loss {
-            let bytes = prepared.dataset.bytes_per_text_token().filter(|_| modality == "text");
-            let bits = bytes.map(|bytes| format!(" ({:.4} bits per byte)", loss / std::f64::consts::LN_2 / bytes));
-            say!("{modality}: validation loss {loss:.4}{} after {} steps", bits.unwrap_or_default(), last.step)?;
-        }
+    tell(&result, prepared.dataset.bytes_per_text_token()).map(|()| Ended::Done)
+}
+
+/// The last losses of a run.
+fn tell(result: &RunResult, bytes_per_text_token: Option<f64>) -> Result<()> {
+    let Some(last) = result.curve.last() else { return Ok(()) };
+    for (modality, loss) in &last.loss {
+        let bytes = bytes_per_text_token.filter(|_| modality == "text");
+        let bits = bytes.map(|bytes| format!(" ({:.4} bits per byte)", loss / std::f64::consts::LN_2 / bytes));
+        say!("{modality}: validation loss {loss:.4}{} after {} steps", bits.unwrap_or_default(), last.step)?;
     }
-    Ok(Ended::Done)
+    Ok(())
 }
 
 /// A run in a line: weights, positions of a step, passes over the data.
 fn in_short(config: &RunConfig, prepared: &Prepared) -> String {
     let model = config.model_config(&prepared.tokenizers);
     let millions = |n: usize| n as f64 / 1e6;
-    let of_step = config.data.batch * config.data.seqlen * config.train.accumulate;
-    let passes = of_step as f64 * config.train.steps as f64 / prepared.dataset.train.n_positions().max(1.0);
+    let of_step = config.data.batch as f64 * config.data.seqlen as f64 * config.train.accumulate as f64;
+    let passes = of_step * config.train.steps as f64 / prepared.dataset.train.n_positions().max(1.0);
     format!(
         "{} {} {}: {:.1} M weights ({:.1} M active), {of_step} positions a step, {} steps, {passes:.1} passes over the data",
         model.setting,

@@ -56,13 +56,13 @@ impl RunConfig {
     /// [`Error::Toml`] for text that does not parse, an unknown key or a missing one; [`Error::Override`];
     /// [`Error::Config`] for a value out of range.
     pub fn from_toml(text: &str, overrides: &[String]) -> Result<Self> {
-        let config = Self::parse(text, overrides)?;
+        let config = Self::parse(text, overrides, None)?;
         config.validate()?;
         Ok(config)
     }
 
     /// As [`Self::from_toml`], but for the range of values.
-    fn parse(text: &str, overrides: &[String]) -> Result<Self> {
+    fn parse(text: &str, overrides: &[String], own: Option<&Path>) -> Result<Self> {
         let toml =
             |origin: Option<&str>, source| Error::Toml { origin: origin.map(str::to_owned), source: Box::new(source) };
         let mut table: toml::Table = toml::from_str(text).map_err(|source| toml(None, source))?;
@@ -70,7 +70,7 @@ impl RunConfig {
             overrides::apply_override(&mut table, text)?;
         }
         overrides::fill_in_scale(&mut table)?;
-        overrides::fill_in_tokenizers(&mut table)?;
+        overrides::fill_in_tokenizers(&mut table, own)?;
         let origin = (!overrides.is_empty()).then(|| format!("(with {})", overrides.join(" ")));
         table.try_into().map_err(|source| toml(origin.as_deref(), source))
     }
@@ -80,7 +80,17 @@ impl RunConfig {
     /// # Errors
     /// As [`Self::from_toml`], naming the file, and [`Error::File`].
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let config = Self::parse_file(path, overrides)?;
+        let config = Self::parse_file(path, overrides, None)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// As [`Self::read`], for a run in `folder`: where it started from a model, its tokenizers are those that it has.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_for(folder: &Path, path: &Path, overrides: &[String]) -> Result<Self> {
+        let config = Self::parse_file(path, overrides, Some(folder))?;
         config.validate()?;
         Ok(config)
     }
@@ -91,12 +101,12 @@ impl RunConfig {
     /// # Errors
     /// As [`Self::read`], but for the range of values.
     pub(crate) fn stored(path: &Path) -> Result<Self> {
-        Self::parse_file(path, &[])
+        Self::parse_file(path, &[], path.parent())
     }
 
-    fn parse_file(path: &Path, overrides: &[String]) -> Result<Self> {
+    fn parse_file(path: &Path, overrides: &[String], own: Option<&Path>) -> Result<Self> {
         let text = std::fs::read_to_string(path).at("read", path)?;
-        Self::parse(&text, overrides).map_err(|error| match error {
+        Self::parse(&text, overrides, own).map_err(|error| match error {
             Error::Toml { origin, source } => {
                 let origin = format!("{}{}", path.display(), origin.map(|o| format!(" {o}")).unwrap_or_default());
                 Error::Toml { origin: Some(origin), source }
@@ -153,6 +163,11 @@ impl RunConfig {
         positive("optimizer.eps", optimizer.eps)?;
         not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
         positive("optimizer.clip_norm", optimizer.clip_norm)?;
+        let decays = optimizer.schedule == Schedule::Wsd || optimizer.decay_steps.is_none();
+        require(decays, "optimizer.decay_steps", "absent but for optimizer.schedule = \"wsd\"", "a number")?;
+        let positions = data.batch.checked_mul(data.seqlen).filter(|&n| u32::try_from(n).is_ok_and(|n| n < u32::MAX));
+        let got = format!("{} * {}", data.batch, data.seqlen);
+        require(positions.is_some(), "data.batch * data.seqlen", "below 2^32 - 1", got)?;
         self.forms().validate()?;
         let one = data.shards.is_some() == data.sources.is_empty();
         require(

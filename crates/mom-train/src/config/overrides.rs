@@ -40,13 +40,19 @@ pub(super) fn fill_in_scale(table: &mut toml::Table) -> Result<()> {
 
 /// Tokenizers at the size that the scale asks for, or those of the model that a run starts from, under what the user says of
 /// them.
-pub(super) fn fill_in_tokenizers(table: &mut toml::Table) -> Result<()> {
+///
+/// `own`: the folder of a run that may have begun: the tokenizers it has are those it started with, wherever that model is now.
+pub(super) fn fill_in_tokenizers(table: &mut toml::Table, own: Option<&Path>) -> Result<()> {
     // What is missing or wrong here is told when the whole is read.
     let word = |section: &str, key: &str| table.get(section)?.as_table()?.get(key)?.as_str().map(str::to_owned);
     let scale = word("model", "scale").and_then(|name| name.parse::<Scale>().ok());
     let setting = word("model", "setting").and_then(|name| name.parse::<Setting>().ok());
     let (Some(scale), Some(setting)) = (scale, setting) else { return Ok(()) };
-    let defaults = match word("train", "init_from").and_then(|path| tokenizers_of(Path::new(&path))) {
+    let origin = word("train", "init_from").and_then(|path| {
+        let own = own.map(|folder| folder.join("tokenizers")).filter(|folder| folder.join("tokenizers.json").is_file());
+        own.or_else(|| tokenizers_of(Path::new(&path)))
+    });
+    let defaults = match origin {
         Some(folder) => Tokenizers::load(folder)?.config().clone(),
         None if scale.is_small() => TokenizerConfig::default(),
         None => TokenizerConfig::paper(needs(setting)),
@@ -67,7 +73,9 @@ pub(super) fn fill_in_tokenizers(table: &mut toml::Table) -> Result<()> {
 
 /// The tokenizers of a trained model: of a run, of one of its checkpoints, or of an export; `None` for a file of weights alone.
 pub(crate) fn tokenizers_of(model: &Path) -> Option<PathBuf> {
-    let folders = [Some(model), model.parent().and_then(Path::parent)];
+    // A checkpoint named from inside of its folder has its run above all the same.
+    let model = std::path::absolute(model).ok()?;
+    let folders = [Some(model.as_path()), model.parent().and_then(Path::parent)];
     folders
         .into_iter()
         .flatten()

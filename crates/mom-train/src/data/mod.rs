@@ -15,6 +15,9 @@ use crate::error::require;
 use crate::lock::FolderLock;
 use crate::{Error, Result, RunConfig};
 
+/// Held while what is missing in a folder is made.
+const PREPARING: &str = ".preparing.lock";
+
 /// The data of a run. Runs of one setting share it.
 #[derive(Debug)]
 pub struct Prepared {
@@ -34,36 +37,47 @@ impl Prepared {
         let (sources, wanted) = (config.data.sources(), &config.data.tokenizers);
         let dir = folder.join("tokenizers");
         // One process at a time makes what several may use.
-        let _lock = FolderLock::wait(folder, ".preparing.lock", || {
+        let _lock = FolderLock::wait(folder, PREPARING, || {
             progress(Progress { what: "waiting for another process that prepares these data", done: 0, total: 0 });
         })?;
-        let origin = config.train.init_from.as_deref().and_then(tokenizers_of).map(Tokenizers::load).transpose()?;
+        let anywhere = |config: &TokenizerConfig| {
+            let tokenizer = config.text.tokenizer.as_ref().map(|_| PathBuf::new());
+            TokenizerConfig { text: TextConfig { tokenizer, ..config.text.clone() }, ..config.clone() }
+        };
+        let as_asked = |tokenizers: &Tokenizers| {
+            anywhere(tokenizers.config()) == anywhere(wanted) && tokenizers.needs() == config.needs()
+        };
+        let content = |path: &Path, reason: &str| Error::Content { path: path.into(), reason: reason.to_owned() };
+        let of_origin = config.train.init_from.as_deref().and_then(tokenizers_of);
         let tokenizers = if dir.join("tokenizers.json").is_file() {
             let loaded = Tokenizers::load(&dir)?;
-            let anywhere = |config: &TokenizerConfig| {
-                let tokenizer = config.text.tokenizer.as_ref().map(|_| PathBuf::new());
-                TokenizerConfig { text: TextConfig { tokenizer, ..config.text.clone() }, ..config.clone() }
-            };
             // The user's own file may lie elsewhere, or be gone; if it is there it is still the same one.
             let other = match &wanted.text.tokenizer {
                 Some(path) if path.is_file() => !loaded.has_text_of(path)?,
                 _ => false,
             };
-            if other || anywhere(loaded.config()) != anywhere(wanted) || loaded.needs() != config.needs() {
+            if other || !as_asked(&loaded) {
                 let reason =
                     "these tokenizers were made with another configuration; remove them, or use another folder";
-                return Err(Error::Content { path: dir, reason: reason.to_owned() });
+                return Err(content(&dir, reason));
             }
-            if let Some(origin) = &origin
-                && origin.fingerprint()? != loaded.fingerprint()?
+            // In a folder that several runs share they may be another model's; a run's own are those that it began with.
+            if let Some(origin) = of_origin.filter(|_| config.data.prepared.is_some())
+                && Tokenizers::load(origin)?.fingerprint()? != loaded.fingerprint()?
             {
                 let reason = "these are not the tokenizers of the model in train.init_from; use another folder";
-                return Err(Error::Content { path: dir, reason: reason.to_owned() });
+                return Err(content(&dir, reason));
             }
             loaded
-        } else if let Some(origin) = origin {
-            origin.save(&dir)?;
-            origin
+        } else if let Some(origin) = of_origin {
+            let loaded = Tokenizers::load(&origin)?;
+            if !as_asked(&loaded) {
+                let reason = "the tokenizers of train.init_from were made with another setting or other data.tokenizers; leave \
+                              data.tokenizers away to take them as they are";
+                return Err(content(&origin, reason));
+            }
+            loaded.save(&dir)?;
+            loaded
         } else {
             let fitted = Tokenizers::fit(&sources, wanted, config.needs(), &mut progress)?;
             fitted.save(&dir)?;
@@ -71,6 +85,19 @@ impl Prepared {
         };
         let dataset = Dataset::prepare(&sources, &tokenizers, &folder.join("tokens"), &mut progress)?;
         Ok(Self { tokenizers, dataset })
+    }
+
+    /// Holds a folder of tokenizers and tokens against other processes that would make what is missing; waits for one that does.
+    /// `None` of a folder that can only be read.
+    ///
+    /// # Errors
+    /// What keeps it from being held otherwise.
+    pub fn hold(folder: &Path) -> Result<Option<FolderLock>> {
+        match FolderLock::wait(folder, PREPARING, || {}) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(Error::File(error)) if error.is_read_only() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Tokenises sources into `folder` with given tokenizers, to evaluate on all of their documents.

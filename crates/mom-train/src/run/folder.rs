@@ -1,7 +1,7 @@
 //! A run's folder: who holds it, whose it is, and what has changed in how it is run.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,10 +9,10 @@ use serde::Serialize;
 use crate::config::{Identity, differences};
 use crate::data::same_sources;
 use crate::error::require;
-use crate::files::{self, At, FileError};
+use crate::files::{self, At};
 use crate::lock::FolderLock;
 use crate::telemetry::RunResult;
-use crate::{Error, Result, RunConfig, Trainer};
+use crate::{Error, Result, RunConfig, Trainer, checkpoint, trained};
 
 const CONFIG: &str = "config.toml";
 const MODEL: &str = "model.json";
@@ -42,14 +42,8 @@ impl RunFolder {
     pub fn open(path: &Path, config: &RunConfig) -> Result<Self> {
         config.validate()?;
         let lock = match FolderLock::new(path) {
-            Ok(lock) => Some(lock),
-            // What is done is told from where nothing can be written, too.
-            Err(Error::File(FileError { source, .. }))
-                if matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
-                    && path.join(RESULT).is_file() =>
-            {
-                None
-            }
+            Ok(lock) => Ok(lock),
+            Err(Error::File(error)) if error.is_read_only() => Err(error),
             Err(error) => return Err(error),
         };
         let changes = changes(path, config)?;
@@ -59,8 +53,17 @@ impl RunFolder {
             require(config.train.steps >= result.steps, "train.steps", &expected, config.train.steps)?;
         }
         let done = result.as_ref().is_some_and(|result| result.steps == config.train.steps);
-        if !done && lock.is_some() {
+        let lock = match lock {
+            Ok(lock) => Some(lock),
+            // What is done is told from where nothing can be written, too.
+            Err(_) if done => None,
+            Err(error) => return Err(error.into()),
+        };
+        if !done {
             same_sources(&config.data.sources(), path)?;
+            if let Some(origin) = config.train.init_from.as_deref().filter(|_| !checkpoint::any(path)) {
+                trained::check(config, origin)?;
+            }
         }
         Ok(Self { path: path.into(), result, changes, _lock: lock })
     }
@@ -73,6 +76,11 @@ impl RunFolder {
     /// The outcome, if all steps that are asked for are done.
     pub fn finished(&self, config: &RunConfig) -> Option<&RunResult> {
         self.result.as_ref().filter(|result| result.steps == config.train.steps)
+    }
+
+    /// Steps of its outcome, if it has one: maybe fewer than are asked for now.
+    pub(super) fn steps_of_result(&self) -> Option<u64> {
+        self.result.as_ref().map(|result| result.steps)
     }
 
     /// What is run in another way than at the last start, as `name = old value (now new value)`.
@@ -103,11 +111,24 @@ impl RunFolder {
         let mut line = serde_json::to_vec(&start)
             .map_err(|error| Error::Content { path: path.clone(), reason: error.to_string() })?;
         line.push(b'\n');
+        // A line that was cut by a full disk gets an end of its own.
+        if ends_in_a_line(&path).is_some_and(|ends| !ends) {
+            line.insert(0, b'\n');
+        }
         let mut file = OpenOptions::new().append(true).create(true).open(&path).at("open", &path)?;
         file.write_all(&line).at("write", &path)?;
         write_model(&self.path, trainer)?;
         Ok(files::replace(&self.path.join(CONFIG), config.to_toml()?.as_bytes())?)
     }
+}
+
+/// Whether the last byte of a file ends a line; `None` of a file that is empty or not there.
+fn ends_in_a_line(path: &Path) -> Option<bool> {
+    let mut file = File::open(path).ok()?;
+    file.seek(SeekFrom::End(-1)).ok()?;
+    let mut last = [0];
+    file.read_exact(&mut last).ok()?;
+    Some(last == *b"\n")
 }
 
 /// The outcome of a run that other runs are compared with; `None` where it is not done.
@@ -116,7 +137,7 @@ impl RunFolder {
 /// [`Error::OtherConfig`] if the folder's run differs in anything that a number depends on; a file that cannot be read.
 pub fn finished(folder: &Path, config: &RunConfig) -> Result<Option<RunResult>> {
     compare(folder, config, Identity::OfComparison)?;
-    read_result(folder)
+    Ok(read_result(folder)?.filter(|result| result.steps == config.train.steps))
 }
 
 /// Refuses a folder of another run; otherwise the changes of operation.

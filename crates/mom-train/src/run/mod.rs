@@ -81,8 +81,9 @@ fn warnings(config: &RunConfig, prepared: &Prepared) -> Vec<String> {
             optimizer.warmup_steps, train.steps
         ));
     }
-    let (of_step, of_pass) = (data.batch * data.seqlen * train.accumulate, prepared.dataset.train.n_positions());
-    if of_step as f64 > of_pass {
+    let of_step = data.batch as f64 * data.seqlen as f64 * train.accumulate as f64;
+    let of_pass = prepared.dataset.train.n_positions();
+    if of_step > of_pass {
         warnings.push(format!(
             "warning: a step of {of_step} positions is more than a pass over the data (about {of_pass:.0} positions); lower \
              data.batch, data.seqlen or train.accumulate"
@@ -131,13 +132,24 @@ impl<'a> Run<'a> {
                 observer.note(&format!("a checkpoint is damaged ({what}) and was set aside as {}", path.display()));
             }
         }
-        if let (None, Some(origin)) = (&newest, &config.train.init_from) {
-            trained::start(&mut trainer, origin)?;
+        let begins_anew = folder.changes().iter().any(|change| change.starts_with("train.init_from"));
+        match (&newest, &config.train.init_from, folder.steps_of_result()) {
+            (None, _, Some(steps)) => {
+                let reason = format!("{steps} steps are done, but there is no checkpoint to go on from");
+                return Err(Error::Content { path: path.into(), reason });
+            }
+            (None, Some(origin), None) => trained::start(&mut trainer, origin)?,
+            (Some(_), Some(_), _) if begins_anew => {
+                observer.note("train.init_from changes nothing: this run has begun");
+            }
+            _ => {}
         }
         folder.record(config, &trainer, trainer.steps_done())?;
         // A run that is copied elsewhere can still be decoded.
         let tokenizers = path.join("tokenizers");
-        if !tokenizers.join("tokenizers.json").is_file() {
+        let have = tokenizers.join("tokenizers.json").is_file();
+        // Without a checkpoint nothing was trained with those that are there.
+        if !have || (newest.is_none() && Prepared::folder_of(config, path) != path) {
             prepared.tokenizers.save(&tokenizers)?;
         }
         folder.changes().iter().for_each(|change| observer.note(&format!("changed since the last start: {change}")));
@@ -167,13 +179,14 @@ impl<'a> Run<'a> {
         while self.trainer.steps_done() < train.steps {
             self.checkpoints.poll()?;
             let start = Instant::now();
-            let report = self.trainer.step()?;
-            secs_here += start.elapsed().as_secs_f64();
-            let (step, tokens) = (report.step, self.trainer.tokens_seen());
+            let report = self.trainer.step();
             for skipped in self.trainer.take_skipped() {
                 self.metrics.skipped(&skipped)?;
                 observer.note(&skipped.to_string());
             }
+            let report = report?;
+            secs_here += start.elapsed().as_secs_f64();
+            let (step, tokens) = (report.step, self.trainer.tokens_seen());
             self.metrics.step(&report, tokens)?;
             let flops_per_sec = (self.trainer.counters().flops - flops_before) / secs_here;
             let pace = Pace {

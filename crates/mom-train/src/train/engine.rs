@@ -104,9 +104,11 @@ impl Engine {
         let captures = self.mode.captures;
         self.try_step(work, pace, config, meanwhile).map_err(|error| {
             error.or_out_of_memory(|| {
-                let less = "lower data.batch or data.seqlen and raise train.accumulate";
-                let graph = if captures { ", train.graph=never" } else { "" };
-                format!("{less}, or set train.recompute=block{graph}")
+                let graph = if captures { " train.graph=never" } else { "" };
+                format!(
+                    "set train.recompute=block{graph} (a run may go on with it), or lower data.batch or data.seqlen and raise \
+                     train.accumulate, in another folder"
+                )
             })
         })
     }

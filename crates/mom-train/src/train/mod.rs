@@ -12,5 +12,5 @@ pub(crate) use engine::{Engine, Pace};
 pub use outcome::{Skipped, StepReport, Validation};
 pub(crate) use trainer::Counters;
 pub use trainer::Trainer;
-pub(crate) use validation::{batches as validation_batches, validate};
+pub(crate) use validation::validate;
 pub(crate) use work::{Input, Mode, Work};

@@ -231,7 +231,8 @@ impl Trainer {
     /// [`crate::Error::NonFinite`] where a loss is not finite.
     pub fn validate(&self) -> Result<Validation> {
         let step = self.steps_done();
-        let validation = validation::validate(&self.engine.model, &self.validation, self.bytes_per_text_token, step)?;
+        let validation =
+            validation::validate(&self.engine.model, self.validation.iter().map(Ok), self.bytes_per_text_token, step)?;
         for (loss, name) in validation.by_modality.iter().zip(self.engine.model.config().setting.modalities()) {
             self.engine.finite(step, &format!("the validation loss of {name}"), loss.sum)?;
         }

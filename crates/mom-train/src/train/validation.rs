@@ -1,5 +1,7 @@
 //! Losses on held-out documents: of a trainer's model, or of any other.
 
+use std::borrow::Borrow;
+
 use mom_core::autograd::without_tape;
 use mom_data::Batch;
 use mom_models::diffusion::{Noise, Timesteps};
@@ -29,12 +31,14 @@ pub(crate) fn batches(config: &RunConfig, prepared: &Prepared) -> Result<Vec<Bat
 /// `bytes_per_text_token`: see [`mom_data::Dataset::bytes_per_text_token`].
 pub(crate) fn validate(
     model: &Model,
-    batches: &[Batch],
+    batches: impl Iterator<Item = mom_data::Result<impl Borrow<Batch>>>,
     bytes_per_text_token: Option<f64>,
     step: u64,
 ) -> Result<Validation> {
     let mut by_modality = vec![ModalityLoss::default(); model.config().setting.n_modalities()];
-    for (index, batch) in batches.iter().enumerate() {
+    for (index, batch) in batches.enumerate() {
+        let batch = batch?;
+        let batch = batch.borrow();
         let noise = noise(batch, SEED, index as u64, Timesteps::Stratified);
         let losses = without_tape(|| model.loss(&view(batch), noise.as_ref(), Normaliser::of(&view(batch))))?;
         super::engine::add(&mut by_modality, losses.by_modality()?);

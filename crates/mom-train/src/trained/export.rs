@@ -27,6 +27,8 @@ struct Head {
     format_version: u32,
     /// Optimiser steps it was trained for.
     step: u64,
+    /// A hash of the documents it was trained on.
+    data: String,
     model: ModelConfig,
     /// How it was trained.
     run: RunConfig,
@@ -44,8 +46,13 @@ impl Trained {
         }
         let name = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let partial = out.with_file_name(format!(".{name}.partial"));
-        let head =
-            Head { format_version: FORMAT_VERSION, step: self.step, model: self.config.clone(), run: self.run.clone() };
+        let head = Head {
+            format_version: FORMAT_VERSION,
+            step: self.step,
+            data: self.data.clone(),
+            model: self.config.clone(),
+            run: self.run.clone(),
+        };
         let json = serde_json::to_vec_pretty(&head).map_err(|error| content(error.to_string()))?;
         let written = (|| {
             let mut sealing = Sealing::new(&partial)?;
@@ -83,6 +90,8 @@ pub(super) fn open(folder: &Path) -> Result<Trained> {
         tokenizers: Tokenizers::load(folder.join(TOKENIZERS))?,
         run: head.run,
         step: head.step,
+        data: head.data,
+        folder: None,
         file: folder.join(WEIGHTS),
         weights: sealed.read(WEIGHTS).map_err(broken)?,
     })

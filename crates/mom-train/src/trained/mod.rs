@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use mom_data::Tokenizers;
 use mom_models::{Model, ModelConfig, Parameters};
-pub(crate) use start::start;
+pub(crate) use start::{check, start};
 
 use crate::checkpoint::{self, Loaded};
 use crate::config::tokenizers_of;
@@ -22,6 +22,10 @@ pub struct Trained {
     tokenizers: Tokenizers,
     run: RunConfig,
     step: u64,
+    /// A hash of the documents it was trained on, see [`crate::Prepared::fingerprint`].
+    data: String,
+    /// The run's folder; `None` of an export.
+    folder: Option<PathBuf>,
     /// The file of weights, and its contents.
     file: PathBuf,
     weights: Vec<u8>,
@@ -38,6 +42,9 @@ impl Trained {
             return export::open(path);
         }
         let content = |reason: &str| Error::Content { path: path.into(), reason: reason.to_owned() };
+        // A checkpoint may be named from inside of its folder.
+        let path = std::path::absolute(path).at("find", path)?;
+        let path = path.as_path();
         let (run, loaded) = if checkpoint::is_one(path) {
             let run = path.parent().and_then(Path::parent).ok_or_else(|| content("it lies in no run's folder"))?;
             (run, Loaded::open(path)?)
@@ -54,6 +61,8 @@ impl Trained {
             tokenizers,
             run: config,
             step: loaded.state.step,
+            data: loaded.state.data.clone(),
+            folder: Some(run.to_path_buf()),
             file: loaded.path.join(checkpoint::WEIGHTS),
             weights: loaded.weights,
         })
@@ -72,6 +81,16 @@ impl Trained {
     /// How it was trained.
     pub fn run(&self) -> &RunConfig {
         &self.run
+    }
+
+    /// The folder of its run; `None` of an export.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// A hash of the documents it was trained on.
+    pub(crate) fn data(&self) -> &str {
+        &self.data
     }
 
     /// Optimiser steps it was trained for.

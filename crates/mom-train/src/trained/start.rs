@@ -1,12 +1,16 @@
 //! A new run's weights from a trained model's: fine-tuning, and upcycling of dense weights.
 
+use std::fs;
 use std::path::Path;
 
 use candle_core::{DType, Device};
+use mom_models::ModelConfig;
+use safetensors::SafeTensors;
 
-use super::weights_at;
+use super::{Trained, weights_at};
+use crate::files::At;
 use crate::optim::{Moments, squares};
-use crate::{Error, Result, Trainer};
+use crate::{Error, Result, RunConfig, Trainer};
 
 /// Sets the weights of a new trainer to those at `path`, by name: a run, a checkpoint, an export, or a file of weights under
 /// the published names. A projection with weights for each modality takes one for all where there is only that.
@@ -47,6 +51,36 @@ pub(crate) fn start(trainer: &mut Trainer, path: &Path) -> Result<()> {
         let zeros = vec![0.0; lengths.get(name).copied().unwrap_or_default()];
         Ok(Moments { first: zeros.clone(), second: zeros })
     })
+}
+
+/// Refuses what a run cannot start from, as far as it is known before its data are read.
+///
+/// # Errors
+/// A path with no model, a damaged one, or one of another setting or size.
+pub(crate) fn check(config: &RunConfig, path: &Path) -> Result<()> {
+    let content = |reason: String| Error::Content { path: path.into(), reason };
+    if path.is_file() {
+        let bytes = fs::read(path).at("read", path)?;
+        return SafeTensors::deserialize(&bytes).map(drop).map_err(|error| content(error.to_string()));
+    }
+    let trained = Trained::open(path)?;
+    let (from, to) = (trained.config(), config.model_config(trained.tokenizers()));
+    let sizes = |config: &ModelConfig| {
+        let mixer = config.block().mixer;
+        let widths = (mixer.d_inner(), mixer.d_state, mixer.d_conv, mixer.dt_rank());
+        (config.setting, config.scale.d_model, config.scale.n_layers, widths, config.patch_dim)
+    };
+    if sizes(from) == sizes(&to) {
+        return Ok(());
+    }
+    let words = |config: &ModelConfig| {
+        let (setting, d_model, n_layers, (d_inner, d_state, d_conv, dt_rank), patch_dim) = sizes(config);
+        format!(
+            "{setting}, d_model {d_model}, {n_layers} layers, d_inner {d_inner}, d_state {d_state}, d_conv {d_conv}, dt_rank \
+             {dt_rank}, patch_dim {patch_dim}"
+        )
+    };
+    Err(content(format!("train.init_from has a model of {}, expected {}", words(from), words(&to))))
 }
 
 /// The name of a projection's weights for all modalities, from that of one modality's: `local_experts_in_proj.2.weight` is
