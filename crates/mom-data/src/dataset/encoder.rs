@@ -115,7 +115,13 @@ impl Encoder<'_> {
             let detail = || format!("{} token {value}, expected {first} to {}", modality.name(), end.saturating_sub(1));
             code.ok_or_else(|| Skip::new(SkipReason::UnknownToken, detail()))
         };
-        let codes: Vec<u32> = values.iter().map(code).collect::<Result<_, _>>()?;
+        // Looked at as a whole first: in billions of tokens none is wrong as a rule.
+        let (least, most) = values.iter().fold((u32::MAX, 0), |(least, most), &v| (least.min(v), most.max(v)));
+        let codes: Vec<u32> = if least >= first && most.wrapping_sub(first) < n_codes {
+            values.iter().map(|&value| value - first).collect()
+        } else {
+            values.iter().map(code).collect::<Result<_, _>>()?
+        };
         if codes.is_empty() {
             return Ok(None);
         }

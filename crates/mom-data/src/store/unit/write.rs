@@ -148,8 +148,16 @@ fn encode(document: &Document, patch_dim: usize, out: &mut Vec<u8>) -> Record {
     for part in parts {
         match part {
             Content::Text(tokens) | Content::ImageCodes(tokens) | Content::Speech(tokens) => match width_of(tokens) {
-                2 => tokens.iter().for_each(|&token| out.extend((token as u16).to_le_bytes())),
-                _ => tokens.iter().for_each(|&token| out.extend(token.to_le_bytes())),
+                2 => {
+                    let (_, to) = grown(out, 2 * tokens.len());
+                    to.chunks_exact_mut(2)
+                        .zip(tokens)
+                        .for_each(|(to, &t)| to.copy_from_slice(&(t as u16).to_le_bytes()));
+                }
+                _ => {
+                    let (_, to) = grown(out, 4 * tokens.len());
+                    to.chunks_exact_mut(4).zip(tokens).for_each(|(to, &t)| to.copy_from_slice(&t.to_le_bytes()));
+                }
             },
             Content::Pixels(pixels) => out.extend(pixels),
             Content::Patches(values) => values.iter().for_each(|value| out.extend(value.to_le_bytes())),
@@ -160,6 +168,15 @@ fn encode(document: &Document, patch_dim: usize, out: &mut Vec<u8>) -> Record {
     record
 }
 
+/// What was there, and room for so many bytes behind it.
+fn grown(bytes: &mut Vec<u8>, more: usize) -> (&mut [u8], &mut [u8]) {
+    let had = bytes.len();
+    bytes.resize(had + more, 0);
+    bytes.split_at_mut(had)
+}
+
 fn width_of(tokens: &[u32]) -> u8 {
-    if tokens.iter().all(|&token| token <= u32::from(u16::MAX)) { 2 } else { 4 }
+    // As a whole, several at a time.
+    let most = tokens.iter().fold(0, |most, &token| most.max(token));
+    if most <= u32::from(u16::MAX) { 2 } else { 4 }
 }
