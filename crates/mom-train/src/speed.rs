@@ -9,7 +9,7 @@ use mom_models::{ModelConfig, Scale, Setting, Variant, flops};
 use crate::config::OptimizerSection;
 use crate::error::require;
 use crate::telemetry::{memory, peak};
-use crate::train::{Engine, Input, Mode, Pace, Work};
+use crate::train::{Engine, Input, Mode, StepControl, Work};
 use crate::{DeviceKind, Graph, Precision, Recompute, Result};
 
 /// What is timed.
@@ -130,10 +130,11 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
             None => Work::new(&engine.model, &input, Vec::new(), mode)?,
         };
         // As the trainer does: the next step's batches go to the device while it works on these.
-        let report = engine.step(work, Pace { learning_rate: 1e-4, skip_above: None }, &optimizer, |model, _| {
-            next = Some(Work::new(model, &input, Vec::new(), mode)?);
-            Ok(())
-        })?;
+        let report =
+            engine.step(work, StepControl { learning_rate: 1e-4, skip_above: None }, &optimizer, |model, _| {
+                next = Some(Work::new(model, &input, Vec::new(), mode)?);
+                Ok(())
+            })?;
         Ok::<_, crate::Error>((start.elapsed().as_secs_f64(), report.loss))
     };
     for _ in 0..options.warmup {

@@ -73,6 +73,9 @@ pub(super) fn fill_in_tokenizers(table: &mut toml::Table, own: Option<&Path>) ->
 
 /// The tokenizers of a trained model: of a run, of one of its checkpoints, or of an export; `None` for a file of weights alone.
 pub(crate) fn tokenizers_of(model: &Path) -> Option<PathBuf> {
+    if model.is_file() {
+        return None;
+    }
     // A checkpoint named from inside of its folder has its run above all the same.
     let model = std::path::absolute(model).ok()?;
     let folders = [Some(model.as_path()), model.parent().and_then(Path::parent)];
@@ -139,5 +142,26 @@ fn set_at(at: &mut toml::Value, parts: &[&str], last: &str, value: toml::Value) 
             Ok(())
         }
         _ => Err(format!("{name} is no table")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_weights_has_no_tokenizers_wherever_it_lies() {
+        let run = tempfile::tempdir().unwrap();
+        let checkpoint = run.path().join("checkpoints/step-00000001");
+        let tokenizers = run.path().join("tokenizers");
+        for folder in [&checkpoint, &tokenizers] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        std::fs::write(tokenizers.join("tokenizers.json"), "{}").unwrap();
+        let file = run.path().join("checkpoints/weights.safetensors");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(tokenizers_of(run.path()), Some(tokenizers.clone()));
+        assert_eq!(tokenizers_of(&checkpoint), Some(tokenizers));
+        assert_eq!(tokenizers_of(&file), None);
     }
 }

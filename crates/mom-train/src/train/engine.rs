@@ -16,13 +16,13 @@ const GIB: f64 = (1u64 << 30) as f64;
 
 /// How a step is taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Pace {
+pub(crate) struct StepControl {
     pub learning_rate: f64,
     /// The largest norm of a gradient that does not stand out, if there is one.
     pub skip_above: Option<f64>,
 }
 
-impl Pace {
+impl StepControl {
     fn stands_out(self, norm: f64) -> bool {
         // As the device compares them: it is told of the limit in f32.
         self.skip_above.is_some_and(|limit| norm as f32 > limit as f32)
@@ -97,12 +97,12 @@ impl Engine {
     pub fn step(
         &mut self,
         work: Work,
-        pace: Pace,
+        control: StepControl,
         config: &OptimizerSection,
         meanwhile: impl FnMut(&Model, usize) -> Result<()>,
     ) -> Result<StepReport> {
         let captures = self.mode.captures;
-        self.try_step(work, pace, config, meanwhile).map_err(|error| {
+        self.try_step(work, control, config, meanwhile).map_err(|error| {
             error.or_out_of_memory(|| {
                 let graph = if captures { " train.graph=never" } else { "" };
                 format!(
@@ -116,7 +116,7 @@ impl Engine {
     fn try_step(
         &mut self,
         work: Work,
-        pace: Pace,
+        control: StepControl,
         config: &OptimizerSection,
         mut meanwhile: impl FnMut(&Model, usize) -> Result<()>,
     ) -> Result<StepReport> {
@@ -124,7 +124,7 @@ impl Engine {
         #[cfg(feature = "cuda")]
         if self.mode.captures {
             let state = self.captured.take();
-            let (report, state) = self.captured_step(state, work, pace, config, |model| meanwhile(model, 0))?;
+            let (report, state) = self.captured_step(state, work, control, config, |model| meanwhile(model, 0))?;
             self.captured = Some(state);
             return Ok(report);
         }
@@ -154,14 +154,14 @@ impl Engine {
             }
         }
         let gradients = gradients.unwrap_or_default();
-        let grad_norm = self.update(step, &gradients, pace, config, |model| meanwhile(model, last))?;
+        let grad_norm = self.update(step, &gradients, control, config, |model| meanwhile(model, last))?;
         let (mut loss, mut by_modality) = (0.0, self.no_losses());
         for of_batch in losses {
             loss += value(&of_batch)?;
             add(&mut by_modality, of_batch.by_modality()?);
         }
         self.finite(step, "the loss", loss)?;
-        Ok(StepReport { step, loss, by_modality, grad_norm, learning_rate: pace.learning_rate })
+        Ok(StepReport { step, loss, by_modality, grad_norm, learning_rate: control.learning_rate })
     }
 
     /// [`Self::step`] over a single batch. The first steps are launched one by one, all later ones are a graph's: the same
@@ -171,7 +171,7 @@ impl Engine {
         &mut self,
         state: Option<CapturedStep>,
         work: Work,
-        pace: Pace,
+        control: StepControl,
         config: &OptimizerSection,
         meanwhile: impl FnOnce(&Model) -> Result<()>,
     ) -> Result<(StepReport, CapturedStep)> {
@@ -180,7 +180,7 @@ impl Engine {
         if !rest.is_empty() {
             return Err(crate::error::config("train.accumulate", "1 for a captured step", 1 + rest.len()));
         }
-        self.optimiser.on_device()?.begin_step(pace.learning_rate, pace.skip_above)?;
+        self.optimiser.on_device()?.begin_step(control.learning_rate, control.skip_above)?;
         let state = match state {
             None => {
                 let losses = self.launch(&inputs, config)?.detached();
@@ -196,12 +196,12 @@ impl Engine {
         let after = meanwhile(&self.model);
         // The step's own gradients are gone.
         let again = |engine: &Self| engine.gradients(&engine.loss(state.inputs(), Normaliser::default())?);
-        let grad_norm = self.checked_norm(step, pace, again)?;
+        let grad_norm = self.checked_norm(step, control, again)?;
         after?;
         let loss = value(state.losses())?;
         self.finite(step, "the loss", loss)?;
         let by_modality = state.losses().by_modality()?;
-        Ok((StepReport { step, loss, by_modality, grad_norm, learning_rate: pace.learning_rate }, state))
+        Ok((StepReport { step, loss, by_modality, grad_norm, learning_rate: control.learning_rate }, state))
     }
 
     /// Forward pass, backward pass and update, none of which waits for the device.
@@ -246,32 +246,32 @@ impl Engine {
         &mut self,
         step: u64,
         gradients: &[Tensor],
-        pace: Pace,
+        control: StepControl,
         config: &OptimizerSection,
         meanwhile: impl FnOnce(&Model) -> Result<()>,
     ) -> Result<f64> {
         let norm = match &mut self.optimiser {
             Optimiser::Host(adamw) => {
                 let norm = global_norm(gradients)?;
-                if norm.is_finite() && !pace.stands_out(norm) {
+                if norm.is_finite() && !control.stands_out(norm) {
                     let factor = if norm > config.clip_norm { config.clip_norm / norm } else { 1.0 };
-                    adamw.step(gradients, factor, pace.learning_rate, config)?;
+                    adamw.step(gradients, factor, control.learning_rate, config)?;
                 }
                 norm
             }
             #[cfg(feature = "cuda")]
             Optimiser::Device(adamw) => {
-                adamw.begin_step(pace.learning_rate, pace.skip_above)?;
+                adamw.begin_step(control.learning_rate, control.skip_above)?;
                 adamw.update(gradients, config)?;
                 adamw.take_step();
                 let after = meanwhile(&self.model);
-                let norm = self.checked_norm(step, pace, |_| Ok(gradients.to_vec()))?;
+                let norm = self.checked_norm(step, control, |_| Ok(gradients.to_vec()))?;
                 after?;
                 return Ok(norm);
             }
         };
         meanwhile(&self.model)?;
-        pace.check(step, norm)?;
+        control.check(step, norm)?;
         if norm.is_finite() {
             return Ok(norm);
         }
@@ -284,16 +284,16 @@ impl Engine {
     fn checked_norm(
         &mut self,
         step: u64,
-        pace: Pace,
+        control: StepControl,
         gradients: impl FnOnce(&Self) -> Result<Vec<Tensor>>,
     ) -> Result<f64> {
         let adamw = self.optimiser.on_device()?;
         let norm = adamw.norm()?;
-        if norm.is_finite() && !pace.stands_out(norm) {
+        if norm.is_finite() && !control.stands_out(norm) {
             return Ok(norm);
         }
         adamw.untake_step();
-        pace.check(step, norm)?;
+        control.check(step, norm)?;
         let gradients = gradients(self)?;
         Err(self.non_finite_gradient(step, &gradients, norm)?)
     }
@@ -405,8 +405,8 @@ mod tests {
         let first = inputs.remove(0);
         let work = Work::new(&engine.model, &first, inputs, engine.mode).unwrap();
         let mut turns = Vec::new();
-        let pace = Pace { learning_rate: 1e-2, skip_above: None };
-        let report = engine.step(work, pace, &config, |_, i| {
+        let control = StepControl { learning_rate: 1e-2, skip_above: None };
+        let report = engine.step(work, control, &config, |_, i| {
             turns.push(i);
             Ok(())
         });

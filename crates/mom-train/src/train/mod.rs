@@ -8,7 +8,7 @@ mod trainer;
 mod validation;
 mod work;
 
-pub(crate) use engine::{Engine, Pace};
+pub(crate) use engine::{Engine, StepControl};
 pub use outcome::{Skipped, StepReport, Validation};
 pub(crate) use trainer::Counters;
 pub use trainer::Trainer;

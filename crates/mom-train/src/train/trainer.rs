@@ -6,7 +6,7 @@ use mom_data::{Batch, Loader, Position};
 use mom_models::diffusion::Timesteps;
 use mom_models::{Model, Parameters, flops};
 
-use super::engine::{Engine, Pace};
+use super::engine::{Engine, StepControl};
 use super::validation::{self, noise};
 use super::work::{Input, Mode, Work};
 use super::{Skipped, StepReport, Validation};
@@ -188,7 +188,7 @@ impl Trainer {
             }
         };
         let mut waited = start.elapsed();
-        let pace = Pace {
+        let control = StepControl {
             learning_rate: learning_rate(optimizer, step, train.steps),
             skip_above: self.norms.limit(train.spike_factor),
         };
@@ -197,7 +197,7 @@ impl Trainer {
         let place = loader.position();
         let mut first = None;
         let mut rest = Vec::new();
-        let result = self.engine.step(work, pace, optimizer, |model, i| {
+        let result = self.engine.step(work, control, optimizer, |model, i| {
             if step == train.steps {
                 return Ok(());
             }
