@@ -26,7 +26,7 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// What schedulers take for "start it again": EX_TEMPFAIL of `sysexits.h`.
+    /// EX_TEMPFAIL of `sysexits.h`: not done, and the same command goes on.
     const TEMPFAIL: u8 = 75;
 
     /// Exit status of the program.
