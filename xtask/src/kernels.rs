@@ -33,6 +33,7 @@ const MODULES: &[(&str, &str)] = &[
     ("selective_scan_forward_f16", "selective_scan/forward_f16.cu"),
     ("selective_scan_forward_f32", "selective_scan/forward_f32.cu"),
     ("selective_scan_step", "selective_scan/step.cu"),
+    ("weight_average", "weight_average/weight_average.cu"),
 ];
 
 /// Every module's flags. compute_80: what Ampere and later have; the driver compiles it for the card.

@@ -5,8 +5,11 @@ use candle_core::DType;
 use candle_core::Tensor;
 use mom_kernels::mixer;
 
+use crate::error::require;
 use crate::host::Float;
 use crate::{Error, Result};
+
+const OP: &str = "state";
 
 /// State of one mixer for a batch of sequences: the conv's window and the scan's state. A clone is a snapshot.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +50,7 @@ impl PartialEq for DeviceState {
 pub(crate) trait StateFloat: Float {
     fn wrap(batch: usize, state: mixer::MixerState<Self>) -> MixerState;
     fn unwrap(state: &mut MixerState) -> Option<&mut mixer::MixerState<Self>>;
+    fn view(state: &MixerState) -> Option<&mixer::MixerState<Self>>;
 }
 
 impl StateFloat for f32 {
@@ -59,6 +63,12 @@ impl StateFloat for f32 {
             _ => None,
         }
     }
+    fn view(state: &MixerState) -> Option<&mixer::MixerState<Self>> {
+        match &state.data {
+            Data::F32(state) => Some(state),
+            _ => None,
+        }
+    }
 }
 
 impl StateFloat for f64 {
@@ -67,6 +77,12 @@ impl StateFloat for f64 {
     }
     fn unwrap(state: &mut MixerState) -> Option<&mut mixer::MixerState<Self>> {
         match &mut state.data {
+            Data::F64(state) => Some(state),
+            _ => None,
+        }
+    }
+    fn view(state: &MixerState) -> Option<&mixer::MixerState<Self>> {
+        match &state.data {
             Data::F64(state) => Some(state),
             _ => None,
         }
@@ -87,6 +103,68 @@ impl MixerState {
             #[cfg(feature = "cuda")]
             Data::Device(_) => DType::F32,
         }
+    }
+
+    /// The states of some sequences, in the order that is asked for; one may stand there several times.
+    ///
+    /// # Errors
+    /// A sequence that is not there; out of memory.
+    pub fn select(&self, sequences: &[usize]) -> Result<Self> {
+        let batch = self.batch;
+        if let Some(sequence) = sequences.iter().find(|&&sequence| sequence >= batch) {
+            return require(false, "sequences", &format!("below {batch}"), sequence).map(|()| self.clone());
+        }
+        let data = match &self.data {
+            Data::F32(state) => Data::F32(select(state, batch, sequences)),
+            Data::F64(state) => Data::F64(select(state, batch, sequences)),
+            #[cfg(feature = "cuda")]
+            Data::Device(state) => {
+                let ids: Vec<u32> = sequences.iter().map(|&sequence| sequence as u32).collect();
+                let ids = Tensor::from_vec(ids, sequences.len(), state.scan.device())?;
+                let of = |tensor: &Tensor| match tensor.elem_count() {
+                    // A window of one position holds nothing.
+                    0 => Tensor::zeros((sequences.len(), 0, tensor.dim(2)?), tensor.dtype(), tensor.device()),
+                    _ => tensor.index_select(&ids, 0),
+                };
+                Data::Device(DeviceState { conv: of(&state.conv)?, scan: of(&state.scan)? })
+            }
+        };
+        Ok(Self { batch: sequences.len(), data })
+    }
+
+    /// The states of all sequences of several ones, one after the other.
+    ///
+    /// # Errors
+    /// None at all; states of different element types, devices or mixers; out of memory.
+    pub fn join<'a>(states: impl IntoIterator<Item = &'a Self>) -> Result<Self> {
+        let states: Vec<&Self> = states.into_iter().collect();
+        let Some(first) = states.first() else {
+            return Err(Error::State { op: OP, expected: "at least one".to_owned(), got: "none".to_owned() });
+        };
+        let batch = states.iter().map(|state| state.batch).sum();
+        let other = |state: &Self| Error::State {
+            op: OP,
+            expected: format!("states of {:?} and one mixer", first.dtype()),
+            got: format!("{:?} or another mixer", state.dtype()),
+        };
+        let data = match &first.data {
+            Data::F32(_) => Data::F32(join::<f32>(&states).ok_or_else(|| other(first))?),
+            Data::F64(_) => Data::F64(join::<f64>(&states).ok_or_else(|| other(first))?),
+            #[cfg(feature = "cuda")]
+            Data::Device(of_first) => {
+                let mut of_all = Vec::new();
+                for state in &states {
+                    let Data::Device(state) = &state.data else { return Err(other(state)) };
+                    of_all.push(state);
+                }
+                let of = |part: fn(&DeviceState) -> &Tensor| match part(of_first).elem_count() {
+                    0 => Tensor::zeros((batch, 0, part(of_first).dim(2)?), DType::F32, part(of_first).device()),
+                    _ => Tensor::cat(&of_all.iter().map(|state| part(state)).collect::<Vec<_>>(), 0),
+                };
+                Data::Device(DeviceState { conv: of(|state| &state.conv)?, scan: of(|state| &state.scan)? })
+            }
+        };
+        Ok(Self { batch, data })
     }
 
     #[cfg(feature = "cuda")]
@@ -114,4 +192,29 @@ impl MixerState {
         }
         T::unwrap(self).ok_or(mismatch)
     }
+}
+
+fn select<T: Copy>(state: &mixer::MixerState<T>, batch: usize, sequences: &[usize]) -> mixer::MixerState<T> {
+    let of = |values: &[T]| {
+        let width = values.len() / batch.max(1);
+        sequences.iter().flat_map(|&sequence| &values[sequence * width..(sequence + 1) * width]).copied().collect()
+    };
+    mixer::MixerState { conv: of(&state.conv), scan: of(&state.scan) }
+}
+
+/// `None` for states of another element type or of other sizes.
+fn join<T: StateFloat>(states: &[&MixerState]) -> Option<mixer::MixerState<T>> {
+    let mut all = mixer::MixerState { conv: Vec::new(), scan: Vec::new() };
+    let mut widths = None;
+    for state in states {
+        let of = T::view(state)?;
+        let batch = state.batch.max(1);
+        let width = (of.conv.len() / batch, of.scan.len() / batch);
+        if *widths.get_or_insert(width) != width {
+            return None;
+        }
+        all.conv.extend_from_slice(&of.conv);
+        all.scan.extend_from_slice(&of.scan);
+    }
+    Some(all)
 }

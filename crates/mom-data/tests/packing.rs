@@ -164,7 +164,11 @@ fn kinds() -> impl Strategy<Value = Kind> {
 fn forms() -> impl Strategy<Value = Forms> {
     let weights = FormWeights { triple: 1.0, text_image: 1.0, text_speech: 0.5, speech: 0.5, ..FormWeights::default() };
     let some = prop_oneof![Just(None), Just(Some(weights))];
-    (0.0..=1.0, some).prop_map(|(text_first, weights)| Forms { text_first, weights })
+    (0.0..=1.0, prop_oneof![Just(0.0), 0.0..=1.0], some).prop_map(|(text_first, caption_dropout, weights)| Forms {
+        text_first,
+        caption_dropout,
+        weights,
+    })
 }
 
 proptest! {

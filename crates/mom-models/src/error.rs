@@ -58,7 +58,12 @@ pub(crate) fn require(holds: bool, field: &'static str, expected: &str, got: imp
     if holds {
         return Ok(());
     }
-    Err(Error::Config { field, expected: expected.to_owned(), got: got.to_string() })
+    Err(config(field, expected, got))
+}
+
+/// An [`Error::Config`].
+pub(crate) fn config(field: &'static str, expected: &str, got: impl ToString) -> Error {
+    Error::Config { field, expected: expected.to_owned(), got: got.to_string() }
 }
 
 /// Fails with [`Error::Batch`] unless `holds`.

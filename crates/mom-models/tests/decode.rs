@@ -71,9 +71,9 @@ fn images_are_sampled_in_range_and_are_a_function_of_the_generator() {
         let mut free = decoder.clone();
         decoder.push(&[1, 7, 2, 1, 8, 2], &[0; 6]).unwrap();
         free.push(&[1, 2, 1, 2], &[0; 4]).unwrap();
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut rngs = [seed, seed + 100].map(ChaCha8Rng::seed_from_u64);
         let guidance = Some(Guidance { free: &free, weight });
-        let patches = decoder.sample_image(4, 20, guidance, &mut rng).unwrap();
+        let patches = decoder.sample_image(4, 20, guidance, &mut rngs).unwrap();
         decoder.push(&[3, 3], &[0, 0]).unwrap();
         patches
     };
@@ -90,16 +90,16 @@ fn images_are_sampled_in_range_and_are_a_function_of_the_generator() {
         decoder.push(&[3, 3], &[0, 0]).unwrap().to_vec2::<f32>().unwrap()
     };
     let sampled = after(&|decoder| {
-        decoder.sample_image(4, 20, None, &mut ChaCha8Rng::seed_from_u64(9)).unwrap();
+        decoder.sample_image(4, 20, None, &mut [9, 8].map(ChaCha8Rng::seed_from_u64)).unwrap();
     });
     let mut decoder = Decoder::new(&model, 2).unwrap();
     decoder.push(&[1, 7, 2, 1, 8, 2], &[0; 6]).unwrap();
-    let patches = decoder.sample_image(4, 20, None, &mut ChaCha8Rng::seed_from_u64(9)).unwrap();
+    let patches = decoder.sample_image(4, 20, None, &mut [9, 8].map(ChaCha8Rng::seed_from_u64)).unwrap();
     assert_eq!(sampled, after(&|decoder| decoder.push_image(&patches).unwrap()));
     assert!(decoder.push_image(&patches[1..]).unwrap_err().to_string().contains("a multiple of 6 values"));
     let (codes, _) = Model::seeded(&config(Setting::Chameleon, Variant::Mom), 5, DType::F32, &Device::Cpu).unwrap();
     let mut decoder = Decoder::new(&codes, 1).unwrap();
-    let error = decoder.sample_image(4, 20, None, &mut ChaCha8Rng::seed_from_u64(1)).unwrap_err();
+    let error = decoder.sample_image(4, 20, None, &mut [ChaCha8Rng::seed_from_u64(1)]).unwrap_err();
     assert_eq!(error.to_string(), "configuration: setting must be transfusion, got chameleon");
 }
 
@@ -133,4 +133,66 @@ fn sampling_keeps_to_what_is_allowed() {
     }
     assert!(greedy.draw(&logits, |_| false, &mut rng).is_err());
     assert!(greedy.draw(&[f32::NAN], |_| true, &mut rng).unwrap_err().to_string().contains("logits[0]"));
+}
+
+#[test]
+fn sequences_are_taken_apart_and_put_together() {
+    for dtype in [DType::F32, DType::F64] {
+        let (model, _) = Model::seeded(&config(Setting::Chameleon, Variant::Mom), 5, dtype, &Device::Cpu).unwrap();
+        let of = |tokens: &[u32]| {
+            let mut decoder = Decoder::new(&model, 1).unwrap();
+            decoder.push(tokens, &vec![0; tokens.len()]).unwrap();
+            decoder
+        };
+        let apart = [of(&[1, 7]), of(&[1, 8, 9]), of(&[1])];
+        let together = Decoder::join(&apart).unwrap();
+        assert_eq!(together.batch(), 3);
+        let next = |decoder: &Decoder<'_>, tokens: &[u32], ids: &[u8]| {
+            let logits = decoder.clone().push(tokens, ids).unwrap();
+            logits.to_dtype(DType::F64).unwrap().to_vec2::<f64>().unwrap()
+        };
+        // Of other modalities, too.
+        let all = next(&together, &[3, 4, 5], &[0, 1, 0]);
+        for (i, (token, id)) in [(3, 0), (4, 1), (5, 0)].into_iter().enumerate() {
+            for (a, b) in all[i].iter().zip(&next(&apart[i], &[token], &[id])[0]) {
+                assert!((a - b).abs() < 1e-6, "{a} {b}");
+            }
+        }
+        let picked = together.select(&[2, 0, 2]).unwrap();
+        let of_picked = next(&picked, &[5, 3, 5], &[0; 3]);
+        for (row, i) in of_picked.iter().zip([2, 0, 2]) {
+            assert!(row.iter().zip(&all[i]).all(|(a, b)| (a - b).abs() < 1e-6));
+        }
+        assert!(together.select(&[3]).unwrap_err().to_string().contains("sequences must be below 3, got 3"));
+        assert!(together.select(&[]).is_err() && Decoder::join([]).is_err());
+    }
+}
+
+#[test]
+fn a_weight_of_one_is_no_guidance() {
+    let config = config(Setting::Transfusion, Variant::Mom);
+    let (model, parameters) = Model::seeded(&config, 5, DType::F32, &Device::Cpu).unwrap();
+    // A new model sees no noise at all.
+    for (_, variable) in parameters.iter() {
+        let other = (variable.as_tensor() + Tensor::randn_like(variable.as_tensor(), 0.0, 0.1).unwrap()).unwrap();
+        variable.set(&other).unwrap();
+    }
+    let mut decoder = Decoder::new(&model, 1).unwrap();
+    let mut free = decoder.clone();
+    decoder.push(&[1, 7, 2], &[0; 3]).unwrap();
+    free.push(&[1, 2], &[0; 2]).unwrap();
+    let image = |weight: Option<f64>| {
+        let guidance = weight.map(|weight| Guidance { free: &free, weight });
+        decoder.clone().sample_image(4, 10, guidance, &mut [ChaCha8Rng::seed_from_u64(2)]).unwrap()
+    };
+    assert_eq!(image(Some(1.0)), image(None));
+    assert_ne!(image(Some(2.0)), image(None));
+    // Whatever stands beside it in a batch.
+    let pair = Decoder::join([&free, &decoder]).unwrap();
+    let both = pair.clone().sample_image(4, 10, None, &mut [9, 2].map(ChaCha8Rng::seed_from_u64)).unwrap();
+    for (a, b) in both[both.len() / 2..].iter().zip(image(None)) {
+        assert!((a - b).abs() < 1e-4, "{a} {b}");
+    }
+    let message = pair.clone().sample_image(4, 10, None, &mut [ChaCha8Rng::seed_from_u64(2)]).unwrap_err().to_string();
+    assert!(message.contains("rngs must be 2, one for each sequence, got 1"), "{message}");
 }

@@ -10,6 +10,7 @@
 //! | [`Trained`], [`evaluate`] | the model of a run, a checkpoint or an export, and its losses on any source |
 //! | [`speed`] | how fast a model trains on this machine |
 //! | [`Generator`] | goes on with a document of text, pictures and speech, on either device |
+//! | [`samples`] | what a model makes of held-out documents while it is trained |
 //! | [`ablate::report`] | tables, curves and plots of a sweep |
 //!
 //! Training is a pure function of configuration and data: two runs with one seed write the same bytes, and a run that was
@@ -47,6 +48,7 @@ mod generate;
 mod lock;
 pub mod optim;
 pub mod run;
+pub mod samples;
 pub mod speed;
 pub mod telemetry;
 mod train;
@@ -55,9 +57,9 @@ mod trained;
 pub use config::{DeviceKind, Graph, OnSpike, Precision, Recompute, RunConfig};
 pub use data::Prepared;
 pub use error::{Error, Origin, Result};
-pub use eval::{EvalOptions, Evaluation, evaluate};
+pub use eval::{EvalOptions, Evaluation, Score, evaluate};
 pub use files::{FileError, replace as replace_file};
-pub use generate::{Draft, GenerateOptions, Generator};
+pub use generate::{Draft, GenerateOptions, Generator, Part, PromptPart, draw, read_prompts};
 pub use telemetry::memory;
 pub use train::{Skipped, StepReport, Trainer, Validation};
 pub use trained::Trained;

@@ -202,12 +202,16 @@ fn a_captured_step_is_asked_for_where_it_can_be() {
 #[test]
 fn a_run_generates_on_either_device() {
     let Some(_gpu) = gpu("a_run_generates_on_either_device") else { return };
-    for setting in [Setting::Chameleon, Setting::Transfusion] {
+    for setting in Setting::ALL {
         let folder = tempfile::tempdir().unwrap();
-        let config = config(setting, &["train.device=cuda", "train.steps=4"]);
+        // With samples on the way, a captured step or not, and an average of the weights.
+        let more =
+            ["train.device=cuda", "train.steps=6", "train.sample_every=3", "train.ema=0.5", "train.eval_every=3"];
+        let config = config(setting, &more);
         let prepared = prepare(&config, folder.path());
         let run = folder.path().join("run");
         train(&config, &run, &prepared, &mut Silent).unwrap();
+        assert!(run.join("samples/step-00000006/samples.json").is_file());
         prepared.tokenizers.save(run.join("tokenizers")).unwrap();
         // The likeliest token each time: a draw would show a difference in the last bit.
         let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
@@ -216,8 +220,30 @@ fn a_run_generates_on_either_device() {
             .map(|(device, precision)| {
                 let generator = Generator::open(&run, device, precision).unwrap();
                 let image = generator.image("a red star.", &options).unwrap();
-                (generator.caption(&image, &options).unwrap(), image)
+                let spoken =
+                    (setting == Setting::ThreeModality).then(|| generator.speech("a red star.", &options).unwrap());
+                // Several documents at once, of several lengths.
+                let draft = |prompt: &str| {
+                    let mut draft = generator.draft(&options).unwrap();
+                    draft.push_text(prompt).unwrap();
+                    draft
+                };
+                let mut drafts = [draft("a"), draft("two blue rings"), draft("a red")];
+                let texts = mom_train::draw(&mut drafts, mom_data::Modality::Text).unwrap();
+                ((generator.caption(&image, &options).unwrap(), spoken, texts), image)
             });
+        // The average of the weights is that of the trained weights: the checkpoint's own, to the last bit of rounding.
+        let loaded = |name: &str| {
+            let path = run.join("checkpoints/step-00000006").join(name);
+            candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap()
+        };
+        let (weights, averages) = (loaded("weights.safetensors"), loaded("ema.safetensors"));
+        let mut moved = 0.0f32;
+        for (name, weight) in &weights {
+            let apart = (weight - &averages[name]).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+            moved = moved.max(apart.to_scalar::<f32>().unwrap());
+        }
+        assert!(moved > 0.0 && moved < 0.1, "{setting}: the average is {moved} behind");
         let [(of_cpu, image_of_cpu), (of_gpu, image_of_gpu), _] = &results;
         assert_eq!(of_gpu, of_cpu, "{setting}");
         let apart = |(a, b): (&u8, &u8)| a.abs_diff(*b);

@@ -429,7 +429,7 @@ fn images_and_captions_are_generated_from_the_runs_of_a_sweep() {
             (&["--top-p", "0"][..], "top_p must be above 0, and 1 at most, got 0"),
             (&["--temperature", "nan"], "temperature must be finite and not negative, got NaN"),
             (&["--guidance", "nan"], "guidance must be finite, got NaN"),
-            (&["--out", "x.png"], "--out is for a picture, and --then is text"),
+            (&["--out", "x.png"], "--out is for pictures and speech, and --then is text"),
         ] {
             let message = error_of(&text(&["a"], wrong));
             assert!(message.contains(expected), "{message}");

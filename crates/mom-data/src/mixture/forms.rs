@@ -15,6 +15,10 @@ use crate::{Modality, Result};
 pub struct Forms {
     /// Probability that the text comes first in a document of a text and an image. Other orders are drawn evenly.
     pub text_first: f64,
+    /// Probability that what stands before a picture is left out of a document, so that the picture comes first: what
+    /// guidance needs (arXiv 2207.12598), beside the documents that begin with their picture anyway.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub caption_dropout: f64,
     /// How often a document has which parts; without it, it has all that its sample has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<FormWeights>,
@@ -22,8 +26,12 @@ pub struct Forms {
 
 impl Default for Forms {
     fn default() -> Self {
-        Self { text_first: 0.5, weights: None }
+        Self { text_first: 0.5, caption_dropout: 0.0, weights: None }
     }
+}
+
+fn is_zero(p: &f64) -> bool {
+    *p == 0.0
 }
 
 /// Relative frequencies of sets of parts. Only those count that a sample can give; where these add up to zero, a document
@@ -56,14 +64,21 @@ impl Forms {
     /// # Errors
     /// [`crate::DataError::Config`], naming the field.
     pub fn validate(&self) -> Result<()> {
-        let p = self.text_first;
-        require((0.0..=1.0).contains(&p), "forms.text_first", "a probability", p)?;
+        for (field, p) in [("forms.text_first", self.text_first), ("forms.caption_dropout", self.caption_dropout)] {
+            require((0.0..=1.0).contains(&p), field, "a probability", p)?;
+        }
         let Some(weights) = self.weights else { return Ok(()) };
         for (field, _, weight) in weights.table() {
             require(weight.is_finite() && weight >= 0.0, field, "finite and not negative", weight)?;
         }
         let sum: f64 = weights.table().iter().map(|(_, _, weight)| weight).sum();
         require(sum > 0.0 && sum.is_finite(), "forms.weights", "positive in sum", sum)
+    }
+
+    /// Whether documents of a text and a picture come to stand with nothing before the picture, at least sometimes.
+    pub fn has_free_images(&self) -> bool {
+        let alone = self.weights.is_some_and(|weights| weights.image + weights.image_speech + weights.triple > 0.0);
+        self.text_first < 1.0 || self.caption_dropout > 0.0 || alone
     }
 
     /// Draws the parts of a document of a sample that has `has`, in their order.
@@ -81,6 +96,12 @@ impl Forms {
                 }
             }
             _ => stream.shuffle(&mut form.parts[..form.n_parts]),
+        }
+        // Without a draw where nothing is ever left out: other draws stay as they are.
+        let image = form.parts().iter().position(|&part| part == Modality::Image).unwrap_or(0);
+        if image > 0 && self.caption_dropout > 0.0 && stream.chance(self.caption_dropout) {
+            form.parts.rotate_left(image);
+            form.n_parts -= image;
         }
         form
     }
@@ -173,7 +194,33 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_before_a_picture_is_left_out_as_often_as_stated() {
+        let forms = Forms { text_first: 1.0, caption_dropout: 0.25, weights: None };
+        let draw = |has: PartSet, document| forms.draw(has, &mut Stream::new(3, Domain::Form, 0, document));
+        let mut alone = 0;
+        for document in 0..4000 {
+            match draw(0b011, document).parts() {
+                [Modality::Image] => alone += 1,
+                parts => assert_eq!(parts, [Modality::Text, Modality::Image]),
+            }
+            assert!(draw(0b111, document).parts().contains(&Modality::Image));
+            assert_eq!(draw(0b101, document).parts().len(), 2, "nothing is left out without a picture");
+        }
+        assert!((930..1070).contains(&alone), "{alone}");
+        assert!(forms.has_free_images() && !Forms { caption_dropout: 0.0, ..forms }.has_free_images());
+        // Nothing else is drawn otherwise than without.
+        for document in 0..100 {
+            let stream = || Stream::new(3, Domain::Form, 0, document);
+            let none = Forms::default().draw(0b111, &mut stream());
+            let rare = Forms { caption_dropout: 1e-12, ..Forms::default() }.draw(0b111, &mut stream());
+            assert_eq!(none, rare);
+        }
+    }
+
+    #[test]
     fn wrong_values_are_named() {
+        let bad = Forms { caption_dropout: -0.1, ..Forms::default() };
+        assert!(bad.validate().unwrap_err().to_string().contains("forms.caption_dropout"));
         let bad = Forms { text_first: 1.5, ..Forms::default() };
         assert!(bad.validate().unwrap_err().to_string().contains("forms.text_first"));
         let none = Forms { weights: Some(FormWeights::default()), ..Forms::default() };

@@ -235,3 +235,11 @@ impl Tokenizers {
         codebook.decode(&codes)
     }
 }
+
+// STUB
+impl Tokenizers {
+    /// stub
+    pub fn decode_speech(&self, _tokens: &[u32]) -> Result<Vec<f32>> {
+        Ok(vec![0.0; 320])
+    }
+}

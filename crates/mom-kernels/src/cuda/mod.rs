@@ -34,6 +34,7 @@ pub mod rms_norm;
 pub mod selective_scan;
 mod staging;
 mod tensor_map;
+pub mod weight_average;
 
 pub use cudarc;
 pub use error::{CudaError, Result};

@@ -51,6 +51,7 @@ modules! {
     SelectiveScanBackwardF16 = "selective_scan_backward_f16",
     SelectiveScanBackwardF32 = "selective_scan_backward_f32",
     SelectiveScanStep = "selective_scan_step",
+    WeightAverage = "weight_average",
 }
 
 impl Module {

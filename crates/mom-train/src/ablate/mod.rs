@@ -13,7 +13,7 @@ pub mod report;
 mod variants;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mom_data::DataError;
@@ -75,6 +75,9 @@ impl Observer for Limited<'_> {
     }
     fn saved(&mut self, step: u64) {
         self.observer.saved(step);
+    }
+    fn sampled(&mut self, step: u64, folder: &Path) {
+        self.observer.sampled(step, folder);
     }
     fn note(&mut self, text: &str) {
         self.observer.note(text);

@@ -190,6 +190,8 @@ impl SweepOptions {
                 keep_checkpoints: 1,
                 keep_every: None,
                 keep_best: None,
+                sample_every: Some(self.steps),
+                ema: None,
                 on_spike: OnSpike::Stop,
                 spike_factor: None,
                 device: self.device,

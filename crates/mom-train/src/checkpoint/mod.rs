@@ -1,7 +1,8 @@
 //! Checkpoints: everything that a run needs to go on as if it had not stopped.
 //!
 //! `checkpoints/step-00000500/` holds `weights.safetensors` (the published state-dict names), `optimizer.safetensors`
-//! (`first.NAME`, `second.NAME`), `state.json`, and `checksums.json` over the other three. A checkpoint is written under a
+//! (`first.NAME`, `second.NAME`), `ema.safetensors` where there is an average of the weights, `state.json`, and `checksums.json`
+//! over all of them. A checkpoint is written under a
 //! hidden name, synced, and renamed; what stands under its final name was whole once, and its checksums tell whether it still
 //! is. Noise and data order are functions of the seed and the step, so no generator's state need be kept beside them.
 //!
@@ -25,6 +26,7 @@ use crate::Result;
 use crate::files::At;
 
 pub(crate) const WEIGHTS: &str = "weights.safetensors";
+pub(crate) const EMA: &str = "ema.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors};
 
 use super::sealed::{Broken, Sealed};
-use super::{OPTIMIZER, STATE, State, WEIGHTS, list};
+use super::{EMA, OPTIMIZER, STATE, State, WEIGHTS, list};
 use crate::files::At;
 use crate::optim::{Moments, squares};
 use crate::{Error, Result, Trainer};
@@ -27,6 +27,8 @@ pub(crate) struct Loaded {
     pub path: PathBuf,
     pub state: State,
     pub weights: Vec<u8>,
+    /// The average of the weights, if there was one.
+    pub ema: Option<Vec<u8>>,
     optimizer: Vec<u8>,
 }
 
@@ -92,7 +94,8 @@ impl Loaded {
         let state = serde_json::from_slice(&state)
             .map_err(|error| Broken::Damaged(format!("{STATE} is of another version: {error}")))?;
         let (weights, optimizer) = (sealed.read(WEIGHTS)?, sealed.read(OPTIMIZER)?);
-        Ok(Self { path: path.into(), state, weights, optimizer })
+        let ema = if sealed.has(EMA) { Some(sealed.read(EMA)?) } else { None };
+        Ok(Self { path: path.into(), state, weights, ema, optimizer })
     }
 
     /// Puts a trainer where the checkpoint was.
@@ -114,6 +117,8 @@ impl Loaded {
         trainer.optimiser_mut().restore(&path, self.state.step, &weights, |name| {
             Ok(Moments { first: read(format!("first.{name}"))?, second: read(format!("second.{name}"))? })
         })?;
+        let averages = self.ema.as_ref().map(|bytes| tensors(&self.path.join(EMA), bytes, trainer.parameters()));
+        trainer.restart_average(averages.transpose()?.as_deref())?;
         trainer.restore(self.state.position, self.state.counters, self.state.norms.clone())
     }
 
@@ -132,6 +137,15 @@ impl Loaded {
 /// # Errors
 /// A tensor that is missing, superfluous, of another shape or element type, or not finite; none is set then.
 pub(crate) fn set_weights(path: &Path, bytes: &[u8], parameters: &mom_models::Parameters) -> Result<Vec<Tensor>> {
+    let tensors = tensors(path, bytes, parameters)?;
+    for ((_, variable), tensor) in parameters.iter().zip(&tensors) {
+        variable.set(&tensor.to_dtype(variable.dtype())?.to_device(variable.device())?)?;
+    }
+    Ok(tensors)
+}
+
+/// The tensors of a file, as [`set_weights`] wants them.
+fn tensors(path: &Path, bytes: &[u8], parameters: &mom_models::Parameters) -> Result<Vec<Tensor>> {
     let content = |reason: String| Error::Content { path: path.into(), reason };
     let mut stored: HashMap<String, Tensor> =
         candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|error| content(error.to_string()))?;
@@ -149,16 +163,10 @@ pub(crate) fn set_weights(path: &Path, bytes: &[u8], parameters: &mom_models::Pa
         if !squares(&tensor)?.is_finite() {
             return Err(content(format!("{name} holds values that are not finite")));
         }
-        values.push((variable, tensor));
+        values.push(tensor);
     }
     if let Some(name) = stored.keys().min() {
         return Err(content(format!("{name} belongs to no parameter of this model")));
     }
-    values
-        .into_iter()
-        .map(|(variable, tensor)| {
-            variable.set(&tensor.to_dtype(variable.dtype())?.to_device(variable.device())?)?;
-            Ok(tensor)
-        })
-        .collect()
+    Ok(values)
 }

@@ -136,6 +136,11 @@ pub(crate) struct Sealed<'a> {
 }
 
 impl<'a> Sealed<'a> {
+    /// Whether there is a file of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.seals.contains_key(name)
+    }
+
     /// Reads the checksums.
     pub fn open(folder: &'a Path) -> Result<Self, Broken> {
         let bytes = read(folder, CHECKSUMS)?;

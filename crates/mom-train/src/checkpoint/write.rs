@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use super::keep::doomed;
 use super::sealed::Sealing;
-use super::{Named, OPTIMIZER, STATE, State, WEIGHTS, folder_of, list};
+use super::{EMA, Named, OPTIMIZER, STATE, State, WEIGHTS, folder_of, list};
 use crate::config::Keep;
 use crate::files::{self, At};
 use crate::telemetry::{Ends, best_step};
@@ -28,7 +28,7 @@ pub(crate) struct Writer {
     last: Option<PathBuf>,
 }
 
-/// A parameter and its place in each third of a snapshot.
+/// A parameter and its place in each part of a snapshot: weights, first and second moments, and perhaps averages.
 #[derive(Debug)]
 struct Part {
     name: String,
@@ -37,8 +37,8 @@ struct Part {
 }
 
 impl Part {
-    fn of<'a>(&self, third: &'a [f32]) -> &'a [f32] {
-        &third[self.range.clone()]
+    fn of<'a>(&self, part: &'a [f32]) -> &'a [f32] {
+        &part[self.range.clone()]
     }
 }
 
@@ -87,7 +87,7 @@ impl Writer {
         self.wait()?;
         let mut values = match std::mem::take(&mut self.spare) {
             // Zeros that the system gives, rather than written ones.
-            empty if empty.is_empty() => vec![0.0; 3 * trainer.parameters().n_elements()],
+            empty if empty.is_empty() => vec![0.0; trainer.state_len()],
             used => used,
         };
         trainer.copy_state(&mut values)?;
@@ -142,15 +142,15 @@ fn write(run: &Path, parts: &[Part], values: &[f32], state: &State, keep: &Keep)
     let folder = folder_of(run);
     let Named { path, .. } = Named::of_step(run, state.step);
     let partial = folder.join(format!(".step-{:08}.partial", state.step));
-    let n = values.len() / 3;
-    let thirds = [&values[..n], &values[n..2 * n], &values[2 * n..]];
+    let n = parts.last().map_or(0, |part| part.range.end);
+    let values: Vec<&[f32]> = values.chunks_exact(n.max(1)).collect();
     // Nothing that is not finite is kept: it would push the last good checkpoint out.
-    let bad = |part: &&Part| !thirds.iter().all(|third| is_finite(part.of(third)));
+    let bad = |part: &&Part| !values.iter().all(|values| is_finite(part.of(values)));
     if let Some(part) = parts.iter().find(bad) {
         let tensor = format!("{} after the step", part.name);
         return Err(Error::NonFinite { step: state.step, tensor, value: f64::NAN, origin: None, checkpoint: None });
     }
-    let written = write_folder(&partial, parts, thirds, state).and_then(|()| {
+    let written = write_folder(&partial, parts, &values, state).and_then(|()| {
         // A checkpoint of this step may stand there from before a resume to an older one.
         if path.exists() {
             fs::remove_dir_all(&path).at("remove", &path)?;
@@ -179,14 +179,22 @@ fn is_finite(values: &[f32]) -> bool {
     values.chunks(1 << 12).all(|values| values.iter().fold(true, |all, value| all & value.is_finite()))
 }
 
-fn write_folder(folder: &Path, parts: &[Part], [weights, first, second]: [&[f32]; 3], state: &State) -> Result<()> {
+/// `values`: weights, first and second moments, and averages if there are any.
+fn write_folder(folder: &Path, parts: &[Part], values: &[&[f32]], state: &State) -> Result<()> {
     let mut sealing = Sealing::new(folder)?;
-    let all: Vec<_> = parts.iter().map(|part| (part.name.clone(), &part.shape[..], part.of(weights))).collect();
-    sealing.tensors(WEIGHTS, &all)?;
+    let [weights, first, second, averages @ ..] = values else {
+        return Err(Error::Content { path: folder.into(), reason: "there is nothing to write".to_owned() });
+    };
+    let of =
+        |values| parts.iter().map(|part| (part.name.clone(), &part.shape[..], part.of(values))).collect::<Vec<_>>();
+    sealing.tensors(WEIGHTS, &of(weights))?;
+    if let Some(averages) = averages.first() {
+        sealing.tensors(EMA, &of(averages))?;
+    }
     let flat: Vec<[usize; 1]> = parts.iter().map(|part| [part.range.len()]).collect();
     let moments = parts.iter().zip(&flat).flat_map(|(part, shape)| {
         [("first", first), ("second", second)]
-            .map(|(kind, third)| (format!("{kind}.{}", part.name), &shape[..], part.of(third)))
+            .map(|(kind, values)| (format!("{kind}.{}", part.name), &shape[..], part.of(values)))
     });
     sealing.tensors(OPTIMIZER, &moments.collect::<Vec<_>>())?;
     let json = serde_json::to_vec_pretty(state)

@@ -22,13 +22,13 @@ pub enum Command {
     Eval(EvalArguments),
     /// Write a trained model into a folder of its own: weights under the published names, configuration, tokenizers.
     Export(ExportArguments),
-    /// Go on with a document: text, pictures and speech are given, text or a picture is drawn.
+    /// Go on with documents: text, pictures and speech are given, and drawn.
     Generate(GenerateArguments),
     /// Write generated documents (image, caption, speech) as WebDataset shards.
     Shards(ShardsArguments),
     /// Print sizes: weights and active FLOPs of every scale.
     Sizes,
-    /// Time training steps of a model on this machine, over made-up tokens.
+    /// Time training steps of a model on this machine, over made-up tokens, or its decoding.
     Speed(SpeedArguments),
 }
 
@@ -81,9 +81,15 @@ pub struct EvalArguments {
     /// Folder for the tokens of --data; a temporary one if absent.
     #[arg(long, requires = "data")]
     pub tokens: Option<PathBuf>,
+    /// The average of the weights (train.ema) instead of the weights.
+    #[arg(long)]
+    pub ema: bool,
     /// Batches that are looked at, at most. If absent: of --data all, else as many as in the run's own validations.
     #[arg(long)]
     pub batches: Option<usize>,
+    /// Draw captions, pictures and speech for so many documents of each kind, and score them against the documents' own.
+    #[arg(long, default_value_t = 0)]
+    pub scores: usize,
     /// Where it runs, wherever the run was trained.
     #[arg(long, default_value = "cpu", value_parser = device())]
     pub device: String,
@@ -104,27 +110,50 @@ pub struct ExportArguments {
     /// Folder to make.
     #[arg(long)]
     pub out: PathBuf,
+    /// The average of the weights (train.ema) instead of the weights.
+    #[arg(long)]
+    pub ema: bool,
 }
 
-/// What a document begins with, what is drawn, and by which model.
+/// What documents begin with, what is drawn, and by which model.
 #[derive(Debug, clap::Args)]
 pub struct GenerateArguments {
     /// Folder of a run (one of a sweep's runs/ will do), of a checkpoint, or of an export.
     #[arg(long)]
     pub model: PathBuf,
-    /// What is drawn behind the prompt.
-    #[arg(long, value_parser = PossibleValuesParser::new(["text", "image"]))]
-    pub then: String,
-    /// PNG file to write; a picture needs one.
-    #[arg(long, required_if_eq("then", "image"))]
+    /// The average of the weights (train.ema) instead of the weights.
+    #[arg(long)]
+    pub ema: bool,
+    /// What is drawn behind the prompt: text, image or speech, or several joined by commas, one after the other.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        required_unless_present = "interactive",
+        value_parser = PossibleValuesParser::new(["text", "image", "speech"])
+    )]
+    pub then: Vec<String>,
+    /// Where pictures (PNG) and speech (WAV) go: a file for a single one, a folder to make for several.
+    #[arg(long)]
     pub out: Option<PathBuf>,
     /// What the document begins with, in order: image:FILE, speech:FILE, or text (text:... where it begins with one of these
     /// words). Nothing is a prompt, too.
     pub prompt: Vec<String>,
+    /// File of prompts, one a line: one part as above, or an array of them in JSON.
+    #[arg(long, conflicts_with_all = ["prompt", "interactive"])]
+    pub prompts: Option<PathBuf>,
+    /// Documents for each prompt, with seeds that count up.
+    #[arg(long, default_value_t = 1, conflicts_with = "interactive")]
+    pub samples: usize,
+    /// Documents that go through the model together.
+    #[arg(long, default_value_t = 16)]
+    pub batch: usize,
+    /// Read lines from the standard input: text is appended to the document, /help shows what else there is.
+    #[arg(long, conflicts_with = "then")]
+    pub interactive: bool,
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Of text tokens and image codes; 0 takes the likeliest.
+    /// Of text tokens, image codes and speech units; 0 takes the likeliest.
     #[arg(long, default_value_t = 1.0)]
     pub temperature: f64,
     /// Draw from the k likeliest tokens alone; 0 means all.
@@ -133,15 +162,16 @@ pub struct GenerateArguments {
     /// Draw from the likeliest tokens that have this probability together; 1 means all.
     #[arg(long, default_value_t = 1.0)]
     pub top_p: f64,
-    /// Tokens of a text, at most.
+    /// Tokens of a text or units of speech, at most.
     #[arg(long, default_value_t = 256)]
     pub max_tokens: usize,
     /// Diffusion steps (Transfusion).
     #[arg(long, default_value_t = 250)]
     pub steps: u32,
-    /// Weight of classifier-free guidance (Transfusion); 1 is none.
-    #[arg(long, default_value_t = 3.0)]
-    pub guidance: f64,
+    /// Weight of classifier-free guidance of pictures; 1 is none. Default: 3, and 1 of a model that saw no picture without
+    /// something before it.
+    #[arg(long)]
+    pub guidance: Option<f64>,
     /// Where it runs, wherever the run was trained.
     #[arg(long, default_value = "cpu", value_parser = device())]
     pub device: String,
@@ -173,6 +203,9 @@ pub struct ShardsArguments {
 /// A model to time.
 #[derive(Debug, clap::Args)]
 pub struct SpeedArguments {
+    /// Time decoding instead: --steps tokens of text of each of --batch sequences, one after the other.
+    #[arg(long, conflicts_with_all = ["seqlen", "recompute", "graph", "profile"])]
+    pub decode: bool,
     /// Modalities and losses of the model.
     #[arg(long, default_value = "chameleon", value_parser = setting())]
     pub setting: String,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use mom_train::ablate::SweepObserver;
-use mom_train::{EvalOptions, Prepared, Trained, config, evaluate};
+use mom_train::{EvalOptions, Prepared, Score, config, evaluate};
 
 use super::arguments::{EvalArguments, ExportArguments};
 use super::output::say;
@@ -13,13 +13,14 @@ use super::terminal::Terminal;
 
 /// Tells the losses of a trained model.
 pub fn eval(arguments: &EvalArguments) -> Result<()> {
-    let trained = Trained::open(&arguments.model)?;
+    let trained = super::trained(&arguments.model, arguments.ema)?;
     let sources = arguments.data.as_deref().map(config::sources_at).transpose()?.unwrap_or_default();
     let options = EvalOptions {
         sources,
         batches: arguments.batches,
         device: arguments.device.parse()?,
         precision: arguments.dtype.as_deref().map(str::parse).transpose()?,
+        scored: arguments.scores,
     };
     let temporary;
     let (folder, _lock): (PathBuf, _) = match (&arguments.tokens, trained.folder()) {
@@ -46,11 +47,21 @@ pub fn eval(arguments: &EvalArguments) -> Result<()> {
         let bits = bits.map(|bits| format!(" ({bits:.4} bits per byte)")).unwrap_or_default();
         say!("{modality}: loss {loss:.4}{bits}")?;
     }
+    for Score { given, drawn, n, exact, chrf, word_error_rate, matched } in &evaluation.scores {
+        let percent = |name: &str, share: &Option<f64>| share.map(|share| format!("{name} {:.1} %", 100.0 * share));
+        let parts = [percent("exact", exact), percent("chrF2", chrf), percent("word errors", word_error_rate)];
+        let parts: Vec<String> = parts
+            .into_iter()
+            .flatten()
+            .chain([format!("nearer than others' {:.1} % (chance: 50)", 100.0 * matched)])
+            .collect();
+        say!("{given} to {drawn}, {n} documents: {}", parts.join(", "))?;
+    }
     say!("joint: loss {:.4} after {} steps, over {} targets", evaluation.joint, evaluation.step, evaluation.n_targets)
 }
 
 /// Writes a trained model into a folder of its own.
 pub fn export(arguments: &ExportArguments) -> Result<()> {
-    Trained::open(&arguments.model)?.export(&arguments.out)?;
+    super::trained(&arguments.model, arguments.ema)?.export(&arguments.out)?;
     say!("{}", arguments.out.display())
 }

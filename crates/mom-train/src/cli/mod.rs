@@ -5,6 +5,7 @@ pub mod arguments;
 mod eval;
 mod generate;
 mod inspect;
+mod interactive;
 mod output;
 mod shards;
 mod signals;
@@ -50,4 +51,10 @@ pub fn run(command: &Command) -> Result<Ended> {
         Command::Sizes => speed::sizes().map(done),
         Command::Speed(arguments) => speed::speed(arguments).map(done),
     }
+}
+
+/// A trained model, or the average of its weights.
+fn trained(path: &std::path::Path, ema: bool) -> Result<mom_train::Trained> {
+    let trained = mom_train::Trained::open(path)?;
+    Ok(if ema { trained.with_ema()? } else { trained })
 }

@@ -8,12 +8,12 @@ use mom_train::speed::{self, SpeedOptions};
 use super::arguments::SpeedArguments;
 use super::output::say;
 
-/// Times training steps.
+/// Times training steps, or decoding.
 pub fn speed(arguments: &SpeedArguments) -> Result<()> {
     let (setting, variant): (Setting, Variant) = (arguments.setting.parse()?, arguments.variant.parse()?);
     let named: Scale = arguments.scale.parse()?;
     let scale = Scale { n_layers: arguments.layers.unwrap_or(named.n_layers), ..named };
-    let speed = speed::measure(&SpeedOptions {
+    let options = SpeedOptions {
         setting,
         variant,
         scale,
@@ -27,7 +27,11 @@ pub fn speed(arguments: &SpeedArguments) -> Result<()> {
         recompute: if arguments.recompute { Recompute::Block } else { Recompute::None },
         graph: arguments.graph.parse()?,
         profile: arguments.profile,
-    })?;
+    };
+    if arguments.decode {
+        return decode(&options);
+    }
+    let speed = speed::measure(&options)?;
     let at = |share: f64| 1e3 * speed.step_secs[(share * (speed.step_secs.len() - 1) as f64).round() as usize];
     say!(
         "{} {} {} ({} blocks) vocabulary {} batch {} x {}: {:.1} M weights",
@@ -62,6 +66,29 @@ pub fn speed(arguments: &SpeedArguments) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn decode(options: &SpeedOptions) -> Result<()> {
+    let speed = speed::measure_decoding(options)?;
+    let SpeedOptions { setting, variant, scale, vocab_size, batch, .. } = options;
+    say!(
+        "{setting} {variant} {scale} ({} blocks) vocabulary {vocab_size} batch {batch}, decoding: {:.1} M weights",
+        scale.n_blocks(),
+        speed.parameters as f64 / 1e6
+    )?;
+    let last = speed.token_secs.len() - 1;
+    let at = |share: f64| 1e3 * speed.token_secs[(share * last as f64).round() as usize];
+    say!(
+        "token {:.3} ms ({:.3} to {:.3}), {:.0} tokens/s; weights of {:.1} MB at a copy's {:.0} GB/s: {:.3} ms, {:.2} of the token",
+        1e3 * speed.median_secs(),
+        at(0.1),
+        at(0.9),
+        speed.tokens_per_sec(),
+        speed.weight_bytes / 1e6,
+        speed.copy_bytes_per_sec / 1e9,
+        1e3 * speed.floor_secs(),
+        speed.share_of_floor()
+    )
 }
 
 /// Prints sizes.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use mom_train::ablate::{Planned, SweepObserver};
@@ -114,6 +115,12 @@ impl Observer for Terminal {
     fn saved(&mut self, step: u64) {
         if self.logs() {
             aside(&format!("step {step} of {}: checkpoint", self.steps));
+        }
+    }
+
+    fn sampled(&mut self, step: u64, folder: &Path) {
+        if self.logs() {
+            aside(&format!("step {step} of {}: samples in {}", self.steps, folder.display()));
         }
     }
 

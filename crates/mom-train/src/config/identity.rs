@@ -7,7 +7,7 @@ use super::RunConfig;
 use crate::{Error, Result};
 
 /// Keys of operation.
-const OPERATION: [&str; 14] = [
+const OPERATION: [&str; 16] = [
     "train.steps",
     "train.init_from",
     "train.eval_every",
@@ -16,6 +16,8 @@ const OPERATION: [&str; 14] = [
     "train.keep_checkpoints",
     "train.keep_every",
     "train.keep_best",
+    "train.sample_every",
+    "train.ema",
     "train.on_spike",
     "train.spike_factor",
     "train.device",
@@ -25,11 +27,13 @@ const OPERATION: [&str; 14] = [
 ];
 
 /// Keys of operation that change no number of a run: where runs are compared, all but these are equal.
-const FREE: [&str; 6] = [
+const FREE: [&str; 8] = [
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.keep_every",
     "train.keep_best",
+    "train.sample_every",
+    "train.ema",
     "train.recompute",
     "train.graph",
 ];
@@ -133,6 +137,8 @@ mod tests {
         let all = [
             "train.keep_every=2",
             "train.keep_best=joint",
+            "train.sample_every=3",
+            "train.ema=0.99",
             "train.on_spike=skip",
             "train.spike_factor=9.0",
             "train.init_from=a",

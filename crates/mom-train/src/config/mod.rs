@@ -137,6 +137,10 @@ impl RunConfig {
         at_least_one("train.checkpoint_every", train.checkpoint_every)?;
         at_least_one("train.keep_checkpoints", train.keep_checkpoints as u64)?;
         at_least_one("train.keep_every", train.keep_every.unwrap_or(1))?;
+        at_least_one("train.sample_every", train.sample_every.unwrap_or(1))?;
+        if let Some(decay) = train.ema {
+            require(decay > 0.0 && decay < 1.0, "train.ema", "above 0 and below 1", decay)?;
+        }
         if let Some(factor) = train.spike_factor {
             require(factor > 1.0 && factor.is_finite(), "train.spike_factor", "finite and above 1", factor)?;
         }

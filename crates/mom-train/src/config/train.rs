@@ -42,6 +42,15 @@ pub struct TrainSection {
     /// modality, or joint for what is trained on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_best: Option<String>,
+    /// Steps from one set of samples to the next: held-out captions are drawn and spoken, pictures and speech described, into the
+    /// run's `samples/` and TensorBoard. The last step then has samples too. If absent, there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_every: Option<u64>,
+    /// Decay of an exponential moving average of the weights, below 1: it is validated beside them, lies in checkpoints, and can be
+    /// evaluated, exported and decoded in their place. Its first steps decay faster: (1 + step) / (10 + step) at most. Turned on
+    /// in the middle of a run it begins with the weights of that step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
     /// What is done about a step whose loss or gradient is not finite, or stands out.
     #[serde(default, skip_serializing_if = "OnSpike::is_stop")]
     pub on_spike: OnSpike,

@@ -1,44 +1,57 @@
 //! A document that is being written: parts are given or drawn, one after the other.
 
-use candle_core::{DType, Tensor};
-use mom_data::{Modality, RgbImage, Special, Tokenizers, pixels};
+use std::slice;
+
+use candle_core::DType;
+use mom_data::{CodeKind, Content, Modality, RgbImage, Special, Tokenizers, pixels};
 use mom_models::Setting;
-use mom_models::decode::{Decoder, Guidance};
+use mom_models::decode::Decoder;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{GenerateOptions, Generator};
+use super::{GenerateOptions, Generator, Part, draw};
 use crate::Result;
-use crate::error::require;
+use crate::error::{config, require};
 
 /// A document from its begin on. What is given waits until something is drawn: it is then read in one pass, and a token that
-/// is drawn costs the same however long the document is.
-#[derive(Debug)]
+/// is drawn costs the same however long the document is. A clone is a snapshot.
+#[derive(Debug, Clone)]
 pub struct Draft<'a> {
-    generator: &'a Generator,
-    options: GenerateOptions,
-    decoder: Decoder<'a>,
+    pub(super) generator: &'a Generator,
+    pub(super) options: GenerateOptions,
+    pub(super) decoder: Decoder<'a>,
     /// Tokens that the decoder has not read yet, with their modalities.
     tokens: Vec<u32>,
     modalities: Vec<u8>,
-    rng: ChaCha8Rng,
+    /// Of what follows all that the decoder has read.
+    pub(super) logits: Vec<f32>,
+    /// Nothing stands in the document yet.
+    pub(super) is_empty: bool,
+    pub(super) rng: ChaCha8Rng,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(generator: &'a Generator, options: &GenerateOptions) -> Result<Self> {
-        options.sampling.validate()?;
-        require(options.guidance.is_finite(), "guidance", "finite", options.guidance)?;
         Ok(Self {
             generator,
             options: *options,
             decoder: Decoder::new(&generator.model, 1)?,
             tokens: vec![Special::BeginDocument.token()],
             modalities: vec![Modality::Text.id()],
+            logits: Vec::new(),
+            is_empty: true,
             rng: ChaCha8Rng::seed_from_u64(options.seed),
         })
     }
 
-    fn tokenizers(&self) -> &'a Tokenizers {
+    /// The same document, to be gone on with by other draws.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.options.seed = seed;
+        self.rng = ChaCha8Rng::seed_from_u64(seed);
+        self
+    }
+
+    pub(super) fn tokenizers(&self) -> &'a Tokenizers {
         &self.generator.tokenizers
     }
 
@@ -54,27 +67,22 @@ impl<'a> Draft<'a> {
     /// Appends a picture of [`Generator::image_size`] pixels.
     ///
     /// # Errors
-    /// Another size.
+    /// Another size; a model of pictures that other programs made into codes or latents.
     pub fn push_image(&mut self, image: &RgbImage) -> Result<()> {
         let size = self.generator.image_size();
         let fits = image.width == size && image.height == size;
         let got = format!("{} x {}", image.width, image.height);
         require(fits, "image", &format!("{size} x {size} pixels"), got)?;
-        self.mark(Special::BeginImage);
-        match self.generator.model.config().setting {
+        match self.generator.setting() {
             Setting::Transfusion => {
-                let mut patches = Vec::new();
-                pixels::to_patches(&image.pixels, size, self.tokenizers().config().image.patch, &mut patches)?;
-                self.read()?;
-                self.decoder.push_image(&patches)?;
+                self.expect_pixels()?;
+                self.push_content(&Content::Pixels(image.pixels.clone()))
             }
             Setting::Chameleon | Setting::ThreeModality => {
                 let codes = self.tokenizers().image_codebook()?.encode(image)?;
-                self.push_codes(Modality::Image, &codes)?;
+                self.push_content(&Content::ImageCodes(codes))
             }
         }
-        self.mark(Special::EndImage);
-        Ok(())
     }
 
     /// Appends speech, a waveform of [`Generator::sample_rate`].
@@ -84,9 +92,43 @@ impl<'a> Draft<'a> {
     pub fn push_speech(&mut self, wave: &[f32]) -> Result<()> {
         let units = self.tokenizers().speech_codebook()?.encode(wave);
         require(!units.is_empty(), "speech", "long enough for a unit", format!("{} samples", wave.len()))?;
-        self.mark(Special::BeginSpeech);
-        self.push_codes(Modality::Speech, &units)?;
-        self.mark(Special::EndSpeech);
+        self.push_content(&Content::Speech(units))
+    }
+
+    /// Appends a part that was tokenised by the model's own tokenizers.
+    ///
+    /// # Errors
+    /// Codes that are not there, values that are no patches of the model.
+    pub fn push_content(&mut self, content: &Content) -> Result<()> {
+        match content {
+            Content::Text(codes) => self.push_codes(Modality::Text, codes),
+            Content::ImageCodes(codes) => {
+                self.mark(Special::BeginImage);
+                self.push_codes(Modality::Image, codes)?;
+                self.mark(Special::EndImage);
+                Ok(())
+            }
+            Content::Speech(codes) => {
+                self.mark(Special::BeginSpeech);
+                self.push_codes(Modality::Speech, codes)?;
+                self.mark(Special::EndSpeech);
+                Ok(())
+            }
+            Content::Pixels(pixels) => {
+                let (size, patch) = (self.generator.image_size(), self.tokenizers().config().image.patch);
+                let mut patches = Vec::new();
+                pixels::to_patches(pixels, size, patch, &mut patches)?;
+                self.push_patches(&patches)
+            }
+            Content::Patches(patches) => self.push_patches(patches),
+        }
+    }
+
+    fn push_patches(&mut self, patches: &[f32]) -> Result<()> {
+        self.mark(Special::BeginImage);
+        self.read()?;
+        self.decoder.push_image(patches)?;
+        self.mark(Special::EndImage);
         Ok(())
     }
 
@@ -94,80 +136,76 @@ impl<'a> Draft<'a> {
     /// allow. It is not empty.
     ///
     /// # Errors
-    /// What the model reports.
+    /// As [`draw`].
     pub fn draw_text(&mut self) -> Result<String> {
-        let range = self.tokenizers().vocabulary().range(Modality::Text);
-        let mut logits = self.read()?;
-        let mut tokens = Vec::new();
-        while tokens.len() < self.options.max_tokens {
-            let ends = |token: u32| !tokens.is_empty() && (1..Special::COUNT).contains(&token);
-            let allowed = |token: u32| range.contains(&token) || ends(token);
-            let token = self.options.sampling.draw(&values(&logits)?, allowed, &mut self.rng)?;
-            if !range.contains(&token) {
-                break;
-            }
-            tokens.push(token);
-            logits = self.decoder.push(&[token], &[Modality::Text.id()])?;
+        match self.draw(Modality::Text)? {
+            Part::Text(text) => Ok(text),
+            other => Err(config("part", "text", format!("{other:?}"))),
         }
-        Ok(self.tokenizers().decode_text(&tokens)?)
     }
 
     /// Draws a picture.
     ///
     /// # Errors
-    /// Options out of range.
+    /// As [`draw`].
     pub fn draw_image(&mut self) -> Result<RgbImage> {
-        self.mark(Special::BeginImage);
-        let mut logits = self.read()?;
-        let (size, patch) = (self.generator.image_size(), self.tokenizers().config().image.patch);
-        let image = match self.generator.model.config().setting {
-            Setting::Transfusion => {
-                // Without what stands before: what a document that begins with its image looks like.
-                let mut free = Decoder::new(&self.generator.model, 1)?;
-                free.push(&[Special::BeginDocument.token(), Special::BeginImage.token()], &[Modality::Text.id(); 2])?;
-                let guidance = Some(Guidance { free: &free, weight: self.options.guidance });
-                let n_patches = pixels::n_patches(size, patch)?;
-                let patches = self.decoder.sample_image(n_patches, self.options.n_steps, guidance, &mut self.rng)?;
-                pixels::from_patches(&patches, size, patch)?
-            }
-            Setting::Chameleon | Setting::ThreeModality => {
-                let range = self.tokenizers().vocabulary().range(Modality::Image);
-                let mut codes = Vec::new();
-                while codes.len() < (size / patch).pow(2) {
-                    let draw = |token: u32| range.contains(&token);
-                    let token = self.options.sampling.draw(&values(&logits)?, draw, &mut self.rng)?;
-                    codes.push(token);
-                    logits = self.decoder.push(&[token], &[Modality::Image.id()])?;
-                }
-                self.tokenizers().decode_image(&codes)?
-            }
-        };
-        self.mark(Special::EndImage);
-        Ok(image)
+        match self.draw(Modality::Image)? {
+            Part::Image(image) => Ok(image),
+            other => Err(config("part", "an image", format!("{other:?}"))),
+        }
     }
 
-    fn mark(&mut self, special: Special) {
+    /// Draws speech: up to where the model ends it, or up to as many units as the options allow. A waveform of
+    /// [`Generator::sample_rate`].
+    ///
+    /// # Errors
+    /// As [`draw`].
+    pub fn draw_speech(&mut self) -> Result<Vec<f32>> {
+        match self.draw(Modality::Speech)? {
+            Part::Speech(wave) => Ok(wave),
+            other => Err(config("part", "speech", format!("{other:?}"))),
+        }
+    }
+
+    /// Draws a part.
+    ///
+    /// # Errors
+    /// As [`draw`].
+    pub fn draw(&mut self, modality: Modality) -> Result<Part> {
+        let mut parts = draw(slice::from_mut(self), modality)?;
+        parts.pop().ok_or_else(|| config("part", "one", 0))
+    }
+
+    /// Fails unless pictures are pixels that this program cut into patches.
+    pub(super) fn expect_pixels(&self) -> Result<()> {
+        let fitted = self.tokenizers().config().image.kind == CodeKind::Fitted;
+        let expected = "pixels: this model was trained on latents, which another program decodes";
+        require(fitted, "image", expected, "precomputed latents")
+    }
+
+    pub(super) fn mark(&mut self, special: Special) {
         self.tokens.push(special.token());
         self.modalities.push(Modality::Text.id());
+        self.is_empty = false;
     }
 
     fn push_codes(&mut self, modality: Modality, codes: &[u32]) -> Result<()> {
-        for &code in codes {
-            self.tokens.push(self.tokenizers().vocabulary().token(modality, code)?);
-            self.modalities.push(modality.id());
-        }
+        let vocabulary = self.tokenizers().vocabulary();
+        let tokens = codes.iter().map(|&code| vocabulary.token(modality, code)).collect::<Result<Vec<_>, _>>()?;
+        self.modalities.extend(tokens.iter().map(|_| modality.id()));
+        self.is_empty &= tokens.is_empty();
+        self.tokens.extend(tokens);
         Ok(())
     }
 
-    /// Reads what waits; the logits of what follows it.
-    fn read(&mut self) -> Result<Tensor> {
-        let logits = self.decoder.push(&self.tokens, &self.modalities)?;
-        self.tokens.clear();
-        self.modalities.clear();
-        Ok(logits)
+    /// Reads what waits; the logits of what follows all that was read.
+    pub(super) fn read(&mut self) -> Result<&[f32]> {
+        if !self.tokens.is_empty() {
+            let logits = self.decoder.push(&self.tokens, &self.modalities)?;
+            self.tokens.clear();
+            self.modalities.clear();
+            self.logits = logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+        }
+        Ok(&self.logits)
     }
-}
-
-fn values(logits: &Tensor) -> Result<Vec<f32>> {
-    Ok(logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?)
 }

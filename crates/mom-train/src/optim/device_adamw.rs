@@ -222,15 +222,34 @@ impl DeviceAdamW {
         Ok(self.on.gpu.download(&self.norm)?.first().map_or(0.0, |&norm| f64::from(norm)))
     }
 
+    /// What brings its memory, and what lies beside it, to the host.
+    ///
+    /// # Errors
+    /// No page-locked memory.
+    pub fn download(&mut self) -> Result<&mut Download> {
+        match &mut self.download {
+            Some(download) => Ok(download),
+            none => Ok(none.insert(Download::new(self.on.gpu.stream())?)),
+        }
+    }
+
+    /// The GPU that it is on.
+    pub fn on(&self) -> &OnGpu {
+        &self.on
+    }
+
+    /// The f32 weights, in the order of the parameters.
+    pub fn masters(&self) -> impl Iterator<Item = &CudaSlice<f32>> {
+        self.parameters.iter().map(|parameter| parameter.weight.master())
+    }
+
     /// Copies weights, first and second moments, each in the order of the parameters, end to end. Waits for the device.
     ///
     /// # Errors
     /// No page-locked memory; what ran on the device before failed.
     pub fn copy_state(&mut self, to: &mut [f32]) -> Result<()> {
-        let download = match &mut self.download {
-            Some(download) => download,
-            none => none.insert(Download::new(self.on.gpu.stream())?),
-        };
+        self.download()?;
+        let Some(download) = &mut self.download else { return Ok(()) };
         let weights = self.parameters.iter().map(|parameter| parameter.weight.master());
         let first = self.parameters.iter().map(|parameter| &parameter.first);
         let second = self.parameters.iter().map(|parameter| &parameter.second);

@@ -1,8 +1,11 @@
 //! The optimiser of a run, wherever it computes.
 
 mod adamw;
+mod average;
 #[cfg(feature = "cuda")]
 mod device_adamw;
+#[cfg(feature = "cuda")]
+mod device_average;
 #[cfg(feature = "cuda")]
 mod download;
 mod schedule;
@@ -15,6 +18,7 @@ use mom_models::Parameters;
 
 pub use adamw::AdamW;
 pub(crate) use adamw::{Moments, global_norm, squares};
+pub(crate) use average::Average;
 #[cfg(feature = "cuda")]
 pub(crate) use device_adamw::DeviceAdamW;
 pub use schedule::learning_rate;

@@ -8,6 +8,7 @@
 //! | `tokenizers/`, `tokens/` | tokenizers; tokenised samples, unless several runs share them |
 //! | `metrics.jsonl`, `timing.jsonl` | every step and validation; wall-clock time apart |
 //! | `tensorboard/` | the same for TensorBoard |
+//! | `samples/` | what the model makes of held-out documents, where `train.sample_every` asks for it |
 //! | `checkpoints/` | the newest few, and what else is to be kept |
 //! | `result.json` | the outcome, once the run is done |
 
@@ -21,9 +22,10 @@ use crate::checkpoint::{self, State};
 use crate::config::Identity;
 use crate::error::require;
 use crate::optim::learning_rate;
-use crate::telemetry::{EvalPoint, Lengths, Metrics, ModalityInfo, RunResult, best_step, memory, peak};
+use crate::samples::{self, Prompt, Shown};
+use crate::telemetry::{EvalPoint, Exhibit, Lengths, Metrics, ModalityInfo, RunResult, best_step, memory, peak};
 use crate::trained;
-use crate::{DeviceKind, Error, Prepared, Result, RunConfig, Trainer, Validation};
+use crate::{DeviceKind, Error, Generator, Prepared, Result, RunConfig, Trainer, Validation};
 
 pub use crate::lock::FolderLock;
 pub use crate::telemetry::Pace;
@@ -104,6 +106,14 @@ struct Run<'a> {
     wall_secs: f64,
     peak_memory_bytes: u64,
     checkpoints: checkpoint::Writer,
+    /// What samples are taken with, where they are asked for.
+    sampler: Option<Sampler>,
+}
+
+/// A model in training as one that draws, and what it is asked.
+struct Sampler {
+    generator: Generator,
+    prompts: Vec<Prompt>,
 }
 
 impl<'a> Run<'a> {
@@ -158,7 +168,18 @@ impl<'a> Run<'a> {
         let lengths = state.as_ref().map_or(Lengths::default(), |state| state.metrics);
         let (metrics, lost) = Metrics::open(path, modalities, lengths)?;
         lost.iter().for_each(|note| observer.note(note));
+        let sampler = config.train.sample_every.map(|_| {
+            let generator = Generator::of(trainer.model().clone(), prepared.tokenizers.clone(), config);
+            let prompts = samples::prompts_of(config, prepared, samples::EACH)?;
+            if prompts.is_empty() {
+                observer.note(
+                    "train.sample_every: no held-out document has two parts that can be shown; there are no samples",
+                );
+            }
+            Ok::<_, Error>(Sampler { generator, prompts })
+        });
         Ok(Self {
+            sampler: sampler.transpose()?.filter(|sampler| !sampler.prompts.is_empty()),
             config,
             folder: path,
             checkpoints: checkpoint::Writer::new(path, &trainer, config.train.keep(), last)?,
@@ -204,10 +225,16 @@ impl<'a> Run<'a> {
             if last || step.is_multiple_of(train.eval_every) {
                 let validation = self.trainer.validate()?;
                 self.metrics.validation(&validation, tokens)?;
+                if let Some(of_average) = self.trainer.validate_average()? {
+                    self.metrics.validation_ema(&of_average, tokens)?;
+                }
                 let point = self.point(&validation, self.wall_secs + secs_here);
                 observer.validated(step, &point.loss);
                 self.curve.push(point);
                 is_best = self.is_best();
+            }
+            if train.sample_every.is_some_and(|every| last || step.is_multiple_of(every)) {
+                self.sample(step, observer)?;
             }
             let stops = !last && !observer.goes_on();
             if last || stops || is_best || step.is_multiple_of(train.checkpoint_every) {
@@ -230,6 +257,25 @@ impl<'a> Run<'a> {
             self.curve.push(self.point(&validation, self.wall_secs + secs_here));
         }
         self.finish(self.wall_secs + secs_here)
+    }
+
+    fn sample(&mut self, step: u64, observer: &mut dyn Observer) -> Result<()> {
+        let Some(Sampler { generator, prompts }) = &self.sampler else { return Ok(()) };
+        let (set, files) = samples::take(generator, prompts, step)?;
+        let folder = samples::write(self.folder, &set, &files)?;
+        let bytes = |name: &Path| files.iter().find(|(path, _)| path == name).map_or(&[][..], |(_, bytes)| bytes);
+        for (i, sample) in set.samples.iter().enumerate() {
+            for (what, shown) in [("prompt", &sample.prompt), ("truth", &sample.truth), ("drawn", &sample.drawn)] {
+                let exhibit = match shown {
+                    Shown::Text(text) => Exhibit::Text(text),
+                    Shown::Image(name) => Exhibit::Image(bytes(name)),
+                    Shown::Speech(name) => Exhibit::Speech { wav: bytes(name), sample_rate: generator.sample_rate() },
+                };
+                self.metrics.exhibit(step, &format!("samples/{i:02}/{what}"), exhibit)?;
+            }
+        }
+        observer.sampled(step, &folder);
+        Ok(())
     }
 
     /// Whether the last validation is the best so far, by the loss that checkpoints are kept by.

@@ -1,6 +1,7 @@
 //! What a run tells while it goes on.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::telemetry::Pace;
 
@@ -19,6 +20,8 @@ pub trait Observer {
     fn saved(&mut self, _step: u64) {}
     /// A validation is done: names and losses.
     fn validated(&mut self, _step: u64, _losses: &BTreeMap<String, f64>) {}
+    /// Samples of a step lie in a folder.
+    fn sampled(&mut self, _step: u64, _folder: &Path) {}
     /// Something that the user should know.
     fn note(&mut self, _text: &str) {}
 }

@@ -37,6 +37,19 @@ pub(crate) struct Lengths {
     timing: u64,
 }
 
+/// What TensorBoard shows or plays.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Exhibit<'a> {
+    Text(&'a str),
+    /// A PNG file.
+    Image(&'a [u8]),
+    /// A WAV file of one channel and 16 bits.
+    Speech {
+        wav: &'a [u8],
+        sample_rate: u32,
+    },
+}
+
 /// How fast a run is, since the start of its process but for what is said to be a step's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Pace {
@@ -87,6 +100,15 @@ enum Line<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         bits_per_byte: Option<f64>,
     },
+    /// As a validation, of the average of the weights.
+    ValidationEma {
+        step: u64,
+        tokens: u64,
+        by_modality: BTreeMap<&'a str, Option<f64>>,
+        joint: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bits_per_byte: Option<f64>,
+    },
     Timing {
         step: u64,
         wall_secs: f64,
@@ -132,12 +154,33 @@ impl Metrics {
 
     pub fn validation(&mut self, validation: &Validation, tokens: u64) -> Result<()> {
         let by_modality = self.means(&validation.by_modality);
-        let losses = tagged("validation", &by_modality);
-        let bits = validation.bits_per_byte.map(|bits| ("validation/bits_per_byte", bits));
-        let bits = bits.into_iter().chain([("validation/joint", validation.joint)]);
-        self.events.scalars(validation.step, losses.iter().map(|(tag, loss)| (tag.as_str(), *loss)).chain(bits))?;
+        self.validation_events("validation", validation)?;
         let Validation { step, joint, bits_per_byte, .. } = *validation;
         self.metrics.write(&Line::Validation { step, tokens, by_modality, joint, bits_per_byte })
+    }
+
+    /// A validation of the average of the weights.
+    pub fn validation_ema(&mut self, validation: &Validation, tokens: u64) -> Result<()> {
+        let by_modality = self.means(&validation.by_modality);
+        self.validation_events("validation_ema", validation)?;
+        let Validation { step, joint, bits_per_byte, .. } = *validation;
+        self.metrics.write(&Line::ValidationEma { step, tokens, by_modality, joint, bits_per_byte })
+    }
+
+    fn validation_events(&mut self, group: &str, validation: &Validation) -> Result<()> {
+        let mut values = tagged(group, &self.means(&validation.by_modality));
+        values.extend(validation.bits_per_byte.map(|bits| (format!("{group}/bits_per_byte"), bits)));
+        values.push((format!("{group}/joint"), validation.joint));
+        self.events.scalars(validation.step, values.iter().map(|(tag, value)| (tag.as_str(), *value)))
+    }
+
+    /// Something to be looked at or listened to, for TensorBoard alone: a run's folder has it as a file.
+    pub fn exhibit(&mut self, step: u64, tag: &str, exhibit: Exhibit<'_>) -> Result<()> {
+        match exhibit {
+            Exhibit::Text(text) => self.events.text(step, tag, text),
+            Exhibit::Image(png) => self.events.image(step, tag, png),
+            Exhibit::Speech { wav, sample_rate } => self.events.audio(step, tag, wav, sample_rate),
+        }
     }
 
     pub fn timing(&mut self, step: u64, wall_secs: f64, pace: Pace) -> Result<()> {

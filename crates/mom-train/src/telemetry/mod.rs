@@ -7,6 +7,6 @@ mod result;
 mod tensorboard;
 
 pub use metrics::Pace;
-pub(crate) use metrics::{Ends, Lengths, Metrics};
+pub(crate) use metrics::{Ends, Exhibit, Lengths, Metrics};
 pub(crate) use result::best_step;
 pub use result::{EvalPoint, ModalityInfo, RunResult};

@@ -1,4 +1,4 @@
-//! Scalars as TensorBoard reads them: TFRecords of `tensorflow.Event` messages, in a file for each process of a run.
+//! Scalars, pictures, sound and text as TensorBoard reads them: TFRecords of `tensorflow.Event` messages, in a file for each process of a run.
 //!
 //! A resumed run repeats the steps behind its checkpoint in a new file; TensorBoard then drops what older files hold of them.
 
@@ -42,10 +42,65 @@ impl EventFile {
                 field(&mut summary, 1, &scalar);
             }
         }
+        self.summary(step, &summary)
+    }
+
+    /// A picture, given as a PNG file.
+    pub fn image(&mut self, step: u64, tag: &str, png: &[u8]) -> Result<()> {
+        let mut image = Vec::new();
+        // The header of a PNG file holds width and height at this place.
+        for (number, at) in [(2, 16), (1, 20)] {
+            let bytes = png.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
+            image.push(number << 3);
+            varint(&mut image, u64::from(u32::from_be_bytes(bytes)));
+        }
+        // RGB.
+        image.extend([3 << 3, 3]);
+        field(&mut image, 4, png);
+        self.value(step, tag, |value| field(value, 4, &image))
+    }
+
+    /// A recording of one channel, given as a WAV file of 16 bits.
+    pub fn audio(&mut self, step: u64, tag: &str, wav: &[u8], sample_rate: u32) -> Result<()> {
+        const HEADER: usize = 44;
+        let mut audio = vec![1 << 3 | 5];
+        audio.extend((sample_rate as f32).to_le_bytes());
+        audio.extend([2 << 3, 1, 3 << 3]);
+        varint(&mut audio, (wav.len().saturating_sub(HEADER) / 2) as u64);
+        field(&mut audio, 4, wav);
+        field(&mut audio, 5, b"audio/wav");
+        self.value(step, tag, |value| field(value, 6, &audio))
+    }
+
+    /// Text.
+    pub fn text(&mut self, step: u64, tag: &str, text: &str) -> Result<()> {
+        let (mut plugin, mut metadata, mut tensor) = (Vec::new(), Vec::new(), Vec::new());
+        field(&mut plugin, 1, b"text");
+        field(&mut metadata, 1, &plugin);
+        // DT_STRING, and a shape of one element.
+        tensor.extend([1 << 3, 7]);
+        field(&mut tensor, 2, &[2 << 3 | 2, 2, 1 << 3, 1]);
+        field(&mut tensor, 8, text.as_bytes());
+        self.value(step, tag, |value| {
+            field(value, 9, &metadata);
+            field(value, 8, &tensor);
+        })
+    }
+
+    /// A summary of a single value.
+    fn value(&mut self, step: u64, tag: &str, content: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        let (mut value, mut summary) = (Vec::new(), Vec::new());
+        field(&mut value, 1, tag.as_bytes());
+        content(&mut value);
+        field(&mut summary, 1, &value);
+        self.summary(step, &summary)
+    }
+
+    fn summary(&mut self, step: u64, summary: &[u8]) -> Result<()> {
         self.event(|event| {
             event.push(2 << 3);
             varint(event, step);
-            field(event, 5, &summary);
+            field(event, 5, summary);
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use candle_core::Tensor;
 use mom_data::{Batch, Loader, Position};
 use mom_models::diffusion::Timesteps;
 use mom_models::{Model, Parameters, flops};
@@ -12,7 +13,7 @@ use super::work::{Input, Mode, Work};
 use super::{Skipped, StepReport, Validation};
 use crate::config::TrainSection;
 use crate::data::view;
-use crate::optim::{Norms, Optimiser, learning_rate};
+use crate::optim::{Average, Norms, Optimiser, learning_rate};
 use crate::{DeviceKind, Error, OnSpike, Origin, Prepared, Result, RunConfig};
 
 /// Model, optimiser and place in the data.
@@ -28,6 +29,8 @@ pub struct Trainer {
     bytes_per_text_token: Option<f64>,
     counters: Counters,
     norms: Norms,
+    /// Where `train.ema` asks for it.
+    average: Option<Average>,
     /// Since [`Self::take_skipped`].
     skipped: Vec<Skipped>,
 }
@@ -56,6 +59,7 @@ impl Trainer {
         let mode = Mode { dtype: config.precision().dtype(), device, recompute, captures: config.captures()? };
         let engine = Engine::new(&model_config, seed, mode)?;
         Ok(Self {
+            average: average(&engine, config, None)?,
             engine,
             loader: prepared.train_loader(config)?,
             prefetched: None,
@@ -118,6 +122,9 @@ impl Trainer {
                 Err(error) => error,
                 Ok(report) => {
                     self.norms.push(report.grad_norm);
+                    if let (Some(average), Some(decay)) = (&mut self.average, self.config.train.ema) {
+                        average.update(&self.engine.optimiser, &self.engine.parameters, decay)?;
+                    }
                     return Ok(report);
                 }
             };
@@ -239,6 +246,15 @@ impl Trainer {
         Ok(validation)
     }
 
+    /// [`Self::validate`] with the average of the weights (`train.ema`); `None` where there is none.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn validate_average(&self) -> Result<Option<Validation>> {
+        let run = |average: &Average| average.in_place(&self.engine.parameters, || self.validate());
+        self.average.as_ref().map(run).transpose()
+    }
+
     /// Where the next step's batches begin.
     pub(crate) fn position(&self) -> Position {
         self.prefetched.as_ref().map_or_else(|| self.loader.position(), |(_, place)| *place)
@@ -248,9 +264,23 @@ impl Trainer {
         self.counters
     }
 
-    /// Weights, first and second moments: f32, each in the order of the parameters, end to end.
+    /// Values of [`Self::copy_state`].
+    pub(crate) fn state_len(&self) -> usize {
+        self.parameters().n_elements() * if self.average.is_some() { 4 } else { 3 }
+    }
+
+    /// Weights, first and second moments, and the weights' average where there is one: f32, each in the order of the parameters,
+    /// end to end.
     pub(crate) fn copy_state(&mut self, to: &mut [f32]) -> Result<()> {
-        self.engine.optimiser.copy_state(&self.engine.parameters, to)
+        let (state, averages) = to.split_at_mut(3 * self.parameters().n_elements());
+        self.engine.optimiser.copy_state(&self.engine.parameters, state)?;
+        self.average.as_ref().map_or(Ok(()), |average| average.copy(&mut self.engine.optimiser, averages))
+    }
+
+    /// Begins the average of the weights anew: with the values of a checkpoint, or with the weights as they are.
+    pub(crate) fn restart_average(&mut self, values: Option<&[Tensor]>) -> Result<()> {
+        self.average = average(&self.engine, &self.config, values)?;
+        Ok(())
     }
 
     pub(crate) fn optimiser_mut(&mut self) -> &mut Optimiser {
@@ -264,6 +294,11 @@ impl Trainer {
         self.norms = norms;
         Ok(())
     }
+}
+
+fn average(engine: &Engine, config: &RunConfig, values: Option<&[Tensor]>) -> Result<Option<Average>> {
+    let average = || Average::new(&engine.optimiser, &engine.parameters, values);
+    config.train.ema.map(|_| average()).transpose()
 }
 
 /// Batch `i` of a step and its noise.

@@ -94,6 +94,7 @@ pub(super) fn open(folder: &Path) -> Result<Trained> {
         folder: None,
         file: folder.join(WEIGHTS),
         weights: sealed.read(WEIGHTS).map_err(broken)?,
+        ema: None,
     })
 }
 

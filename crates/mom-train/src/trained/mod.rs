@@ -29,6 +29,8 @@ pub struct Trained {
     /// The file of weights, and its contents.
     file: PathBuf,
     weights: Vec<u8>,
+    /// The average of the weights, and its file.
+    ema: Option<(PathBuf, Vec<u8>)>,
 }
 
 impl Trained {
@@ -65,7 +67,22 @@ impl Trained {
             folder: Some(run.to_path_buf()),
             file: loaded.path.join(checkpoint::WEIGHTS),
             weights: loaded.weights,
+            ema: loaded.ema.map(|ema| (loaded.path.join(checkpoint::EMA), ema)),
         })
+    }
+
+    /// The same model with the average of its weights (`train.ema`) in their place.
+    ///
+    /// # Errors
+    /// A run that had none; an export, which has the one or the other.
+    pub fn with_ema(self) -> Result<Self> {
+        match self.ema {
+            Some((file, weights)) => Ok(Self { file, weights, ema: None, ..self }),
+            None => {
+                let reason = "it has no average of weights: the run had no train.ema, or an export chose".to_owned();
+                Err(Error::Content { path: self.file, reason })
+            }
+        }
     }
 
     /// The model's configuration.

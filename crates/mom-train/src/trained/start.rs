@@ -50,7 +50,8 @@ pub(crate) fn start(trainer: &mut Trainer, path: &Path) -> Result<()> {
     trainer.optimiser_mut().restore(&file, 0, &values, |name| {
         let zeros = vec![0.0; lengths.get(name).copied().unwrap_or_default()];
         Ok(Moments { first: zeros.clone(), second: zeros })
-    })
+    })?;
+    trainer.restart_average(None)
 }
 
 /// Refuses what a run cannot start from, as far as it is known before its data are read.

@@ -1,4 +1,6 @@
-//! How fast a model trains on this machine: steps over made-up tokens, timed.
+//! How fast a model trains on this machine: steps over made-up tokens, timed; and how fast it decodes.
+
+mod decode;
 
 use std::time::Instant;
 
@@ -11,6 +13,8 @@ use crate::error::require;
 use crate::telemetry::{memory, peak};
 use crate::train::{Engine, Input, Mode, StepControl, Work};
 use crate::{DeviceKind, Graph, Precision, Recompute, Result};
+
+pub use decode::{DecodeSpeed, measure_decoding};
 
 /// What is timed.
 #[derive(Debug, Clone, Copy, PartialEq)]

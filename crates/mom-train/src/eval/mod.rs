@@ -1,5 +1,8 @@
 //! Losses of a trained model on held-out documents: its own run's, or any source's.
 
+mod measures;
+mod scores;
+
 use std::path::Path;
 
 use mom_data::{Progress, SourceConfig};
@@ -8,7 +11,9 @@ use serde::Serialize;
 use crate::error::require;
 use crate::train::validate;
 use crate::trained::Trained;
-use crate::{DeviceKind, Error, Precision, Prepared, Result, RunConfig, Validation};
+use crate::{DeviceKind, Error, Generator, Precision, Prepared, Result, RunConfig, Validation};
+
+pub use scores::Score;
 
 /// What a model is evaluated on, and how.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +27,8 @@ pub struct EvalOptions {
     pub device: DeviceKind,
     /// Element type; the device's own if absent.
     pub precision: Option<Precision>,
+    /// Documents of each kind that the model draws for, to be scored; 0 for none.
+    pub scored: usize,
 }
 
 /// Losses on held-out documents.
@@ -37,6 +44,9 @@ pub struct Evaluation {
     pub bits_per_byte: Option<f64>,
     /// Targets that were looked at.
     pub n_targets: usize,
+    /// What the model draws, against what the documents have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<Score>,
 }
 
 /// Evaluates a model. Tokens lie in `folder`/tokens; what is missing there is made.
@@ -54,6 +64,7 @@ pub fn evaluate(
     if let Some(batches) = options.batches {
         require(batches > 0, "batches", "at least 1", batches)?;
     }
+    require(options.scored != 1, "scores", "0, or at least 2", options.scored)?;
     let (mut config, tokens): (RunConfig, _) = (trained.run().clone(), folder.join("tokens"));
     let prepared = if options.sources.is_empty() {
         let dataset = mom_data::Dataset::prepare(&config.data.sources(), trained.tokenizers(), &tokens, progress)?;
@@ -78,6 +89,13 @@ pub fn evaluate(
     });
     let bytes = prepared.dataset.bytes_per_text_token();
     let Validation { step, by_modality, joint, bits_per_byte } = validate(&model, batches, bytes, trained.step())?;
+    let scores = match options.scored {
+        0 => Vec::new(),
+        n => {
+            let generator = Generator::of(model, trained.tokenizers().clone(), trained.run());
+            scores::scores(trained.run(), &prepared, &generator, n)?
+        }
+    };
     let named = trained.config().setting.modalities().iter().zip(&by_modality).filter(|(_, loss)| loss.count > 0);
     Ok(Evaluation {
         step,
@@ -85,5 +103,6 @@ pub fn evaluate(
         joint,
         bits_per_byte,
         n_targets: by_modality.iter().map(|loss| loss.count).sum(),
+        scores,
     })
 }

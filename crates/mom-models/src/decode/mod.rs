@@ -1,0 +1,96 @@
+//! Decoding: token by token, or a whole image by diffusion, from the states of the blocks.
+
+mod image;
+mod sampling;
+
+use candle_core::Tensor;
+use mom_core::autograd::without_tape;
+use mom_core::{MixerState, ModalityPlan, Plan};
+
+use crate::error::{config, require, require_batch};
+use crate::layers::Ids;
+use crate::{Model, Result};
+
+pub use image::Guidance;
+pub use sampling::Sampling;
+
+/// Sequences in the middle of being decoded. A clone is a snapshot: decoding may branch from it.
+#[derive(Debug, Clone)]
+pub struct Decoder<'a> {
+    model: &'a Model,
+    batch: usize,
+    states: Vec<MixerState>,
+}
+
+impl<'a> Decoder<'a> {
+    /// `batch` empty sequences.
+    ///
+    /// # Errors
+    /// Parameters of an unsupported element type.
+    pub fn new(model: &'a Model, batch: usize) -> Result<Self> {
+        Ok(Self { model, batch, states: model.backbone().initial_states(batch)? })
+    }
+
+    /// Number of sequences.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// A decoder of sequences of this one, in the order that is asked for: some of them, or one several times.
+    ///
+    /// # Errors
+    /// A sequence that is not there; none at all; out of memory.
+    pub fn select(&self, sequences: &[usize]) -> Result<Self> {
+        require(!sequences.is_empty(), "sequences", "at least one", 0)?;
+        let states = self.states.iter().map(|state| state.select(sequences)).collect::<mom_core::Result<_>>()?;
+        Ok(Self { model: self.model, batch: sequences.len(), states })
+    }
+
+    /// A decoder of all sequences of several ones of the same model, one after the other.
+    ///
+    /// # Errors
+    /// None at all, decoders of different models, out of memory.
+    pub fn join<'b>(decoders: impl IntoIterator<Item = &'b Self>) -> Result<Self>
+    where
+        'a: 'b,
+    {
+        let decoders: Vec<&Self> = decoders.into_iter().collect();
+        let Some(first) = decoders.first() else {
+            return Err(config("decoders", "at least one", 0));
+        };
+        let same = decoders.iter().all(|decoder| std::ptr::eq(decoder.model, first.model));
+        require(same, "decoders", "of one model", "several")?;
+        let states = (0..first.states.len())
+            .map(|block| MixerState::join(decoders.iter().map(|decoder| &decoder.states[block])))
+            .collect::<mom_core::Result<_>>()?;
+        Ok(Self { model: first.model, batch: decoders.iter().map(|decoder| decoder.batch).sum(), states })
+    }
+
+    /// Appends tokens to every sequence and gives the logits of what follows them.
+    ///
+    /// `tokens` and `modality_ids`: `(batch, n)`, n at least 1. Returns the logits after the last token,
+    /// `(batch, vocab_size)`. One token costs the same however long the sequence is.
+    ///
+    /// # Errors
+    /// Sizes that disagree, a token or modality out of range. The states are then as they were.
+    pub fn push(&mut self, tokens: &[u32], modality_ids: &[u8]) -> Result<Tensor> {
+        let n = tokens.len() / self.batch.max(1);
+        require_batch(n > 0 && tokens.len() == n * self.batch, "tokens", None, "a multiple of batch", tokens.len())?;
+        let n_modalities = self.model.config().setting.n_modalities();
+        let plan = Plan::from(ModalityPlan::new(self.batch, n, n_modalities, modality_ids, None)?);
+        let ordered = plan.position_of_row().iter().map(|&position| tokens[position as usize]);
+        let ordered = Ids::new(ordered.collect::<Vec<_>>(), self.model.like().device())?;
+        let x = self.run(&self.model.embed(&ordered)?.detach(), &plan)?;
+        let last: Vec<u32> = (0..self.batch).map(|b| plan.row_of_position()[b * n + n - 1]).collect();
+        let last = Tensor::from_vec(last, self.batch, x.device())?;
+        Ok(self.model.logits(&x.index_select(&last, 0)?)?.detach())
+    }
+
+    /// Runs rows through the blocks; on an error the states are as they were.
+    fn run(&mut self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
+        let mut states = self.states.clone();
+        let x = without_tape(|| self.model.backbone().forward_from(x, plan, &mut states))?;
+        self.states = states;
+        Ok(x)
+    }
+}
