@@ -233,6 +233,10 @@ pub struct AblateArguments {
     /// Seeds, joined by commas.
     #[arg(long, value_delimiter = ',', default_value = "0")]
     pub seeds: Vec<u64>,
+    /// Learning rates, joined by commas: every run is made at each, and a variant is compared at its best, the lowest final joint
+    /// validation loss over the seeds.
+    #[arg(long, value_delimiter = ',')]
+    pub learning_rates: Vec<f64>,
     /// What to train on instead of generated documents: a file or folder of any format, or a TOML file with [[data.sources]].
     #[arg(long)]
     pub data: Option<PathBuf>,
