@@ -1,4 +1,4 @@
-//! Sweeps from the outside: over learning rates.
+//! Sweeps from the outside: over learning rates, and over data that not every setting can be trained on.
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test does")]
 
 mod common;
@@ -142,4 +142,73 @@ fn rates_out_of_range_are_refused_before_anything_is_made() {
         assert!(message.contains(expected), "{more:?}: {message}");
         assert!(!out.exists(), "{more:?}");
     }
+}
+
+/// A file of data whose only source takes these modalities of the samples that lie at a path.
+fn only(folder: &Path, parts: &str, path: &Path) -> std::path::PathBuf {
+    let file = folder.join(format!("{}.toml", parts.replace(['"', ',', ' '], "-")));
+    fs::write(&file, format!("[[data.sources]]\npath = {path:?}\nparts = [{parts}]\n")).unwrap();
+    file
+}
+
+fn sweep_on(data: &Path, out: &Path, more: &[&str]) -> Output {
+    let mut arguments = vec!["ablate", "--variants", "dense", "--scale", "nano", "--steps", "2", "--batch", "2"];
+    arguments.extend(["--seqlen", "192", "--out", out.to_str().unwrap(), "--data", data.to_str().unwrap()]);
+    arguments.extend(more);
+    arguments.extend(SMALL);
+    mom_train(&arguments)
+}
+
+#[test]
+fn settings_that_the_data_cannot_serve_are_skipped_at_the_start_with_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let pairs = only(folder.path(), "\"text\", \"image\"", shards());
+    let word = "three-modality is skipped: no sample has speech (96 samples of shards were looked at, which have text and \
+                images)";
+    let (dry, _) = text(&sweep_on(&pairs, &out, &["--dry-run"]));
+    assert!(dry.contains(word) && dry.contains("2 runs, about") && !dry.contains("three-modality dense"), "{dry}");
+    let (_, told) = text(&sweep_on(&pairs, &out, &[]));
+    assert_eq!(told.matches(word).count(), 1, "{told}");
+    assert!(!told.contains("three-modality dense"), "{told}");
+    assert_eq!(folders(&out), ["chameleon-nano-dense-seed0", "transfusion-nano-dense-seed0"].map(str::to_owned).into());
+    assert!(!read(out.join("report.md")).contains("three-modality"), "nothing is missing of what was not planned");
+}
+
+#[test]
+fn a_setting_that_is_named_or_the_last_one_is_an_error_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let [pairs, words, sounds] =
+        ["\"text\", \"image\"", "\"text\"", "\"speech\""].map(|parts| only(folder.path(), parts, shards()));
+    let all = "three-modality needs text, images and speech";
+    for (data, more, expected) in [
+        (&pairs, &["--setting", "chameleon,three-modality"][..], vec![all, "have text and images"]),
+        (
+            &words,
+            &[],
+            vec!["transfusion needs images; chameleon needs images", all, "96 samples of shards", "have text"],
+        ),
+        (&words, &["--dry-run"], vec!["transfusion needs images"]),
+        (&sounds, &["--setting", "three-modality"], vec![all, "which have speech"]),
+    ] {
+        let message = error_of(&sweep_on(data, &out, more));
+        for part in ["the data do not serve what is asked for"].iter().chain(&expected) {
+            assert!(message.contains(part), "{more:?}: {message}");
+        }
+        assert!(!out.exists(), "{more:?}");
+    }
+}
+
+#[test]
+fn shards_sorted_by_kind_and_several_sources_are_seen_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("three.toml");
+    let source = |name: &str, parts: &str| {
+        format!("[[data.sources]]\nname = {name:?}\npath = {:?}\nparts = [{parts}]\n", shards())
+    };
+    let sources = source("words", "\"text\"") + &source("pictures", "\"image\"") + &source("sounds", "\"speech\"");
+    fs::write(&data, sources).unwrap();
+    let (dry, _) = text(&sweep_on(&data, &folder.path().join("out"), &["--dry-run"]));
+    assert!(dry.contains("3 runs, about") && !dry.contains("skipped"), "{dry}");
 }

@@ -16,6 +16,7 @@ mod header;
 mod options;
 pub mod rates;
 pub mod report;
+mod served;
 mod variants;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub use estimate::estimate_secs;
 use header::header;
 pub use options::{Planned, SweepOptions};
 use rates::ArmRates;
+pub use served::{LOOKED_AT, Served, UNITS, Unserved};
 pub use variants::Variants;
 
 use crate::data::same_sources;
@@ -135,10 +137,11 @@ fn is_over(deadline: Option<Instant>) -> bool {
 /// learning rates a run that diverges did not fail: it says that its rate is too high.
 ///
 /// # Errors
-/// Options out of range; data that cannot be prepared; runs of other options in the same folder; a full disk.
+/// Options out of range; [`Error::Unserved`]; data that cannot be read; runs of other options in the same folder; a full disk.
 pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserver) -> Result<Outcome> {
     let deadline = options.limit.map(|limit| Instant::now() + limit);
-    let plan = options.plan()?;
+    let Served { plan, skipped } = options.served()?;
+    skipped.iter().for_each(|note| observer.note(note));
     let _lock = FolderLock::new(&options.out)?;
     // Before hours of work, not after: a folder of other options or other data is refused at once. Runs that are compared are
     // equal in all that a number depends on, their length too.

@@ -9,7 +9,7 @@ use mom_data::{ImageConfig, SourceConfig, TextConfig, TokenizerConfig};
 use mom_models::{Scale, Setting, Variant};
 
 use super::course::Course;
-use super::{Variants, diverged};
+use super::{Unserved, Variants, diverged};
 use crate::config::{
     DataSection, Graph, ModelSection, OnSpike, OptimizerSection, Recompute, TrainSection, needs, section_of,
 };
@@ -22,6 +22,8 @@ use crate::{DeviceKind, Error, Result, RunConfig};
 pub struct SweepOptions {
     /// Settings, in this order.
     pub settings: Vec<Setting>,
+    /// What is done about settings that the data cannot serve.
+    pub unserved: Unserved,
     /// Variants of each.
     pub variants: Variants,
     /// Size of the models.
@@ -56,6 +58,7 @@ impl Default for SweepOptions {
     fn default() -> Self {
         Self {
             settings: Setting::ALL.to_vec(),
+            unserved: Unserved::Skip,
             variants: Variants::Default,
             scale: mom_models::TINY,
             steps: 480,

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use mom_models::Setting;
 use mom_train::ablate::rates::ArmRates;
-use mom_train::ablate::{self, SweepOptions, Variants};
+use mom_train::ablate::{self, Served, SweepOptions, Unserved, Variants};
 use mom_train::{DeviceKind, run};
 
 use super::Ended;
@@ -15,12 +15,14 @@ use super::terminal::{self, Terminal};
 impl AblateArguments {
     fn options(&self) -> Result<SweepOptions> {
         let defaults = SweepOptions::default();
-        let settings = match self.setting.as_str() {
-            "all" => Setting::ALL.to_vec(),
-            names => names.split(',').map(str::parse).collect::<Result<_, _>>()?,
+        // A setting that is named is wanted; of all those are, that the data can serve.
+        let (settings, unserved) = match self.setting.as_str() {
+            "all" => (Setting::ALL.to_vec(), Unserved::Skip),
+            names => (names.split(',').map(str::parse).collect::<Result<_, _>>()?, Unserved::Refuse),
         };
         Ok(SweepOptions {
             settings,
+            unserved,
             variants: self.variants.as_deref().map(str::parse).transpose()?.unwrap_or(Variants::Default),
             scale: self.scale.as_deref().map(str::parse).transpose()?.unwrap_or(defaults.scale),
             steps: self.steps.unwrap_or(defaults.steps),
@@ -121,7 +123,10 @@ fn arm_in_words(arm: &ArmRates) -> String {
 }
 
 fn dry_run(options: &SweepOptions) -> Result<()> {
-    let plan = options.plan()?;
+    let Served { plan, skipped } = options.served()?;
+    for note in &skipped {
+        say!("{note}")?;
+    }
     if let Some(first) = plan.first().filter(|_| options.data.is_some()) {
         for source in first.config.data.sources() {
             let reader = source.open()?;

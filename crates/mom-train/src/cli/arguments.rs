@@ -217,7 +217,7 @@ pub struct SpeedArguments {
 /// What is compared; the defaults end within ten minutes on two cores.
 #[derive(Debug, clap::Args)]
 pub struct AblateArguments {
-    /// transfusion, chameleon, three-modality, or all; several joined by commas.
+    /// transfusion, chameleon, three-modality, or all that the data can serve; several joined by commas.
     #[arg(long, default_value = "all")]
     pub setting: String,
     /// dense, mom, published, some of in, x, dt, out joined by +, or all16; several joined by commas.
