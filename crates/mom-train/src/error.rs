@@ -64,6 +64,14 @@ pub enum Error {
         /// What differs.
         what: String,
     },
+    /// The data lack a modality that makes a setting what it is.
+    #[error("the data do not serve what is asked for: {}; {found}", needs.join("; "))]
+    Unserved {
+        /// What each setting needs, in words.
+        needs: Vec<String>,
+        /// What was looked at, and what it has.
+        found: String,
+    },
     /// Every checkpoint of a run is damaged.
     #[error(
         "no checkpoint is whole: {}; put a good copy there, or remove them to begin from the start",

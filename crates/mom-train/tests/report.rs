@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use mom_train::ablate::report::{Record, ReportError, ReportHeader, read_results, records, write};
+use mom_train::ablate::rates::{ArmRates, Trial};
+use mom_train::ablate::report::{Record, ReportError, ReportHeader, read_results, records, write, write_at_rates};
 use mom_train::telemetry::{EvalPoint, ModalityInfo, RunResult};
 
 const STEPS: u64 = 100;
@@ -412,6 +413,59 @@ fn the_reading_says_what_the_runs_show() {
 
     let (markdown, _) = rendered(&header(), &[run("mom", 0, line)]);
     assert!(markdown.contains("No dense run is done") && markdown.contains("no dense run |"));
+}
+
+#[test]
+fn learning_rates_have_a_table_and_what_is_at_the_edge_is_said_aloud() {
+    let arm = |variant: &str, rates: &[(f64, [Trial; 2])]| {
+        let mut arm = ArmRates::new("chameleon", "tiny", variant);
+        for (rate, trials) in rates {
+            trials.iter().zip(0..).for_each(|(&trial, seed)| arm.set(*rate, seed, trial));
+        }
+        arm
+    };
+    let joint = |a: f64, b: f64| [Trial::Joint(a), Trial::Joint(b)];
+    let arms = [
+        arm("x", &[(1e-3, [Trial::Diverged; 2]), (2e-3, [Trial::Diverged; 2])]),
+        arm("mom", &[(1e-3, joint(2.0, 2.2)), (2e-3, joint(1.0, 1.2)), (4e-3, [Trial::Joint(0.5), Trial::Diverged])]),
+        arm("dense", &[(1e-3, joint(3.0, 3.0)), (2e-3, joint(2.0, 2.0))]),
+        arm("in", &[(1e-3, joint(3.0, 3.0)), (2e-3, [Trial::Joint(2.0), Trial::Undone])]),
+    ];
+    let runs = [run("dense", 0, line), run("mom", 0, line), run("in", 0, line)];
+    let header = ReportHeader { missing: vec!["chameleon in lr 0.002 seed 1".into()], ..header() };
+    let dir = tempfile::tempdir().unwrap();
+    write_at_rates(dir.path(), &header, &runs, &arms).unwrap();
+    let markdown = fs::read_to_string(dir.path().join("report.md")).unwrap();
+    for line in [
+        "| Variant | 0.001 | 0.002 | 0.004 | Best |",
+        "| dense | 3.0000 ± 0.0000 | 2.0000 ± 0.0000 (best) | – | 0.002; its best is at the edge: widen --learning-rates above 0.002 |",
+        "| mom | 2.1000 ± 0.1414 | 1.1000 ± 0.1414 (best) | diverged in 1 of 2 seeds | 0.002 |",
+        "| in | 3.0000 ± 0.0000 (best) | 2.0000 (1 of 2 seeds done) | – | 0.001 so far (1 of 2 rates done) |",
+        "| x | diverged | diverged | – | none: it diverged at every rate |",
+        "- Each variant at its best learning rate of those tried: dense 0.002, mom 0.002, in 0.001.",
+        "- Learning rate of dense: its best is at the edge: widen --learning-rates above 0.002.",
+        "- Learning rate of in: 0.001 so far (1 of 2 rates done).",
+        "- Learning rate of x: none: it diverged at every rate.",
+        "**17 of 18 runs done**",
+    ] {
+        assert!(markdown.contains(line), "no {line} in\n{markdown}");
+    }
+    assert!(!markdown.contains("Learning rate of mom"), "{markdown}");
+    let html = fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert_well_formed(&html);
+    assert!(html.contains("<h3>Learning rates</h3>"));
+    let csv = fs::read_to_string(dir.path().join("rates.csv")).unwrap();
+    assert!(csv.starts_with("setting,scale,variant,learning_rate,seed,joint,best\n"), "{csv}");
+    assert!(
+        csv.contains("chameleon,tiny,mom,0.004,1,,false\n") && csv.contains("chameleon,tiny,mom,0.002,0,1,true\n"),
+        "{csv}"
+    );
+
+    // Without a single good rate there is no comparison, and that is said.
+    write_at_rates(dir.path(), &header, &[], &arms[..1]).unwrap();
+    let markdown = fs::read_to_string(dir.path().join("report.md")).unwrap();
+    assert!(markdown.contains("| x | diverged | diverged | none: it diverged at every rate |"), "{markdown}");
+    assert!(!markdown.contains("One seed per variant"), "{markdown}");
 }
 
 #[test]

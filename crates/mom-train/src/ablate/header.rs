@@ -14,7 +14,7 @@ pub(super) fn header(options: &SweepOptions, command: &str, missing: Vec<String>
         Some(path) => path.display().to_string(),
         None => format!("{} generated scenes: image, caption and the caption spoken", options.documents),
     };
-    let config = [
+    let mut config = vec![
         (
             "scale",
             format!("{} (d_model {}, {} blocks)", options.scale, options.scale.d_model, options.scale.n_blocks()),
@@ -25,6 +25,25 @@ pub(super) fn header(options: &SweepOptions, command: &str, missing: Vec<String>
         ("data", data),
         ("overrides", if options.overrides.is_empty() { "none".to_owned() } else { options.overrides.join(" ") }),
     ];
+    let mut notes = vec![
+        "Every variant of a seed sees the same documents in the same order and the same diffusion noise, and \
+             starts from the same values in every parameter that it shares with another variant."
+            .to_owned(),
+        "Per-modality weights start from draws of their own, as in the published code; the weights of the first \
+             modality (text) start as the dense model's."
+            .to_owned(),
+        "Wall-clock time is that of the training steps, without validation, checkpoints and data preparation."
+            .to_owned(),
+    ];
+    if !options.learning_rates.is_empty() {
+        let rates: Vec<String> = options.learning_rates.iter().map(f64::to_string).collect();
+        config.push(("learning rates", rates.join(", ")));
+        notes.push(
+            "Every variant was trained at every learning rate and is compared at its own best: the lowest final joint \
+             validation loss, averaged over the seeds."
+                .to_owned(),
+        );
+    }
     Ok(ReportHeader {
         title: "Mixture-of-Mamba against dense Mamba".to_owned(),
         command: command.to_owned(),
@@ -33,18 +52,9 @@ pub(super) fn header(options: &SweepOptions, command: &str, missing: Vec<String>
         device: peak::name(options.device)?.unwrap_or_else(|| options.device.name().to_owned()),
         threads: rayon::current_num_threads(),
         created_unix_secs: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
-        notes: vec![
-            "Every variant of a seed sees the same documents in the same order and the same diffusion noise, and \
-             starts from the same values in every parameter that it shares with another variant."
-                .to_owned(),
-            "Per-modality weights start from draws of their own, as in the published code; the weights of the first \
-             modality (text) start as the dense model's."
-                .to_owned(),
-            "Wall-clock time is that of the training steps, without validation, checkpoints and data preparation."
-                .to_owned(),
-        ],
+        notes,
         missing,
-        config: config.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        config: config.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
     })
 }
 

@@ -3,13 +3,20 @@
 //! A sweep lives in a folder: `data/SETTING/` (tokenizers and tokens), `runs/SETTING-SCALE-VARIANT-seedS/` (see [`crate::run`]), and the report's files. Started again it takes what
 //! is done as it is and goes on with what is not; the report is written anew after every run.
 //!
+//! With several learning rates every run is made at each, in `runs/SETTING-SCALE-VARIANT-lrR-seedS/`, and a variant is compared
+//! at its best, see [`rates`].
+//!
 //! Every variant of a setting and seed sees the same documents in the same order, the same noise, and starts from the same
 //! values in every parameter that it shares with another.
 
+mod course;
+mod diverged;
 mod estimate;
 mod header;
 mod options;
+pub mod rates;
 pub mod report;
+mod served;
 mod variants;
 
 use std::collections::BTreeMap;
@@ -19,9 +26,12 @@ use std::time::Instant;
 use mom_data::DataError;
 use mom_models::Setting;
 
+pub use diverged::diverged;
 pub use estimate::estimate_secs;
 use header::header;
 pub use options::{Planned, SweepOptions};
+use rates::ArmRates;
+pub use served::{LOOKED_AT, Served, UNITS, Unserved};
 pub use variants::Variants;
 
 use crate::data::same_sources;
@@ -44,8 +54,11 @@ impl SweepObserver for run::Silent {}
 /// What a sweep left behind.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Finished runs: those that were there before, then those of the plan in its order.
+    /// Finished runs that are compared: those that were there before, then those of the plan in its order. With several learning
+    /// rates those of each arm's best.
     pub results: Vec<RunResult>,
+    /// With several learning rates: every arm at every rate.
+    pub rates: Vec<ArmRates>,
     /// Runs that failed, with their errors.
     pub failed: Vec<(Planned, Error)>,
     /// Files of the report.
@@ -84,19 +97,54 @@ impl Observer for Limited<'_> {
     }
 }
 
+/// Takes a run's result, or makes it.
+struct Runner<'a> {
+    options: &'a SweepOptions,
+    deadline: Option<Instant>,
+    /// The data of the setting at hand.
+    prepared: Option<(Setting, Prepared)>,
+}
+
+impl Runner<'_> {
+    fn result(&mut self, planned: &Planned, observer: &mut dyn SweepObserver) -> Result<RunResult> {
+        if let Some(result) = run::finished(&planned.folder, &planned.config)? {
+            return Ok(result);
+        }
+        if is_over(self.deadline) || !observer.goes_on() {
+            return Err(Error::Stopped { step: 0 });
+        }
+        let setting = planned.config.model.setting;
+        // The old setting's documents go before the new one's come.
+        let have = self.prepared.take().filter(|(of, _)| *of == setting);
+        let (_, prepared) = match have {
+            Some(have) => self.prepared.insert(have),
+            None => {
+                let tell = |p: mom_data::Progress<'_>| observer.preparing(p.what, p.done, p.total);
+                let new = Prepared::new(&planned.config, &self.options.prepared(&planned.config), tell)?;
+                new.notes().iter().for_each(|note| observer.note(&format!("{setting}: {note}")));
+                self.prepared.insert((setting, new))
+            }
+        };
+        let mut observer = Limited { observer: as_run(observer), deadline: self.deadline };
+        run::train(&planned.config, &planned.folder, prepared, &mut observer)
+    }
+}
+
 fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
 /// Runs everything that is not done yet and writes the report; `command` is printed in it.
 ///
-/// A run that fails is told to the observer, and the others go on; only what concerns all of them ends the sweep.
+/// A run that fails is told to the observer, and the others go on; only what concerns all of them ends the sweep. With several
+/// learning rates a run that diverges did not fail: it says that its rate is too high.
 ///
 /// # Errors
-/// Options out of range; data that cannot be prepared; runs of other options in the same folder; a full disk.
+/// Options out of range; [`Error::Unserved`]; data that cannot be read; runs of other options in the same folder; a full disk.
 pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserver) -> Result<Outcome> {
     let deadline = options.limit.map(|limit| Instant::now() + limit);
-    let plan = options.plan()?;
+    let Served { plan, skipped } = options.served()?;
+    skipped.iter().for_each(|note| observer.note(note));
     let _lock = FolderLock::new(&options.out)?;
     // Before hours of work, not after: a folder of other options or other data is refused at once. Runs that are compared are
     // equal in all that a number depends on, their length too.
@@ -106,64 +154,51 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
     if let Some(first) = plan.first() {
         same_sources(&first.config.data.sources(), &options.out.join("data"))?;
     }
-    let mut outcome =
-        Outcome { results: options.finished_siblings(&plan), failed: Vec::new(), files: Vec::new(), stopped: false };
-    let mut prepared: Option<(Setting, Prepared)> = None;
+    let mut course = options.finished_siblings(&plan);
+    let (mut failed, mut files, mut stopped) = (Vec::new(), Vec::new(), false);
     let mut unfinished = Vec::new();
+    let mut runner = Runner { options, deadline, prepared: None };
     for (index, planned) in plan.iter().enumerate() {
-        let setting = planned.config.model.setting;
         observer.run_started(index, plan.len(), planned);
-        let mut unprepared = None;
-        let result = match run::finished(&planned.folder, &planned.config)? {
-            Some(result) => Ok(result),
-            None if is_over(deadline) || !observer.goes_on() => Err(Error::Stopped { step: 0 }),
-            None => {
-                if prepared.as_ref().is_none_or(|(of, _)| *of != setting) {
-                    // The old setting's documents go before the new one's come.
-                    drop(prepared.take());
-                    let tell = |p: mom_data::Progress<'_>| observer.preparing(p.what, p.done, p.total);
-                    match Prepared::new(&planned.config, &options.prepared(&planned.config), tell) {
-                        Ok(new) => {
-                            new.notes().iter().for_each(|note| observer.note(&format!("{setting}: {note}")));
-                            prepared = Some((setting, new));
-                        }
-                        Err(error) => unprepared = Some(error),
-                    }
+        if let Some(reason) = planned.rate.map_or(Ok(None), |_| diverged(planned))? {
+            let again = diverged::path(&planned.folder);
+            let told =
+                format!("{}: diverged before ({reason}); remove {} to try again", planned.name(), again.display());
+            observer.note(&told);
+            course.diverged.push(planned.clone());
+        } else {
+            let result = runner.result(planned, observer);
+            observer.run_ended(planned, &result);
+            match result {
+                Ok(result) => course.done.push((planned.clone(), result)),
+                Err(Error::Stopped { .. }) => {
+                    stopped = true;
+                    unfinished.push(planned.name());
                 }
-                match (&prepared, unprepared) {
-                    (Some((_, prepared)), None) => {
-                        let mut observer = Limited { observer: as_run(observer), deadline };
-                        run::train(&planned.config, &planned.folder, prepared, &mut observer)
-                    }
-                    (_, Some(error)) => Err(error),
-                    (None, None) => continue,
+                // These concern every run: a disk that is full, a folder that is not ours.
+                Err(
+                    error @ (Error::File(_)
+                    | Error::Data(DataError::Io { .. })
+                    | Error::Locked { .. }
+                    | Error::OtherConfig { .. }
+                    | Error::OtherData { .. }
+                    | Error::Report(_)),
+                ) => return Err(error),
+                Err(error) if planned.rate.is_some() && diverged::is_divergence(&error) => {
+                    diverged::remember(planned, &error)?;
+                    course.diverged.push(planned.clone());
                 }
+                Err(error) => failed.push((planned.clone(), error)),
             }
-        };
-        observer.run_ended(planned, &result);
-        match result {
-            Ok(result) => outcome.results.push(result),
-            Err(Error::Stopped { .. }) => {
-                outcome.stopped = true;
-                unfinished.push(planned.name());
-            }
-            // These concern every run: a disk that is full, a folder that is not ours.
-            Err(
-                error @ (Error::File(_)
-                | Error::Data(DataError::Io { .. })
-                | Error::Locked { .. }
-                | Error::OtherConfig { .. }
-                | Error::OtherData { .. }
-                | Error::Report(_)),
-            ) => return Err(error),
-            Err(error) => outcome.failed.push((planned.clone(), error)),
         }
         let missing = unfinished.iter().cloned().chain(plan[index + 1..].iter().map(Planned::name));
-        let failed = outcome.failed.iter().map(|(planned, error)| format!("{}: {error}", planned.name()));
-        let header = header(options, command, failed.chain(missing).collect())?;
-        outcome.files = report::write(&options.out, &header, &outcome.results)?;
+        let of_failed = failed.iter().map(|(planned, error): &(Planned, Error)| format!("{}: {error}", planned.name()));
+        let header = header(options, command, of_failed.chain(missing).collect())?;
+        let arms = course.arms(&plan);
+        files = report::write_at_rates(&options.out, &header, &course.compared(&arms), &arms)?;
     }
-    Ok(outcome)
+    let rates = course.arms(&plan);
+    Ok(Outcome { results: course.compared(&rates), rates, failed, files, stopped })
 }
 
 /// The part of a sweep's observer that a single run knows.

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 use mom_models::Setting;
-use mom_train::ablate::{self, SweepOptions, Variants};
+use mom_train::ablate::rates::ArmRates;
+use mom_train::ablate::{self, Served, SweepOptions, Unserved, Variants};
 use mom_train::{DeviceKind, run};
 
 use super::Ended;
@@ -14,16 +15,19 @@ use super::terminal::{self, Terminal};
 impl AblateArguments {
     fn options(&self) -> Result<SweepOptions> {
         let defaults = SweepOptions::default();
-        let settings = match self.setting.as_str() {
-            "all" => Setting::ALL.to_vec(),
-            names => names.split(',').map(str::parse).collect::<Result<_, _>>()?,
+        // A setting that is named is wanted; of all those are, that the data can serve.
+        let (settings, unserved) = match self.setting.as_str() {
+            "all" => (Setting::ALL.to_vec(), Unserved::Skip),
+            names => (names.split(',').map(str::parse).collect::<Result<_, _>>()?, Unserved::Refuse),
         };
         Ok(SweepOptions {
             settings,
+            unserved,
             variants: self.variants.as_deref().map(str::parse).transpose()?.unwrap_or(Variants::Default),
             scale: self.scale.as_deref().map(str::parse).transpose()?.unwrap_or(defaults.scale),
             steps: self.steps.unwrap_or(defaults.steps),
             seeds: self.seeds.clone(),
+            learning_rates: self.learning_rates.clone(),
             data: self.data.clone(),
             out: self.out.clone().unwrap_or(defaults.out),
             device: self.device.parse::<DeviceKind>()?,
@@ -67,6 +71,7 @@ pub fn ablate(arguments: &AblateArguments) -> Result<Ended> {
             record.modality
         )?;
     }
+    rates(&outcome.rates)?;
     say!("report: {}", options.out.join("report.html").display())?;
     if outcome.stopped && !signals.raised() {
         say!("time is up; the same command goes on from here")?;
@@ -76,6 +81,13 @@ pub fn ablate(arguments: &AblateArguments) -> Result<Ended> {
             outcome.failed.iter().map(|(planned, error)| format!("{}: {error}", planned.name())).collect();
         bail!("{} of the runs failed:\n{}", failed.len(), failed.join("\n"));
     }
+    let hopeless: Vec<String> = outcome.rates.iter().filter(|arm| arm.is_hopeless()).map(arm_in_words).collect();
+    if !hopeless.is_empty() {
+        bail!(
+            "diverged at every rate of --learning-rates, so that there is nothing to compare: {}",
+            hopeless.join(", ")
+        );
+    }
     if outcome.stopped && signals.raised() {
         say!("stopped by a signal; the same command goes on from here")?;
         return Ok(Ended::Stopped);
@@ -83,8 +95,38 @@ pub fn ablate(arguments: &AblateArguments) -> Result<Ended> {
     Ok(Ended::Done)
 }
 
+/// Every rate of every arm, and what is to be said of the best.
+fn rates(arms: &[ArmRates]) -> Result<()> {
+    if arms.is_empty() {
+        return Ok(());
+    }
+    say!("{:<15} {:<10} {:>10} {:>10}", "setting", "variant", "rate", "joint loss")?;
+    for arm in arms {
+        for rate in arm.rates() {
+            let joint = match rate.score() {
+                Some(score) if score.is_finite() => format!("{score:.4}"),
+                Some(_) => "diverged".to_owned(),
+                None => "not done".to_owned(),
+            };
+            let mark = if arm.best() == Some(rate.rate) { "  best" } else { "" };
+            say!("{:<15} {:<10} {:>10} {joint:>10}{mark}", arm.setting, arm.variant, rate.rate)?;
+        }
+    }
+    for (arm, advice) in arms.iter().filter_map(|arm| Some((arm, arm.advice()?))) {
+        say!("{}: {advice}", arm_in_words(arm))?;
+    }
+    Ok(())
+}
+
+fn arm_in_words(arm: &ArmRates) -> String {
+    format!("{} {}", arm.setting, arm.variant)
+}
+
 fn dry_run(options: &SweepOptions) -> Result<()> {
-    let plan = options.plan()?;
+    let Served { plan, skipped } = options.served()?;
+    for note in &skipped {
+        say!("{note}")?;
+    }
     if let Some(first) = plan.first().filter(|_| options.data.is_some()) {
         for source in first.config.data.sources() {
             let reader = source.open()?;
@@ -95,9 +137,14 @@ fn dry_run(options: &SweepOptions) -> Result<()> {
     let secs = ablate::estimate_secs(&plan).context("the estimate")?;
     let mut left = 0.0;
     for (planned, secs) in plan.iter().zip(&secs) {
-        let done = run::finished(&planned.folder, &planned.config)?.is_some();
-        left += if done { 0.0 } else { *secs };
-        let state = if done { "done".to_owned() } else { format!("about {}", terminal::duration(*secs)) };
+        let state = if run::finished(&planned.folder, &planned.config)?.is_some() {
+            "done".to_owned()
+        } else if planned.rate.is_some() && ablate::diverged(planned)?.is_some() {
+            "diverged".to_owned()
+        } else {
+            left += *secs;
+            format!("about {}", terminal::duration(*secs))
+        };
         say!("{:<45} {:>6} steps  {state}", planned.name(), planned.config.train.steps)?;
     }
     say!(

@@ -250,7 +250,7 @@ pub struct SpeedArguments {
 /// What is compared; the defaults end within ten minutes on two cores.
 #[derive(Debug, clap::Args)]
 pub struct AblateArguments {
-    /// transfusion, chameleon, three-modality, or all; several joined by commas.
+    /// transfusion, chameleon, three-modality, or all that the data can serve; several joined by commas.
     #[arg(long, default_value = "all")]
     pub setting: String,
     /// dense, mom, published, some of in, x, dt, out joined by +, or all16; several joined by commas.
@@ -266,6 +266,10 @@ pub struct AblateArguments {
     /// Seeds, joined by commas.
     #[arg(long, value_delimiter = ',', default_value = "0")]
     pub seeds: Vec<u64>,
+    /// Learning rates, joined by commas: every run is made at each, and a variant is compared at its best, the lowest final joint
+    /// validation loss over the seeds.
+    #[arg(long, value_delimiter = ',')]
+    pub learning_rates: Vec<f64>,
     /// What to train on instead of generated documents: a file or folder of any format, or a TOML file with [[data.sources]].
     #[arg(long)]
     pub data: Option<PathBuf>,

@@ -3,7 +3,7 @@
 use super::curve::{self, Outcome};
 use super::numbers::Sample;
 use super::records::{dense_of, record, sorted};
-use super::{Record, RunResult, order};
+use super::{ArmRates, Record, RunResult, order};
 use crate::telemetry::ModalityInfo;
 
 /// All runs of one setting at one scale.
@@ -18,6 +18,8 @@ pub(super) struct Group<'a> {
     pub(super) modalities: Vec<&'a ModalityInfo>,
     /// Variants that have a run, in order.
     pub(super) variants: Vec<Variant<'a>>,
+    /// With several learning rates: every arm at every rate, in order.
+    pub(super) arms: Vec<&'a ArmRates>,
 }
 
 /// The runs of one variant, in order of seed.
@@ -117,18 +119,20 @@ impl Paired<'_> {
     }
 }
 
-/// The groups of `runs`, in the report's order.
-pub(super) fn groups(runs: &[RunResult]) -> Vec<Group<'_>> {
+/// The groups of `runs`, in the report's order, and those of which no run has a good learning rate behind them.
+pub(super) fn groups<'a>(runs: &'a [RunResult], arms: &'a [ArmRates]) -> Vec<Group<'a>> {
     let mut groups: Vec<Group> = Vec::new();
+    let new = |setting, scale| Group {
+        setting,
+        scale,
+        stem: String::new(),
+        modalities: Vec::new(),
+        variants: Vec::new(),
+        arms: Vec::new(),
+    };
     for run in sorted(runs) {
         if groups.last().is_none_or(|group| (group.setting, group.scale) != (&run.setting, &run.scale)) {
-            groups.push(Group {
-                setting: &run.setting,
-                scale: &run.scale,
-                stem: String::new(),
-                modalities: Vec::new(),
-                variants: Vec::new(),
-            });
+            groups.push(new(&run.setting, &run.scale));
         }
         let Some(group) = groups.last_mut() else { continue };
         for modality in &run.modalities {
@@ -142,6 +146,15 @@ pub(super) fn groups(runs: &[RunResult]) -> Vec<Group<'_>> {
             None => group.variants.push(Variant { name: &run.variant, runs: vec![paired] }),
         }
     }
+    for arm in arms {
+        let of = |group: &Group| (group.setting, group.scale) == (&arm.setting, &arm.scale);
+        let at = groups.iter().position(of).unwrap_or_else(|| {
+            groups.push(new(&arm.setting, &arm.scale));
+            groups.len() - 1
+        });
+        groups[at].arms.push(arm);
+    }
+    groups.iter_mut().for_each(|group| group.arms.sort_by_key(|arm| order::variant(&arm.variant)));
     name_files(&mut groups);
     groups
 }

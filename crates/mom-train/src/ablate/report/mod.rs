@@ -35,6 +35,7 @@ mod numbers;
 mod order;
 mod paper;
 mod plot;
+mod rates;
 mod reading;
 mod records;
 mod summary;
@@ -45,6 +46,7 @@ pub use error::ReportError;
 pub use input::ReportHeader;
 pub use records::{Record, read_results, records};
 
+use super::rates::ArmRates;
 use crate::telemetry::RunResult;
 
 /// Writes the whole report of `runs` into the folder `dir`, which is created when absent.
@@ -60,9 +62,24 @@ use crate::telemetry::RunResult;
 /// Two runs of the same setting, scale, variant and seed; a curve whose steps do not ascend; a file that cannot be
 /// written, with its path.
 pub fn write(dir: &Path, header: &ReportHeader, runs: &[RunResult]) -> Result<Vec<PathBuf>, ReportError> {
+    write_at_rates(dir, header, runs, &[])
+}
+
+/// [`write()`] of a sweep over learning rates: `runs` are those of each arm's best rate, `arms` says how all others ended. They
+/// have a table of their own in the report, and `rates.csv`.
+///
+/// # Errors
+/// Those of [`write()`].
+pub fn write_at_rates(
+    dir: &Path,
+    header: &ReportHeader,
+    runs: &[RunResult],
+    arms: &[ArmRates],
+) -> Result<Vec<PathBuf>, ReportError> {
     input::check(runs)?;
-    let groups = group::groups(runs);
-    let summary = summary::summary(header, runs.len(), &groups)?;
+    let groups = group::groups(runs, arms);
+    let n_done = if arms.is_empty() { runs.len() } else { rates::n_done(arms) };
+    let summary = summary::summary(header, n_done, &groups)?;
 
     let plots = dir.join("plots");
     files::create_folder(&plots)?;
@@ -71,6 +88,9 @@ pub fn write(dir: &Path, header: &ReportHeader, runs: &[RunResult]) -> Result<Ve
         written.push(files::replace(&plots, &panel.file, &panel.svg)?);
     }
     written.push(files::replace(dir, "curves.csv", &records::curves_csv(runs))?);
+    if !arms.is_empty() {
+        written.push(files::replace(dir, "rates.csv", &rates::csv(arms))?);
+    }
     written.push(files::replace(dir, "results.json", &records::results_json(runs)?)?);
     written.push(files::replace(dir, "report.md", &markdown::render(&summary))?);
     written.push(files::replace(dir, "report.html", &html::render(&summary))?);

@@ -3,7 +3,7 @@
 use super::curve;
 use super::group::{Cell, Group, Variant, capitalised};
 use super::numbers::{self, Quantity, Sample};
-use super::order;
+use super::{order, rates};
 
 /// A dense curve that passes its own final loss before this share of its run makes first crossings look early.
 const EARLY: f64 = 0.9;
@@ -35,8 +35,9 @@ pub(super) fn reading(group: &Group) -> Reading {
             sentences.extend(modalities().filter_map(|modality| early_dense(dense, modality)));
         }
     }
+    sentences.extend(rates::sentences(group));
     sentences.extend(unequal_lengths(group));
-    if group.variants.iter().all(|variant| variant.runs.len() == 1) {
+    if !group.variants.is_empty() && group.variants.iter().all(|variant| variant.runs.len() == 1) {
         sentences.push("One seed per variant: the spread is unknown, and small differences may be chance.".to_owned());
     }
     Reading { heading: format!("{}, scale {}", group.title(), group.scale), sentences }

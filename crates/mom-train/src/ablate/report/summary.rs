@@ -3,6 +3,7 @@
 use super::group::{Cell, Group, Variant, capitalised};
 use super::numbers::{self, Quantity, Sample};
 use super::plot::{self, Panel};
+use super::rates;
 use super::reading::{self, Reading};
 use super::{ReportError, ReportHeader, order, paper};
 
@@ -140,13 +141,13 @@ pub(super) const DEFINITIONS: [(&str, &str); 8] = [
 /// Computes the report's content.
 pub(super) fn summary<'a>(
     header: &'a ReportHeader,
-    n_runs: usize,
+    n_done: usize,
     groups: &[Group],
 ) -> Result<Summary<'a>, ReportError> {
-    let n_planned = n_runs + header.missing.len();
+    let n_planned = n_done + header.missing.len();
     Ok(Summary {
         header,
-        done: format!("{n_runs} of {n_planned} {} done", if n_planned == 1 { "run" } else { "runs" }),
+        done: format!("{n_done} of {n_planned} {} done", if n_planned == 1 { "run" } else { "runs" }),
         facts: [numbers::utc(header.created_unix_secs), header.machine.clone(), header.device.clone()]
             .into_iter()
             .filter(|fact| !fact.is_empty())
@@ -223,7 +224,9 @@ fn section(group: &Group) -> Result<Section, ReportError> {
             panels: plot::gains(group)?,
         },
     ];
-    let mut tables = vec![results_table(group), cost_table(group)];
+    let mut tables = vec![results_table(group)];
+    tables.extend(rates::table(group));
+    tables.push(cost_table(group));
     tables.extend(paper_table(group));
     Ok(Section {
         anchor: group.stem.clone(),

@@ -1,0 +1,214 @@
+//! Sweeps from the outside: over learning rates, and over data that not every setting can be trained on.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test does")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use common::{SMALL, error_of, mom_train, read, shards};
+
+fn sweep(out: &Path, more: &[&str]) -> Output {
+    let mut arguments = vec!["ablate", "--setting", "chameleon", "--scale", "nano"];
+    if !more.contains(&"--variants") {
+        arguments.extend(["--variants", "dense,mom"]);
+    }
+    arguments.extend(["--steps", "4", "--batch", "2", "--seqlen", "96", "--out", out.to_str().unwrap()]);
+    arguments.extend(["--data", shards().to_str().unwrap()]);
+    arguments.extend(more);
+    arguments.extend(SMALL);
+    mom_train(&arguments)
+}
+
+fn text(output: &Output) -> (String, String) {
+    let [out, told] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    assert!(output.status.success(), "{told}");
+    (out, told)
+}
+
+fn folders(out: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(out.join("runs")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn every_arm_is_compared_at_its_best_rate_and_a_rate_that_diverges_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let rates = ["--seeds", "0,1", "--learning-rates", "1e-3,8e-3,1e12"];
+    let (said, told) = text(&sweep(&out, &rates));
+    let diverged = |told: &str| told.lines().filter(|line| line.contains("lr 1000000000000 seed")).count();
+    assert_eq!(diverged(&told), 4, "two variants, two seeds: {told}");
+    let of_runs = folders(&out);
+    assert_eq!(of_runs.len(), 12);
+    assert!(of_runs.contains("chameleon-nano-mom-lr0.008-seed1"), "{of_runs:?}");
+
+    // Four steps: the higher rate of those that do not diverge is better, and one above it was tried.
+    let csv = read(out.join("rates.csv"));
+    let lines: Vec<Vec<&str>> = csv.lines().skip(1).map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines.len(), 12, "{csv}");
+    for line in &lines {
+        assert_eq!(line[6], (line[3] == "0.008").to_string(), "{csv}");
+        assert_eq!(line[5].is_empty(), line[3] == "1000000000000", "{csv}");
+    }
+    let results: serde_json::Value = serde_json::from_str(&read(out.join("results.json"))).unwrap();
+    assert_eq!(results["records"].as_array().unwrap().len(), 2 * 2 * 2, "the best rate of each alone");
+    let report = read(out.join("report.md"));
+    assert!(report.contains("**12 of 12 runs done**") && report.contains("### Learning rates"), "{report}");
+    assert!(report.contains("diverged") && report.contains("(best) | diverged | 0.008 |"), "{report}");
+    assert!(!said.contains("its best is at the edge") && said.contains("best"), "{said}");
+
+    // What diverged is not done again, unless it is asked for.
+    let (again, told) = text(&sweep(&out, &rates));
+    assert_eq!(again, said);
+    assert!(told.contains("diverged before") && told.contains("diverged.json to try again"), "{told}");
+    let dry = text(&sweep(&out, &[&rates[..], &["--dry-run"]].concat())).0;
+    assert!(dry.contains("12 runs, about") && dry.contains("chameleon mom lr 0.008 seed 1"), "{dry}");
+    assert_eq!(dry.matches("  diverged").count(), 4, "{dry}");
+    assert_eq!(dry.matches("  done").count(), 8, "{dry}");
+
+    // Rates that were done before stay in the comparison; a rate with only one of its seeds has no part in it.
+    let (said, _) = text(&sweep(&out, &["--seeds", "0,1", "--learning-rates", "4e-3"]));
+    assert!(said.contains("0.001") && said.contains("0.008") && said.contains("0.004"), "{said}");
+    fs::remove_file(out.join("runs/chameleon-nano-mom-lr0.008-seed1/result.json")).unwrap();
+    let (said, _) = text(&sweep(&out, &["--seeds", "0,1", "--learning-rates", "1e-3", "--variants", "mom"]));
+    let best = |variant: &str, rate: &str| {
+        let of = |line: &&str| line.ends_with("  best") && line.contains(variant);
+        said.lines().find(of).is_some_and(|line| line.contains(rate))
+    };
+    assert!(best("dense", "0.008") && best("mom", "0.004"), "{said}");
+}
+
+#[test]
+fn a_best_at_the_edge_says_so_and_no_good_rate_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("edge");
+    let (said, _) = text(&sweep(&out, &["--learning-rates", "1e-3,8e-3"]));
+    let advice = "its best is at the edge: widen --learning-rates above 0.008";
+    assert!(said.contains(&format!("chameleon mom: {advice}")), "{said}");
+    let [markdown, html] = ["report.md", "report.html"].map(|name| read(out.join(name)));
+    assert!(markdown.contains(&format!("Learning rate of dense: {advice}")), "{markdown}");
+    assert!(html.contains(advice));
+
+    let out = folder.path().join("none");
+    let message = String::from_utf8(sweep(&out, &["--learning-rates", "1e12,2e12"]).stderr).unwrap();
+    let expected = "diverged at every rate of --learning-rates, so that there is nothing to compare: chameleon dense";
+    assert!(message.contains(expected), "{message}");
+    let report = read(out.join("report.md"));
+    assert!(report.contains("**4 of 4 runs done**"), "{report}");
+    assert!(report.contains("Learning rate of mom: none: it diverged at every rate."), "{report}");
+}
+
+#[test]
+fn without_rates_folders_and_report_are_as_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let (said, _) = text(&sweep(&out, &[]));
+    let names = ["chameleon-nano-dense-seed0", "chameleon-nano-mom-seed0"];
+    assert_eq!(folders(&out), names.map(str::to_owned).into());
+    assert!(!out.join("rates.csv").exists());
+    for text in [said, read(out.join("report.md")), read(out.join("report.html"))] {
+        assert!(!text.to_lowercase().contains("learning rate"), "{text}");
+    }
+    // A run that diverges is a failure there, as ever.
+    let output = sweep(&folder.path().join("high"), &["optimizer.learning_rate=1e12"]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && message.contains("2 of the runs failed"), "{message}");
+}
+
+#[test]
+fn rates_out_of_range_are_refused_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    for (more, expected) in [
+        (&["--learning-rates", "0"][..], "learning_rates must be positive and finite, got 0"),
+        (&["--learning-rates=-1e-3"], "learning_rates must be positive and finite, got -0.001"),
+        (&["--learning-rates", "1e-3,inf"], "learning_rates must be positive and finite, got inf"),
+        (&["--learning-rates", "nan"], "learning_rates must be positive and finite, got NaN"),
+        (&["--learning-rates", "1e-3,0.001"], "learning_rates must be each another, got 0.001 twice"),
+        (&["--learning-rates", "fast"], "fast"),
+        (
+            &["--learning-rates", "1e-3", "optimizer.learning_rate=1"],
+            "override must be anything but optimizer.learning_rate",
+        ),
+        (
+            &["--learning-rates", "1e-3,1e-2", "optimizer.final_learning_rate=2e-3"],
+            "optimizer.final_learning_rate must be at most optimizer.learning_rate (0.001), got 0.002",
+        ),
+    ] {
+        let message = error_of(&sweep(&out, more));
+        assert!(message.contains(expected), "{more:?}: {message}");
+        assert!(!out.exists(), "{more:?}");
+    }
+}
+
+/// A file of data whose only source takes these modalities of the samples that lie at a path.
+fn only(folder: &Path, parts: &str, path: &Path) -> std::path::PathBuf {
+    let file = folder.join(format!("{}.toml", parts.replace(['"', ',', ' '], "-")));
+    fs::write(&file, format!("[[data.sources]]\npath = {path:?}\nparts = [{parts}]\n")).unwrap();
+    file
+}
+
+fn sweep_on(data: &Path, out: &Path, more: &[&str]) -> Output {
+    let mut arguments = vec!["ablate", "--variants", "dense", "--scale", "nano", "--steps", "2", "--batch", "2"];
+    arguments.extend(["--seqlen", "192", "--out", out.to_str().unwrap(), "--data", data.to_str().unwrap()]);
+    arguments.extend(more);
+    arguments.extend(SMALL);
+    mom_train(&arguments)
+}
+
+#[test]
+fn settings_that_the_data_cannot_serve_are_skipped_at_the_start_with_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let pairs = only(folder.path(), "\"text\", \"image\"", shards());
+    let word = "three-modality is skipped: no sample has speech (96 samples of shards were looked at, which have text and \
+                images)";
+    let (dry, _) = text(&sweep_on(&pairs, &out, &["--dry-run"]));
+    assert!(dry.contains(word) && dry.contains("2 runs, about") && !dry.contains("three-modality dense"), "{dry}");
+    let (_, told) = text(&sweep_on(&pairs, &out, &[]));
+    assert_eq!(told.matches(word).count(), 1, "{told}");
+    assert!(!told.contains("three-modality dense"), "{told}");
+    assert_eq!(folders(&out), ["chameleon-nano-dense-seed0", "transfusion-nano-dense-seed0"].map(str::to_owned).into());
+    assert!(!read(out.join("report.md")).contains("three-modality"), "nothing is missing of what was not planned");
+}
+
+#[test]
+fn a_setting_that_is_named_or_the_last_one_is_an_error_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let [pairs, words, sounds] =
+        ["\"text\", \"image\"", "\"text\"", "\"speech\""].map(|parts| only(folder.path(), parts, shards()));
+    let all = "three-modality needs text, images and speech";
+    for (data, more, expected) in [
+        (&pairs, &["--setting", "chameleon,three-modality"][..], vec![all, "have text and images"]),
+        (
+            &words,
+            &[],
+            vec!["transfusion needs images; chameleon needs images", all, "96 samples of shards", "have text"],
+        ),
+        (&words, &["--dry-run"], vec!["transfusion needs images"]),
+        (&sounds, &["--setting", "three-modality"], vec![all, "which have speech"]),
+    ] {
+        let message = error_of(&sweep_on(data, &out, more));
+        for part in ["the data do not serve what is asked for"].iter().chain(&expected) {
+            assert!(message.contains(part), "{more:?}: {message}");
+        }
+        assert!(!out.exists(), "{more:?}");
+    }
+}
+
+#[test]
+fn shards_sorted_by_kind_and_several_sources_are_seen_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("three.toml");
+    let source = |name: &str, parts: &str| {
+        format!("[[data.sources]]\nname = {name:?}\npath = {:?}\nparts = [{parts}]\n", shards())
+    };
+    let sources = source("words", "\"text\"") + &source("pictures", "\"image\"") + &source("sounds", "\"speech\"");
+    fs::write(&data, sources).unwrap();
+    let (dry, _) = text(&sweep_on(&data, &folder.path().join("out"), &["--dry-run"]));
+    assert!(dry.contains("3 runs, about") && !dry.contains("skipped"), "{dry}");
+}
