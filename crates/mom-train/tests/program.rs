@@ -404,6 +404,10 @@ fn images_and_captions_are_generated_from_the_runs_of_a_sweep() {
     arguments.extend(["--setting", "transfusion,chameleon", "--variants", "mom"]);
     arguments.drain(1..5);
     assert!(mom_train(&arguments).status.success());
+    let report = read(out.join("report.html"));
+    for part in ["id=\"samples\"", "transfusion, seed 0", "chameleon, seed 0", "data:image/png;base64,iVBOR"] {
+        assert!(report.contains(part), "{part}");
+    }
     let generate = |setting: &str, png: &Path, seed: &str| {
         let run = out.join("runs").join(format!("{setting}-nano-mom-seed0"));
         let mut words =

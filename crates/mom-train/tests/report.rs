@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use mom_train::ablate::rates::{ArmRates, Trial};
-use mom_train::ablate::report::{Record, ReportError, ReportHeader, read_results, records, write, write_at_rates};
+use mom_train::ablate::report::{Beside, Record, ReportError, ReportHeader, read_results, records, write, write_with};
 use mom_train::telemetry::{EvalPoint, ModalityInfo, RunResult};
 
 const STEPS: u64 = 100;
@@ -434,7 +434,7 @@ fn learning_rates_have_a_table_and_what_is_at_the_edge_is_said_aloud() {
     let runs = [run("dense", 0, line), run("mom", 0, line), run("in", 0, line)];
     let header = ReportHeader { missing: vec!["chameleon in lr 0.002 seed 1".into()], ..header() };
     let dir = tempfile::tempdir().unwrap();
-    write_at_rates(dir.path(), &header, &runs, &arms).unwrap();
+    write_with(dir.path(), &header, &runs, &Beside { arms: arms.to_vec(), ..Beside::default() }).unwrap();
     let markdown = fs::read_to_string(dir.path().join("report.md")).unwrap();
     for line in [
         "| Variant | 0.001 | 0.002 | 0.004 | Best |",
@@ -462,7 +462,7 @@ fn learning_rates_have_a_table_and_what_is_at_the_edge_is_said_aloud() {
     );
 
     // Without a single good rate there is no comparison, and that is said.
-    write_at_rates(dir.path(), &header, &[], &arms[..1]).unwrap();
+    write_with(dir.path(), &header, &[], &Beside { arms: arms[..1].to_vec(), ..Beside::default() }).unwrap();
     let markdown = fs::read_to_string(dir.path().join("report.md")).unwrap();
     assert!(markdown.contains("| x | diverged | diverged | none: it diverged at every rate |"), "{markdown}");
     assert!(!markdown.contains("One seed per variant"), "{markdown}");

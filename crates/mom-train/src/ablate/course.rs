@@ -1,6 +1,7 @@
 //! How the runs of a sweep ended so far, and which of them are compared.
 
 use super::Planned;
+use super::gallery::Shelf;
 use super::rates::{ArmRates, Trial};
 use crate::telemetry::RunResult;
 
@@ -38,14 +39,29 @@ impl Course {
 
     /// The results that are compared: all, or those of each arm's best rate.
     pub fn compared(&self, arms: &[ArmRates]) -> Vec<RunResult> {
-        let best = |result: &RunResult| {
+        self.chosen(arms).map(|(_, result)| result.clone()).collect()
+    }
+
+    /// The samples of those that are compared.
+    pub fn shelves<'a>(&'a self, arms: &'a [ArmRates]) -> Vec<Shelf<'a>> {
+        let shelf = |(planned, result): &'a (Planned, RunResult)| Shelf {
+            setting: &result.setting,
+            variant: &result.variant,
+            seed: result.seed,
+            run: &planned.folder,
+        };
+        self.chosen(arms).map(shelf).collect()
+    }
+
+    fn chosen<'a>(&'a self, arms: &'a [ArmRates]) -> impl Iterator<Item = &'a (Planned, RunResult)> {
+        let best = move |result: &RunResult| {
             let of = |arm: &&ArmRates| {
                 (&arm.setting, &arm.scale, &arm.variant) == (&result.setting, &result.scale, &result.variant)
             };
             arms.iter().find(of).and_then(ArmRates::best)
         };
         let is_compared =
-            |(planned, result): &&(Planned, RunResult)| planned.rate.is_none() || planned.rate == best(result);
-        self.done.iter().filter(is_compared).map(|(_, result)| result.clone()).collect()
+            move |(planned, result): &&(Planned, RunResult)| planned.rate.is_none() || planned.rate == best(result);
+        self.done.iter().filter(is_compared)
     }
 }

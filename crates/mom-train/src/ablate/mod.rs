@@ -12,6 +12,7 @@
 mod course;
 mod diverged;
 mod estimate;
+mod gallery;
 mod header;
 mod options;
 pub mod rates;
@@ -28,9 +29,11 @@ use mom_models::Setting;
 
 pub use diverged::diverged;
 pub use estimate::estimate_secs;
+use gallery::galleries;
 use header::header;
 pub use options::{Planned, SweepOptions};
 use rates::ArmRates;
+use report::Beside;
 pub use served::{LOOKED_AT, Served, UNITS, Unserved};
 pub use variants::Variants;
 
@@ -195,7 +198,9 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
         let of_failed = failed.iter().map(|(planned, error): &(Planned, Error)| format!("{}: {error}", planned.name()));
         let header = header(options, command, of_failed.chain(missing).collect())?;
         let arms = course.arms(&plan);
-        files = report::write_at_rates(&options.out, &header, &course.compared(&arms), &arms)?;
+        let galleries = galleries(&course.shelves(&arms))?;
+        let results = course.compared(&arms);
+        files = report::write_with(&options.out, &header, &results, &Beside { arms, galleries })?;
     }
     let rates = course.arms(&plan);
     Ok(Outcome { results: course.compared(&rates), rates, failed, files, stopped })

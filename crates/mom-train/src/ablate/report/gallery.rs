@@ -73,7 +73,9 @@ fn row(row: &GalleryRow) -> String {
 fn cell(exhibit: &Exhibit) -> String {
     match exhibit {
         Exhibit::Text(plain) => format!("<q>{}</q>", text(plain)),
-        Exhibit::Image(png) => format!("<img alt=\"a picture\" src=\"data:image/png;base64,{}\">", STANDARD.encode(png)),
+        Exhibit::Image(png) => {
+            format!("<img alt=\"a picture\" src=\"data:image/png;base64,{}\">", STANDARD.encode(png))
+        }
         Exhibit::Speech(wav) => {
             format!("<audio controls preload=\"none\" src=\"data:audio/wav;base64,{}\"></audio>", STANDARD.encode(wav))
         }

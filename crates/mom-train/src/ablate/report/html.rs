@@ -1,5 +1,6 @@
 //! `report.html`: one file that needs nothing else. Styles and plots are inline; there is no script.
 
+use super::gallery::{self, Gallery};
 use super::order;
 use super::plot::{self, Panel};
 use super::summary::{Card, DEFINITIONS, Figure, Row, Section, Summary, Table, Verdict};
@@ -7,7 +8,7 @@ use super::summary::{Card, DEFINITIONS, Figure, Row, Section, Summary, Table, Ve
 const STYLE: &str = include_str!("style.css");
 
 /// The report as an HTML page.
-pub(super) fn render(summary: &Summary) -> String {
+pub(super) fn render(summary: &Summary, galleries: &[Gallery]) -> String {
     let header = summary.header;
     let title = text(&header.title);
     let facts: String = summary.facts.iter().map(|fact| format!("<span>{}</span>", text(fact))).collect();
@@ -31,12 +32,14 @@ pub(super) fn render(summary: &Summary) -> String {
          <style>\n{STYLE}{dark}</style>\n</head>\n\
          <body>\n<header>\n<h1>{title}</h1>\n<p class=\"facts\"><strong class=\"{state}\">{done}</strong>{facts}</p>\n\
          <nav aria-label=\"Contents\">{links}\
-         <a href=\"#definitions\">Definitions</a><a href=\"#origin\">How it was made</a></nav>\n\
-         </header>\n<main>\n{cards}{reading}{missing}{sections}{definitions}{origin}</main>\n</body>\n</html>\n",
+         {to_samples}<a href=\"#definitions\">Definitions</a><a href=\"#origin\">How it was made</a></nav>\n\
+         </header>\n<main>\n{cards}{reading}{missing}{sections}{samples}{definitions}{origin}</main>\n</body>\n</html>\n",
         dark = dark_plots(),
         done = text(&summary.done),
+        to_samples = if galleries.is_empty() { "" } else { "<a href=\"#samples\">Samples</a>" },
         reading = reading(summary),
         missing = missing(&header.missing),
+        samples = gallery::render(galleries),
         definitions = definitions(),
         origin = origin(summary),
     )
@@ -191,7 +194,7 @@ fn origin(summary: &Summary) -> String {
 }
 
 /// Text with the characters that HTML reserves escaped, and no line break before a percent sign or within "± 0.4".
-fn text(plain: &str) -> String {
+pub(super) fn text(plain: &str) -> String {
     let mut escaped = String::with_capacity(plain.len());
     for letter in plain.chars() {
         match letter {

@@ -27,6 +27,7 @@
 mod curve;
 mod error;
 mod files;
+mod gallery;
 mod group;
 mod html;
 mod input;
@@ -43,6 +44,7 @@ mod summary;
 use std::path::{Path, PathBuf};
 
 pub use error::ReportError;
+pub use gallery::{Exhibit, Gallery, GalleryRow};
 pub use input::ReportHeader;
 pub use records::{Record, read_results, records};
 
@@ -62,20 +64,29 @@ use crate::telemetry::RunResult;
 /// Two runs of the same setting, scale, variant and seed; a curve whose steps do not ascend; a file that cannot be
 /// written, with its path.
 pub fn write(dir: &Path, header: &ReportHeader, runs: &[RunResult]) -> Result<Vec<PathBuf>, ReportError> {
-    write_at_rates(dir, header, runs, &[])
+    write_with(dir, header, runs, &Beside::default())
 }
 
-/// [`write()`] of a sweep over learning rates: `runs` are those of each arm's best rate, `arms` says how all others ended. They
-/// have a table of their own in the report, and `rates.csv`.
+/// What a report shows beside losses.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    /// How all rates of each arm ended, where there are several: a table of their own, and `rates.csv`.
+    pub arms: Vec<ArmRates>,
+    /// Samples, side by side: a section of `report.html`.
+    pub galleries: Vec<Gallery>,
+}
+
+/// [`write()`] with more to show. Of a sweep over learning rates `runs` are those of each arm's best rate.
 ///
 /// # Errors
 /// Those of [`write()`].
-pub fn write_at_rates(
+pub fn write_with(
     dir: &Path,
     header: &ReportHeader,
     runs: &[RunResult],
-    arms: &[ArmRates],
+    beside: &Beside,
 ) -> Result<Vec<PathBuf>, ReportError> {
+    let Beside { arms, galleries } = beside;
     input::check(runs)?;
     let groups = group::groups(runs, arms);
     let n_done = if arms.is_empty() { runs.len() } else { rates::n_done(arms) };
@@ -93,6 +104,6 @@ pub fn write_at_rates(
     }
     written.push(files::replace(dir, "results.json", &records::results_json(runs)?)?);
     written.push(files::replace(dir, "report.md", &markdown::render(&summary))?);
-    written.push(files::replace(dir, "report.html", &html::render(&summary))?);
+    written.push(files::replace(dir, "report.html", &html::render(&summary, galleries))?);
     Ok(written)
 }
