@@ -1,0 +1,2 @@
+#include "step.cuh"
+EVERY_STEP(mixer_step, f16, f16)

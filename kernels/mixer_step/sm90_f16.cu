@@ -1,0 +1,3 @@
+#define STEP_SM90
+#include "step.cuh"
+EVERY_STEP(sm90_mixer_step, f16, f16)
