@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use realfft::num_complex::Complex;
 use realfft::{RealFftPlanner, RealToComplex};
 
 use super::SpeechConfig;
@@ -44,32 +45,82 @@ impl LogMel {
         self.filters.len()
     }
 
+    /// Samples from one frame to the next.
+    pub fn hop(&self) -> usize {
+        self.hop
+    }
+
     /// Frames (n_frames, n_mels) of a waveform; n_frames = ceil(n / hop).
     pub fn frames(&self, wave: &[f32]) -> Vec<f32> {
         let n_frames = wave.len().div_ceil(self.hop);
         let mut out = Vec::with_capacity(n_frames * self.n_mels());
-        let mut buffer = self.fft.make_input_vec();
-        let mut spectrum = self.fft.make_output_vec();
-        let mut scratch = self.fft.make_scratch_vec();
-        let mut power = vec![0.0; spectrum.len()];
+        let mut window = self.window();
         for frame in 0..n_frames {
-            let first = (frame * self.hop + self.hop / 2) as isize - (self.window.len() / 2) as isize;
-            buffer.fill(0.0);
-            for (i, (slot, weight)) in buffer.iter_mut().zip(&self.window).enumerate() {
-                let at = first + i as isize;
-                *slot = usize::try_from(at).ok().and_then(|at| wave.get(at)).map_or(0.0, |value| value * weight);
-            }
-            // Lengths come from the plan itself, so that this cannot fail; were it to, the frame would be silence.
-            if self.fft.process_with_scratch(&mut buffer, &mut spectrum, &mut scratch).is_err() {
-                spectrum.fill(realfft::num_complex::Complex::default());
-            }
-            power.iter_mut().zip(&spectrum).for_each(|(power, value)| *power = value.norm_sqr());
-            out.extend(self.filters.iter().map(|(first, weights)| {
-                let sum: f32 = weights.iter().zip(&power[*first..]).map(|(weight, power)| weight * power).sum();
-                (FLOOR + sum).ln()
-            }));
+            window.look(wave, self.first(frame * self.hop));
+            out.extend(window.log_mels());
         }
         out
+    }
+
+    /// First sample under the window of the frame that begins at `start`; below 0 at the beginning of a waveform.
+    pub(super) fn first(&self, start: usize) -> isize {
+        (start + self.hop / 2) as isize - (self.window.len() / 2) as isize
+    }
+
+    /// Room to look at one window after another.
+    pub(super) fn window(&self) -> Window<'_> {
+        let spectrum = self.fft.make_output_vec();
+        Window {
+            mel: self,
+            buffer: self.fft.make_input_vec(),
+            scratch: self.fft.make_scratch_vec(),
+            power: vec![0.0; spectrum.len()],
+            spectrum,
+        }
+    }
+
+    /// The window (1.6 hops), scaled as the power is.
+    pub(super) fn weights(&self) -> &[f32] {
+        &self.window
+    }
+
+    /// First bin and weights of each filter.
+    pub(super) fn filters(&self) -> &[(usize, Vec<f32>)] {
+        &self.filters
+    }
+}
+
+/// The spectrum of one window of a waveform.
+pub(super) struct Window<'a> {
+    mel: &'a LogMel,
+    buffer: Vec<f32>,
+    scratch: Vec<Complex<f32>>,
+    power: Vec<f32>,
+    /// Of the waveform times [`LogMel::weights`], (fft_len / 2 + 1).
+    pub spectrum: Vec<Complex<f32>>,
+}
+
+impl Window<'_> {
+    /// Computes the spectrum of the window whose first sample is `first`.
+    pub fn look(&mut self, wave: &[f32], first: isize) {
+        self.buffer.fill(0.0);
+        for (i, (slot, weight)) in self.buffer.iter_mut().zip(&self.mel.window).enumerate() {
+            let at = first + i as isize;
+            *slot = usize::try_from(at).ok().and_then(|at| wave.get(at)).map_or(0.0, |value| value * weight);
+        }
+        // Lengths come from the plan itself, so that this cannot fail; were it to, the frame would be silence.
+        if self.mel.fft.process_with_scratch(&mut self.buffer, &mut self.spectrum, &mut self.scratch).is_err() {
+            self.spectrum.fill(Complex::default());
+        }
+    }
+
+    /// The log-mel frame (n_mels) of this spectrum.
+    pub fn log_mels(&mut self) -> impl Iterator<Item = f32> {
+        self.power.iter_mut().zip(&self.spectrum).for_each(|(power, value)| *power = value.norm_sqr());
+        self.mel.filters.iter().map(|(first, weights)| {
+            let sum: f32 = weights.iter().zip(&self.power[*first..]).map(|(weight, power)| weight * power).sum();
+            (FLOOR + sum).ln()
+        })
     }
 }
 
