@@ -29,7 +29,8 @@ impl Tokenizers {
         config.validate()?;
         source::check(sources)?;
         let users_text = config.text.tokenizer.as_deref().map(TextTokenizer::load).transpose()?;
-        let FitSamples { words, patches, frames, mel, .. } = FitSamples::read(sources, config, needs, &mut progress)?;
+        let FitSamples { words, patches, frames, stretches, mel, .. } =
+            FitSamples::read(sources, config, needs, &mut progress)?;
         let mut notes = Vec::new();
         let text = match (users_text, config.text.kind) {
             (Some(text), _) => text,
@@ -72,6 +73,7 @@ impl Tokenizers {
                 let (codebook, n_empty) = SpeechCodebook::fit(
                     mel,
                     frames,
+                    &stretches,
                     &config.speech,
                     config.seed,
                     &mut tell(&mut progress, "fitting speech units"),

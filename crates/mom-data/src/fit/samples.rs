@@ -4,6 +4,7 @@
 //! memory does not grow with the data. Each source gives its share; units are read in a drawn order and only in part, so that
 //! shards sorted by anything do no harm.
 
+use std::ops::Range;
 use std::sync::mpsc::Receiver;
 
 use rayon::prelude::*;
@@ -32,6 +33,8 @@ pub(super) struct FitSamples {
     pub words: WordCounts,
     pub patches: Vec<f32>,
     pub frames: Vec<f32>,
+    /// Where `frames` holds every frame of a recording: those that are short enough.
+    pub stretches: Vec<Range<usize>>,
     pub mel: LogMel,
     pub n_samples: u64,
     pub skipped: Tally,
@@ -53,6 +56,8 @@ struct Gift {
     text_bytes: usize,
     patches: Vec<f32>,
     frames: Vec<f32>,
+    /// Frames that follow one another in a recording, counted from the first of `frames`.
+    stretches: Vec<Range<usize>>,
 }
 
 impl Budget {
@@ -98,6 +103,7 @@ impl FitSamples {
             words: WordCounts::default(),
             patches: Vec::new(),
             frames: Vec::new(),
+            stretches: Vec::new(),
             mel: LogMel::new(&config.speech),
             n_samples: 0,
             skipped: Tally::default(),
@@ -209,6 +215,8 @@ impl FitSamples {
                             self.n_samples += 1;
                             self.words.add(gift.words, gift.text_bytes);
                             self.patches.extend(gift.patches);
+                            let before = self.frames.len() / self.mel.n_mels();
+                            self.stretches.extend(gift.stretches.iter().map(|s| before + s.start..before + s.end));
                             self.frames.extend(gift.frames);
                         }
                         (Outcome::Sample(sample), Some(Err(skip))) => {
@@ -265,7 +273,9 @@ impl Gather<'_> {
                         let frames = mel.frames(&wave);
                         let n_mels = mel.n_mels();
                         let stride = (frames.len() / n_mels).div_ceil(FRAMES_OF_RECORDING).max(1);
+                        let before = gift.frames.len() / n_mels;
                         gift.frames.extend(frames.chunks_exact(n_mels).step_by(stride).flatten());
+                        gift.stretches.extend((stride == 1).then(|| before..gift.frames.len() / n_mels));
                     })
                 }
                 _ => Ok(()),

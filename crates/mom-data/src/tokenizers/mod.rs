@@ -5,7 +5,7 @@
 //! | `tokenizers.json` | configuration, what was fitted, vocabulary |
 //! | `tokenizer.json` | text, in the format of the `tokenizers` library |
 //! | `image_codebook.safetensors` | `patches` (n_codes, patch * patch * 3) |
-//! | `speech_codebook.safetensors` | `centroids` (n_units, n_mels), `mean` and `deviation` (n_mels) |
+//! | `speech_codebook.safetensors` | `centroids` (n_units, n_mels), `mean` and `deviation` (n_mels), `run_lengths` (n_units; older files lack it) |
 
 mod bpe;
 mod config;
@@ -15,6 +15,7 @@ mod mel;
 mod speech;
 mod tensors;
 mod text;
+mod waveform;
 
 use std::path::Path;
 
@@ -233,5 +234,17 @@ impl Tokenizers {
         let codes: Vec<u32> =
             tokens.iter().map(|&token| self.vocabulary.code(Modality::Image, token)).collect::<Result<_>>()?;
         codebook.decode(&codes)
+    }
+
+    /// The waveform of vocabulary tokens (n_units), all of them speech units: mono samples at the configured rate; empty
+    /// for no token. See [`SpeechCodebook::synthesize`].
+    ///
+    /// # Errors
+    /// [`DataError::Missing`] without a speech codebook; [`DataError::Token`] for another token.
+    pub fn decode_speech(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let codebook = self.speech_codebook()?;
+        let units: Vec<u32> =
+            tokens.iter().map(|&token| self.vocabulary.code(Modality::Speech, token)).collect::<Result<_>>()?;
+        codebook.synthesize(&units)
     }
 }

@@ -33,6 +33,13 @@ pub(super) fn load(path: &Path) -> Result<TensorFile> {
 }
 
 impl TensorFile {
+    /// Whether there is such a tensor.
+    pub fn has(&self, name: &str) -> Result<bool> {
+        let failed = |reason: String| DataError::Codebook { path: self.path.clone(), reason };
+        let file = SafeTensors::deserialize(&self.bytes).map_err(|e| failed(e.to_string()))?;
+        Ok(file.names().contains(&name))
+    }
+
     /// The values of a tensor, which must be f32, finite and of the given shape.
     pub fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let failed = |reason: String| DataError::Codebook { path: self.path.clone(), reason };
