@@ -96,6 +96,13 @@ fn tokens_decode_to_what_was_encoded() {
         assert!(units.windows(2).all(|pair| pair[0] != pair[1]));
         assert!(units.len() <= sample.speech.len().div_ceil(320));
     }
+    let (speech, range) = (tokenizers.speech_codebook().unwrap(), vocabulary.range(Modality::Speech));
+    let units = speech.encode(&scenes::document(5, 0, &SceneConfig::default()).speech);
+    let tokens: Vec<u32> = units.iter().map(|unit| range.start + unit).collect();
+    assert_eq!(speech.encode(&tokenizers.decode_speech(&tokens).unwrap()), units);
+    for wrong in [range.start - 1, range.end] {
+        assert!(matches!(tokenizers.decode_speech(&[tokens[0], wrong]), Err(DataError::Token { .. })));
+    }
     // A codebook of the mean colour alone would be off by 60 or more.
     let mean_error = errors / data.train.len() as f64;
     assert!(mean_error < 35.0, "{mean_error}");

@@ -275,9 +275,7 @@ impl Gather<'_> {
                         let stride = (frames.len() / n_mels).div_ceil(FRAMES_OF_RECORDING).max(1);
                         let before = gift.frames.len() / n_mels;
                         gift.frames.extend(frames.chunks_exact(n_mels).step_by(stride).flatten());
-                        if stride == 1 {
-                            gift.stretches.push(before..gift.frames.len() / n_mels);
-                        }
+                        gift.stretches.extend((stride == 1).then(|| before..gift.frames.len() / n_mels));
                     })
                 }
                 _ => Ok(()),

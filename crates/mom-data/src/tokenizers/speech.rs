@@ -16,10 +16,8 @@ use crate::{DataError, Result};
 const FRAMES_OF_RUN: f32 = 1.1;
 /// Frames of the longest average run that is believed: ten seconds.
 const MAX_FRAMES_OF_RUN: f32 = 250.0;
-/// How often frames that stand for another unit are pushed away from it, at most.
-const ROUNDS: usize = 10;
-/// How far, of the way between the two.
-const PUSH: f32 = 0.5;
+/// How often frames that stand for another unit are aimed farther away from it, at most.
+const ROUNDS: usize = 30;
 const RUN_LENGTHS: &str = "run_lengths";
 
 /// A codebook of log-mel frames.
@@ -105,11 +103,12 @@ impl SpeechCodebook {
 
     /// A waveform that sounds as units say: mono samples at the configured rate, in [-1, 1].
     ///
-    /// Where repeats are kept, a unit lasts one frame, 1/25 s. Where they are merged, it lasts as long as a run of it did on
-    /// average in consecutive frames of the recordings that the codebook was fitted to; units that follow one another
-    /// share what rounding leaves over. Frames become a waveform by passes after Griffin and Lim (1984); a frame that is heard as
-    /// another unit is aimed away from that one, a few times. [`Self::encode`] then gives the same units again, except where
-    /// frames of the codebook cannot be met at once; two equal neighbours, which no merged encoding has, come back as one.
+    /// Where repeats are kept, a unit lasts one frame, 1/25 s. Where they are merged, it lasts as long as its runs did on
+    /// average where the codebook was fitted to consecutive frames of a recording; units that follow one another share what
+    /// rounding leaves over. Passes after Griffin and Lim (1984, see `waveform`) bring the frames of the waveform to the
+    /// centroids of its units; a frame that [`Self::encode`] would still take for another unit is then aimed farther away
+    /// from that one. So the same units are heard again, as far as their frames can follow one another at all; two equal
+    /// neighbours, which no merged encoding has, are heard as one.
     ///
     /// # Shapes
     /// `units` (n_units); returns (n_frames * sample_rate / 25), empty for no units.
@@ -129,9 +128,7 @@ impl SpeechCodebook {
             }
             for (aim, (unit, heard)) in aims.chunks_exact_mut(self.mel.n_mels()).zip(held.iter().zip(heard)) {
                 let (right, wrong) = (self.decode(*unit)?, self.decode(heard)?);
-                aim.iter_mut()
-                    .zip(right.iter().zip(wrong))
-                    .for_each(|(aim, (right, wrong))| *aim += PUSH * (right - wrong));
+                aim.iter_mut().zip(right.iter().zip(wrong)).for_each(|(aim, (right, wrong))| *aim += right - wrong);
             }
             waveform::refine(&self.mel, &mut wave, &aims);
         }

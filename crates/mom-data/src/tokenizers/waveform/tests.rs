@@ -6,7 +6,7 @@ use crate::scenes::{SceneConfig, document};
 use crate::tokenizers::tensors;
 use crate::{DataError, Repeats, SpeechCodebook, SpeechConfig, encode};
 
-/// A codebook of generated speech, one of every two documents of the length that a fit takes every frame of.
+/// A codebook of generated speech.
 fn codebook(config: &SpeechConfig, n_documents: u64) -> SpeechCodebook {
     let mel = LogMel::new(config);
     let (mut frames, mut stretches) = (Vec::new(), Vec::new());
@@ -28,6 +28,11 @@ fn small() -> SpeechConfig {
 
 fn large() -> SpeechConfig {
     SpeechConfig { sample_rate: 16_000, n_mels: 80, units: 200, ..SpeechConfig::default() }
+}
+
+/// A hop of an odd number of samples, and a window shorter than its transform.
+fn odd() -> SpeechConfig {
+    SpeechConfig { sample_rate: 11_025, units: 64, ..SpeechConfig::default() }
 }
 
 /// Units of the waveform of units.
@@ -58,7 +63,7 @@ fn mean_difference(a: &[f32], b: &[f32]) -> f32 {
 
 #[test]
 fn units_of_sentences_come_back() {
-    for config in [small(), large()] {
+    for config in [small(), large(), odd()] {
         for repeats in [Repeats::Merged, Repeats::Kept] {
             let config = SpeechConfig { repeats, ..config.clone() };
             let codebook = codebook(&config, 60);
@@ -72,7 +77,7 @@ fn units_of_sentences_come_back() {
 
 #[test]
 fn units_in_any_order_come_back() {
-    for config in [small(), large()] {
+    for config in [small(), large(), odd()] {
         for repeats in [Repeats::Merged, Repeats::Kept] {
             let config = SpeechConfig { repeats, ..config.clone() };
             let codebook = codebook(&config, 60);
@@ -97,7 +102,7 @@ fn few_units_and_wrong_ones() {
     assert!(matches!(codebook.synthesize(&[0, 128]), Err(DataError::Token { token: 128, size: 128, .. })));
     let silence = codebook.encode(&[0.0; 3200]);
     let wave = codebook.synthesize(&silence).unwrap();
-    assert!(wave.iter().all(|value| value.abs() < 0.05), "{:?}", wave.iter().fold(0.0f32, |a, b| a.max(b.abs())));
+    assert!(wave.iter().all(|value| value.abs() < 0.05));
     assert_eq!(wave, codebook.synthesize(&silence).unwrap());
 }
 
@@ -119,8 +124,7 @@ fn a_waveform_has_the_energies_of_the_original() {
     let short = LogMel::new(&SpeechConfig { sample_rate: 3200, n_mels: 20, ..small() });
     let n = original.len().min(wave.len());
     let [heard, silence, other] = [&wave[..n], &vec![0.0; n][..], &original[..n]].map(|wave| short.frames(wave));
-    let (apart, silent) = (mean_difference(&heard, &other), mean_difference(&silence, &other));
-    assert!(apart < 1.4 && apart < silent / 2.0, "{apart} of {silent}");
+    assert!(mean_difference(&heard, &other) < 0.3 * mean_difference(&silence, &other));
 }
 
 #[test]
