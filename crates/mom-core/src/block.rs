@@ -24,6 +24,12 @@ impl RmsNorm {
         Ok(Self { weight: init.precise(&vb, &[size], "weight", "weight", Draw::Constant(1.0))?, eps })
     }
 
+    /// The weight, and what is added to the mean square.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn parts(&self) -> (&Tensor, f64) {
+        (&self.weight, self.eps)
+    }
+
     /// Normalises the last dimension of `x`.
     ///
     /// # Errors

@@ -51,6 +51,11 @@ impl Backbone {
         Ok(self.norm_f.forward(x)?)
     }
 
+    #[cfg(feature = "cuda")]
+    pub(crate) fn norm_f(&self) -> &RmsNorm {
+        &self.norm_f
+    }
+
     /// The states before a sequence.
     ///
     /// # Errors

@@ -236,6 +236,11 @@ impl Model {
         embedding(&self.embedding, tokens)
     }
 
+    #[cfg(feature = "cuda")]
+    pub(crate) fn lm_head(&self) -> &Tensor {
+        &self.lm_head
+    }
+
     /// Logits of normed rows, `(n_rows, vocab_size)`.
     pub(crate) fn logits(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.matmul(&self.lm_head.t()?)?)

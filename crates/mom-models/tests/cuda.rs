@@ -184,3 +184,67 @@ fn decoding_gives_what_it_gives_on_the_cpu() {
     let off = furthest(&image(&device), &image(&Device::Cpu));
     assert!(off < 1e-4, "an image is {off:.1e} off");
 }
+
+/// What a captured token gives, against tokens pushed together and the same on the CPU; with a shift of modalities, clones,
+/// and pushes that no graph has.
+#[test]
+fn captured_tokens_are_those_of_whole_sequences() {
+    let Some(device) = gpu("captured_tokens_are_those_of_whole_sequences") else { return };
+    const N: usize = 12;
+    let setting = Setting::ThreeModality;
+    let furthest = |got: &[f32], want: &[f32]| {
+        let scale = want.iter().fold(0f32, |max, x| max.max(x.abs()));
+        got.iter().zip(want).fold(0f32, |max, (a, b)| max.max((a - b).abs())) / scale
+    };
+    let host =
+        |logits: Tensor| -> Vec<f32> { logits.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap() };
+    for (dtype, bound) in [(DType::F32, 1e-5), (DType::BF16, 3e-2), (DType::F16, 1e-2)] {
+        // Sizes that have captured steps, and with nine sequences some that have not.
+        for batch in [1, 3, 8, 9] {
+            let of =
+                |device: &Device, dtype| Model::seeded(&config(setting, Variant::Mom), 5, dtype, device).unwrap().0;
+            let (model, on_cpu) = (of(&device, dtype), of(&Device::Cpu, DType::F32));
+            let modality = |t: usize| (t / 2 % 3) as u8;
+            let token = |b: usize, t: usize| ((3 * b + 5 * t) % 20) as u32;
+            let column = |t: usize| -> Vec<u32> { (0..batch).map(|b| token(b, t)).collect() };
+            let whole = |model: &Model, n: usize| {
+                let tokens: Vec<u32> = (0..batch).flat_map(|b| (0..n).map(move |t| token(b, t))).collect();
+                let ids: Vec<u8> = (0..batch).flat_map(|_| (0..n).map(modality)).collect();
+                host(Decoder::new(model, batch).unwrap().push(&tokens, &ids).unwrap())
+            };
+            let mut decoder = Decoder::new(&model, batch).unwrap();
+            let mut snapshots = Vec::new();
+            for t in 0..N {
+                let got = host(decoder.push(&column(t), &vec![modality(t); batch]).unwrap());
+                let (launched, want) = (whole(&model, t + 1), whole(&on_cpu, t + 1));
+                let off = furthest(&got, &launched).max(furthest(&got, &want));
+                assert!(off < bound, "{dtype:?}, batch {batch}, token {t}: {off:.1e} off");
+                snapshots.push(decoder.clone());
+                // A refused push leaves the sequences as they were.
+                assert!(decoder.push(&vec![1000; batch], &vec![0; batch]).is_err());
+            }
+            // Each snapshot is where it was taken, whatever the decoder and the others did since: one token, and two at once.
+            for (t, snapshot) in snapshots.iter().enumerate().take(N - 1).step_by(3) {
+                for mut branch in [snapshot.clone(), snapshot.clone().clone()] {
+                    let got = host(branch.push(&column(t + 1), &vec![modality(t + 1); batch]).unwrap());
+                    let off = furthest(&got, &whole(&model, t + 2));
+                    assert!(off < bound, "{dtype:?}, batch {batch}, branch at {t}: {off:.1e} off");
+                }
+                let mut branch = snapshot.clone();
+                let tokens: Vec<u32> = (0..batch).flat_map(|b| [token(b, t + 1), token(b, t + 2)]).collect();
+                let ids: Vec<u8> = (0..batch).flat_map(|_| [modality(t + 1), modality(t + 2)]).collect();
+                if t + 2 < N {
+                    let got = host(branch.push(&tokens, &ids).unwrap());
+                    let off = furthest(&got, &whole(&model, t + 3));
+                    assert!(off < bound, "{dtype:?}, batch {batch}, two behind {t}: {off:.1e} off");
+                }
+                // And one again, behind a push of several.
+                if t + 3 < N {
+                    let got = host(branch.push(&column(t + 3), &vec![modality(t + 3); batch]).unwrap());
+                    let off = furthest(&got, &whole(&model, t + 4));
+                    assert!(off < bound, "{dtype:?}, batch {batch}, one behind two at {t}: {off:.1e} off");
+                }
+            }
+        }
+    }
+}

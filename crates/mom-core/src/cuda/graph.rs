@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use mom_kernels::cuda::CudaError;
+use mom_kernels::cuda::cudarc::driver::result::graph::launch;
 use mom_kernels::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use mom_kernels::cuda::cudarc::driver::{CudaGraph, CudaStream, DriverError};
 
@@ -68,8 +69,25 @@ pub unsafe fn capture<E: From<Error>>(
     run: impl FnOnce() -> std::result::Result<(), E>,
 ) -> std::result::Result<Captured, E> {
     let on = OnGpu::of(device)?;
+    let stream = on.gpu.stream().clone();
+    // SAFETY: by this function's own contract.
+    unsafe { capture_on(&stream, on, run) }
+}
+
+/// [`capture`] on another stream of the device, which no other thread launches on: they may use the device meanwhile. The
+/// graph is launched on the device's own stream.
+///
+/// # Safety
+/// As [`capture`] but for other threads; `run` launches on that stream alone.
+///
+/// # Errors
+/// As [`capture`].
+pub(super) unsafe fn capture_on<E: From<Error>>(
+    stream: &Arc<CudaStream>,
+    on: OnGpu,
+    run: impl FnOnce() -> std::result::Result<(), E>,
+) -> std::result::Result<Captured, E> {
     let failed = |source| Error::from(CudaError::Driver { what: "capturing a graph", source });
-    let stream = on.gpu.stream();
     stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).map_err(failed)?;
     let capturing = Capturing(Some(stream));
     let result = run();
@@ -86,6 +104,10 @@ impl Captured {
     /// # Errors
     /// What the driver reports.
     pub fn launch(&self) -> Result<()> {
-        Ok(self.graph.launch().map_err(driver_error("launching a graph"))?)
+        let stream = self.on.gpu.stream();
+        let failed = || driver_error("launching a graph");
+        stream.context().bind_to_thread().map_err(failed())?;
+        // SAFETY: both are alive, and this is not `Sync`: no other thread uses the graph.
+        Ok(unsafe { launch(self.graph.cu_graph_exec(), stream.cu_stream()) }.map_err(failed())?)
     }
 }

@@ -8,7 +8,7 @@ use mom_kernels::cuda::{CudaError, DeviceOffsets, Gpu};
 use super::{GpuFloat, OnDevice, OnGpu, dispatch};
 use crate::autograd::{Backward, record_storage};
 use crate::ops::GroupedLinear;
-use crate::{Plan, Result};
+use crate::{Error, Plan, Result};
 
 const OP: &str = "grouped_linear";
 
@@ -44,7 +44,23 @@ pub(super) struct OnDeviceWeights<'a, T> {
     biases: Option<OnDevice<'a, f32>>,
 }
 
-impl<T: GpuFloat> OnDeviceWeights<'_, T> {
+impl<'a, T: GpuFloat> OnDeviceWeights<'a, T> {
+    /// The weight and bias of one modality alone, as a projection that all rows share.
+    pub fn of_modality(linear: &'a GroupedLinear, modality: usize) -> Result<Self> {
+        let n_groups = linear.weights().len();
+        let at = if n_groups == 1 { 0 } else { modality };
+        let got = || format!("{n_groups} weights");
+        let Some(weight) = linear.weights().get(at) else {
+            return Err(Error::Config {
+                field: "modality",
+                expected: format!("one of {}", got()),
+                got: at.to_string(),
+            });
+        };
+        let biases = linear.biases().get(at).map(|bias| OnDevice::of(OP, "biases", bias)).transpose()?;
+        Ok(Self { linear, weights: vec![OnDevice::of(OP, "weight", weight)?], biases })
+    }
+
     pub fn grouped<'b>(&'b self, gpu: &'b Gpu) -> Result<GroupedWeights<'b, T>> {
         let weights = self.weights.iter().map(|weight| weight.view(gpu)).collect::<Result<_>>()?;
         let biases = self.biases.as_ref().map(|biases| biases.view(gpu)).transpose()?;

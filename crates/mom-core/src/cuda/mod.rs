@@ -8,6 +8,7 @@ mod grouped_linear;
 mod mixer;
 mod rms_norm;
 mod rows;
+mod step;
 
 use std::collections::{BTreeMap, HashMap};
 use std::marker::PhantomData;
@@ -24,6 +25,7 @@ use crate::{Error, Result};
 
 pub use graph::{Captured, capture};
 pub use mom_kernels::cuda::half;
+pub use step::{StepHead, StepMemory};
 
 pub(crate) use grouped_linear::grouped_linear;
 pub(crate) use mixer::{Link, chain, initial_state, mixer, mixer_from};

@@ -70,6 +70,23 @@ impl Gpu {
         Self { portable: true, ..self }
     }
 
+    /// The same device with a stream of its own, and the kernels that are loaded by now: what is captured there is not
+    /// met by what other threads launch.
+    ///
+    /// # Errors
+    /// The driver has no further stream.
+    pub fn beside(&self) -> Result<Self> {
+        let stream = self.stream.context().new_stream().map_err(CudaError::driver("making a stream"))?;
+        let modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(Self {
+            modules: Mutex::new(modules),
+            functions: Mutex::new(functions),
+            portable: self.portable,
+            ..Self::with_stream(stream)?
+        })
+    }
+
     /// Whether a module may be used.
     pub(super) fn takes(&self, module: Module) -> Result<bool> {
         Ok(!self.portable && module.runs_on(self.compute_capability()?))
@@ -96,6 +113,13 @@ impl Gpu {
     /// The driver's.
     pub fn compute_capability(&self) -> Result<(i32, i32)> {
         self.stream.context().compute_capability().map_err(CudaError::driver("reading the compute capability"))
+    }
+
+    /// Shared memory that a block may have, in bytes.
+    pub(super) fn max_shared_bytes(&self) -> Result<usize> {
+        let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let bytes = self.stream.context().attribute(attribute);
+        Ok(bytes.map_err(CudaError::driver("reading the size of shared memory"))?.max(0) as usize)
     }
 
     /// Loads modules now, rather than at their first use: compiling PTX takes the driver a second or so for each, once on

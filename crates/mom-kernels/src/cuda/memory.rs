@@ -267,7 +267,7 @@ impl<'a> DeviceMut<'a, u8> {
     ///
     /// # Errors
     /// There are fewer, or they do not begin where such an element may.
-    pub(super) fn cast<T>(self, arg: &'static str, len: usize) -> Result<DeviceMut<'a, T>> {
+    pub fn cast<T>(self, arg: &'static str, len: usize) -> Result<DeviceMut<'a, T>> {
         expect_room(arg, len * size_of::<T>(), self.len)?;
         let offset = (self.range.pointer % align_of::<T>() as u64) as usize;
         expect_size("device memory", arg, "bytes off its alignment", 0, offset)?;

@@ -42,6 +42,11 @@ modules! {
     GroupedGemmSm90Bf16 = "grouped_gemm_sm90_bf16",
     GroupedGemmSm90F16 = "grouped_gemm_sm90_f16",
     Mixer = "mixer",
+    MixerStepBf16 = "mixer_step_bf16",
+    MixerStepF16 = "mixer_step_f16",
+    MixerStepF32 = "mixer_step_f32",
+    MixerStepSm90Bf16 = "mixer_step_sm90_bf16",
+    MixerStepSm90F16 = "mixer_step_sm90_f16",
     ModalityPlan = "modality_plan",
     RmsNorm = "rms_norm",
     SelectiveScanForwardBf16 = "selective_scan_forward_bf16",
@@ -57,7 +62,12 @@ modules! {
 impl Module {
     /// Whether a card of this compute capability takes it: modules for `sm_90a` run on 9.0 alone.
     pub fn runs_on(self, capability: (i32, i32)) -> bool {
-        self.directive(".target") != "sm_90a" || capability == (9, 0)
+        !self.is_sm90() || capability == (9, 0)
+    }
+
+    /// Whether its kernels are for compute capability 9.0 alone.
+    pub(super) fn is_sm90(self) -> bool {
+        self.directive(".target") == "sm_90a"
     }
 
     /// A word behind a directive at the head of the PTX: `.version 9.0` -> `9.0`.

@@ -80,6 +80,7 @@ impl<'a> Decoder<'a> {
         let whole = !patches.is_empty() && patches.len().is_multiple_of(per_patch);
         require_batch(whole, "patches", None, format!("a multiple of {per_patch} values"), patches.len())?;
         let x: Vec<f64> = patches.iter().map(|&x| f64::from(x)).collect();
+        self.settle()?;
         self.states = self.clone().epsilon(patcher, &x, 0, patches.len() / per_patch)?.0;
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Decoding: token by token, or a whole image by diffusion, from the states of the blocks.
 
+#[cfg(feature = "cuda")]
+mod captured;
 mod image;
 mod sampling;
 
@@ -20,6 +22,9 @@ pub struct Decoder<'a> {
     model: &'a Model,
     batch: usize,
     states: Vec<MixerState>,
+    /// Steps of a token on a GPU, which may have got ahead of `states`: see [`Self::settle`].
+    #[cfg(feature = "cuda")]
+    captured: captured::CapturedSteps,
 }
 
 impl<'a> Decoder<'a> {
@@ -28,7 +33,17 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// Parameters of an unsupported element type.
     pub fn new(model: &'a Model, batch: usize) -> Result<Self> {
-        Ok(Self { model, batch, states: model.backbone().initial_states(batch)? })
+        Ok(Self::at(model, batch, model.backbone().initial_states(batch)?))
+    }
+
+    fn at(model: &'a Model, batch: usize, states: Vec<MixerState>) -> Self {
+        Self {
+            model,
+            batch,
+            states,
+            #[cfg(feature = "cuda")]
+            captured: captured::CapturedSteps::default(),
+        }
     }
 
     /// Number of sequences.
@@ -42,8 +57,8 @@ impl<'a> Decoder<'a> {
     /// A sequence that is not there; none at all; out of memory.
     pub fn select(&self, sequences: &[usize]) -> Result<Self> {
         require(!sequences.is_empty(), "sequences", "at least one", 0)?;
-        let states = self.states.iter().map(|state| state.select(sequences)).collect::<mom_core::Result<_>>()?;
-        Ok(Self { model: self.model, batch: sequences.len(), states })
+        let states = self.current()?.iter().map(|state| state.select(sequences)).collect::<mom_core::Result<_>>()?;
+        Ok(Self::at(self.model, sequences.len(), states))
     }
 
     /// A decoder of all sequences of several ones of the same model, one after the other.
@@ -60,22 +75,28 @@ impl<'a> Decoder<'a> {
         };
         let same = decoders.iter().all(|decoder| std::ptr::eq(decoder.model, first.model));
         require(same, "decoders", "of one model", "several")?;
+        let all = decoders.iter().map(|decoder| decoder.current()).collect::<Result<Vec<_>>>()?;
         let states = (0..first.states.len())
-            .map(|block| MixerState::join(decoders.iter().map(|decoder| &decoder.states[block])))
+            .map(|block| MixerState::join(all.iter().map(|states| &states[block])))
             .collect::<mom_core::Result<_>>()?;
-        Ok(Self { model: first.model, batch: decoders.iter().map(|decoder| decoder.batch).sum(), states })
+        Ok(Self::at(first.model, decoders.iter().map(|decoder| decoder.batch).sum(), states))
     }
 
     /// Appends tokens to every sequence and gives the logits of what follows them.
     ///
     /// `tokens` and `modality_ids`: `(batch, n)`, n at least 1. Returns the logits after the last token,
-    /// `(batch, vocab_size)`. One token costs the same however long the sequence is.
+    /// `(batch, vocab_size)`. One token costs the same however long the sequence is. On a GPU one token of a modality for
+    /// each of a few sequences is a captured graph, whose logits are f32.
     ///
     /// # Errors
     /// Sizes that disagree, a token or modality out of range. The states are then as they were.
     pub fn push(&mut self, tokens: &[u32], modality_ids: &[u8]) -> Result<Tensor> {
         let n = tokens.len() / self.batch.max(1);
         require_batch(n > 0 && tokens.len() == n * self.batch, "tokens", None, "a multiple of batch", tokens.len())?;
+        #[cfg(feature = "cuda")]
+        if let Some(logits) = self.captured.push(self.model, &self.states, tokens, modality_ids)? {
+            return Ok(logits);
+        }
         let n_modalities = self.model.config().setting.n_modalities();
         let plan = Plan::from(ModalityPlan::new(self.batch, n, n_modalities, modality_ids, None)?);
         let ordered = plan.position_of_row().iter().map(|&position| tokens[position as usize]);
@@ -86,8 +107,27 @@ impl<'a> Decoder<'a> {
         Ok(self.model.logits(&x.index_select(&last, 0)?)?.detach())
     }
 
+    /// Where the sequences are.
+    fn current(&self) -> Result<Vec<MixerState>> {
+        #[cfg(feature = "cuda")]
+        if let Some(states) = self.captured.states()? {
+            return Ok(states);
+        }
+        Ok(self.states.clone())
+    }
+
+    /// Brings `states` to where the sequences are; whatever reads or writes them comes behind it.
+    fn settle(&mut self) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Some(states) = self.captured.settle()? {
+            self.states = states;
+        }
+        Ok(())
+    }
+
     /// Runs rows through the blocks; on an error the states are as they were.
     fn run(&mut self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
+        self.settle()?;
         let mut states = self.states.clone();
         let x = without_tape(|| self.model.backbone().forward_from(x, plan, &mut states))?;
         self.states = states;

@@ -95,8 +95,15 @@ impl<'a, T: DeviceElement> GroupedWeights<'a, T> {
         addresses(self.weights.iter().map(|weight| weight.address(gpu)))
     }
 
+    /// Addresses of one weight and of its bias, null without one.
+    pub(in crate::cuda) fn group(&self, gpu: &Gpu, group: usize) -> (u64, u64) {
+        let bias = self.biases.as_ref().map(|biases| biases.address(gpu));
+        let bias = bias.map_or(0, |first| first + (group * self.out_features * size_of::<f32>()) as u64);
+        (self.weights.get(group).map_or(0, |weight| weight.address(gpu)), bias)
+    }
+
     /// Whether 16-byte loads of their rows are aligned.
-    pub(super) fn is_vector(&self) -> bool {
+    pub(in crate::cuda) fn is_vector(&self) -> bool {
         self.in_features.is_multiple_of(VECTOR) && self.weights.iter().all(|weight| weight.is_aligned(VECTOR))
     }
 }

@@ -8,6 +8,7 @@ mod backward;
 mod block;
 mod decays;
 mod forward;
+pub mod step;
 mod workspace;
 
 pub use backward::{MixerBackward, MixerGrads, backward, backward_workspace_bytes};
@@ -112,11 +113,8 @@ impl MixerSizes {
 }
 
 impl<T: DeviceElement> MixerWeights<'_, T> {
-    /// Sizes over the rows of a plan.
-    ///
-    /// # Errors
-    /// Weights that do not fit together, more than 64 states.
-    pub fn sizes(&self, plan: &DevicePlan) -> Result<MixerSizes> {
+    /// Features of a row, channels, states of a channel, features between x_proj and dt_proj.
+    fn features(&self) -> Result<(usize, usize, usize, usize)> {
         let d_inner = self.d_skip.len();
         let d_state = self.a_log.len() / d_inner.max(1);
         let (d_model, dt_rank) = (self.in_proj.in_features(), self.dt_proj.in_features());
@@ -134,6 +132,15 @@ impl<T: DeviceElement> MixerWeights<'_, T> {
         if !(1..=MAX_D_STATE).contains(&d_state) {
             return Err(Error::Limit { op: OP, arg: "d_state", min: 1, max: MAX_D_STATE, got: d_state }.into());
         }
+        Ok((d_model, d_inner, d_state, dt_rank))
+    }
+
+    /// Sizes over the rows of a plan.
+    ///
+    /// # Errors
+    /// Weights that do not fit together, more than 64 states.
+    pub fn sizes(&self, plan: &DevicePlan) -> Result<MixerSizes> {
+        let (d_model, d_inner, d_state, dt_rank) = self.features()?;
         let states_len = saved_states_len(plan.batch(), plan.seqlen(), d_inner, d_state);
         let scan_workspace_len = forward_workspace_len(plan.batch(), plan.seqlen(), d_inner, d_state);
         let n_rows = plan.n_rows();
