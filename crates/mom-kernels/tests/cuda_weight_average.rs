@@ -27,6 +27,7 @@ fn averages_are_those_of_a_plain_loop() {
             })
             .collect();
         weight_average(&gpu, &mut tensors, share).unwrap();
+        drop(tensors);
         for (average, weight) in averages.iter_mut().zip(&weights) {
             average.iter_mut().zip(weight).for_each(|(average, weight)| *average += share * (weight - *average));
         }

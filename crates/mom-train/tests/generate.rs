@@ -153,11 +153,11 @@ fn a_picture_of_patches_that_was_learnt_is_found_again() {
     let overrides = [
         "data.forms.text_first=1",
         "data.sources.0.scenes.documents=2",
-        "optimizer.learning_rate=4e-3",
-        "train.steps=900",
-        "train.eval_every=900",
+        "data.sources.0.scenes.image_size=8",
+        "data.tokenizers.image.size=8",
+        "train.steps=500",
+        "train.eval_every=500",
         "model.d_model=96",
-        "model.n_layers=2",
     ];
     let learnt = Learnt::new("transfusion", &overrides);
     let generator = learnt.generator();
@@ -166,14 +166,14 @@ fn a_picture_of_patches_that_was_learnt_is_found_again() {
     let (Content::Text(codes), Content::Pixels(pixels)) = (&document[0], &document[1]) else {
         panic!("{document:?}");
     };
-    let truth = RgbImage { width: 16, height: 16, pixels: pixels.clone() };
+    let truth = RgbImage { width: 8, height: 8, pixels: pixels.clone() };
     let caption = text_of(&learnt.prepared.tokenizers, codes);
     let options = GenerateOptions { n_steps: 100, ..GenerateOptions::default() };
     for seed in 0..3 {
         let drawn = generator.image(&caption, &GenerateOptions { seed, ..options }).unwrap();
         let grey = RgbImage { pixels: vec![128; drawn.pixels.len()], ..drawn.clone() };
         let (near, far) = (apart(&drawn, &truth), apart(&grey, &truth));
-        assert!(near < far / 2.0, "seed {seed}: {near} from the truth, grey is {far}");
+        assert!(near < far / 3.0, "seed {seed}: {near} from the truth, grey is {far}");
     }
     // No picture stood first: there is nothing that guidance could go by.
     let message =

@@ -161,16 +161,17 @@ impl Steps {
         let mut out = on.uninit::<f32>(self.logits.len())?;
         stream.memcpy_htod(tokens, &mut self.ids).map_err(failed)?;
         if !self.warm {
-            let (mut memory, embed, head) = self.parts::<T>(model);
-            memory.step::<T>(model.backbone().blocks(), modality, embed, head)?;
+            let (mut memory, embed, head) = self.parts(model);
+            memory.step::<T>(model.backbone().blocks(), modality, |gpu, x| embed.write(gpu, x), head)?;
             drop(memory);
             self.warm = true;
         } else {
             if self.graphs[modality].is_none() {
-                let (mut memory, embed, head) = self.parts::<T>(model);
+                let (mut memory, embed, head) = self.parts(model);
+                let blocks = model.backbone().blocks();
                 // SAFETY: the memory is this struct's, which goes no sooner than its graphs are of no use, and the weights
                 // are the model's, which the decoder borrows.
-                let graph = unsafe { memory.capture::<T>(model.backbone().blocks(), modality, embed, head) }?;
+                let graph = unsafe { memory.capture::<T>(blocks, modality, |gpu, x| embed.write(gpu, x), head) }?;
                 drop(memory);
                 self.graphs[modality] = Some(Mutex::new(graph));
             }
@@ -183,21 +184,24 @@ impl Steps {
     }
 
     /// The memory, what embeds the tokens there, and the head.
-    fn parts<'a, T: GpuFloat>(
-        &'a mut self,
-        model: &'a Model,
-    ) -> (
-        MutexGuard<'a, StepMemory>,
-        impl FnOnce(&Gpu, &mut DeviceRowsMut<'_, T>) -> mom_core::Result<()> + 'a,
-        StepHead<'a>,
-    ) {
+    fn parts<'a>(&'a mut self, model: &'a Model) -> (MutexGuard<'a, StepMemory>, Embed<'a>, StepHead<'a>) {
         let Self { memory, ids, logits, out_of_range, .. } = self;
-        let embed = move |gpu: &Gpu, x: &mut DeviceRowsMut<'_, T>| {
-            let table = OnDevice::<T>::of(OP, "embedding", model.like())?;
-            let rows = table.rows(gpu, model.config().scale.d_model)?;
-            Ok(embedding::forward(gpu, &rows, &gpu.read(ids), x, &mut gpu.write(out_of_range))?)
-        };
         let head = StepHead { norm: model.backbone().norm_f(), weight: model.lm_head(), logits };
-        (lock(memory), embed, head)
+        (lock(memory), Embed { model, ids, out_of_range }, head)
+    }
+}
+
+/// Rows of the embedding for the tokens.
+struct Embed<'a> {
+    model: &'a Model,
+    ids: &'a CudaSlice<u32>,
+    out_of_range: &'a mut CudaSlice<u32>,
+}
+
+impl Embed<'_> {
+    fn write<T: GpuFloat>(self, gpu: &Gpu, x: &mut DeviceRowsMut<'_, T>) -> mom_core::Result<()> {
+        let table = OnDevice::<T>::of(OP, "embedding", self.model.like())?;
+        let rows = table.rows(gpu, self.model.config().scale.d_model)?;
+        Ok(embedding::forward(gpu, &rows, &gpu.read(self.ids), x, &mut gpu.write(self.out_of_range))?)
     }
 }
