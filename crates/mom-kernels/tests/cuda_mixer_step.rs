@@ -133,9 +133,12 @@ struct Memory<T> {
     norm: CudaSlice<f32>,
 }
 
+/// Features, weights and biases of a projection.
+type Projection<T> = ([usize; 2], Vec<CudaSlice<T>>, Option<CudaSlice<f32>>);
+
 struct Weights<T> {
-    /// in_proj, x_proj, dt_proj, out_proj: features, weights, biases.
-    projections: Vec<([usize; 2], Vec<CudaSlice<T>>, Option<CudaSlice<f32>>)>,
+    /// in_proj, x_proj, dt_proj, out_proj.
+    projections: Vec<Projection<T>>,
     conv_weight: CudaSlice<f32>,
     conv_bias: Option<CudaSlice<f32>>,
     a_log: CudaSlice<f32>,
