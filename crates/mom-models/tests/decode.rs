@@ -110,6 +110,16 @@ fn sampling_keeps_to_what_is_allowed() {
     let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
     assert_eq!(greedy.draw(&logits, |_| true, &mut rng).unwrap(), 1);
     assert_eq!(greedy.draw(&logits, |token| token != 1, &mut rng).unwrap(), 2);
+    // A long vocabulary: the first of the largest, wherever it lies, and as often as the slow way finds it.
+    let long: Vec<f32> = (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 20) as f32).collect();
+    for start in [0, 1, 255, 256, 257, 4000, 4999] {
+        let slow = (start..5000).fold(start, |best, i| if long[i as usize] > long[best as usize] { i } else { best });
+        assert_eq!(greedy.draw(&long, |token| token >= start, &mut rng).unwrap(), slow, "{start}");
+    }
+    assert_eq!(greedy.draw(&[f32::NEG_INFINITY; 300], |token| token > 270, &mut rng).unwrap(), 271);
+    let mut broken = long.clone();
+    broken[4321] = f32::NAN;
+    assert!(greedy.draw(&broken, |_| true, &mut rng).unwrap_err().to_string().contains("logits[4321]"));
     let two = Sampling { temperature: 10.0, top_k: 2, ..Sampling::default() };
     let mut counts = [0; 4];
     for _ in 0..2000 {

@@ -41,16 +41,13 @@ impl Sampling {
     /// A value out of range, no token allowed, a logit that is not a number.
     pub fn draw(&self, logits: &[f32], allowed: impl Fn(u32) -> bool, rng: &mut impl Rng) -> Result<u32> {
         self.validate()?;
-        if let Some(i) = logits.iter().position(|logit| logit.is_nan()) {
-            require_batch(false, "logits", Some(i), "a number", "NaN")?;
-        }
-        let mut candidates: Vec<(u32, f64)> =
-            (0u32..).zip(logits).filter(|&(token, _)| allowed(token)).map(|(t, &l)| (t, f64::from(l))).collect();
-        let likeliest = candidates.iter().copied().reduce(|best, next| if next.1 > best.1 { next } else { best });
+        let likeliest = likeliest(logits, &allowed)?;
         let Some((first, max)) = likeliest else { return Err(config("allowed", "true for some token", "none")) };
         if self.temperature == 0.0 {
             return Ok(first);
         }
+        let mut candidates: Vec<(u32, f64)> =
+            (0u32..).zip(logits).filter(|&(token, _)| allowed(token)).map(|(t, &l)| (t, f64::from(l))).collect();
         let likelier = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         if (1..candidates.len()).contains(&self.top_k) {
             candidates.select_nth_unstable_by(self.top_k, likelier);
@@ -83,4 +80,36 @@ impl Sampling {
         // What is left after rounding belongs to the last.
         Ok(candidates.last().map_or(first, |(token, _)| *token))
     }
+}
+
+/// The first of the likeliest tokens that are allowed, and its logit; fails for a logit that is not a number.
+///
+/// Vocabularies are large and a token on a GPU is short: most logits are only looked at several at a time.
+fn likeliest(logits: &[f32], allowed: impl Fn(u32) -> bool) -> Result<Option<(u32, f64)>> {
+    const CHUNK: usize = 256;
+    const LANES: usize = 16;
+    let mut best: Option<(u32, f32)> = None;
+    for (i, chunk) in logits.chunks(CHUNK).enumerate() {
+        let (mut largest, mut has_nan) = ([f32::NEG_INFINITY; LANES], [false; LANES]);
+        for group in chunk.chunks(LANES) {
+            for ((largest, has_nan), &logit) in largest.iter_mut().zip(&mut has_nan).zip(group) {
+                *largest = if logit > *largest { logit } else { *largest };
+                *has_nan |= logit.is_nan();
+            }
+        }
+        if has_nan.contains(&true) {
+            let at = chunk.iter().position(|logit| logit.is_nan()).map(|at| i * CHUNK + at);
+            require_batch(false, "logits", at, "a number", "NaN")?;
+        }
+        let least = best.map_or(f32::NEG_INFINITY, |(_, logit)| logit);
+        if best.is_some() && !largest.iter().any(|&logit| logit > least) {
+            continue;
+        }
+        for (token, &logit) in (0u32..).skip(i * CHUNK).zip(chunk) {
+            if best.is_none_or(|(_, best)| logit > best) && allowed(token) {
+                best = Some((token, logit));
+            }
+        }
+    }
+    Ok(best.map(|(token, logit)| (token, f64::from(logit))))
 }
