@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::arguments::GenerateArguments;
 use super::output::say;
+use super::parts::{ending, modality};
 
 /// Goes on with documents.
 pub fn generate(arguments: &GenerateArguments) -> Result<()> {
@@ -70,12 +71,6 @@ fn options(arguments: &GenerateArguments) -> GenerateOptions {
         guidance: arguments.guidance,
         max_tokens: arguments.max_tokens,
     }
-}
-
-/// The modality of a name.
-pub(super) fn modality(name: &str) -> Result<Modality> {
-    let of_name = Modality::ALL.into_iter().find(|modality| modality.name() == name);
-    of_name.with_context(|| format!("{name} is no part: expected text, image or speech"))
 }
 
 /// One of several documents: a line of the standard output.
@@ -153,14 +148,5 @@ impl<'a> Files<'a> {
         mom_train::replace_file(&path, &bytes)?;
         *slot = Some(path);
         Ok(written)
-    }
-}
-
-/// How files of a modality end.
-pub(super) fn ending(modality: Modality) -> &'static str {
-    match modality {
-        Modality::Text => "txt",
-        Modality::Image => "png",
-        Modality::Speech => "wav",
     }
 }

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use mom_data::Modality;
 use mom_train::{Draft, GenerateOptions, Generator, Part, PromptPart};
 
-use super::generate::{ending, modality};
 use super::output::{aside, say};
+use super::parts::{ending, modality};
 
 const HELP: &str = "\
 a line of text     is appended to the document, and the model goes on with text

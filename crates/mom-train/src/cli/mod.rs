@@ -7,6 +7,7 @@ mod generate;
 mod inspect;
 mod interactive;
 mod output;
+mod parts;
 mod shards;
 mod signals;
 mod speed;

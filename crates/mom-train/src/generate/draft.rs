@@ -1,7 +1,5 @@
 //! A document that is being written: parts are given or drawn, one after the other.
 
-use std::slice;
-
 use candle_core::DType;
 use mom_data::{CodeKind, Content, Modality, RgbImage, Special, Tokenizers, pixels};
 use mom_models::Setting;
@@ -9,9 +7,9 @@ use mom_models::decode::Decoder;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{GenerateOptions, Generator, Part, draw};
+use super::generator::{GenerateOptions, Generator};
 use crate::Result;
-use crate::error::{config, require};
+use crate::error::require;
 
 /// A document from its begin on. What is given waits until something is drawn: it is then read in one pass, and a token that
 /// is drawn costs the same however long the document is. A clone is a snapshot.
@@ -30,8 +28,24 @@ pub struct Draft<'a> {
     pub(super) rng: ChaCha8Rng,
 }
 
+impl Generator {
+    /// A new document.
+    ///
+    /// # Errors
+    /// Options out of range; a guidance that the model was not trained for.
+    pub fn draft(&self, options: &GenerateOptions) -> Result<Draft<'_>> {
+        options.validate()?;
+        if options.guidance.is_some_and(|weight| weight != 1.0) {
+            let expected = "1: in training no picture stood without something before it; data.forms.caption_dropout = 0.1 \
+                            teaches that";
+            require(self.knows_free_images, "guidance", expected, options.guidance.unwrap_or(1.0))?;
+        }
+        Draft::new(self, options)
+    }
+}
+
 impl<'a> Draft<'a> {
-    pub(super) fn new(generator: &'a Generator, options: &GenerateOptions) -> Result<Self> {
+    fn new(generator: &'a Generator, options: &GenerateOptions) -> Result<Self> {
         Ok(Self {
             generator,
             options: *options,
@@ -130,50 +144,6 @@ impl<'a> Draft<'a> {
         self.decoder.push_image(patches)?;
         self.mark(Special::EndImage);
         Ok(())
-    }
-
-    /// Draws text: up to where the model ends the document or begins another part, or up to as many tokens as the options
-    /// allow. It is not empty.
-    ///
-    /// # Errors
-    /// As [`draw`].
-    pub fn draw_text(&mut self) -> Result<String> {
-        match self.draw(Modality::Text)? {
-            Part::Text(text) => Ok(text),
-            other => Err(config("part", "text", format!("{other:?}"))),
-        }
-    }
-
-    /// Draws a picture.
-    ///
-    /// # Errors
-    /// As [`draw`].
-    pub fn draw_image(&mut self) -> Result<RgbImage> {
-        match self.draw(Modality::Image)? {
-            Part::Image(image) => Ok(image),
-            other => Err(config("part", "an image", format!("{other:?}"))),
-        }
-    }
-
-    /// Draws speech: up to where the model ends it, or up to as many units as the options allow. A waveform of
-    /// [`Generator::sample_rate`].
-    ///
-    /// # Errors
-    /// As [`draw`].
-    pub fn draw_speech(&mut self) -> Result<Vec<f32>> {
-        match self.draw(Modality::Speech)? {
-            Part::Speech(wave) => Ok(wave),
-            other => Err(config("part", "speech", format!("{other:?}"))),
-        }
-    }
-
-    /// Draws a part.
-    ///
-    /// # Errors
-    /// As [`draw`].
-    pub fn draw(&mut self, modality: Modality) -> Result<Part> {
-        let mut parts = draw(slice::from_mut(self), modality)?;
-        parts.pop().ok_or_else(|| config("part", "one", 0))
     }
 
     /// Fails unless pictures are pixels that this program cut into patches.

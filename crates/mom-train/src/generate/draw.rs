@@ -1,13 +1,16 @@
 //! What is drawn, for several documents at once.
 
+use std::slice;
+
 use candle_core::{DType, Tensor};
-use mom_data::{Modality, Special, pixels};
+use mom_data::{Modality, RgbImage, Special, pixels};
 use mom_models::Setting;
 use mom_models::decode::{Decoder, Guidance};
 
-use super::{Draft, Part};
+use super::draft::Draft;
+use super::generator::{GenerateOptions, Generator, Part};
 use crate::Result;
-use crate::error::require;
+use crate::error::{config, require};
 
 /// Draws a part of each of some documents of one generator, which go through the model together. Each document has its own
 /// generator of random numbers: what is drawn does not depend on those beside it, but for rounding.
@@ -25,6 +28,84 @@ pub fn draw(drafts: &mut [Draft<'_>], modality: Modality) -> Result<Vec<Part>> {
         Modality::Text => texts(drafts),
         Modality::Image => images(drafts),
         Modality::Speech => speech(drafts),
+    }
+}
+
+impl Draft<'_> {
+    /// Draws text: up to where the model ends the document or begins another part, or up to as many tokens as the options
+    /// allow. It is not empty.
+    ///
+    /// # Errors
+    /// As [`draw`].
+    pub fn draw_text(&mut self) -> Result<String> {
+        match self.draw(Modality::Text)? {
+            Part::Text(text) => Ok(text),
+            other => Err(config("part", "text", format!("{other:?}"))),
+        }
+    }
+
+    /// Draws a picture.
+    ///
+    /// # Errors
+    /// As [`draw`].
+    pub fn draw_image(&mut self) -> Result<RgbImage> {
+        match self.draw(Modality::Image)? {
+            Part::Image(image) => Ok(image),
+            other => Err(config("part", "an image", format!("{other:?}"))),
+        }
+    }
+
+    /// Draws speech: up to where the model ends it, or up to as many units as the options allow. A waveform of
+    /// [`Generator::sample_rate`].
+    ///
+    /// # Errors
+    /// As [`draw`].
+    pub fn draw_speech(&mut self) -> Result<Vec<f32>> {
+        match self.draw(Modality::Speech)? {
+            Part::Speech(wave) => Ok(wave),
+            other => Err(config("part", "speech", format!("{other:?}"))),
+        }
+    }
+
+    /// Draws a part.
+    ///
+    /// # Errors
+    /// As [`draw`].
+    pub fn draw(&mut self, modality: Modality) -> Result<Part> {
+        let mut parts = draw(slice::from_mut(self), modality)?;
+        parts.pop().ok_or_else(|| config("part", "one", 0))
+    }
+}
+
+impl Generator {
+    /// An image for a caption.
+    ///
+    /// # Errors
+    /// A caption that the tokenizer refuses; options out of range.
+    pub fn image(&self, caption: &str, options: &GenerateOptions) -> Result<RgbImage> {
+        let mut draft = self.draft(options)?;
+        draft.push_text(caption)?;
+        draft.draw_image()
+    }
+
+    /// A caption for an image of [`Self::image_size`].
+    ///
+    /// # Errors
+    /// An image of another size; options out of range.
+    pub fn caption(&self, image: &RgbImage, options: &GenerateOptions) -> Result<String> {
+        let mut draft = self.draft(options)?;
+        draft.push_image(image)?;
+        draft.draw_text()
+    }
+
+    /// Speech for a text.
+    ///
+    /// # Errors
+    /// A model without speech; a text that the tokenizer refuses; options out of range.
+    pub fn speech(&self, text: &str, options: &GenerateOptions) -> Result<Vec<f32>> {
+        let mut draft = self.draft(options)?;
+        draft.push_text(text)?;
+        draft.draw_speech()
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use mom_data::media::{audio, image};
 
-use super::{Draft, Generator};
+use super::draft::Draft;
+use super::generator::Generator;
 use crate::files::At;
 use crate::{Error, Result};
 

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::html::text;
+use super::escape::text;
 
 /// What the models of one setting drew for the same prompts.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! `report.md`.
 
-use super::summary::{DEFINITIONS, Section, Summary, Table};
+use super::summary::{DEFINITIONS, Section, Summary};
+use super::table::Table;
 
 /// The report as Markdown (GitHub's dialect), with plots linked.
 pub(super) fn render(summary: &Summary) -> String {

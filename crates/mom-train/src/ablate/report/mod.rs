@@ -26,6 +26,7 @@
 
 mod curve;
 mod error;
+mod escape;
 mod files;
 mod gallery;
 mod group;
@@ -40,6 +41,7 @@ mod rates;
 mod reading;
 mod records;
 mod summary;
+mod table;
 
 use std::path::{Path, PathBuf};
 

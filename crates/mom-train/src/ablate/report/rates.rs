@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::ArmRates;
 use super::group::Group;
 use super::numbers::{Quantity, Sample};
-use super::summary::{Row, Table};
+use super::table::{Row, Table};
 use crate::ablate::rates::{RateTrials, Trial};
 
 /// Runs that have ended, diverged ones among them.

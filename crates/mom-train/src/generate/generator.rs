@@ -1,0 +1,140 @@
+//! A trained model with its tokenizers, and how it is asked to draw.
+
+use std::path::Path;
+
+use mom_data::{Content, Modality, RgbImage, Tokenizers};
+use mom_models::decode::Sampling;
+use mom_models::{Model, Setting};
+
+use crate::error::{config, require};
+use crate::trained::Trained;
+use crate::{DeviceKind, Precision, Result, RunConfig};
+
+/// Weight of the guidance of pictures where nobody asks for another and the model learned to do without a caption.
+const GUIDANCE: f64 = 3.0;
+
+/// How tokens and patches are drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GenerateOptions {
+    /// Seed of all draws.
+    pub seed: u64,
+    /// Of text tokens, image codes and speech units.
+    pub sampling: Sampling,
+    /// Diffusion steps of an image (Transfusion).
+    pub n_steps: u32,
+    /// Weight w of classifier-free guidance of pictures (arXiv 2207.12598): noise or logits are `free + w (given - free)`, where
+    /// free is what the model says without anything before the picture; 1 is none. If absent: 3, and none of a model that never
+    /// saw a picture with nothing before it.
+    pub guidance: Option<f64>,
+    /// Tokens of a text, or units of speech, at most.
+    pub max_tokens: usize,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self { seed: 0, sampling: Sampling::default(), n_steps: 250, guidance: None, max_tokens: 256 }
+    }
+}
+
+impl GenerateOptions {
+    /// Checks every value that does not depend on the model.
+    ///
+    /// # Errors
+    /// A value out of range, named.
+    pub fn validate(&self) -> Result<()> {
+        self.sampling.validate()?;
+        let guidance = self.guidance.unwrap_or(1.0);
+        require(guidance.is_finite(), "guidance", "finite", guidance)?;
+        require((1..=1000).contains(&self.n_steps), "n_steps", "between 1 and 1000", self.n_steps)?;
+        require(self.max_tokens > 0, "max_tokens", "at least 1", self.max_tokens)
+    }
+}
+
+/// A part that was drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    /// Text.
+    Text(String),
+    /// A picture of [`Generator::image_size`].
+    Image(RgbImage),
+    /// A waveform of [`Generator::sample_rate`], in [-1, 1].
+    Speech(Vec<f32>),
+}
+
+/// A trained model with its tokenizers.
+#[derive(Debug, Clone)]
+pub struct Generator {
+    pub(super) tokenizers: Tokenizers,
+    pub(super) model: Model,
+    /// Whether pictures with nothing before them were trained on.
+    pub(super) knows_free_images: bool,
+}
+
+impl Generator {
+    /// Loads a model, see [`Trained::open`], to decode on `device` in an element type (the device's own if absent), wherever it
+    /// was trained.
+    ///
+    /// # Errors
+    /// As [`Trained::open`] and [`Trained::model`].
+    pub fn open(path: &Path, device: DeviceKind, precision: Option<Precision>) -> Result<Self> {
+        Self::new(&Trained::open(path)?, device, precision)
+    }
+
+    /// As [`Self::open`], of a model that was opened.
+    ///
+    /// # Errors
+    /// As [`Trained::model`].
+    pub fn new(trained: &Trained, device: DeviceKind, precision: Option<Precision>) -> Result<Self> {
+        let (model, _) = trained.model(device, precision)?;
+        Ok(Self::of(model, trained.tokenizers().clone(), trained.run()))
+    }
+
+    /// A model, its tokenizers and how it was or is being trained.
+    pub(crate) fn of(model: Model, tokenizers: Tokenizers, config: &RunConfig) -> Self {
+        Self { tokenizers, model, knows_free_images: config.forms().has_free_images() }
+    }
+
+    pub(crate) fn tokenizers(&self) -> &Tokenizers {
+        &self.tokenizers
+    }
+
+    /// Side of the images, in pixels.
+    pub fn image_size(&self) -> usize {
+        self.tokenizers.config().image.size
+    }
+
+    /// Samples a second of speech.
+    pub fn sample_rate(&self) -> u32 {
+        self.tokenizers.config().speech.sample_rate
+    }
+
+    /// Modalities and losses of the model.
+    pub fn setting(&self) -> Setting {
+        self.model.config().setting
+    }
+
+    /// A part that was tokenised by the model's own tokenizers, as somebody looks at it or listens to it.
+    ///
+    /// # Errors
+    /// Codes that are not there; latents, which another program decodes.
+    pub(crate) fn part(&self, content: &Content) -> Result<Part> {
+        let tokenizers = &self.tokenizers;
+        let tokens = |modality, codes: &[u32]| {
+            codes.iter().map(|&code| tokenizers.vocabulary().token(modality, code)).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(match content {
+            Content::Text(codes) => Part::Text(tokenizers.decode_text(&tokens(Modality::Text, codes)?)?),
+            Content::ImageCodes(codes) => Part::Image(tokenizers.decode_image(&tokens(Modality::Image, codes)?)?),
+            Content::Speech(codes) => Part::Speech(tokenizers.decode_speech(&tokens(Modality::Speech, codes)?)?),
+            Content::Pixels(pixels) => {
+                let size = self.image_size();
+                Part::Image(RgbImage { width: size, height: size, pixels: pixels.clone() })
+            }
+            Content::Patches(_) => return Err(config("image", "pixels", "latents, which another program decodes")),
+        })
+    }
+
+    pub(super) fn guidance(&self, options: &GenerateOptions) -> f64 {
+        options.guidance.unwrap_or(if self.knows_free_images { GUIDANCE } else { 1.0 })
+    }
+}
