@@ -254,7 +254,12 @@ fn samples_are_taken_beside_training_and_an_average_is_kept() {
     let message = Trained::open(plain.path()).unwrap().with_ema().unwrap_err().to_string();
     assert!(message.contains("no average of weights") && message.contains("train.ema"), "{message}");
 
-    // Scores of what it draws.
+    // Scores of what it draws, and an error where there is nothing to draw from.
+    let texts = learnt.path().join("texts.jsonl");
+    fs::write(&texts, (0..8).map(|i| format!("{{\"text\": \"a red star {i}\"}}\n")).collect::<String>()).unwrap();
+    let on_texts = ["eval", "--model", run, "--data", texts.to_str().unwrap(), "--scores", "3"];
+    let message = error_of(&mom_train(&on_texts));
+    assert!(message.contains("scores must be 0 for these data"), "{message}");
     let output = mom_train(&["eval", "--model", run, "--scores", "3"]);
     let text = String::from_utf8(output.stdout).unwrap();
     for kind in

@@ -5,6 +5,7 @@ use mom_models::decode::Sampling;
 use serde::Serialize;
 
 use super::measures::{chrf, edits, matched};
+use crate::error::require;
 use crate::samples::{Prompt, prompts_of};
 use crate::{Error, GenerateOptions, Generator, Part, Prepared, Result, RunConfig, draw};
 
@@ -38,9 +39,12 @@ pub struct Score {
 /// sampling from seeds that count up.
 ///
 /// # Errors
-/// Documents that cannot be read; what the model reports.
+/// No document that has both; documents that cannot be read; what the model reports.
 pub(super) fn scores(config: &RunConfig, prepared: &Prepared, generator: &Generator, n: usize) -> Result<Vec<Score>> {
     let prompts = prompts_of(config, prepared, n)?;
+    // Nothing would be told, and nobody would know why.
+    let expected = "0 for these data: no held-out document has two parts of which one can be drawn from the other";
+    require(!prompts.is_empty(), "scores", expected, n)?;
     prompts
         .chunk_by(|a, b| (a.given, a.wanted) == (b.given, b.wanted))
         .map(|prompts| score(generator, prompts))

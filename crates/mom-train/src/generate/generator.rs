@@ -4,6 +4,7 @@ use std::path::Path;
 
 use mom_data::{Content, Modality, RgbImage, Tokenizers};
 use mom_models::decode::Sampling;
+use mom_models::diffusion::Sampler;
 use mom_models::{Model, Setting};
 
 use crate::error::{config, require};
@@ -45,7 +46,7 @@ impl GenerateOptions {
         self.sampling.validate()?;
         let guidance = self.guidance.unwrap_or(1.0);
         require(guidance.is_finite(), "guidance", "finite", guidance)?;
-        require((1..=1000).contains(&self.n_steps), "n_steps", "between 1 and 1000", self.n_steps)?;
+        Sampler::new(self.n_steps)?;
         require(self.max_tokens > 0, "max_tokens", "at least 1", self.max_tokens)
     }
 }

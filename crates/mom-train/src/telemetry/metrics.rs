@@ -91,30 +91,26 @@ enum Line<'a> {
         operation: Option<&'a str>,
         documents: &'a [String],
     },
-    Validation {
-        step: u64,
-        tokens: u64,
-        by_modality: BTreeMap<&'a str, Option<f64>>,
-        joint: f64,
-        /// Of text, see [`Validation::bits_per_byte`].
-        #[serde(skip_serializing_if = "Option::is_none")]
-        bits_per_byte: Option<f64>,
-    },
-    /// As a validation, of the average of the weights.
-    ValidationEma {
-        step: u64,
-        tokens: u64,
-        by_modality: BTreeMap<&'a str, Option<f64>>,
-        joint: f64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        bits_per_byte: Option<f64>,
-    },
+    Validation(ValidationLine<'a>),
+    /// Of the average of the weights.
+    ValidationEma(ValidationLine<'a>),
     Timing {
         step: u64,
         wall_secs: f64,
         #[serde(flatten)]
         pace: Pace,
     },
+}
+
+#[derive(Serialize)]
+struct ValidationLine<'a> {
+    step: u64,
+    tokens: u64,
+    by_modality: BTreeMap<&'a str, Option<f64>>,
+    joint: f64,
+    /// Of text, see [`Validation::bits_per_byte`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bits_per_byte: Option<f64>,
 }
 
 impl Metrics {
@@ -153,25 +149,30 @@ impl Metrics {
     }
 
     pub fn validation(&mut self, validation: &Validation, tokens: u64) -> Result<()> {
-        let by_modality = self.means(&validation.by_modality);
-        self.validation_events("validation", validation)?;
-        let Validation { step, joint, bits_per_byte, .. } = *validation;
-        self.metrics.write(&Line::Validation { step, tokens, by_modality, joint, bits_per_byte })
+        let line = self.validation_line("validation", validation, tokens)?;
+        self.metrics.write(&Line::Validation(line))
     }
 
     /// A validation of the average of the weights.
     pub fn validation_ema(&mut self, validation: &Validation, tokens: u64) -> Result<()> {
-        let by_modality = self.means(&validation.by_modality);
-        self.validation_events("validation_ema", validation)?;
-        let Validation { step, joint, bits_per_byte, .. } = *validation;
-        self.metrics.write(&Line::ValidationEma { step, tokens, by_modality, joint, bits_per_byte })
+        let line = self.validation_line("validation_ema", validation, tokens)?;
+        self.metrics.write(&Line::ValidationEma(line))
     }
 
-    fn validation_events(&mut self, group: &str, validation: &Validation) -> Result<()> {
-        let mut values = tagged(group, &self.means(&validation.by_modality));
+    /// Tells TensorBoard, and gives the line.
+    fn validation_line(
+        &mut self,
+        group: &str,
+        validation: &Validation,
+        tokens: u64,
+    ) -> Result<ValidationLine<'static>> {
+        let by_modality = self.means(&validation.by_modality);
+        let mut values = tagged(group, &by_modality);
         values.extend(validation.bits_per_byte.map(|bits| (format!("{group}/bits_per_byte"), bits)));
         values.push((format!("{group}/joint"), validation.joint));
-        self.events.scalars(validation.step, values.iter().map(|(tag, value)| (tag.as_str(), *value)))
+        self.events.scalars(validation.step, values.iter().map(|(tag, value)| (tag.as_str(), *value)))?;
+        let Validation { step, joint, bits_per_byte, .. } = *validation;
+        Ok(ValidationLine { step, tokens, by_modality, joint, bits_per_byte })
     }
 
     /// Something to be looked at or listened to, for TensorBoard alone: a run's folder has it as a file.
