@@ -1,9 +1,9 @@
 // Causal depthwise convolution along time, then SiLU: forward and backward.
 //
-// A thread owns V neighbouring channels and walks a stretch of one sequence, the window of the last three inputs in
-// registers; the stretch before it gives the first three again. Narrower convolutions have taps of zero in front. Four rows
-// are in flight at a time, their places (the row map) one group ahead. Bytes: x in, out out (backward: x and the gradient
-// in, the gradient out), plus 3 rows in 64 read again (backward: 6 and 3).
+// A thread owns V neighbouring channels and walks a stretch of 64 positions of one sequence, the window of the last three
+// inputs in registers; the stretch before it gives the first three again. Narrower convolutions have taps of zero in front.
+// A group of rows is in flight at a time, their places (the row map) one group ahead. Bytes: x in, out out (backward: x and
+// the gradient in, the gradient out), plus 3 rows in 64 read again (backward: 6 and 3), from a cache.
 #pragma once
 #include "../common/dtype.cuh"
 #include "../common/math.cuh"
@@ -13,7 +13,7 @@ namespace conv {
 
 constexpr int TAPS = 4, HISTORY = TAPS - 1;
 constexpr int LANES = 32, STRETCHES = 4;  // a block: lanes of V channels, stretches of time
-constexpr int STRETCH = 64, GROUP = 4;
+constexpr int STRETCH = 64, GROUP = 4;  // positions of a stretch; rows that are asked for at once
 
 // Where a thread works.
 template <int V> struct Place {
@@ -48,8 +48,17 @@ __device__ __forceinline__ Vec<T, V> load_row(const void* base, uint32_t row, ui
 }
 
 // w[k][i]: tap k of channel i, the last on the present.
-template <int V>
+template <bool ALIGNED, int V>
 __device__ __forceinline__ void load_taps(const ConvInputs& in, const Place<V>& place, float (&w)[TAPS][V], float (&bias)[V]) {
+    if (ALIGNED && in.d_conv == TAPS && reinterpret_cast<uint64_t>(in.weight) % sizeof(float4) == 0) {
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            const float4 taps = reinterpret_cast<const float4*>(in.weight)[place.channel + i];
+            w[0][i] = taps.x, w[1][i] = taps.y, w[2][i] = taps.z, w[3][i] = taps.w;
+            bias[i] = in.bias ? in.bias[place.channel + i] : 0.f;
+        }
+        return;
+    }
 #pragma unroll
     for (int i = 0; i < V; i++) {
         const uint64_t channel = place.channel + i;
@@ -109,7 +118,7 @@ template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void forwa
     const Place<V> place(in);
     if (place.valid <= 0 || place.begin >= place.end) return;
     float w[TAPS][V], bias[V], window[HISTORY][V];
-    load_taps(in, place, w, bias);
+    load_taps<ALIGNED>(in, place, w, bias);
     load_window<T, V, ALIGNED>(in, place, place.begin, window);
     uint32_t rows[GROUP];
 #pragma unroll
@@ -167,6 +176,71 @@ template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void forwa
     }
 }
 
+// The same for aligned vectors, four taps and no state before the sequence or behind it: a group of rows arrives while the
+// one before is computed, and the window stays packed as it came. The first loads of a thread wait for each other as little as
+// may be, since many threads begin at once.
+template <typename T, int V> __device__ __forceinline__ void forward_stateless(const ConvForward& p) {
+    const ConvInputs& in = p.in;
+    const Place<V> place(in);
+    if (place.valid <= 0 || place.begin >= place.end) return;
+    auto load = [&](uint32_t row) { return load_row<T, V, true>(in.x, row, in.x_stride, place); };
+    // Past the end, the last row once more.
+    auto row_at = [&](int t) { return row_of(in, place.sequence, min(t, place.end - 1)); };
+    uint32_t rows[GROUP];
+    Vec<T, V> x[HISTORY + GROUP], next[GROUP];
+#pragma unroll
+    for (int g = 0; g < GROUP; g++) rows[g] = row_at(place.begin + g);
+#pragma unroll
+    for (int k = 0; k < HISTORY; k++) {  // a stretch that is not the first has as many positions in front of it
+        x[k].zero();
+        if (place.begin > 0) x[k] = load(row_of(in, place.sequence, place.begin - HISTORY + k));
+    }
+#pragma unroll
+    for (int g = 0; g < GROUP; g++) next[g] = load(rows[g]);
+    float w[TAPS][V], bias[V];
+    load_taps<true>(in, place, w, bias);
+#pragma unroll
+    for (int k = 1; k < HISTORY; k++) {
+        if (place.begin > 0 && starts_document(in, place.sequence, place.begin - HISTORY + k)) {
+#pragma unroll
+            for (int j = 0; j < k; j++) x[j].zero();
+        }
+    }
+#pragma unroll 1
+    for (int t0 = place.begin; t0 < place.end; t0 += GROUP) {
+        uint32_t to[GROUP];
+#pragma unroll
+        for (int g = 0; g < GROUP; g++) to[g] = rows[g], x[HISTORY + g] = next[g];
+#pragma unroll
+        for (int g = 0; g < GROUP; g++) rows[g] = row_at(t0 + GROUP + g);
+#pragma unroll
+        for (int g = 0; g < GROUP; g++) next[g] = load(rows[g]);
+#pragma unroll
+        for (int g = 0; g < GROUP; g++) {
+            if (t0 + g >= place.end) break;
+            if (starts_document(in, place.sequence, t0 + g)) {
+#pragma unroll
+                for (int k = 0; k < HISTORY + g; k++) x[k].zero();
+            }
+            float out[V];
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                out[i] = bias[i];
+#pragma unroll
+                for (int k = 0; k < TAPS; k++) out[i] = fmaf(w[k][i], x[g + k].get(i), out[i]);
+            }
+            if (in.silu) {
+#pragma unroll
+                for (int i = 0; i < V; i++) out[i] *= sigmoid(out[i]);
+            }
+            T* row = at_row<T>(p.out, to[g], uint32_t(p.out_stride), place.channel);
+            store_vec<true, T, V>(row, pack<T, V>(out), place.valid);
+        }
+#pragma unroll
+        for (int k = 0; k < HISTORY; k++) x[k] = x[GROUP + k];
+    }
+}
+
 // The slot of position t among those of its stretch that other stretches read too, or EDGES: first and last three.
 constexpr int EDGES = 2 * HISTORY;
 template <int V> __device__ __forceinline__ int edge_of(const Place<V>& place, int t) {
@@ -177,7 +251,8 @@ template <int V> __device__ __forceinline__ int edge_of(const Place<V>& place, i
 // Time forwards once more; the gradients of the window's inputs wait until they are complete. Taps' and bias' gradients
 // leave as one partial sum a block. grad_x may lie over x: what other stretches read is not overwritten here, but goes to
 // `edges` and from there to its rows once all have read.
-// `out` and `edges` are looked at if CONSUMES: the branches and their registers would cost every other caller a tenth.
+// `out` and `edges` are looked at if CONSUMES: the branches and their registers would cost every other caller of aligned
+// vectors a tenth.
 template <typename T, int V, bool ALIGNED, bool CONSUMES>
 __device__ __forceinline__ void backward(const ConvBackward& p) {
     const ConvInputs& in = p.in;
@@ -193,7 +268,7 @@ __device__ __forceinline__ void backward(const ConvBackward& p) {
     if (place.valid > 0 && place.begin < place.end) {
         const int seqlen = in.seqlen;
         float w[TAPS][V], bias[V], window[HISTORY][V], pending[HISTORY][V];
-        load_taps(in, place, w, bias);
+        load_taps<ALIGNED>(in, place, w, bias);
         load_window<T, V, ALIGNED>(in, place, place.begin, window);
         uint32_t targets[HISTORY];  // rows of the window's inputs
         bool wanted[HISTORY];       // whether their gradients are this thread's to write
@@ -391,3 +466,28 @@ template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void place
 }
 
 }  // namespace conv
+
+#define CONV_OF(T_NAME, T, SUFFIX, ALIGNED)                                                                           \
+    extern "C" __global__ void __launch_bounds__(128) causal_conv1d_forward_##T_NAME##SUFFIX(                         \
+        const __grid_constant__ ConvForward p) {                                                                      \
+        conv::forward<T, 4, ALIGNED>(p);                                                                              \
+    }                                                                                                                 \
+    extern "C" __global__ void __launch_bounds__(128) causal_conv1d_consume_##T_NAME##SUFFIX(                         \
+        const __grid_constant__ ConvBackward p) {                                                                     \
+        conv::backward<T, 4, ALIGNED, true>(p);                                                                       \
+    }                                                                                                                 \
+    extern "C" __global__ void __launch_bounds__(128) causal_conv1d_edges_##T_NAME##SUFFIX(                           \
+        const __grid_constant__ ConvBackward p) {                                                                     \
+        conv::place_edges<T, 4, ALIGNED>(p);                                                                          \
+    }
+#define CONV(T_NAME, T)                                                                                               \
+    CONV_OF(T_NAME, T, , false)                                                                                       \
+    CONV_OF(T_NAME, T, _aligned, true)                                                                                \
+    extern "C" __global__ void __launch_bounds__(128) causal_conv1d_backward_##T_NAME##_aligned(                      \
+        const __grid_constant__ ConvBackward p) {                                                                     \
+        conv::backward<T, 4, true, false>(p);                                                                         \
+    }                                                                                                                 \
+    extern "C" __global__ void __launch_bounds__(128, sizeof(T) == 2 ? 7 : 5)                                         \
+        causal_conv1d_forward_##T_NAME##_stateless(const __grid_constant__ ConvForward p) {                           \
+        conv::forward_stateless<T, 4>(p);                                                                             \
+    }

@@ -9,6 +9,7 @@
 // written.
 // k_grouped: rows of the next modality would enter the sum, and are zeroed in shared memory.
 #pragma once
+#include "../common/dependent_launch.cuh"
 #include "k_grouped.cuh"
 #include "leaving_rows.cuh"
 #include "m_grouped.cuh"
@@ -399,7 +400,7 @@ template <typename T, int WARPGROUPS, int BN, int STAGES, int CLUSTER> struct KG
         }
         if constexpr (CLUSTER > 1) cluster_barrier();
         else __syncthreads();
-        asm volatile("griddepcontrol.launch_dependents;");
+        launch_dependents();
         if (threadIdx.x < CONSUMERS) {
             take_registers<WARPGROUPS, 1>();
             tile.consume();
@@ -594,16 +595,19 @@ template <typename T, int WARPGROUPS, int BN, int STAGES, int CLUSTER> struct KG
         const uint32_t fragment = blockIdx.x % (FRAGMENTS / AT_ONCE) * AT_ONCE, tile = blockIdx.x / (FRAGMENTS / AT_ONCE);
         const uint32_t group = blockIdx.y;
         const uint32_t first = offset(p.offsets, p.n_rows, group), last = offset(p.offsets, p.n_rows, group + 1);
-        if (first >= last) return;
         const uint32_t before = group * p.border_rows;  // as `segments` cuts
         const uint32_t begin = (first + before) / p.rows_per_split, end = (last - 1 + before) / p.rows_per_split;
-        if (begin == end) return;
+        if (first >= last || begin == end) {
+            // What is launched behind this grid waits for this grid alone: it must not end before the first launch has.
+            wait_for_launch_before();
+            return;
+        }
         float sum[4 * AT_ONCE];
 #pragma unroll
         for (int i = 0; i < 4 * AT_ONCE; i++) sum[i] = 0.f;
         const float4* from = sums.partial(begin + group, tile) + fragment * CONSUMERS;
         const uint64_t step = uint64_t(p.n_tiles) * (FRAGMENTS * CONSUMERS);
-        asm volatile("griddepcontrol.wait;" ::: "memory");
+        wait_for_launch_before();
         for (uint32_t split = begin; split <= end; split += AHEAD, from += AHEAD * step) {
             float4 x[AHEAD][AT_ONCE];
 #pragma unroll

@@ -123,7 +123,7 @@ template <typename T, int ROWS> struct InKernel {
         Inputs<T> x(reinterpret_cast<T*>(shared.x), rows, d_model), u(reinterpret_cast<T*>(shared.u), rows, channels);
         u.pad(channels);
         x.pad(d_model);
-        wait_for_former();
+        wait_for_launch_before();
         conv.read(p, channel, row);
         norm.run(static_cast<const T*>(p.x), p.eps, d_model, x, shared.squares);
         __syncthreads();

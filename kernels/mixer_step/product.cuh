@@ -53,11 +53,11 @@ template <typename T, int ROWS, bool HEAD> struct ProductKernel {
         using N = Norm<T, ROWS, K_MAX>;
         if constexpr (HEAD) {
             N norm(p.norm, k);
-            wait_for_former();
+            wait_for_launch_before();
             norm.run(static_cast<const T*>(p.x), p.eps, k, x, shared.squares);
         } else {
             constexpr int V = Unit<T>::VECTOR;
-            wait_for_former();
+            wait_for_launch_before();
             const int vectors = k / V;
             for (int i = threadIdx.x; i < rows * vectors; i += THREADS) {
                 const int row = i / vectors, at = i % vectors * V;

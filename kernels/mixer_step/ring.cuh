@@ -5,6 +5,7 @@
 // use, and copies of weights, which no kernel writes, begin before the kernel in front has ended. The 16 rows are the first
 // operand of an mma, up to 8 rows of activations the second.
 #pragma once
+#include "../common/dependent_launch.cuh"
 #include "../common/dtype.cuh"
 #include "../common/math.cuh"
 #include "../common/reduce.cuh"
@@ -24,19 +25,6 @@ constexpr bool OVERLAP = false;
 template <typename T, int ROWS> constexpr int MIN_BLOCKS = ROWS == 1 && sizeof(T) == 2 ? 4 : 1;
 // Rows of a matrix that a warp multiplies at once.
 constexpr int TILE = 16;
-
-// The kernel behind this one may begin: it copies weights, and waits for this one's end.
-__device__ __forceinline__ void launch_dependents() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-// Waits for the end of the kernel in front. Before it nothing is written, and nothing read but weights.
-__device__ __forceinline__ void wait_for_former() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
 
 // Asks for a line to be in the second-level cache, whoever writes it.
 __device__ __forceinline__ void prefetch(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }

@@ -200,7 +200,7 @@ template <typename T, int STATES> struct ScanKernel {
         // A line's place in the second-level cache is no read: whoever writes it may be on the way.
         const float* state = p.state + (int64_t(row) * p.d_inner + channel) * p.d_state;
         if (channel < last && member * 32 < int(p.d_state)) prefetch(state + member * 32);
-        wait_for_former();
+        wait_for_launch_before();
         const Values values(p, channel, row, member);
         add_up(p, row, shared);
         advance(p, channel, row, member, of, values, shared.sums);

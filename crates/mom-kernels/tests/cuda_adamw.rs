@@ -191,7 +191,7 @@ fn a_step_whose_norm_is_not_finite_is_skipped_and_told() {
 #[test]
 fn a_norm_above_the_records_bound_writes_nothing() {
     let Some(device) = gpu("a_norm_above_the_records_bound_writes_nothing") else { return };
-    let gpu = Gpu::with_stream(device.stream().context().default_stream()).unwrap();
+    let gpu = with_stream(device.stream().context().default_stream());
     let norm = gpu.upload(&[3.0f32]).unwrap();
     let clip = || Clip { norm: gpu.read(&norm), max_norm: 1.0 };
     let mut skipped = gpu.zeros::<u32>(1).unwrap();
@@ -211,8 +211,8 @@ fn a_captured_graph_reads_the_record_again() {
     let Some(device) = gpu("a_captured_graph_reads_the_record_again") else { return };
     // SAFETY: everything here runs on one stream. (A capture must not wait for events from before it.)
     unsafe { device.stream().context().disable_event_tracking() };
-    let gpu = Gpu::with_stream(device.stream().context().new_stream().unwrap()).unwrap();
-    gpu.preload(&[Module::AdamW]).unwrap();
+    let gpu = with_stream(device.stream().context().new_stream().unwrap());
+    gpu.preload(Module::of("adamw")).unwrap();
     let (mut by_graph, mut by_steps) = (State::new(&gpu, 10_000), State::new(&gpu, 10_000));
     let mut record = gpu.zeros::<StepRecord>(1).unwrap();
     gpu.stream().synchronize().unwrap();

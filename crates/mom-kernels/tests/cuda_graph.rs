@@ -196,10 +196,11 @@ fn a_replay_gives_the_bits_of_the_launches() {
     drop(gpu);
     // SAFETY: everything below runs on one stream.
     unsafe { context.disable_event_tracking() };
-    let gpu = Gpu::with_stream(context.new_stream().unwrap()).unwrap();
+    let gpu = with_stream(context.new_stream().unwrap());
     // Nothing has run before the capture: `preload` is all that it needs.
-    let scan = [Module::SelectiveScanForwardBf16, Module::SelectiveScanBackwardBf16];
-    gpu.preload(&[Module::ModalityPlan, Module::CausalConv1d]).and_then(|()| gpu.preload(&scan)).unwrap();
+    for operation in ["modality_plan", "causal_conv1d", "selective_scan"] {
+        gpu.preload(Module::of(operation)).unwrap();
+    }
     // A sequence at once, and in chunks of time.
     for seqlen in [200, 600] {
         replay(&gpu, seqlen);

@@ -232,7 +232,7 @@ fn check<T: TestElement>(gpu: &Gpu, case: &Case, seed: u64) {
 fn check_all(gpu: &Gpu, case: &Case) {
     check::<bf16>(gpu, case, 1);
     check::<f16>(gpu, case, 2);
-    let portable = Gpu::with_stream(gpu.stream().clone()).unwrap().portable();
+    let portable = with_stream(gpu.stream().clone()).portable();
     check::<bf16>(&portable, case, 1);
     check::<f16>(&portable, case, 2);
     check::<f32>(gpu, case, 3);
@@ -295,7 +295,7 @@ fn widths() {
 #[test]
 fn every_kernel() {
     let Some(gpu) = gpu("every_kernel") else { return };
-    let portable = Gpu::with_stream(gpu.stream().clone()).unwrap().portable();
+    let portable = with_stream(gpu.stream().clone()).portable();
     let widths = [(72, 48), (88, 72), (200, 120), (200, 152), (200, 264), (48, 264), (104, 264), (160, 264)];
     for (n_in, n_out) in widths.into_iter().flat_map(|(a, b)| [(a, b), (b, a)]) {
         let into = if n_in > n_out { Into::Add } else { Into::Overwrite };
@@ -315,12 +315,97 @@ fn many_rows() {
     }
 }
 
+/// The gradients of no rows are zero, whoever computes them.
+#[test]
+fn no_rows_at_all() {
+    let Some(gpu) = gpu("no_rows_at_all") else { return };
+    let with_library = with_stream(gpu.stream().clone());
+    with_library.load_library().unwrap();
+    let portable = with_stream(gpu.stream().clone()).portable();
+    for gpu in [&gpu, &with_library, &portable] {
+        for (n_in, n_out) in [(640, 768), (48, 1536), (1536, 80), (24, 8)] {
+            zero_rows::<bf16>(gpu, n_in, n_out);
+            zero_rows::<f32>(gpu, n_in, n_out);
+        }
+    }
+}
+
+fn zero_rows<T: TestElement>(gpu: &Gpu, n_in: usize, n_out: usize) {
+    let (x, y) = (gpu.zeros::<T>(0).unwrap(), gpu.zeros::<T>(0).unwrap());
+    let weights: Vec<_> = (0..2).map(|_| gpu.zeros::<T>(n_in * n_out).unwrap()).collect();
+    let weights = weights.iter().map(|weight| gpu.read(weight)).collect();
+    let weights = device::GroupedWeights::new(n_in, n_out, weights, None).unwrap();
+    let ids = gpu.zeros::<u8>(0).unwrap();
+    let plan = DevicePlan::sort(gpu, 0, 16, 2, &gpu.read(&ids), None).unwrap();
+    let mut grads: Vec<_> = (0..2).map(|_| poisoned::<T>(gpu, n_in * n_out)).collect();
+    let to = device::GroupedGrads {
+        grad_weights: grads.iter_mut().map(|grad| gpu.write(grad)).collect(),
+        grad_biases: None,
+    };
+    let mut workspace = gpu.zeros(device::backward_weights_workspace_len(0, &weights)).unwrap();
+    let (x, grad_y) = (gpu.rows(&x, n_in).unwrap(), gpu.rows(&y, n_out).unwrap());
+    let offsets = plan.modality_offsets(gpu);
+    device::backward_weights(gpu, &offsets, &x, &grad_y, &weights, to, gpu.write(&mut workspace)).unwrap();
+    assert!(grads.iter().all(|grad| download(gpu, grad).iter().all(|&x| x == 0.0)), "{n_in} -> {n_out}");
+}
+
+/// Two modalities that are each one whole split: the second launch has nothing to add, and what follows it must wait for the
+/// first all the same.
+#[test]
+fn what_follows_waits_for_gradients_that_were_not_cut() {
+    let Some(gpu) = gpu("what_follows_waits_for_gradients_that_were_not_cut") else { return };
+    let context = gpu.stream().context().clone();
+    let gpu = with_stream(context.new_stream().unwrap());
+    // SAFETY: this test uses one stream. Events recorded outside of a capture may not be waited for inside.
+    unsafe { context.disable_event_tracking() };
+    gpu.preload(Module::ALL).unwrap();
+    let (n_in, n_out, counts) = (640, 2560, [8192, 8192]);
+    let case = Case { biases: false, ..case(&counts, n_in, n_out) };
+    let p = Problem::new::<bf16>(&case, 30);
+    let on_device = OnDevice::<bf16>::new(&gpu, &p);
+    let weights = on_device.weights(&gpu, &p);
+    let mut workspace = gpu.zeros(device::backward_weights_workspace_len(p.plan.n_rows(), &weights)).unwrap();
+    let mut grads: Vec<_> = counts.iter().map(|_| poisoned::<bf16>(&gpu, n_in * n_out)).collect();
+    let mut copies: Vec<_> = counts.iter().map(|_| poisoned::<bf16>(&gpu, n_in * n_out)).collect();
+    let nan = poisoned::<bf16>(&gpu, n_in * n_out);
+    let mut run = |gpu: &Gpu| {
+        grads.iter_mut().for_each(|grad| gpu.stream().memcpy_dtod(&nan, grad).unwrap());
+        let to = device::GroupedGrads {
+            grad_weights: grads.iter_mut().map(|grad| gpu.write(grad)).collect(),
+            grad_biases: None,
+        };
+        let (x, grad_y) = (gpu.rows(&on_device.x, n_in).unwrap(), gpu.rows(&on_device.grad_y, n_out).unwrap());
+        let offsets = on_device.plan.modality_offsets(gpu);
+        let result = device::backward_weights(gpu, &offsets, &x, &grad_y, &weights, to, gpu.write(&mut workspace));
+        for (from, to) in grads.iter().zip(&mut copies) {
+            gpu.stream().memcpy_dtod(from, to).unwrap();
+        }
+        result
+    };
+    run(&gpu).unwrap();
+    gpu.stream().synchronize().unwrap();
+    gpu.stream().begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+    let result = run(&gpu);
+    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+    let graph = gpu.stream().end_capture(flags).unwrap().unwrap();
+    result.unwrap();
+    let want: Vec<_> = grads.iter().map(|grad| download(&gpu, grad)).collect();
+    assert!(want.iter().flatten().all(|x| x.is_finite()));
+    for replay in 0..1000 {
+        graph.launch().unwrap();
+        if replay % 100 == 99 {
+            let got: Vec<_> = copies.iter().map(|copy| download(&gpu, copy)).collect();
+            assert!(got == want, "replay {replay}: a gradient was copied before it was there");
+        }
+    }
+}
+
 /// A graph captured with one set of counts is right for another.
 #[test]
 fn graph() {
     let Some(gpu) = gpu("graph") else { return };
     let context = gpu.stream().context().clone();
-    let gpu = Gpu::with_stream(context.new_stream().unwrap()).unwrap();
+    let gpu = with_stream(context.new_stream().unwrap());
     // SAFETY: this test uses one stream. Events recorded outside of a capture may not be waited for inside.
     unsafe { context.disable_event_tracking() };
     gpu.preload(Module::ALL).unwrap();
@@ -351,7 +436,7 @@ fn graph() {
 
 /// A second [`Gpu`] of the same stream with cuBLASLt loaded.
 fn with_library(gpu: &Gpu) -> Gpu {
-    let with = Gpu::with_stream(gpu.stream().clone()).unwrap();
+    let with = with_stream(gpu.stream().clone());
     with.load_library().unwrap();
     with
 }
@@ -437,7 +522,7 @@ fn sums_without_splits() {
 #[test]
 fn onto_a_residual() {
     let Some(gpu) = gpu("onto_a_residual") else { return };
-    let portable = Gpu::with_stream(gpu.stream().clone()).unwrap().portable();
+    let portable = with_stream(gpu.stream().clone()).portable();
     let with = with_library(&gpu);
     for (n_in, n_out, biases) in
         [(48, 264, true), (200, 72, true), (136, 160, false), (200, 520, true), (520, 512, false), (1040, 5000, false)]
@@ -481,7 +566,7 @@ fn check_residual(gpu: &Gpu, case: &Case, before: usize) {
 fn library_in_a_graph() {
     let Some(gpu) = gpu("library_in_a_graph") else { return };
     let context = gpu.stream().context().clone();
-    let gpu = Gpu::with_stream(context.new_stream().unwrap()).unwrap();
+    let gpu = with_stream(context.new_stream().unwrap());
     // SAFETY: this test uses one stream. Events recorded outside of a capture may not be waited for inside.
     unsafe { context.disable_event_tracking() };
     gpu.load_library().unwrap();

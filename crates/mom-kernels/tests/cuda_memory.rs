@@ -9,7 +9,7 @@ use mom_kernels::causal_conv1d::Activation;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::library::{Factor, matmul};
-use mom_kernels::cuda::{CudaError, Detail, DeviceOffsets, DevicePlan, Gpu, Result};
+use mom_kernels::cuda::{CudaError, Detail, DeviceOffsets, DevicePlan, Gpu, Module, Result};
 use mom_kernels::cuda::{adamw, causal_conv1d, column_sums, grouped_gemm, rms_norm, selective_scan};
 use mom_kernels::selective_scan::DeltaActivation;
 
@@ -22,7 +22,7 @@ fn norm(of: &Gpu, by: &Gpu, x: &CudaSlice<f32>, weight: &CudaSlice<f32>, y: &mut
 #[test]
 fn a_view_of_another_stream_is_refused() {
     let Some(gpu) = gpu("a_view_of_another_stream_is_refused") else { return };
-    let other = Gpu::with_stream(gpu.stream().context().new_stream().unwrap()).unwrap();
+    let other = with_stream(gpu.stream().context().new_stream().unwrap());
     let (x, weight) = (upload::<f32>(&gpu, &[1.0, 2.0, 3.0, 4.0]), upload::<f32>(&gpu, &[1.0, 1.0]));
     let mut y = poisoned::<f32>(&gpu, 4);
     for (of, by) in [(&gpu, &other), (&other, &gpu)] {
@@ -32,7 +32,7 @@ fn a_view_of_another_stream_is_refused() {
         assert!(download(&gpu, &y).iter().all(|y| y.is_nan()), "an output was written");
     }
     // It is told once: either of them works on. So does another Gpu of the same stream, whose launches are in order.
-    let same = Gpu::with_stream(gpu.stream().clone()).unwrap();
+    let same = with_stream(gpu.stream().clone());
     for (of, by) in [(&gpu, &gpu), (&other, &other), (&gpu, &same), (&same, &gpu)] {
         let mut y = poisoned::<f32>(&gpu, 4);
         norm(of, by, &x, &weight, &mut y).unwrap();
@@ -44,8 +44,8 @@ fn a_view_of_another_stream_is_refused() {
 #[test]
 fn a_product_of_views_of_another_stream_is_refused() {
     let Some(gpu) = gpu("a_product_of_views_of_another_stream_is_refused") else { return };
-    let other = Gpu::with_stream(gpu.stream().context().new_stream().unwrap()).unwrap();
-    let with_library = Gpu::with_stream(gpu.stream().clone()).unwrap();
+    let other = with_stream(gpu.stream().context().new_stream().unwrap());
+    let with_library = with_stream(gpu.stream().clone());
     with_library.load_library().unwrap();
     let (n, width) = (256, 512);
     let (x, weight) = (poisoned::<bf16>(&gpu, n * width), poisoned::<bf16>(&gpu, width * width));
@@ -62,6 +62,81 @@ fn a_product_of_views_of_another_stream_is_refused() {
         assert!(download(&gpu, &y).iter().all(|y| y.is_nan()), "the product of NaNs");
         gpu.stream().memset_zeros(&mut y).unwrap();
     }
+}
+
+/// What was refused is forgotten: the next call, which is right, is not blamed for it.
+#[test]
+fn misuse_is_told_once() {
+    let Some(gpu) = gpu("misuse_is_told_once") else { return };
+    let other = with_stream(gpu.stream().context().new_stream().unwrap());
+    let x = upload::<f32>(&gpu, &[1.0, 2.0, 3.0, 4.0]);
+    let weight = upload::<f32>(&gpu, &[1.0, 1.0]);
+    let (mut y, mut normed) = (poisoned::<f32>(&gpu, 4), poisoned::<f32>(&gpu, 4));
+    // A foreign view, and no library.
+    let (a, b) = (other.rows(&x, 2).unwrap(), gpu.rows(&x, 2).unwrap());
+    let to = gpu.rows_mut(&mut y, 2).unwrap();
+    let error = matmul(&gpu, 1.0, Factor::plain(&a), Factor::plain(&b), 0.0, to, None).unwrap_err();
+    assert_eq!(error, CudaError::ForeignView { made_on: 0, passed_to: 0 });
+    norm(&gpu, &gpu, &x, &weight, &mut normed).unwrap();
+    assert!(download(&gpu, &normed).iter().all(|x| x.is_finite()));
+}
+
+/// The device is made current by whoever calls, on whichever thread.
+#[test]
+fn a_fresh_thread_may_begin_with_any_call() {
+    let Some(gpu) = gpu("a_fresh_thread_may_begin_with_any_call") else { return };
+    let (n, width) = (64, 64);
+    let x = upload::<bf16>(&gpu, &vec![1.0; n * width]);
+    let weight = upload::<bf16>(&gpu, &vec![0.5; width * width]);
+    let calls: [(&str, fn(&Gpu)); 3] = [
+        ("preload", |gpu| gpu.preload(Module::of("embedding")).unwrap()),
+        ("upload", |gpu| assert_eq!(gpu.download(&gpu.upload(&[7u32]).unwrap()).unwrap(), [7])),
+        ("library", |gpu| gpu.load_library().map(drop).unwrap()),
+    ];
+    for (name, call) in calls {
+        let other = with_stream(gpu.stream().clone());
+        std::thread::scope(|scope| scope.spawn(|| call(&other)).join()).unwrap_or_else(|_| panic!("{name}"));
+    }
+    let mut y = poisoned::<bf16>(&gpu, n * width);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The residual is copied first, columns of it past the driver's wrapper.
+            let product = grouped_gemm::GroupedWeights::new(width, width, vec![gpu.read(&weight)], None).unwrap();
+            let (x, offsets) = (gpu.rows(&x, width).unwrap(), DeviceOffsets::single(n));
+            let to = gpu.rows_mut(&mut y, width).unwrap();
+            grouped_gemm::forward_add(&gpu, &offsets, &x, &product, Some(&x), to).unwrap();
+        });
+    });
+    assert!(download(&gpu, &y).iter().all(|&y| y == 33.0));
+}
+
+#[test]
+fn rows_without_columns_and_batches_without_sequences_are_named() {
+    let Some(gpu) = gpu("rows_without_columns_and_batches_without_sequences_are_named") else { return };
+    let (x, taps) = (gpu.zeros::<f32>(8).unwrap(), gpu.zeros::<f32>(8).unwrap());
+    let text = gpu.rows(&x, 2).unwrap().columns(0, 0).unwrap_err().to_string();
+    assert!(text.contains("columns") && text.contains("end"), "{text}");
+    let empty = gpu.zeros::<f32>(0).unwrap();
+    let conv = causal_conv1d::ConvInputs {
+        layout: mom_kernels::cuda::DeviceLayout::contiguous(0, 16, None).unwrap(),
+        x: gpu.rows(&empty, 2).unwrap(),
+        weight: gpu.read(&taps),
+        bias: None,
+        activation: Activation::Silu,
+        initial_state: None,
+    };
+    let text = causal_conv1d::backward_workspace_len(&conv).unwrap_err().to_string();
+    assert!(text.contains("batch"), "{text}");
+}
+
+/// A card that is not there is refused by name; the kernels of one that is known are chosen.
+#[test]
+fn pretending_to_be_another_card() {
+    let Some(gpu) = gpu("pretending_to_be_another_card") else { return };
+    let known = with_stream(gpu.stream().clone()).pretending((8, 9)).unwrap();
+    assert_eq!(known.compute_capability().unwrap(), (8, 9));
+    let error = with_stream(gpu.stream().clone()).pretending((7, 5)).unwrap_err();
+    assert!(error.to_string().contains("7.5"), "{error}");
 }
 
 #[test]
@@ -208,7 +283,7 @@ fn small_workspaces_are_named() {
 #[test]
 fn staged_uploads_arrive_as_they_were() {
     let Some(gpu) = gpu("staged_uploads_arrive_as_they_were") else { return };
-    let staged = Gpu::with_stream(gpu.stream().clone()).unwrap();
+    let staged = with_stream(gpu.stream().clone());
     assert!(staged.stage_uploads(100).unwrap_err().to_string().contains("bytes"));
     staged.stage_uploads(4096).unwrap();
     let mut uploads = Vec::new();

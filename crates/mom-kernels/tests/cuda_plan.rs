@@ -101,8 +101,8 @@ fn a_captured_graph_sorts_other_ids() {
     // SAFETY: everything here runs on one stream. (A capture must not wait for events from before it.)
     unsafe { device.stream().context().disable_event_tracking() };
     // The default stream cannot be captured.
-    let gpu = Gpu::with_stream(device.stream().context().new_stream().unwrap()).unwrap();
-    gpu.preload(&[Module::ModalityPlan]).unwrap();
+    let gpu = with_stream(device.stream().context().new_stream().unwrap());
+    gpu.preload(Module::of("modality_plan")).unwrap();
     let (n, n_modalities) = (5000, 3);
     let mut device_ids = gpu.upload(&ids(n, n_modalities, 1)).unwrap();
     let mut plan = DevicePlan::sort(&gpu, 1, n, n_modalities, &gpu.read(&device_ids), None).unwrap();

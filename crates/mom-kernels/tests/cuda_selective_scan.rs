@@ -25,6 +25,73 @@ fn every_option() {
     check_all(&gpu, Case { batch: 17, seqlen: 33, n_modalities: 200, ..FULL });
 }
 
+/// Few modalities, whose biases' gradients the kernel sums; many, as many as it has room for; more than those; and none.
+#[test]
+fn any_number_of_modalities() {
+    let Some(gpu) = gpu("any_number_of_modalities") else { return };
+    for n_modalities in [2, 4, 5, 8, 15, 16, 17] {
+        // One block of channels to a sequence, two, and chunks of time.
+        for (batch, seqlen, d_inner) in [(3, 161, 96), (9, 333, 128), (1, 2100, 64)] {
+            check_all(&gpu, Case { batch, seqlen, d_inner, n_modalities, ..FULL });
+        }
+    }
+    for (batch, seqlen) in [(3, 161), (1, 2100)] {
+        check_all(&gpu, Case { batch, seqlen, bias: false, ..FULL });
+    }
+}
+
+/// Saved states that begin one element in: the kernels read and write them by 16 bytes.
+#[test]
+fn saved_states_off_16_bytes_are_refused() {
+    let Some(gpu) = gpu("saved_states_off_16_bytes_are_refused") else { return };
+    let (seqlen, d) = (32, 16);
+    let zeros = |len: usize| gpu.zeros::<f32>(len).unwrap();
+    let (x, a) = (zeros(seqlen * d), zeros(d * d));
+    let inputs = device::ScanInputs {
+        layout: DeviceLayout::contiguous(1, seqlen, None).unwrap(),
+        u: gpu.rows(&x, d).unwrap(),
+        dt: gpu.rows(&x, d).unwrap(),
+        dt_bias: None,
+        delta_activation: DeltaActivation::Softplus,
+        a: gpu.read(&a),
+        b: gpu.rows(&x, d).unwrap(),
+        c: gpu.rows(&x, d).unwrap(),
+        d_skip: None,
+        z: None,
+        initial_state: None,
+    };
+    let len = device::saved_states_len(1, seqlen, d, d);
+    let (mut out, mut saved, mut workspace) = (zeros(seqlen * d), zeros(len + 1), zeros(0));
+    let outputs = device::ScanOutputs {
+        out: gpu.rows_mut(&mut out, d).unwrap(),
+        last_state: None,
+        saved_states: Some(gpu.write_view(saved.slice_mut(1..))),
+    };
+    let off = |result: Result<(), CudaError>| {
+        let text = result.unwrap_err().to_string();
+        assert_eq!(text, "selective_scan: saved_states has 4 bytes off 16, expected 0");
+    };
+    off(device::forward(&gpu, &inputs, outputs, gpu.write(&mut workspace)));
+    let mut room: Vec<_> = [seqlen * d; 4].into_iter().chain([d * d]).map(zeros).collect();
+    let [grad_u, grad_dt, grad_b, grad_c, grad_a] = &mut room[..] else { unreachable!() };
+    let grads = device::ScanGrads {
+        grad_u: gpu.rows_mut(grad_u, d).unwrap(),
+        grad_dt: gpu.rows_mut(grad_dt, d).unwrap(),
+        grad_dt_bias: None,
+        grad_a: gpu.write(grad_a),
+        grad_b: gpu.rows_mut(grad_b, d).unwrap(),
+        grad_c: gpu.rows_mut(grad_c, d).unwrap(),
+        grad_d_skip: None,
+        grad_z: None,
+        grad_initial_state: None,
+        out: None,
+    };
+    let output_grads = device::ScanOutputGrads { grad_out: gpu.rows(&x, d).unwrap(), grad_last_state: None };
+    let mut workspace = zeros(device::backward_workspace_len(&inputs).unwrap());
+    let states = gpu.read_view(saved.slice(1..));
+    off(device::backward(&gpu, &inputs, states, &output_grads, grads, gpu.write(&mut workspace)));
+}
+
 #[test]
 fn odd_sizes() {
     let Some(gpu) = gpu("odd_sizes") else { return };

@@ -13,10 +13,9 @@ use std::mem::offset_of;
 
 use cudarc::driver::{DeviceRepr, ValidAsZeroBits};
 
-use super::error::Result;
-use super::launch::{Grid, blocks};
-use super::memory::{DeviceElement, DeviceMut, DeviceRef, Dtype, GradientOf};
-use super::{Gpu, Module};
+use crate::cuda::runtime::{
+    DeviceElement, DeviceMut, DeviceRef, Dtype, Gpu, GradientOf, Grid, Result, blocks, optional_mut,
+};
 use crate::error::{Error, expect_size};
 
 const OP: &str = "adamw";
@@ -128,19 +127,19 @@ pub fn squares<T: DeviceElement>(
     expect_size(OP, "partial", "elements", len, partial.len())?;
     let mut at = 0;
     for grads in grads.chunks(MAX_GRADS) {
-        let partial = partial.address(gpu) + (at * size_of::<f32>()) as u64;
+        let partial = partial.address(gpu)? + (at * size_of::<f32>()) as u64;
         let mut params =
             RawSquares { grads: [RawGrad::NONE; MAX_GRADS], partial, n_grads: grads.len() as u32, unused: 0 };
         let mut n_blocks = 0;
         for (raw, grad) in params.grads.iter_mut().zip(grads) {
-            *raw = RawGrad { grad: grad.address(gpu), len: grad.len() as u64, first_block: n_blocks, unused: 0 };
+            *raw = RawGrad { grad: grad.address(gpu)?, len: grad.len() as u64, first_block: n_blocks, unused: 0 };
             n_blocks += blocks(OP, "gradient", grad.len(), SQUARES_CHUNK)?;
         }
         at += n_blocks as usize;
         let kernel = format!("adamw_squares_{}", T::DTYPE.name());
         // SAFETY: a block reads 16,384 elements of a gradient, bounded by its length, and writes its partial, of which
         // there are as many as blocks.
-        unsafe { gpu.launch(Module::AdamW, &kernel, Grid::line(n_blocks, THREADS), &params)? };
+        unsafe { gpu.launch(&kernel, Grid::line(n_blocks, THREADS), &params)? };
     }
     Ok(())
 }
@@ -151,9 +150,9 @@ pub fn squares<T: DeviceElement>(
 /// A refused launch.
 pub fn norm_of_squares(gpu: &Gpu, partial: &DeviceRef<'_, f32>, norm: &mut DeviceMut<'_, f32>) -> Result<()> {
     expect_size(OP, "norm", "elements", 1, norm.len())?;
-    let params = RawTotal { partial: partial.address(gpu), norm: norm.address(gpu), n: partial.len() as u64 };
+    let params = RawTotal { partial: partial.address(gpu)?, norm: norm.address(gpu)?, n: partial.len() as u64 };
     // SAFETY: one block reads the partials and writes one element.
-    unsafe { gpu.launch(Module::AdamW, "adamw_norm_total", Grid::line(1, THREADS), &params) }
+    unsafe { gpu.launch("adamw_norm_total", Grid::line(1, THREADS), &params) }
 }
 
 /// The norm of all gradients together: `norm` is `(1)`.
@@ -199,7 +198,7 @@ pub fn adamw_if_finite<'a, W: DeviceElement, G: GradientOf<W>>(
     skipped: &mut DeviceMut<'_, u32>,
 ) -> Result<()> {
     expect_size(OP, "skipped", "elements", 1, skipped.len())?;
-    update(gpu, tensors, &step.into(), Some(clip), skipped.address(gpu))
+    update(gpu, tensors, &step.into(), Some(clip), skipped.address(gpu)?)
 }
 
 /// `skipped`: the address of a count, or null.
@@ -217,7 +216,7 @@ fn update<W: DeviceElement, G: GradientOf<W>>(
         Step::Host(constants) => (constants, 0),
         Step::Device { record, constants } => {
             expect_size(OP, "record", "elements", 1, record.len())?;
-            (constants, record.address(gpu))
+            (constants, record.address(gpu)?)
         }
     };
     for tensor in tensors.iter() {
@@ -242,11 +241,11 @@ fn update<W: DeviceElement, G: GradientOf<W>>(
         let mut n_blocks = 0;
         for (raw, tensor) in params.tensors.iter_mut().zip(tensors) {
             *raw = RawTensor {
-                grad: tensor.grad.address(gpu),
-                master: tensor.master.address(gpu),
-                first: tensor.first.address(gpu),
-                second: tensor.second.address(gpu),
-                weight: tensor.weight.as_ref().map_or(0, |weight| weight.address(gpu)),
+                grad: tensor.grad.address(gpu)?,
+                master: tensor.master.address(gpu)?,
+                first: tensor.first.address(gpu)?,
+                second: tensor.second.address(gpu)?,
+                weight: optional_mut(gpu, &tensor.weight)?,
                 len: tensor.master.len() as u64,
                 weight_decay: tensor.weight_decay,
                 first_block: n_blocks,
@@ -254,14 +253,14 @@ fn update<W: DeviceElement, G: GradientOf<W>>(
             n_blocks += blocks(OP, "tensor", tensor.master.len(), CHUNK)?;
         }
         params.n_tensors = tensors.len() as u32;
-        params.norm = clip.map_or(0, |clip| clip.norm.address(gpu));
+        params.norm = clip.map_or(Ok(0), |clip| clip.norm.address(gpu))?;
         params.max_norm = clip.map_or(0.0, |clip| clip.max_norm);
         params.record = record;
         params.skipped = skipped;
         params.tells = tells;
         // SAFETY: all parts of a tensor have its length, by which the kernel bounds its blocks of 4096 elements;
         // record, norm and count have one element; what is written is borrowed exclusively.
-        unsafe { gpu.launch(Module::AdamW, &kernel, Grid::line(n_blocks, THREADS), &params)? };
+        unsafe { gpu.launch(&kernel, Grid::line(n_blocks, THREADS), &params)? };
         // The first launch that happens counts a skipped step.
         tells = if n_blocks > 0 { 0 } else { tells };
     }

@@ -4,10 +4,8 @@ use std::mem::offset_of;
 
 use cudarc::driver::DeviceRepr;
 
-use super::error::Result;
-use super::launch::{Grid, blocks};
-use super::memory::{DeviceElement, DeviceMut, DeviceRows};
-use super::{DeviceOffsets, Gpu, Module};
+use super::DeviceOffsets;
+use crate::cuda::runtime::{DeviceElement, DeviceMut, DeviceRows, Gpu, Grid, Result, blocks};
 use crate::error::{Error, expect_size};
 
 const OP: &str = "column_sums";
@@ -23,13 +21,23 @@ pub fn workspace_len(n_rows: usize, n_modalities: usize, width: usize) -> usize 
     (n_rows.div_ceil(CHUNK) + n_modalities) * width
 }
 
+/// Fails for more rows than a launch takes: for operations that sum at their end, before they begin.
+pub(super) fn expect_rows(n_rows: usize) -> Result<()> {
+    const MAX: usize = 65_535 * CHUNK;
+    if n_rows > MAX {
+        Err(Error::Limit { op: OP, arg: "n_rows", min: 0, max: MAX, got: n_rows }.into())
+    } else {
+        Ok(())
+    }
+}
+
 /// `sums[m] = sum of the rows of modality m`; zero where it is absent.
 ///
 /// * `x`: `(n_rows, width)`, `sums`: `(n_modalities, width)`, overwritten.
 /// * `workspace`: [`workspace_len`] elements, whose contents mean nothing before and after.
 ///
 /// # Errors
-/// Sizes that disagree, a refused launch.
+/// Sizes that disagree, more than 8,388,480 rows, a refused launch.
 pub fn column_sums<T: DeviceElement>(
     gpu: &Gpu,
     offsets: &DeviceOffsets<'_>,
@@ -41,15 +49,13 @@ pub fn column_sums<T: DeviceElement>(
     x.expect(OP, "x", n_rows, width)?;
     expect_size(OP, "sums", "elements", n_groups * width, sums.len())?;
     expect_size(OP, "workspace", "elements", workspace_len(n_rows, n_groups, width), workspace.len())?;
+    expect_rows(n_rows)?;
     let n_chunks = n_rows.div_ceil(CHUNK);
-    if n_chunks > 65_535 {
-        return Err(Error::Limit { op: OP, arg: "n_rows", min: 0, max: 65_535 * CHUNK, got: n_rows }.into());
-    }
     let params = Raw {
-        x: x.address(gpu),
-        offsets: offsets.address(gpu),
-        partial: workspace.address(gpu),
-        sums: sums.address(gpu),
+        x: x.address(gpu)?,
+        offsets: offsets.address(gpu)?,
+        partial: workspace.address(gpu)?,
+        sums: sums.address(gpu)?,
         stride: x.stride() as i64,
         n_rows: n_rows as u32,
         width: width as u32,
@@ -60,10 +66,10 @@ pub fn column_sums<T: DeviceElement>(
     let kernel = format!("column_sums_chunk_{}", T::DTYPE.name());
     // SAFETY: a block reads its chunk of rows below n_rows and columns below width, and writes partial sums at
     // chunk + modality, below n_chunks + n_groups.
-    unsafe { gpu.launch(Module::ColumnSums, &kernel, grid, &params)? };
+    unsafe { gpu.launch(&kernel, grid, &params)? };
     let grid = Grid { blocks: (blocks(OP, "width", width, 32)?, n_groups as u32, 1), threads: (32, 8, 1) };
     // SAFETY: reads the partial sums that the first kernel wrote, writes columns below width of each modality.
-    unsafe { gpu.launch(Module::ColumnSums, "column_sums_total", grid, &params) }
+    unsafe { gpu.launch("column_sums_total", grid, &params) }
 }
 
 /// kernels/column_sums/params.h.

@@ -13,14 +13,13 @@
 
 use std::mem::offset_of;
 
-use cudarc::driver::sys::CUdevice_attribute;
 use cudarc::driver::{CudaSlice, DeviceRepr};
 
-use super::error::{CudaError, Result};
-use super::launch::{Grid, blocks};
-use super::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype};
-use super::plan::optional_ref;
-use super::{Gpu, Module, ids};
+use super::ids;
+use crate::cuda::runtime::{
+    Card, DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype, Gpu, Grid, Result, blocks,
+    optional_ref,
+};
 use crate::error::{Error, expect_size};
 
 const OP: &str = "cross_entropy";
@@ -38,6 +37,8 @@ const MAX_VOCABULARY: usize = 1 << 20;
 /// of a block of the sums, sums of a group, threads of a block that scales and their elements.
 const GRANULE: usize = 16;
 const SLOTS: usize = 8;
+/// Threads of the blocks that hold a row.
+const HOLDING: [u32; 4] = [64, 256, 512, 1024];
 const STREAM_THREADS: u32 = 512;
 const SUM_ROWS: usize = 2048;
 const SUM_THREADS: u32 = 256;
@@ -84,7 +85,7 @@ pub fn forward<T: DeviceElement>(
     targets: &Targets<'_>,
     losses: &mut Losses<'_>,
 ) -> Result<()> {
-    launch::<T>(gpu, Place::of(gpu, logits), None, targets, Scale { scale: 0.0, z: 0.0 }, losses)
+    launch::<T>(gpu, Place::of(gpu, logits)?, None, targets, Scale { scale: 0.0, z: 0.0 }, losses)
 }
 
 /// Losses, and the gradient beside the logits: `grad` is `(n_rows, vocabulary)`, overwritten.
@@ -100,8 +101,8 @@ pub fn forward_backward<T: DeviceElement>(
     losses: &mut Losses<'_>,
 ) -> Result<()> {
     grad.expect(OP, "grad", logits.n_rows(), logits.width())?;
-    let grad = Place::of_mut(gpu, grad);
-    launch::<T>(gpu, Place::of(gpu, logits), Some(grad), targets, scale, losses)
+    let grad = Place::of_mut(gpu, grad)?;
+    launch::<T>(gpu, Place::of(gpu, logits)?, Some(grad), targets, scale, losses)
 }
 
 /// Losses, and the gradient in place of the logits: a caller that works in chunks of rows never holds more than a
@@ -116,7 +117,7 @@ pub fn forward_backward_in_place<T: DeviceElement>(
     scale: Scale,
     losses: &mut Losses<'_>,
 ) -> Result<()> {
-    let place = Place::of_mut(gpu, logits);
+    let place = Place::of_mut(gpu, logits)?;
     launch::<T>(gpu, place, Some(place), targets, scale, losses)
 }
 
@@ -139,14 +140,14 @@ struct Place {
 }
 
 impl Place {
-    fn of<T>(gpu: &Gpu, rows: &DeviceRows<'_, T>) -> Self {
+    fn of<T>(gpu: &Gpu, rows: &DeviceRows<'_, T>) -> Result<Self> {
         let (n_rows, width) = (rows.n_rows(), rows.width());
-        Self { address: rows.address(gpu), stride_bytes: rows.stride_bytes(), n_rows, width }
+        Ok(Self { address: rows.address(gpu)?, stride_bytes: rows.stride_bytes(), n_rows, width })
     }
 
-    fn of_mut<T>(gpu: &Gpu, rows: &DeviceRowsMut<'_, T>) -> Self {
+    fn of_mut<T>(gpu: &Gpu, rows: &DeviceRowsMut<'_, T>) -> Result<Self> {
         let (n_rows, width) = (rows.n_rows(), rows.width());
-        Self { address: rows.address(gpu), stride_bytes: rows.stride_bytes(), n_rows, width }
+        Ok(Self { address: rows.address(gpu)?, stride_bytes: rows.stride_bytes(), n_rows, width })
     }
 }
 
@@ -173,11 +174,11 @@ fn launch<T: DeviceElement>(
     let params = Raw {
         logits: logits.address,
         grad: grad.map_or(0, |grad| grad.address),
-        targets: targets.targets.address(gpu),
-        weights: optional_ref(gpu, &targets.weights),
-        loss: losses.loss.address(gpu),
-        lse: losses.lse.address(gpu),
-        out_of_range: losses.out_of_range.address(gpu),
+        targets: targets.targets.address(gpu)?,
+        weights: optional_ref(gpu, &targets.weights)?,
+        loss: losses.loss.address(gpu)?,
+        lse: losses.lse.address(gpu)?,
+        out_of_range: losses.out_of_range.address(gpu)?,
         logits_stride: logits.stride_bytes,
         grad_stride: grad.map_or(0, |grad| grad.stride_bytes),
         n_rows: blocks(OP, "n_rows", n_rows, 1)?,
@@ -185,31 +186,27 @@ fn launch<T: DeviceElement>(
         scale: scale.scale,
         z: scale.z,
     };
-    let (kernel, grid) = match holding_threads(gpu, vocabulary * size_of::<T>())? {
-        Some(threads) => {
-            let n_blocks = params.n_rows.min(gpu.n_multiprocessors() * (1024 / threads));
-            (format!("cross_entropy_{threads}_{}", T::DTYPE.name()), Grid::line(n_blocks, threads))
-        }
-        None => (format!("cross_entropy_streamed_{}", T::DTYPE.name()), Grid::line(params.n_rows, STREAM_THREADS)),
+    let (kernel, holding) = kernel(gpu.card(), T::DTYPE, vocabulary);
+    let grid = match holding {
+        Some(threads) => Grid::line(params.n_rows.min(gpu.n_multiprocessors() * (1024 / threads)), threads),
+        None => Grid::line(params.n_rows, STREAM_THREADS),
     };
     // SAFETY: the checks have bound every matrix to n_rows and vocabulary and what is per row to n_rows; a target is
     // used as a column only below vocabulary. A block owns whole rows, and reads a row's logits before a barrier behind
     // which it writes its gradient, so that they may be the same memory; outputs are borrowed exclusively.
-    unsafe { gpu.launch(Module::CrossEntropy, &kernel, grid, &params) }
+    unsafe { gpu.launch(&kernel, grid, &params) }
 }
 
-/// Threads of the smallest block that holds a row of `bytes`, where there is one and the device has the shared memory.
-fn holding_threads(gpu: &Gpu, bytes: usize) -> Result<Option<u32>> {
+/// The kernel for rows of a vocabulary: of the smallest block that holds a row, with its threads, where the card has the
+/// shared memory; else the one that streams them.
+fn kernel(card: &Card, dtype: Dtype, vocabulary: usize) -> (String, Option<u32>) {
+    let bytes = vocabulary * if dtype.is_half() { 2 } else { 4 };
     // A row that does not start on a granule touches one more.
     let n_granules = bytes.div_ceil(GRANULE) + 1;
-    let Some(threads) = [32, 64, 128, 256, 512, 1024].into_iter().find(|threads| threads * SLOTS >= n_granules) else {
-        return Ok(None);
-    };
-    let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-    let limit = gpu.stream().context().attribute(attribute).map_err(CudaError::driver("reading the shared memory"))?;
-    // The slots, and less than 1 KiB beside them.
-    let needed = threads * SLOTS * GRANULE + 1024;
-    Ok((needed <= limit.max(0) as usize).then_some(threads as u32))
+    let held = HOLDING.into_iter().filter(|&threads| threads as usize * SLOTS >= n_granules);
+    let mut named = held.map(|threads| (format!("cross_entropy_{threads}_{}", dtype.name()), Some(threads)));
+    let fits = named.find(|(kernel, _)| card.has(kernel));
+    fits.unwrap_or_else(|| (format!("cross_entropy_streamed_{}", dtype.name()), None))
 }
 
 /// Per-row results to be summed by group, over any number of chunks at once.
@@ -267,14 +264,14 @@ pub fn group_sums(
     expect_size(OP, "workspace", "elements", group_sums_workspace_len(n_rows, n_groups), workspace.len())?;
     let n_blocks = blocks(OP, "n_rows", n_rows, SUM_ROWS)?;
     let params = RawSums {
-        loss: inputs.loss.address(gpu),
-        lse: inputs.lse.address(gpu),
-        targets: inputs.targets.targets.address(gpu),
-        weights: optional_ref(gpu, &inputs.targets.weights),
-        groups: optional_ref(gpu, &inputs.groups),
-        partial: workspace.address(gpu),
-        sums: sums.address(gpu),
-        out_of_range: out_of_range.address(gpu),
+        loss: inputs.loss.address(gpu)?,
+        lse: inputs.lse.address(gpu)?,
+        targets: inputs.targets.targets.address(gpu)?,
+        weights: optional_ref(gpu, &inputs.targets.weights)?,
+        groups: optional_ref(gpu, &inputs.groups)?,
+        partial: workspace.address(gpu)?,
+        sums: sums.address(gpu)?,
+        out_of_range: out_of_range.address(gpu)?,
         n_rows: blocks(OP, "n_rows", n_rows, 1)?,
         vocabulary: inputs.vocabulary.min(u32::MAX as usize) as u32,
         n_groups: n_groups as u32,
@@ -282,10 +279,10 @@ pub fn group_sums(
     };
     let grid = Grid::line(n_blocks, SUM_THREADS);
     // SAFETY: what is per row has n_rows elements; a block writes its own partial sums.
-    unsafe { gpu.launch(Module::CrossEntropy, "cross_entropy_group_partial", grid, &params)? };
+    unsafe { gpu.launch("cross_entropy_group_partial", grid, &params)? };
     let grid = Grid::line((n_groups * SUMS) as u32, SUM_THREADS);
     // SAFETY: reads the partial sums that the first kernel wrote; a block writes one of n_groups * 3 sums.
-    unsafe { gpu.launch(Module::CrossEntropy, "cross_entropy_group_total", grid, &params) }
+    unsafe { gpu.launch("cross_entropy_group_total", grid, &params) }
 }
 
 /// What is trained on: `total = scale sum_r weight_r (loss_r + z lse_r^2)`, summed in f64 in a fixed order.
@@ -310,17 +307,17 @@ pub fn total(
     }
     expect_size(OP, "total", "elements", 1, total.len())?;
     let params = RawTotal {
-        loss: loss.address(gpu),
-        lse: lse.address(gpu),
-        weights: weights.map_or(0, |weights| weights.address(gpu)),
-        total: total.address(gpu),
+        loss: loss.address(gpu)?,
+        lse: lse.address(gpu)?,
+        weights: weights.map_or(Ok(0), |weights| weights.address(gpu))?,
+        total: total.address(gpu)?,
         n_rows: blocks(OP, "n_rows", n_rows, 1)?,
         scale: scale.scale,
         z: scale.z,
         unused: 0,
     };
     // SAFETY: what is per row has n_rows elements; one block writes the one total.
-    unsafe { gpu.launch(Module::CrossEntropy, "cross_entropy_total", Grid::line(1, 1024), &params) }
+    unsafe { gpu.launch("cross_entropy_total", Grid::line(1, 1024), &params) }
 }
 
 /// `to = from factor`, rounded to `to`'s type: a gradient that was computed along with a loss times that of the loss, which
@@ -337,7 +334,7 @@ pub fn scale<T: DeviceElement>(
     to: &mut DeviceMut<'_, T>,
 ) -> Result<()> {
     expect_size(OP, "to", "elements", from.len(), to.len())?;
-    scale_at::<T>(gpu, from.address(gpu), Dtype::F32, factor, to)
+    scale_at::<T>(gpu, from.address(gpu)?, Dtype::F32, factor, to)
 }
 
 /// [`scale`] in place.
@@ -349,7 +346,7 @@ pub fn scale_in_place<T: DeviceElement>(
     gradient: &mut DeviceMut<'_, T>,
     factor: &DeviceRef<'_, f32>,
 ) -> Result<()> {
-    scale_at::<T>(gpu, gradient.address(gpu), T::DTYPE, factor, gradient)
+    scale_at::<T>(gpu, gradient.address(gpu)?, T::DTYPE, factor, gradient)
 }
 
 /// `from`: as many elements as `to` of type `dtype`, the same memory or apart from it.
@@ -361,11 +358,11 @@ fn scale_at<T: DeviceElement>(
     to: &mut DeviceMut<'_, T>,
 ) -> Result<()> {
     expect_size(OP, "factor", "elements", 1, factor.len())?;
-    let params = RawScaling { from, to: to.address(gpu), factor: factor.address(gpu), n: to.len() as u64 };
+    let params = RawScaling { from, to: to.address(gpu)?, factor: factor.address(gpu)?, n: to.len() as u64 };
     let kernel = format!("cross_entropy_scale_{}_{}", dtype.name(), T::DTYPE.name());
     let grid = Grid::line(blocks(OP, "n", to.len(), SCALE_THREADS as usize * SCALE_ELEMENTS)?, SCALE_THREADS);
     // SAFETY: a thread reads its elements before it writes them, and both have n.
-    unsafe { gpu.launch(Module::CrossEntropy, &kernel, grid, &params) }
+    unsafe { gpu.launch(&kernel, grid, &params) }
 }
 
 // What the kernels take: kernels/cross_entropy/params.h, field by field.
@@ -445,3 +442,23 @@ unsafe impl DeviceRepr for RawTotal {}
 unsafe impl DeviceRepr for RawScaling {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for RawSums {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_card_has_a_kernel_for_every_vocabulary() {
+        for card in Card::capabilities().filter_map(|of| Card::known(of, 100)) {
+            for dtype in [Dtype::Bf16, Dtype::F16, Dtype::F32] {
+                for vocabulary in [2, 500, 4000, 32_000, 50_000, 65_000, 1 << 20] {
+                    let (kernel, _) = kernel(&card, dtype, vocabulary);
+                    assert!(card.has(&kernel), "{:?}: {kernel} for {vocabulary} classes", card.capability);
+                }
+                for (from, to) in [(dtype, dtype), (Dtype::F32, dtype)] {
+                    assert!(card.has(&format!("cross_entropy_scale_{}_{}", from.name(), to.name())));
+                }
+            }
+        }
+    }
+}

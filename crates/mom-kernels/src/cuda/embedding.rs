@@ -11,10 +11,10 @@ use std::mem::offset_of;
 
 use cudarc::driver::{CudaSlice, DeviceRepr};
 
-use super::error::Result;
-use super::launch::{Grid, blocks};
-use super::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, GradientOf};
-use super::{Gpu, Module, ids};
+use super::ids;
+use crate::cuda::runtime::{
+    DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Gpu, GradientOf, Grid, Result, blocks,
+};
 use crate::error::{Error, expect_size};
 pub use crate::grouped_gemm::Into;
 
@@ -56,10 +56,10 @@ pub fn forward<T: DeviceElement>(
     expect_size(OP, "out_of_range", "elements", 1, out_of_range.len())?;
     limits(n_rows, vocabulary)?;
     let params = RawForward {
-        table: table.address(gpu),
-        ids: ids.address(gpu),
-        out: out.address(gpu),
-        out_of_range: out_of_range.address(gpu),
+        table: table.address(gpu)?,
+        ids: ids.address(gpu)?,
+        out: out.address(gpu)?,
+        out_of_range: out_of_range.address(gpu)?,
         table_stride: table.stride_bytes(),
         out_stride: out.stride_bytes(),
         n_rows: n_rows as u32,
@@ -72,7 +72,7 @@ pub fn forward<T: DeviceElement>(
     let grid = Grid::line(blocks(OP, "n_rows", n_rows, WARPS)?, WARPS as u32 * 32);
     // SAFETY: the checks have bound the matrices to their sizes; an id is used as a row only below the vocabulary; a
     // warp owns a row of out, which is borrowed exclusively.
-    unsafe { gpu.launch(Module::Embedding, &kernel, grid, &params) }
+    unsafe { gpu.launch(&kernel, grid, &params) }
 }
 
 /// Elements of the workspace of [`backward`].
@@ -112,9 +112,9 @@ pub fn backward<T: DeviceElement, G: GradientOf<T>>(
     let params = RawBackward {
         keys: sorted.keys,
         rows: sorted.rows,
-        grad_out: grad_out.address(gpu),
-        grad_table: grad_table.address(gpu),
-        partial: partial.address(gpu),
+        grad_out: grad_out.address(gpu)?,
+        grad_table: grad_table.address(gpu)?,
+        partial: partial.address(gpu)?,
         grad_out_stride: grad_out.stride_bytes(),
         grad_table_stride: grad_table.stride_bytes(),
         n: n_rows as u32,
@@ -130,7 +130,7 @@ pub fn backward<T: DeviceElement, G: GradientOf<T>>(
         let kernel = name("clear", &[G::DTYPE.name()], aligned);
         let grid = Grid::line(blocks(OP, "vocabulary", vocabulary, WARPS)?, WARPS as u32 * 32);
         // SAFETY: a warp owns a row of the table's gradient, which is borrowed exclusively.
-        unsafe { gpu.launch(Module::Embedding, &kernel, grid, &params)? };
+        unsafe { gpu.launch(&kernel, grid, &params)? };
     }
     let columns = |per_block: usize| blocks(OP, "width", width, per_block);
     let grid =
@@ -138,12 +138,12 @@ pub fn backward<T: DeviceElement, G: GradientOf<T>>(
     let kernel = name("piece", &[T::DTYPE.name(), G::DTYPE.name()], aligned);
     // SAFETY: the sorted rows are a permutation of 0..n_rows and keys below the vocabulary are the ids; a piece writes
     // the gradient of ids that stand in no other piece, and its own two partial sums.
-    unsafe { gpu.launch(Module::Embedding, &kernel, grid, &params)? };
+    unsafe { gpu.launch(&kernel, grid, &params)? };
     let grid = Grid { blocks: (n_pieces as u32, columns(ACROSS.0 as usize * VECTOR)?, 1), threads: ACROSS };
     let kernel = name("across", &[G::DTYPE.name()], aligned);
     // SAFETY: reads the partial sums that the pieces of an id have written; the piece where it begins writes its
     // gradient.
-    unsafe { gpu.launch(Module::Embedding, &kernel, grid, &params) }
+    unsafe { gpu.launch(&kernel, grid, &params) }
 }
 
 /// Waits for the stream and tells whether every id named a row of the table, by what `out_of_range` has counted since
@@ -172,12 +172,12 @@ fn sort(
     let n = ids.len();
     let n_blocks = n.div_ceil(SORT_THREADS);
     let words = |count: usize| (count * size_of::<u32>()) as u64;
-    let base = workspace.address(gpu);
+    let base = workspace.address(gpu)?;
     let buffers = [0, 1].map(|i| Sorted { keys: base + words(2 * i * n), rows: base + words((2 * i + 1) * n) });
     let counts = base + words(4 * n);
     // The vocabulary is a key too.
     let n_passes = (usize::BITS - vocabulary.leading_zeros()).div_ceil(DIGITS.ilog2());
-    let (mut keys, mut rows) = (ids.address(gpu), 0);
+    let (mut keys, mut rows) = (ids.address(gpu)?, 0);
     for pass in 0..n_passes {
         let to = &buffers[pass as usize % 2];
         let params = RawSort {
@@ -187,7 +187,7 @@ fn sort(
             to_rows: to.rows,
             counts,
             totals: counts + words(DIGITS * n_blocks),
-            out_of_range: if pass == 0 { out_of_range.address(gpu) } else { 0 },
+            out_of_range: if pass == 0 { out_of_range.address(gpu)? } else { 0 },
             n: n as u32,
             n_blocks: n_blocks as u32,
             vocabulary: vocabulary as u32,
@@ -196,13 +196,13 @@ fn sort(
         let grid = Grid::line(n_blocks as u32, SORT_THREADS as u32);
         // SAFETY: keys and rows have n elements, each buffer of the workspace too, and the counts 256 a block: a block
         // reads 1024 positions below n and writes its own counts.
-        unsafe { gpu.launch(Module::Embedding, "embedding_sort_count", grid, &params)? };
+        unsafe { gpu.launch("embedding_sort_count", grid, &params)? };
         let scan = Grid::line(if n == 0 { 0 } else { DIGITS as u32 }, DIGITS as u32);
         // SAFETY: a block for each digit, whose counts it alone reads and writes.
-        unsafe { gpu.launch(Module::Embedding, "embedding_sort_scan", scan, &params)? };
+        unsafe { gpu.launch("embedding_sort_scan", scan, &params)? };
         // SAFETY: by the counts' prefix sums each position has a place of its own below n in the buffer, which is not
         // the one that is read.
-        unsafe { gpu.launch(Module::Embedding, "embedding_sort_scatter", grid, &params)? };
+        unsafe { gpu.launch("embedding_sort_scatter", grid, &params)? };
         (keys, rows) = (to.keys, to.rows);
     }
     Ok(Sorted { keys, rows })

@@ -2,8 +2,7 @@
 
 use cudarc::driver::CudaSlice;
 
-use super::Gpu;
-use super::error::Result;
+use crate::cuda::runtime::{Gpu, Result};
 use crate::error::Error;
 
 /// An id that names nothing on purpose.

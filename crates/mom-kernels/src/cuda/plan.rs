@@ -7,11 +7,7 @@ use std::ops::Range;
 
 use cudarc::driver::{CudaSlice, DeviceRepr};
 
-use super::error::{CudaError, Result};
-use super::gpu::Gpu;
-use super::launch::{Grid, blocks};
-use super::memory::{DeviceMut, DeviceRef};
-use super::ptx::Module;
+use crate::cuda::runtime::{CudaError, DeviceRef, Gpu, Grid, Result, blocks, optional_ref};
 use crate::error::{Error, expect_size};
 use crate::plan::ModalityPlan;
 
@@ -56,8 +52,8 @@ impl DeviceOffsets<'_> {
         }
     }
 
-    pub(super) fn address(&self, gpu: &Gpu) -> u64 {
-        self.offsets.as_ref().map_or(0, |offsets| offsets.address(gpu))
+    pub(super) fn address(&self, gpu: &Gpu) -> Result<u64> {
+        optional_ref(gpu, &self.offsets)
     }
 }
 
@@ -100,12 +96,12 @@ impl<'a> DeviceLayout<'a> {
         self.batch * self.seqlen
     }
 
-    pub(super) fn row_of_position(&self, gpu: &Gpu) -> u64 {
-        self.row_of_position.as_ref().map_or(0, |rows| rows.address(gpu))
+    pub(super) fn row_of_position(&self, gpu: &Gpu) -> Result<u64> {
+        optional_ref(gpu, &self.row_of_position)
     }
 
-    pub(super) fn document_starts(&self, gpu: &Gpu) -> u64 {
-        self.document_starts.as_ref().map_or(0, |starts| starts.address(gpu))
+    pub(super) fn document_starts(&self, gpu: &Gpu) -> Result<u64> {
+        optional_ref(gpu, &self.document_starts)
     }
 }
 
@@ -181,12 +177,12 @@ impl DevicePlan {
         let (position_of_row, offsets) = (gpu.write(&mut self.position_of_row), gpu.write(&mut self.modality_offsets));
         let first_bad = gpu.write(&mut self.first_bad);
         let params = RawPlan {
-            modality_ids: modality_ids.address(gpu),
-            counts: counts.address(gpu),
-            row_of_position: row_of_position.address(gpu),
-            position_of_row: position_of_row.address(gpu),
-            modality_offsets: offsets.address(gpu),
-            first_bad: first_bad.address(gpu),
+            modality_ids: modality_ids.address(gpu)?,
+            counts: counts.address(gpu)?,
+            row_of_position: row_of_position.address(gpu)?,
+            position_of_row: position_of_row.address(gpu)?,
+            modality_offsets: offsets.address(gpu)?,
+            first_bad: first_bad.address(gpu)?,
             n: n as u32,
             n_modalities: self.n_modalities as u32,
             n_blocks,
@@ -201,7 +197,7 @@ impl DevicePlan {
         ] {
             // SAFETY: the plan's memory has the sizes that `n`, `n_modalities` and `n_blocks` say; ids are clamped, so
             // that rows and counts stay inside.
-            unsafe { gpu.launch(Module::ModalityPlan, kernel, grid, &params)? };
+            unsafe { gpu.launch(kernel, grid, &params)? };
         }
         Ok(())
     }
@@ -351,14 +347,4 @@ pub(super) fn positions(batch: usize, seqlen: usize) -> Result<usize> {
                 .into())
         }
     }
-}
-
-/// The address of optional writable memory.
-pub(super) fn optional_mut<T>(gpu: &Gpu, memory: &Option<DeviceMut<'_, T>>) -> u64 {
-    memory.as_ref().map_or(0, |memory| memory.address(gpu))
-}
-
-/// The address of optional readable memory.
-pub(super) fn optional_ref<T>(gpu: &Gpu, memory: &Option<DeviceRef<'_, T>>) -> u64 {
-    memory.as_ref().map_or(0, |memory| memory.address(gpu))
 }

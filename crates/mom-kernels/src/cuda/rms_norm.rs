@@ -6,11 +6,11 @@ use std::mem::offset_of;
 
 use cudarc::driver::DeviceRepr;
 
+use super::DeviceOffsets;
 use super::column_sums::{self, column_sums};
-use super::error::Result;
-use super::launch::{Grid, blocks};
-use super::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype};
-use super::{DeviceOffsets, Gpu, Module};
+use crate::cuda::runtime::{
+    DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype, Gpu, Grid, Result, blocks,
+};
 use crate::error::expect_size;
 
 const OP: &str = "rms_norm";
@@ -64,11 +64,11 @@ pub fn forward<T: DeviceElement>(
         && parts_aligned;
     let held = Held::of(width, aligned);
     let params = RawForward {
-        x: x.address(gpu),
-        residual: residual.as_ref().map_or(0, |parts| parts.residual.address(gpu)),
-        weight: weight.address(gpu),
-        y: y.address(gpu),
-        sum: residual.as_ref().map_or(0, |parts| parts.sum.address(gpu)),
+        x: x.address(gpu)?,
+        residual: residual.as_ref().map_or(Ok(0), |parts| parts.residual.address(gpu))?,
+        weight: weight.address(gpu)?,
+        y: y.address(gpu)?,
+        sum: residual.as_ref().map_or(Ok(0), |parts| parts.sum.address(gpu))?,
         x_stride: x.stride_bytes(),
         residual_stride: residual.as_ref().map_or(0, |parts| parts.residual.stride_bytes()),
         y_stride: y.stride_bytes(),
@@ -84,7 +84,7 @@ pub fn forward<T: DeviceElement>(
     };
     // SAFETY: the checks have bound every matrix to n_rows and width; a warp or a team of them owns a row, outputs are
     // borrowed exclusively. Where rows are held, every vector of a row is aligned and none goes beyond it.
-    unsafe { gpu.launch(Module::RmsNorm, &kernel, Grid::line(n_blocks, WARPS * 32), &params) }
+    unsafe { gpu.launch(&kernel, Grid::line(n_blocks, WARPS * 32), &params) }
 }
 
 /// Inputs of the backward pass.
@@ -140,12 +140,12 @@ pub fn backward<T: DeviceElement>(
         && grad_sum.as_ref().is_none_or(|rows| rows.is_aligned(VECTOR));
     let held = Held::of(width, aligned);
     let params = RawBackward {
-        x: x.address(gpu),
-        grad_y: grad_y.address(gpu),
-        grad_sum: grad_sum.as_ref().map_or(0, |rows| rows.address(gpu)),
-        weight: weight.address(gpu),
-        grad_x: grad_x.address(gpu),
-        partial: workspace.address(gpu),
+        x: x.address(gpu)?,
+        grad_y: grad_y.address(gpu)?,
+        grad_sum: grad_sum.as_ref().map_or(Ok(0), |rows| rows.address(gpu))?,
+        weight: weight.address(gpu)?,
+        grad_x: grad_x.address(gpu)?,
+        partial: workspace.address(gpu)?,
         x_stride: x.stride_bytes(),
         grad_y_stride: grad_y.stride_bytes(),
         grad_sum_stride: grad_sum.as_ref().map_or(0, |rows| rows.stride_bytes()),
@@ -161,7 +161,7 @@ pub fn backward<T: DeviceElement>(
         let kernel = format!("rms_norm_backward_{}", T::DTYPE.name());
         // SAFETY: the checks have bound every matrix to n_rows and width and the partials to a row of width a chunk; a
         // block owns a chunk of rows, outputs are borrowed exclusively.
-        unsafe { gpu.launch(Module::RmsNorm, &kernel, grid, &params)? };
+        unsafe { gpu.launch(&kernel, grid, &params)? };
         let (partial, rest) = workspace.split_at("workspace", n_chunks * width)?;
         let (rest, _) = rest.split_at("workspace", column_sums::workspace_len(n_chunks, 1, width))?;
         let rows = DeviceRows::new("partial", partial.into_ref(), width)?;
@@ -172,17 +172,17 @@ pub fn backward<T: DeviceElement>(
     // many blocks; a team of warps owns a row, outputs are borrowed exclusively. Every vector of a row is aligned and
     // none goes beyond it.
     unsafe {
-        gpu.launch(Module::RmsNorm, &held.kernel::<T>("backward"), Grid::line(n_blocks, WARPS * 32), &params)?;
+        gpu.launch(&held.kernel::<T>("backward"), Grid::line(n_blocks, WARPS * 32), &params)?;
     }
     let params = RawWeight {
         partial: params.partial,
-        grad_weight: grad_weight.address(gpu),
+        grad_weight: grad_weight.address(gpu)?,
         n_partial: n_blocks,
         width: width as u32,
     };
     let grid = Grid { blocks: (blocks(OP, "width", width, 32)?, 1, 1), threads: (32, 32, 1) };
     // SAFETY: reads the partial sums of the first kernel's blocks, writes columns below width.
-    unsafe { gpu.launch(Module::RmsNorm, "rms_norm_weight", grid, &params) }
+    unsafe { gpu.launch("rms_norm_weight", grid, &params) }
 }
 
 /// How rows are held in registers: by a team of warps each, some vectors a lane.

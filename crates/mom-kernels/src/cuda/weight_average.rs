@@ -10,10 +10,7 @@ use std::mem::offset_of;
 
 use cudarc::driver::DeviceRepr;
 
-use super::error::Result;
-use super::launch::{Grid, blocks};
-use super::memory::{DeviceMut, DeviceRef};
-use super::{Gpu, Module};
+use crate::cuda::runtime::{DeviceMut, DeviceRef, Gpu, Grid, Result, blocks};
 use crate::error::expect_size;
 
 const OP: &str = "weight_average";
@@ -45,8 +42,8 @@ pub fn weight_average(gpu: &Gpu, tensors: &mut [Average<'_>], share: f32) -> Res
         let mut n_blocks = 0;
         for (raw, tensor) in params.tensors.iter_mut().zip(tensors) {
             *raw = RawTensor {
-                average: tensor.average.address(gpu),
-                weight: tensor.weight.address(gpu),
+                average: tensor.average.address(gpu)?,
+                weight: tensor.weight.address(gpu)?,
                 len: tensor.average.len() as u64,
                 first_block: n_blocks,
                 unused: 0,
@@ -55,7 +52,7 @@ pub fn weight_average(gpu: &Gpu, tensors: &mut [Average<'_>], share: f32) -> Res
         }
         // SAFETY: a block reads and writes 4096 elements of a tensor, bounded by its length, which both parts have; averages
         // are borrowed exclusively.
-        unsafe { gpu.launch(Module::WeightAverage, OP, Grid::line(n_blocks, THREADS), &params)? };
+        unsafe { gpu.launch(OP, Grid::line(n_blocks, THREADS), &params)? };
     }
     Ok(())
 }

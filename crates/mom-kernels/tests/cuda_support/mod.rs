@@ -2,15 +2,16 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::explicit_write)] // each test binary uses a part of it
 
 use std::io::Write as _;
+use std::sync::Arc;
 
-use mom_kernels::cuda::cudarc::driver::CudaSlice;
+use mom_kernels::cuda::cudarc::driver::{CudaSlice, CudaStream};
 use mom_kernels::cuda::half::{bf16, f16};
 use mom_kernels::cuda::{CudaError, DeviceElement, Dtype, Gpu};
 
 /// The first GPU; where there is none, says so on stderr. Any other failure is a failure of the test.
 pub fn gpu(test: &str) -> Option<Gpu> {
     match Gpu::new(0) {
-        Ok(gpu) => Some(gpu),
+        Ok(gpu) => Some(pretending(gpu)),
         Err(error @ (CudaError::NoDriver { .. } | CudaError::NoDevice { .. })) => {
             skip(test, &error);
             assert!(std::env::var_os("MOM_REQUIRE_GPU").is_none(), "MOM_REQUIRE_GPU is set, but {error}");
@@ -18,6 +19,18 @@ pub fn gpu(test: &str) -> Option<Gpu> {
         }
         Err(error) => panic!("{error}"),
     }
+}
+
+/// A stream with the kernels, as [`gpu`] has them.
+pub fn with_stream(stream: Arc<CudaStream>) -> Gpu {
+    pretending(Gpu::with_stream(stream).unwrap())
+}
+
+/// With `MOM_PRETEND=8.9` every test takes the kernels that a card of compute capability 8.9 would.
+fn pretending(gpu: Gpu) -> Gpu {
+    let Ok(capability) = std::env::var("MOM_PRETEND") else { return gpu };
+    let (major, minor) = capability.split_once('.').unwrap();
+    gpu.pretending((major.parse().unwrap(), minor.parse().unwrap())).unwrap()
 }
 
 /// Says that a test did not run, past the capture of a test's output.

@@ -1,11 +1,11 @@
 //! Backward pass.
 
 use super::params::{CHANNELS, ConvGrads, ConvInputs, Dims, LANES, OP, RawBackward, STRETCHES};
-use crate::cuda::error::Result;
-use crate::cuda::launch::{Grid, blocks};
-use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut};
-use crate::cuda::plan::{optional_mut, optional_ref};
-use crate::cuda::{Gpu, Module};
+use super::select;
+use crate::cuda::runtime::{
+    DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Gpu, Grid, Result, blocks, optional_mut,
+    optional_ref, optional_rows,
+};
 use crate::error::expect_size;
 
 /// Elements of the workspace of [`backward`].
@@ -48,36 +48,35 @@ pub fn backward<T: DeviceElement>(
         && grad_out.is_aligned(CHANNELS)
         && grads.grad_x.is_aligned(CHANNELS)
         && grads.out.as_ref().is_none_or(|out| out.is_aligned(CHANNELS));
-    let kernel = |name| format!("causal_conv1d_{name}_{}{}", T::DTYPE.name(), if aligned { "_aligned" } else { "" });
     let (partial, edges) = workspace.split_at(OP, dims.partial_len())?;
     let params = RawBackward {
-        inputs: inputs.raw(gpu, dims),
-        grad_out: grad_out.address(gpu),
-        grad_last_state: optional_ref(gpu, &grad_last_state),
-        grad_x: grads.grad_x.address_in_place(gpu),
-        out: grads.out.as_ref().map_or(0, |out| out.address(gpu)),
-        grad_initial_state: optional_mut(gpu, &grads.grad_initial_state),
-        partial: partial.address(gpu),
-        edges: if is_in_place { edges.address(gpu) } else { 0 },
-        grad_weight: grads.grad_weight.address(gpu),
-        grad_bias: optional_mut(gpu, &grads.grad_bias),
+        inputs: inputs.raw(gpu, dims)?,
+        grad_out: grad_out.address(gpu)?,
+        grad_last_state: optional_ref(gpu, &grad_last_state)?,
+        grad_x: grads.grad_x.address_in_place(gpu)?,
+        out: optional_rows(gpu, &grads.out)?,
+        grad_initial_state: optional_mut(gpu, &grads.grad_initial_state)?,
+        partial: partial.address(gpu)?,
+        edges: if is_in_place { edges.address(gpu)? } else { 0 },
+        grad_weight: grads.grad_weight.address(gpu)?,
+        grad_bias: optional_mut(gpu, &grads.grad_bias)?,
         grad_out_stride: grad_out.stride_bytes(),
         grad_x_stride: grads.grad_x.stride_bytes(),
         out_stride: grads.out.as_ref().map_or(0, DeviceRowsMut::stride_bytes),
         n_partials: dims.time_blocks() as u32,
     };
     let grid = Grid { blocks: (dims.grid()?, 1, 1), threads: (LANES, STRETCHES, 1) };
-    let name = if is_in_place || grads.out.is_some() { "consume" } else { "backward" };
+    let kernel = select::backward(T::DTYPE, aligned, is_in_place || grads.out.is_some());
     // SAFETY: the checks have bound every matrix, state and the workspace to the sizes in `params`; the views are alive
     // and what is written is borrowed exclusively, or lies on exactly the rows of x, of which a thread overwrites those
     // alone that no other reads. A thread owns channels and a stretch of time, a block its partial.
-    unsafe { gpu.launch(Module::CausalConv1d, &kernel(name), grid, &params)? };
+    unsafe { gpu.launch(&kernel, grid, &params)? };
     if is_in_place {
         // SAFETY: as above; the first kernel wrote all edges.
-        unsafe { gpu.launch(Module::CausalConv1d, &kernel("edges"), grid, &params)? };
+        unsafe { gpu.launch(&select::edges(T::DTYPE, aligned), grid, &params)? };
     }
     let columns = blocks(OP, "d_inner", dims.d_inner, LANES as usize)?;
     let grid = Grid { blocks: (columns, 5, 1), threads: (LANES, 8, 1) };
     // SAFETY: reads the partials that the first kernel wrote, writes taps and bias of channels below d_inner.
-    unsafe { gpu.launch(Module::CausalConv1d, "causal_conv1d_sum", grid, &params) }
+    unsafe { gpu.launch("causal_conv1d_sum", grid, &params) }
 }

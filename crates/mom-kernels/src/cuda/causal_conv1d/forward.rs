@@ -1,11 +1,9 @@
 //! Forward pass.
 
+use super::MAX_D_CONV;
 use super::params::{CHANNELS, ConvInputs, LANES, OP, RawForward, STRETCHES};
-use crate::cuda::error::Result;
-use crate::cuda::launch::Grid;
-use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRowsMut};
-use crate::cuda::plan::optional_mut;
-use crate::cuda::{Gpu, Module};
+use super::select::{self, Assume};
+use crate::cuda::runtime::{DeviceElement, DeviceMut, DeviceRowsMut, Gpu, Grid, Result, optional_mut};
 
 /// Convolves; equation in [`crate::causal_conv1d`], shapes in [`ConvInputs`].
 ///
@@ -27,15 +25,20 @@ pub fn forward<T: DeviceElement>(
     out.expect(OP, "out", dims.batch * dims.seqlen, dims.d_inner)?;
     dims.expect_state("last_state", last_state.as_ref().map(DeviceMut::len))?;
     let aligned = dims.d_inner.is_multiple_of(CHANNELS) && inputs.x.is_aligned(CHANNELS) && out.is_aligned(CHANNELS);
-    let kernel = format!("causal_conv1d_forward_{}{}", T::DTYPE.name(), if aligned { "_aligned" } else { "" });
+    let stateless = dims.d_conv == MAX_D_CONV && inputs.initial_state.is_none() && last_state.is_none();
+    let assume = match (aligned, stateless) {
+        (true, true) => Assume::Stateless,
+        (true, false) => Assume::Aligned,
+        (false, _) => Assume::Nothing,
+    };
     let params = RawForward {
-        inputs: inputs.raw(gpu, dims),
-        out: out.address(gpu),
-        last_state: optional_mut(gpu, &last_state),
+        inputs: inputs.raw(gpu, dims)?,
+        out: out.address(gpu)?,
+        last_state: optional_mut(gpu, &last_state)?,
         out_stride: u64::from(out.stride_bytes()),
     };
     let grid = Grid { blocks: (dims.grid()?, 1, 1), threads: (LANES, STRETCHES, 1) };
     // SAFETY: the checks have bound every matrix and state to the sizes in `params`, from which the kernel takes its
     // borders; the views are alive and the outputs borrowed exclusively. A thread owns channels and a stretch of time.
-    unsafe { gpu.launch(Module::CausalConv1d, &kernel, grid, &params) }
+    unsafe { gpu.launch(&select::forward(T::DTYPE, assume), grid, &params) }
 }

@@ -6,6 +6,7 @@
 mod backward;
 mod forward;
 mod params;
+mod select;
 
 pub use crate::causal_conv1d::{Activation, MAX_D_CONV};
 pub use backward::{backward, backward_workspace_len, workspace_len};

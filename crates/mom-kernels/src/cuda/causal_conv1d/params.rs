@@ -5,12 +5,10 @@ use std::mem::offset_of;
 use cudarc::driver::DeviceRepr;
 
 use super::{Activation, MAX_D_CONV};
-use crate::cuda::error::Result;
-use crate::cuda::launch::blocks;
-use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut};
-use crate::cuda::place::Overlap;
-use crate::cuda::plan::optional_ref;
-use crate::cuda::{DeviceLayout, Gpu};
+use crate::cuda::DeviceLayout;
+use crate::cuda::runtime::{
+    DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Gpu, Overlap, Result, blocks, optional_ref,
+};
 use crate::error::{Error, expect_presence, expect_size};
 
 pub(super) const OP: &str = "causal_conv1d";
@@ -106,10 +104,12 @@ impl<T: DeviceElement> ConvInputs<'_, T> {
             return Err(Error::Limit { op: OP, arg: "d_conv", min: 1, max: MAX_D_CONV, got: d_conv }.into());
         }
         let seqlen = self.layout.seqlen;
-        if seqlen > i32::MAX as usize - STRETCH || self.layout.n_rows() == 0 {
-            return Err(
-                Error::Limit { op: OP, arg: "seqlen", min: 1, max: i32::MAX as usize - STRETCH, got: seqlen }.into()
-            );
+        for (arg, max, got) in
+            [("seqlen", i32::MAX as usize - STRETCH, seqlen), ("batch", usize::MAX, self.layout.batch)]
+        {
+            if !(1..=max).contains(&got) {
+                return Err(Error::Limit { op: OP, arg, min: 1, max, got }.into());
+            }
         }
         expect_size(OP, "weight", "elements", d_inner * d_conv, self.weight.len())?;
         self.x.expect(OP, "x", self.layout.n_rows(), d_inner)?;
@@ -121,21 +121,21 @@ impl<T: DeviceElement> ConvInputs<'_, T> {
         Ok(dims)
     }
 
-    pub(super) fn raw(&self, gpu: &Gpu, dims: Dims) -> RawInputs {
-        RawInputs {
-            row_of_position: self.layout.row_of_position(gpu),
-            document_starts: self.layout.document_starts(gpu),
-            x: self.x.address(gpu),
-            weight: self.weight.address(gpu),
-            bias: optional_ref(gpu, &self.bias),
-            initial_state: optional_ref(gpu, &self.initial_state),
+    pub(super) fn raw(&self, gpu: &Gpu, dims: Dims) -> Result<RawInputs> {
+        Ok(RawInputs {
+            row_of_position: self.layout.row_of_position(gpu)?,
+            document_starts: self.layout.document_starts(gpu)?,
+            x: self.x.address(gpu)?,
+            weight: self.weight.address(gpu)?,
+            bias: optional_ref(gpu, &self.bias)?,
+            initial_state: optional_ref(gpu, &self.initial_state)?,
             batch: dims.batch as u32,
             seqlen: dims.seqlen as u32,
             d_inner: dims.d_inner as u32,
             d_conv: dims.d_conv as u32,
             silu: u32::from(self.activation == Activation::Silu),
             x_stride: self.x.stride_bytes(),
-        }
+        })
     }
 }
 

@@ -16,16 +16,19 @@
 //! nothing, and its gradients are zero. The order of every sum is fixed by the sizes and the offsets. **Saved for
 //! backward:** x.
 
+mod abi;
 mod backward;
+mod cublaslt;
+mod engine;
 mod forward;
-mod library;
 mod params;
-mod residual;
+mod portable;
+mod product;
+mod select;
 mod sm90;
 
 pub use crate::grouped_gemm::Into;
 pub use backward::{backward_input, backward_weights, backward_weights_workspace_len};
-pub use forward::forward;
-pub use library::{Engine, Product, engine};
+pub use engine::{Engine, Product, engine};
+pub use forward::{forward, forward_add};
 pub use params::{GroupedGrads, GroupedWeights};
-pub use residual::forward_add;

@@ -1,22 +1,12 @@
 //! What the grouped products take, and how the kernels take it.
 
-use std::mem::offset_of;
-
-use cudarc::driver::DeviceRepr;
-
-use crate::cuda::error::Result;
-use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, Dtype};
-use crate::cuda::plan::optional_ref;
-use crate::cuda::{DeviceOffsets, Gpu, Module};
+use super::abi::{MAX_GROUPS, addresses};
+use super::select::VECTOR;
+use crate::cuda::DeviceOffsets;
+use crate::cuda::runtime::{DeviceElement, DeviceMut, DeviceRef, Gpu, Result, optional_ref};
 use crate::error::{Error, expect_limit, expect_size};
 
 pub(super) const OP: &str = "grouped_gemm";
-
-/// kernels/grouped_gemm/params.h; as many modalities as a plan may have.
-pub(super) const MAX_GROUPS: usize = 256;
-
-/// Rows of a tile, kernels/grouped_gemm/tile.cuh.
-pub(super) const TILE_ROWS: usize = 128;
 
 /// Rows that the kernels count in signed 32 bits.
 const MAX_ROWS: usize = i32::MAX as usize;
@@ -87,19 +77,22 @@ impl<'a, T: DeviceElement> GroupedWeights<'a, T> {
         self.biases.clone()
     }
 
-    pub(super) fn biases(&self, gpu: &Gpu) -> u64 {
+    pub(super) fn biases(&self, gpu: &Gpu) -> Result<u64> {
         optional_ref(gpu, &self.biases)
     }
 
-    pub(super) fn addresses(&self, gpu: &Gpu) -> [u64; MAX_GROUPS] {
+    pub(super) fn addresses(&self, gpu: &Gpu) -> Result<[u64; MAX_GROUPS]> {
         addresses(self.weights.iter().map(|weight| weight.address(gpu)))
     }
 
     /// Addresses of one weight and of its bias, null without one.
-    pub(in crate::cuda) fn group(&self, gpu: &Gpu, group: usize) -> (u64, u64) {
-        let bias = self.biases.as_ref().map(|biases| biases.address(gpu));
-        let bias = bias.map_or(0, |first| first + (group * self.out_features * size_of::<f32>()) as u64);
-        (self.weights.get(group).map_or(0, |weight| weight.address(gpu)), bias)
+    pub(in crate::cuda) fn group(&self, gpu: &Gpu, group: usize) -> Result<(u64, u64)> {
+        let bias = match &self.biases {
+            Some(biases) => biases.address(gpu)? + (group * self.out_features * size_of::<f32>()) as u64,
+            None => 0,
+        };
+        let weight = self.weights.get(group).map_or(Ok(0), |weight| weight.address(gpu))?;
+        Ok((weight, bias))
     }
 
     /// Whether 16-byte loads of their rows are aligned.
@@ -107,9 +100,6 @@ impl<'a, T: DeviceElement> GroupedWeights<'a, T> {
         self.in_features.is_multiple_of(VECTOR) && self.weights.iter().all(|weight| weight.is_aligned(VECTOR))
     }
 }
-
-/// Elements that are moved at once.
-pub(super) const VECTOR: usize = 8;
 
 /// Gradients of the weights, all overwritten: of the activations' type, or f32.
 #[derive(Debug)]
@@ -135,113 +125,3 @@ pub(super) fn groups<'a, T: DeviceElement>(
     expect_size(OP, "weights", "groups", offsets.n_modalities(), n_groups)?;
     Ok(offsets.clone())
 }
-
-pub(super) fn addresses(of: impl Iterator<Item = u64>) -> [u64; MAX_GROUPS] {
-    let mut all = [0; MAX_GROUPS];
-    for (to, address) in all.iter_mut().zip(of) {
-        *to = address;
-    }
-    all
-}
-
-pub(super) fn module(dtype: Dtype) -> Module {
-    match dtype {
-        Dtype::Bf16 => Module::GroupedGemmBf16,
-        Dtype::F16 => Module::GroupedGemmF16,
-        Dtype::F32 => Module::GroupedGemmF32,
-    }
-}
-
-/// Columns of the tile for an output that is `width` wide: the narrow outputs of x_proj (80, 160) and dt_proj's input
-/// gradient (48, 128) are one tile wide, so that the long operand is read once.
-pub(super) fn tile_columns(dtype: Dtype, width: usize) -> usize {
-    match (dtype, width) {
-        (Dtype::F32, _) | (_, ..=64) => 64,
-        (_, ..=80) => 80,
-        (_, ..=128) => 128,
-        (_, ..=160) => 160,
-        _ => 128,
-    }
-}
-
-/// `MGrouped` of kernels/grouped_gemm/params.h.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RawMGrouped {
-    pub x: u64,
-    pub y: u64,
-    pub offsets: u64,
-    pub biases: u64,
-    pub x_stride: i64,
-    pub y_stride: i64,
-    pub n_rows: u32,
-    pub n: u32,
-    pub k: u32,
-    pub n_groups: u32,
-    pub n_tiles: u32,
-    pub add: u32,
-    pub x_vector: u32,
-    pub w_vector: u32,
-    pub y_vector: u32,
-    pub unused: u32,
-    pub weights: [u64; MAX_GROUPS],
-}
-const _: () = {
-    assert!(size_of::<RawMGrouped>() == 88 + 8 * MAX_GROUPS && offset_of!(RawMGrouped, x_stride) == 32);
-    assert!(offset_of!(RawMGrouped, n_rows) == 48 && offset_of!(RawMGrouped, n_tiles) == 64);
-    assert!(offset_of!(RawMGrouped, weights) == 88);
-};
-// SAFETY: a plain struct of integers in C layout; the addresses in it are device addresses.
-unsafe impl DeviceRepr for RawMGrouped {}
-
-/// `KGrouped` of kernels/grouped_gemm/params.h.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RawKGrouped {
-    pub a: u64,
-    pub b: u64,
-    pub offsets: u64,
-    pub partial: u64,
-    pub a_stride: i64,
-    pub b_stride: i64,
-    pub to_a: i64,
-    pub to_b: i64,
-    pub n_rows: u32,
-    pub a_width: u32,
-    pub b_width: u32,
-    pub n_groups: u32,
-    pub rows_per_split: u32,
-    pub b_tiles: u32,
-    pub a_vector: u32,
-    pub b_vector: u32,
-    pub f32: u32,
-    pub unused: u32,
-    pub grads: [u64; MAX_GROUPS],
-}
-const _: () = {
-    assert!(size_of::<RawKGrouped>() == 104 + 8 * MAX_GROUPS && offset_of!(RawKGrouped, a_stride) == 32);
-    assert!(offset_of!(RawKGrouped, n_rows) == 64 && offset_of!(RawKGrouped, f32) == 96);
-    assert!(offset_of!(RawKGrouped, grads) == 104);
-};
-// SAFETY: a plain struct of integers in C layout; the addresses in it are device addresses.
-unsafe impl DeviceRepr for RawKGrouped {}
-
-/// `KGroupedSum` of kernels/grouped_gemm/params.h.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RawKGroupedSum {
-    pub partial: u64,
-    pub offsets: u64,
-    pub size: u64,
-    pub n_rows: u32,
-    pub n_groups: u32,
-    pub rows_per_split: u32,
-    pub unused: u32,
-    pub grads: [u64; MAX_GROUPS],
-}
-const _: () = {
-    assert!(size_of::<RawKGroupedSum>() == 40 + 8 * MAX_GROUPS && offset_of!(RawKGroupedSum, n_rows) == 24);
-    assert!(offset_of!(RawKGroupedSum, grads) == 40);
-};
-// SAFETY: a plain struct of integers in C layout; the addresses in it are device addresses.
-unsafe impl DeviceRepr for RawKGroupedSum {}

@@ -1,20 +1,13 @@
-//! The launches of the kernels for compute capability 9.0, which move their operands by bulk tensor copies.
+//! The kernels for compute capability 9.0, which move their operands by bulk tensor copies.
 
-use std::mem::offset_of;
-
-use cudarc::driver::DeviceRepr;
-
-use super::backward::{Split, Sum};
-use super::forward::{Addend, Direction};
-use super::params::{GroupedWeights, MAX_GROUPS, OP, VECTOR, tile_columns};
-use crate::cuda::error::Result;
-use crate::cuda::launch::{Grid, blocks};
-use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut, Dtype};
-use crate::cuda::tensor_map::{Matrix, TensorMap};
-use crate::cuda::{DeviceOffsets, Gpu, Module};
-
-/// kernels/grouped_gemm/params.h.
-const MAX_MAPS: usize = 16;
+use super::abi::{MAX_MAPS, RawKGrouped90, RawMGrouped90};
+use super::params::{GroupedWeights, OP};
+use super::product::{C, Direction, RowsProduct, Sum};
+use super::select::{Split, VECTOR, narrow};
+use crate::cuda::DeviceOffsets;
+use crate::cuda::runtime::{
+    DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut, Gpu, Grid, Matrix, Result, TensorMap, blocks,
+};
 
 /// Multiprocessors of the card that these kernels are for; sums are cut for it, on any card.
 const MULTIPROCESSORS: usize = 132;
@@ -42,7 +35,7 @@ impl Tile {
 
     /// Rows are read once where the output is narrow.
     fn new(n: usize, k: usize) -> Self {
-        let narrow = tile_columns(Dtype::Bf16, n);
+        let narrow = narrow(n);
         if n <= narrow {
             let blocks_each = if narrow <= 80 { 2 } else { 1 };
             Self { rows: 128, columns: narrow, blocks_each, short: false }
@@ -70,15 +63,11 @@ impl Tile {
     }
 }
 
-/// The module of these kernels, where the device and the operands are for it: copies start at multiples of 16 bytes, and
-/// each weight has a map among the arguments.
-fn module<T: DeviceElement>(gpu: &Gpu, n_weights: usize, aligned: bool) -> Result<Option<Module>> {
-    let module = match T::DTYPE {
-        Dtype::Bf16 => Module::GroupedGemmSm90Bf16,
-        Dtype::F16 => Module::GroupedGemmSm90F16,
-        Dtype::F32 => return Ok(None),
-    };
-    Ok((aligned && n_weights <= MAX_MAPS && gpu.takes(module)?).then_some(module))
+/// Whether the device and the operands are for these kernels: copies start at multiples of 16 bytes, and each weight has a map
+/// among the arguments.
+fn is_for<T: DeviceElement>(gpu: &Gpu, n_weights: usize, aligned: bool) -> bool {
+    let kernel = format!("sm90_m_grouped_forward_n64_{}", T::DTYPE.name());
+    aligned && n_weights <= MAX_MAPS && gpu.card().has(&kernel)
 }
 
 /// Whether one launch for all modalities is faster than a product of the library for each: there are several modalities,
@@ -89,58 +78,54 @@ pub(super) fn is_faster(n_rows: usize, n_groups: usize, n_columns: usize) -> boo
 }
 
 /// Whether the device and the operands of a product over the rows of each modality are for these kernels.
-pub(super) fn takes<T: DeviceElement>(
-    gpu: &Gpu,
-    x: &DeviceRows<'_, T>,
-    weights: &GroupedWeights<'_, T>,
-    y: &DeviceRowsMut<'_, T>,
-    addend: &Addend<'_, '_, T>,
-) -> Result<bool> {
-    let added = match addend {
-        Addend::None | Addend::Output => true,
-        Addend::Rows(rows) => rows.is_aligned(VECTOR),
+pub(super) fn takes<T: DeviceElement>(gpu: &Gpu, product: &RowsProduct<'_, '_, T>, y: &DeviceRowsMut<'_, T>) -> bool {
+    let added = match &product.c {
+        C::None | C::Output => true,
+        C::Rows(rows) => rows.is_aligned(VECTOR),
     };
-    Ok(added && x.is_aligned(VECTOR) && y.is_aligned(VECTOR) && takes_weights(gpu, weights)?)
+    added && product.x.is_aligned(VECTOR) && y.is_aligned(VECTOR) && takes_weights(gpu, product.weights)
 }
 
 /// The same of the weights alone.
-pub(super) fn takes_weights<T: DeviceElement>(gpu: &Gpu, weights: &GroupedWeights<'_, T>) -> Result<bool> {
-    Ok(module::<T>(gpu, weights.n_groups(), weights.is_vector())?.is_some())
+pub(super) fn takes_weights<T: DeviceElement>(gpu: &Gpu, weights: &GroupedWeights<'_, T>) -> bool {
+    is_for::<T>(gpu, weights.n_groups(), weights.is_vector())
 }
 
 /// The same of the elements alone.
-pub(super) fn takes_elements<T: DeviceElement>(gpu: &Gpu) -> Result<bool> {
-    Ok(module::<T>(gpu, 1, true)?.is_some())
+pub(super) fn takes_elements<T: DeviceElement>(gpu: &Gpu) -> bool {
+    is_for::<T>(gpu, 1, true)
 }
 
-fn matrix<T>(rows: &DeviceRows<'_, T>, gpu: &Gpu) -> Matrix {
-    Matrix { address: rows.address(gpu), n_rows: rows.n_rows(), width: rows.width(), stride: rows.stride() }
+/// The same of a sum over the rows of each modality.
+pub(super) fn takes_sum<T: DeviceElement>(
+    gpu: &Gpu,
+    x: &DeviceRows<'_, T>,
+    grad_y: &DeviceRows<'_, T>,
+    partial: &DeviceMut<'_, f32>,
+) -> bool {
+    is_for::<T>(gpu, 1, x.is_aligned(VECTOR) && grad_y.is_aligned(VECTOR) && partial.is_aligned(4))
 }
 
-fn matrix_mut<T>(rows: &DeviceRowsMut<'_, T>, gpu: &Gpu) -> Matrix {
-    Matrix { address: rows.address(gpu), n_rows: rows.n_rows(), width: rows.width(), stride: rows.stride() }
+fn matrix<T>(rows: &DeviceRows<'_, T>, gpu: &Gpu) -> Result<Matrix> {
+    Ok(Matrix { address: rows.address(gpu)?, n_rows: rows.n_rows(), width: rows.width(), stride: rows.stride() })
 }
 
-/// Rows times the weight of their modality; `None` where these kernels are not for it. The callers have checked the
-/// shapes, and that there are rows.
+fn matrix_mut<T>(rows: &DeviceRowsMut<'_, T>, gpu: &Gpu) -> Result<Matrix> {
+    Ok(Matrix { address: rows.address(gpu)?, n_rows: rows.n_rows(), width: rows.width(), stride: rows.stride() })
+}
+
+/// Rows times the weight of their modality, which these kernels take. The callers have checked the shapes, and that there are
+/// rows.
 pub(super) fn m_grouped<T: DeviceElement>(
     gpu: &Gpu,
-    direction: Direction,
-    groups: &DeviceOffsets<'_>,
-    x: &DeviceRows<'_, T>,
-    weights: &GroupedWeights<'_, T>,
+    product: &RowsProduct<'_, '_, T>,
     y: &DeviceRowsMut<'_, T>,
-    addend: &Addend<'_, '_, T>,
-) -> Result<Option<()>> {
-    let added = match addend {
-        Addend::None => None,
-        Addend::Output => Some(matrix_mut(y, gpu)),
-        Addend::Rows(rows) if rows.is_aligned(VECTOR) => Some(matrix(rows, gpu)),
-        Addend::Rows(_) => return Ok(None),
-    };
-    let aligned = x.is_aligned(VECTOR) && y.is_aligned(VECTOR) && weights.is_vector();
-    let Some(module) = module::<T>(gpu, weights.n_groups(), aligned)? else {
-        return Ok(None);
+) -> Result<()> {
+    let RowsProduct { direction, groups, x, weights, c } = product;
+    let added = match c {
+        C::None => None,
+        C::Output => Some(matrix_mut(y, gpu)?),
+        C::Rows(rows) => Some(matrix(rows, gpu)?),
     };
     let (n_rows, n, k) = (groups.n_rows(), y.width(), x.width());
     let tile = Tile::new(n, k);
@@ -152,22 +137,22 @@ pub(super) fn m_grouped<T: DeviceElement>(
     let n_blocks = (m_tiles * n_tiles.div_ceil(tiles_at_once)).min(at_once);
 
     let (name, biases, box_rows) = match direction {
-        Direction::Forward => ("forward", weights.biases(gpu), tile.columns),
+        Direction::Forward => ("forward", weights.biases(gpu)?, tile.columns),
         Direction::Input => ("input", 0, PANEL),
     };
     let mut maps = [TensorMap::NONE; MAX_MAPS];
     let (out_features, in_features) = (weights.out_features(), weights.in_features());
-    for (map, address) in maps.iter_mut().zip(weights.addresses(gpu)).take(weights.n_groups()) {
+    for (map, address) in maps.iter_mut().zip(weights.addresses(gpu)?).take(weights.n_groups()) {
         let weight = Matrix { address, n_rows: out_features, width: in_features, stride: in_features };
         *map = TensorMap::new::<T>(&weight, box_rows)?;
     }
     let params = RawMGrouped90 {
-        x: TensorMap::new::<T>(&matrix(x, gpu), tile.rows)?,
-        y: TensorMap::new::<T>(&matrix_mut(y, gpu), PANEL)?,
+        x: TensorMap::new::<T>(&matrix(x, gpu)?, tile.rows)?,
+        y: TensorMap::new::<T>(&matrix_mut(y, gpu)?, PANEL)?,
         addend: added.map_or(Ok(TensorMap::NONE), |added| TensorMap::new::<T>(&added, PANEL))?,
         weights: maps,
-        to: y.address(gpu),
-        offsets: groups.address(gpu),
+        to: y.address(gpu)?,
+        offsets: groups.address(gpu)?,
         biases,
         y_stride: y.stride() as i64,
         n_rows: n_rows as u32,
@@ -187,7 +172,7 @@ pub(super) fn m_grouped<T: DeviceElement>(
     // SAFETY: the maps are those of x, y, the addend and the weights, whose shapes the callers and `GroupedWeights::new` have
     // checked, and copies are cut at their borders; y is borrowed exclusively, and what threads write of a tile is cut at the
     // end of its modality's rows and of the columns; offsets end at n_rows; the biases are a row of n for each weight.
-    unsafe { gpu.launch(module, &kernel, grid, &params) }.map(Some)
+    unsafe { gpu.launch(&kernel, grid, &params) }
 }
 
 /// How a kernel cuts a gradient, kernels/grouped_gemm/sm90.cuh: columns of a, 64 for each of its warpgroups, and of b.
@@ -237,7 +222,7 @@ struct SumPlan {
 impl SumPlan {
     fn new(n_rows: usize, n_groups: usize, n_in: usize, n_out: usize) -> Self {
         let cut = |tile, a_is_grad| Self::cut(n_rows, n_groups, n_in, n_out, tile, a_is_grad);
-        let narrow = tile_columns(Dtype::Bf16, n_in.min(n_out));
+        let narrow = narrow(n_in.min(n_out));
         if n_in.min(n_out) <= narrow {
             // The narrow operand, which every tile reads, is one tile wide.
             return cut(SumTile { a: 128, b: narrow }, n_out > n_in).1;
@@ -267,32 +252,12 @@ impl SumPlan {
     }
 }
 
-/// Whether the device and the operands of such a sum are for these kernels.
-pub(super) fn takes_sum<T: DeviceElement>(
-    gpu: &Gpu,
-    x: &DeviceRows<'_, T>,
-    grad_y: &DeviceRows<'_, T>,
-    partial: &DeviceMut<'_, f32>,
-) -> Result<bool> {
-    Ok(sum_module(gpu, x, grad_y, partial)?.is_some())
-}
-
-fn sum_module<T: DeviceElement>(
-    gpu: &Gpu,
-    x: &DeviceRows<'_, T>,
-    grad_y: &DeviceRows<'_, T>,
-    partial: &DeviceMut<'_, f32>,
-) -> Result<Option<Module>> {
-    let aligned = x.is_aligned(VECTOR) && grad_y.is_aligned(VECTOR) && partial.address(gpu).is_multiple_of(16);
-    module::<T>(gpu, 1, aligned)
-}
-
 /// The cut of the gradients' sums over the rows.
 pub(super) fn split(n_rows: usize, n_groups: usize, n_in: usize, n_out: usize) -> Split {
     SumPlan::new(n_rows, n_groups, n_in, n_out).split
 }
 
-/// The gradients of the weights; `None` where these kernels are not for it. The caller has checked the shapes.
+/// The gradients of the weights, which these kernels take. The caller has checked the shapes.
 pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
     gpu: &Gpu,
     groups: &DeviceOffsets<'_>,
@@ -300,25 +265,20 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
     grad_y: &DeviceRows<'_, T>,
     grads: &[DeviceMut<'_, G>],
     partial: &DeviceMut<'_, f32>,
-) -> Result<Option<()>> {
+) -> Result<()> {
     let (n_in, n_out) = (x.width(), grad_y.width());
     let SumPlan { tile, a_is_grad, split } = SumPlan::new(groups.n_rows(), groups.n_modalities(), n_in, n_out);
     let sum = Sum::new(x, grad_y, a_is_grad, grads, partial);
     let (a, b) = (sum.a, sum.b);
-    let Some(module) = sum_module(gpu, x, grad_y, partial)? else {
-        return Ok(None);
-    };
-    let vector =
-        n_in.is_multiple_of(4) && grads.iter().all(|grad| grad.address(gpu).is_multiple_of(4 * size_of::<G>() as u64));
-    let rows_leave = size_of::<G>() == 2
-        && n_in.is_multiple_of(VECTOR)
-        && grads.iter().all(|grad| grad.address(gpu).is_multiple_of(16));
+    let vector = n_in.is_multiple_of(4) && grads.iter().all(|grad| grad.is_aligned(4));
+    let rows_leave =
+        size_of::<G>() == 2 && n_in.is_multiple_of(VECTOR) && grads.iter().all(|grad| grad.is_aligned(VECTOR));
     let n_tiles = split.a_tiles * split.b_tiles;
     let params = RawKGrouped90 {
-        a: TensorMap::new::<T>(&matrix(a, gpu), PANEL)?,
-        b: TensorMap::new::<T>(&matrix(b, gpu), PANEL / tile.cluster())?,
-        offsets: groups.address(gpu),
-        partial: partial.address(gpu),
+        a: TensorMap::new::<T>(&matrix(a, gpu)?, PANEL)?,
+        b: TensorMap::new::<T>(&matrix(b, gpu)?, PANEL / tile.cluster())?,
+        offsets: groups.address(gpu)?,
+        partial: partial.address(gpu)?,
         to_a: sum.to_a as i64,
         to_b: sum.to_b as i64,
         n_rows: groups.n_rows() as u32,
@@ -333,7 +293,7 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
         vector: u32::from(vector),
         rows_leave: u32::from(rows_leave),
         border_rows: tile.border_rows() as u32,
-        grads: sum.grads(gpu),
+        grads: sum.grads(gpu)?,
     };
     let (name, dtype) = (format!("n{}", tile.b), T::DTYPE.name());
     let cluster = tile.cluster() as u32;
@@ -342,78 +302,15 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
     // written is inside of a gradient, or of the partial sums at split + modality, below n + n_groups - 1.
     unsafe {
         let grid = Grid::line(n_blocks, tile.threads());
-        gpu.launch(module, &format!("sm90_k_grouped_{name}_{dtype}"), grid, &params)
+        gpu.launch(&format!("sm90_k_grouped_{name}_{dtype}"), grid, &params)
     }?;
     if split.n == 1 {
-        return Ok(Some(()));
+        return Ok(());
     }
     let n_blocks = blocks(OP, "tiles", n_tiles * tile.b / tile.added_at_once(), 1)?;
     let threads = (tile.consumers() as u32, 1, 1);
     let grid = Grid { blocks: (n_blocks, groups.n_modalities() as u32, 1), threads };
     // SAFETY: reads the partial sums that the first kernel wrote, once that has ended, and writes inside of the gradients,
     // borrowed exclusively, of modalities that the first kernel does not write.
-    unsafe { gpu.launch_early(module, &format!("sm90_k_grouped_sum_{name}_{dtype}"), grid, &params) }.map(Some)
+    unsafe { gpu.launch_early(&format!("sm90_k_grouped_sum_{name}_{dtype}"), grid, &params) }
 }
-
-/// `MGrouped90` of kernels/grouped_gemm/params.h.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-struct RawMGrouped90 {
-    x: TensorMap,
-    y: TensorMap,
-    addend: TensorMap,
-    weights: [TensorMap; MAX_MAPS],
-    to: u64,
-    offsets: u64,
-    biases: u64,
-    y_stride: i64,
-    n_rows: u32,
-    n: u32,
-    k: u32,
-    n_groups: u32,
-    n_tiles: u32,
-    add: u32,
-    tiles_at_once: u32,
-    unused: u32,
-    addend_rows: u64,
-    addend_stride: i64,
-    padding: [u64; 6],
-}
-const _: () = {
-    const MAPS: usize = 128 * (3 + MAX_MAPS);
-    assert!(size_of::<RawMGrouped90>() == MAPS + 128 && offset_of!(RawMGrouped90, to) == MAPS);
-    assert!(offset_of!(RawMGrouped90, n_rows) == MAPS + 32);
-};
-// SAFETY: a plain struct of integers in C layout; the addresses in it are device addresses.
-unsafe impl DeviceRepr for RawMGrouped90 {}
-
-/// `KGrouped90` of kernels/grouped_gemm/params.h.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-struct RawKGrouped90 {
-    a: TensorMap,
-    b: TensorMap,
-    offsets: u64,
-    partial: u64,
-    to_a: i64,
-    to_b: i64,
-    n_rows: u32,
-    a_width: u32,
-    b_width: u32,
-    n_groups: u32,
-    rows_per_split: u32,
-    b_tiles: u32,
-    n_tiles: u32,
-    n_splits: u32,
-    f32: u32,
-    vector: u32,
-    rows_leave: u32,
-    border_rows: u32,
-    grads: [u64; MAX_GROUPS],
-}
-const _: () = {
-    assert!(size_of::<RawKGrouped90>() == 384 + 8 * MAX_GROUPS && offset_of!(RawKGrouped90, offsets) == 256);
-    assert!(offset_of!(RawKGrouped90, n_rows) == 288 && offset_of!(RawKGrouped90, grads) == 336);
-};
-// SAFETY: a plain struct of integers in C layout; the addresses in it are device addresses.
-unsafe impl DeviceRepr for RawKGrouped90 {}

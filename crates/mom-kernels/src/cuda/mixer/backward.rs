@@ -5,11 +5,10 @@ use super::forward::rows_mut;
 use super::workspace::{Parts, bytes};
 use super::{MixerSaved, MixerSizes, MixerWeights, OP, ScanParts};
 use crate::cuda::causal_conv1d::{self, ConvGrads};
-use crate::cuda::error::Result;
 use crate::cuda::grouped_gemm::{self, GroupedGrads, GroupedWeights, Into};
-use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut};
+use crate::cuda::runtime::{DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut, Gpu, Result};
 use crate::cuda::selective_scan::{self, BackwardMemory, Dims, ScanGrads, ScanOutputGrads, backward_memory_len};
-use crate::cuda::{DeviceOffsets, DevicePlan, Gpu};
+use crate::cuda::{DeviceOffsets, DevicePlan};
 use crate::error::expect_size;
 
 /// Gradients of everything that a mixer reads, all overwritten.
@@ -137,8 +136,8 @@ impl<'a, T: DeviceElement> Room<'a, T> {
 /// `workspace`: [`backward_workspace_bytes`], whose contents mean nothing before and after.
 ///
 /// # Errors
-/// Sizes that disagree, what was saved or the input's gradient off 16 bytes, rows of the latter that are not dense, a refused
-/// launch.
+/// Sizes that disagree, no rows, what was saved or the input's gradient off 16 bytes, rows of the latter that are not dense:
+/// nothing is written then. A refused launch.
 pub fn backward<T: DeviceElement>(
     gpu: &Gpu,
     plan: &DevicePlan,
@@ -149,9 +148,10 @@ pub fn backward<T: DeviceElement>(
 ) -> Result<()> {
     let sizes = weights.sizes(plan)?;
     let mut room = Room::new(workspace, &sizes, scratch_len(gpu, plan, weights, sizes))?;
+    pass.check(gpu, plan, weights, &sizes)?;
+    grads.check(gpu, weights, &sizes)?;
     let MixerBackward { x, mut saved, grad_out } = pass;
     let (inner, mut grad_x, grad_in_proj) = grads.split();
-    grad_x.expect(OP, "grads.x", sizes.n_rows, sizes.d_model)?;
     let lent = grad_x.lend(OP, "grads.x")?;
     backward_to_in_proj(gpu, plan, weights, &mut saved, &grad_out, inner, (&mut room, lent))?;
     let grad_xz = DeviceRows::new("grad_xz", saved.xz.into_ref(), 2 * sizes.d_inner)?;
@@ -212,7 +212,6 @@ pub(super) fn backward_to_in_proj<T: DeviceElement>(
     (room, lent): (&mut Room<'_, T>, DeviceMut<'_, f32>),
 ) -> Result<()> {
     let sizes = weights.sizes(plan)?;
-    saved.expect_vectors()?;
     let MixerSizes { d_inner, d_state, dt_rank, .. } = sizes;
     let width = sizes.x_dbl_width();
     let offsets = plan.modality_offsets(gpu);

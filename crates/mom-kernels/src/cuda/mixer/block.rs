@@ -5,11 +5,10 @@ use super::forward::rows_mut;
 use super::workspace::{Parts, bytes};
 use super::{MixerBackward, MixerGrads, MixerOutputs, MixerSaved, MixerSizes, MixerWeights, OP};
 use super::{forward, forward_workspace_bytes};
-use crate::cuda::error::Result;
+use crate::cuda::DevicePlan;
 use crate::cuda::grouped_gemm::{self, Into};
-use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut};
 use crate::cuda::rms_norm::{self, NormInputs};
-use crate::cuda::{DevicePlan, Gpu};
+use crate::cuda::runtime::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Gpu, Result};
 use crate::error::expect_size;
 
 /// Weights of a block.
@@ -50,7 +49,7 @@ pub fn block_forward_workspace_bytes<T: DeviceElement>(
 /// `workspace`: [`block_forward_workspace_bytes`], whose contents mean nothing before and after.
 ///
 /// # Errors
-/// Sizes that disagree, memory for what is saved that does not begin on 16 bytes, a refused launch.
+/// As [`super::forward`].
 pub fn block_forward<T: DeviceElement>(
     gpu: &Gpu,
     plan: &DevicePlan,
@@ -62,18 +61,15 @@ pub fn block_forward<T: DeviceElement>(
 ) -> Result<()> {
     let expected = block_forward_workspace_bytes(plan, block, saved.is_some())?;
     expect_size(OP, "workspace", "bytes", expected, workspace.len())?;
-    let (n_rows, d_model) = (plan.n_rows(), block.mixer.in_proj.in_features());
-    x.expect(OP, "x", n_rows, d_model)?;
+    let sizes = block.mixer.sizes(plan)?;
+    let MixerSizes { n_rows, d_model, .. } = sizes;
+    expect_size(OP, "norm", "elements", d_model, block.norm.len())?;
+    block.norm.address(gpu)?;
+    let outputs = MixerOutputs { out, residual: Some(x.clone()), saved, states: None };
+    outputs.check(gpu, plan, x, &block.mixer, &sizes)?;
     let (normed, Parts(rest)) = Parts(workspace).take::<T>(n_rows * d_model)?;
     let normed = block.normed(gpu, x, normed)?;
-    forward(
-        gpu,
-        plan,
-        &normed,
-        &block.mixer,
-        MixerOutputs { out, residual: Some(x.clone()), saved, states: None },
-        rest,
-    )
+    forward(gpu, plan, &normed, &block.mixer, outputs, rest)
 }
 
 /// Bytes of the workspace of [`block_backward`] on `gpu`, whose multiprocessors the scan's kernel is chosen for.
@@ -105,8 +101,7 @@ fn backward_scratch_len<T: DeviceElement>(
 /// `workspace`: [`block_backward_workspace_bytes`], whose contents mean nothing before and after.
 ///
 /// # Errors
-/// Sizes that disagree, what was saved or the input's gradient off 16 bytes, rows of the latter that are not dense, a refused
-/// launch.
+/// As [`super::backward`].
 pub fn block_backward<T: DeviceElement>(
     gpu: &Gpu,
     plan: &DevicePlan,
@@ -117,12 +112,16 @@ pub fn block_backward<T: DeviceElement>(
 ) -> Result<()> {
     let sizes = block.mixer.sizes(plan)?;
     let MixerSizes { n_rows, d_model, d_inner, .. } = sizes;
+    pass.check(gpu, plan, &block.mixer, &sizes)?;
+    expect_size(OP, "norm", "elements", d_model, block.norm.len())?;
+    expect_size(OP, "grads.norm", "elements", d_model, grads.norm.len())?;
+    block.norm.address(gpu)?;
+    grads.norm.address(gpu)?;
+    grads.mixer.check(gpu, &block.mixer, &sizes)?;
     let MixerBackward { x, mut saved, grad_out } = pass;
-    x.expect(OP, "x", n_rows, d_model)?;
     let mut room = Room::new(workspace, &sizes, backward_scratch_len(gpu, plan, block, sizes))?;
     let BlockGrads { norm: grad_norm, mixer } = grads;
     let (inner, mut grad_x, grad_in_proj) = mixer.split();
-    grad_x.expect(OP, "grads.x", n_rows, d_model)?;
     let lent = grad_x.lend(OP, "grads.x")?;
     backward_to_in_proj(gpu, plan, &block.mixer, &mut saved, &grad_out, inner, (&mut room, lent))?;
 

@@ -5,10 +5,7 @@ use std::mem::offset_of;
 use cudarc::driver::DeviceRepr;
 
 use super::OP;
-use crate::cuda::error::Result;
-use crate::cuda::launch::{Grid, blocks};
-use crate::cuda::memory::{DeviceMut, DeviceRef};
-use crate::cuda::{Gpu, Module};
+use crate::cuda::runtime::{DeviceMut, DeviceRef, Gpu, Grid, Result, blocks};
 use crate::error::expect_size;
 
 const THREADS: u32 = 256;
@@ -16,19 +13,19 @@ const THREADS: u32 = 256;
 /// `a = -exp(a_log)`.
 pub(super) fn decays(gpu: &Gpu, a_log: &DeviceRef<'_, f32>, a: &mut DeviceMut<'_, f32>) -> Result<()> {
     expect_size(OP, "a", "elements", a_log.len(), a.len())?;
-    let params = Raw { a_log: a_log.address(gpu), a: 0, out: a.address(gpu), n: a_log.len() as u64 };
+    let params = Raw { a_log: a_log.address(gpu)?, a: 0, out: a.address(gpu)?, n: a_log.len() as u64 };
     let grid = Grid::line(blocks(OP, "d_inner * d_state", a_log.len(), THREADS as usize)?, THREADS);
     // SAFETY: a thread reads and writes one element below n, the length of both.
-    unsafe { gpu.launch(Module::Mixer, "mixer_decays", grid, &params) }
+    unsafe { gpu.launch("mixer_decays", grid, &params) }
 }
 
 /// The gradient of A becomes that of A_log, in place: dA / dA_log = A.
 pub(super) fn decays_gradient(gpu: &Gpu, a: &DeviceRef<'_, f32>, grad: &mut DeviceMut<'_, f32>) -> Result<()> {
     expect_size(OP, "grad_a_log", "elements", a.len(), grad.len())?;
-    let params = Raw { a_log: 0, a: a.address(gpu), out: grad.address(gpu), n: a.len() as u64 };
+    let params = Raw { a_log: 0, a: a.address(gpu)?, out: grad.address(gpu)?, n: a.len() as u64 };
     let grid = Grid::line(blocks(OP, "d_inner * d_state", a.len(), THREADS as usize)?, THREADS);
     // SAFETY: as above.
-    unsafe { gpu.launch(Module::Mixer, "mixer_decays_gradient", grid, &params) }
+    unsafe { gpu.launch("mixer_decays_gradient", grid, &params) }
 }
 
 /// kernels/mixer/params.h.

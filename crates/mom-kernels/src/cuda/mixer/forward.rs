@@ -4,10 +4,9 @@ use super::decays::decays;
 use super::workspace::{Parts, bytes};
 use super::{MixerSaved, MixerSizes, MixerWeights, OP, ScanParts};
 use crate::cuda::causal_conv1d::ConvInputs;
-use crate::cuda::error::Result;
-use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut};
+use crate::cuda::runtime::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Gpu, Result};
 use crate::cuda::selective_scan::{self, ScanInputs, ScanOutputs};
-use crate::cuda::{DevicePlan, Gpu, causal_conv1d, grouped_gemm};
+use crate::cuda::{DevicePlan, causal_conv1d, grouped_gemm};
 use crate::error::expect_size;
 
 /// Bytes of the workspace of [`forward`], which is smaller where it saves.
@@ -49,7 +48,8 @@ pub struct MixerStates<'a> {
 /// `workspace`: [`forward_workspace_bytes`], whose contents mean nothing before and after.
 ///
 /// # Errors
-/// Sizes that disagree, memory for what is saved that does not begin on 16 bytes, a refused launch.
+/// Sizes that disagree, no rows, memory for what is saved that does not begin on 16 bytes: nothing is written then. A refused
+/// launch.
 pub fn forward<T: DeviceElement>(
     gpu: &Gpu,
     plan: &DevicePlan,
@@ -59,6 +59,7 @@ pub fn forward<T: DeviceElement>(
     workspace: DeviceMut<'_, u8>,
 ) -> Result<()> {
     let sizes = weights.sizes(plan)?;
+    outputs.check(gpu, plan, x, weights, &sizes)?;
     let MixerOutputs { out, residual, saved, states: carried } = outputs;
     let MixerSizes { d_inner, d_state, dt_rank, .. } = sizes;
     expect_size(OP, "workspace", "bytes", forward_workspace_bytes::<T>(&sizes, saved.is_some()), workspace.len())?;
@@ -68,10 +69,7 @@ pub fn forward<T: DeviceElement>(
     let (mut dt, parts) = parts.take::<T>(sizes.inner_len())?;
     let (mut y, parts) = parts.take::<T>(sizes.inner_len())?;
     let (mut xz, mut x_dbl, states) = match saved {
-        Some(saved) => {
-            saved.expect_vectors()?;
-            (saved.xz, saved.x_dbl, Some(saved.states))
-        }
+        Some(saved) => (saved.xz, saved.x_dbl, Some(saved.states)),
         None => {
             let (xz, parts) = parts.take::<T>(sizes.xz_len())?;
             let (x_dbl, _) = parts.take::<T>(sizes.x_dbl_len())?;

@@ -6,6 +6,7 @@
 
 mod backward;
 mod block;
+mod check;
 mod decays;
 mod forward;
 pub mod step;
@@ -18,12 +19,11 @@ pub use block::{
 pub use forward::{MixerOutputs, MixerStates, forward, forward_workspace_bytes};
 
 use super::causal_conv1d::ConvInputs;
-use super::error::Result;
 use super::grouped_gemm::GroupedWeights;
-use super::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows};
 use super::selective_scan::{DtBias, ScanInputs, forward_workspace_len, saved_states_len};
 use super::{DeviceOffsets, DevicePlan, Gpu};
 use crate::causal_conv1d::Activation;
+use crate::cuda::runtime::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, Result};
 use crate::error::{Error, expect_size};
 use crate::selective_scan::{DeltaActivation, MAX_D_STATE};
 

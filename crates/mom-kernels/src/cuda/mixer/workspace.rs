@@ -1,8 +1,7 @@
 //! Typed parts of one untyped workspace.
 
 use super::OP;
-use crate::cuda::error::Result;
-use crate::cuda::memory::DeviceMut;
+use crate::cuda::runtime::{DeviceMut, Result};
 
 /// Parts begin on a line of the cache; vectors and bulk copies need 16 bytes.
 const ALIGNMENT: usize = 256;

@@ -1,52 +1,13 @@
 //! Backward pass: the scan from the end, then the sums over blocks and sequences.
 
-use super::chunks::{Chunks, Direction, ends};
-use super::params::{
-    CHANNELS, Dims, OP, Partials, RawSums, ScanGrads, ScanInputs, ScanOutputGrads, backward_module, is_full, is_roomy,
-    padded_states,
-};
+use super::abi::{Partials, RawSums};
+use super::dims::{Dims, padded_states};
+use super::ends::{Direction, ends};
+use super::params::{OP, ScanGrads, ScanInputs, ScanOutputGrads};
+use super::select::{Assume, Backward, CHANNELS, Chunks, is_full};
 use crate::cuda::column_sums;
-use crate::cuda::error::Result;
-use crate::cuda::launch::{Grid, blocks};
-use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, Dtype};
-use crate::cuda::plan::optional_mut;
-use crate::cuda::{DeviceRows, Gpu};
+use crate::cuda::runtime::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, Gpu, Grid, Result, blocks, optional_mut};
 use crate::error::expect_size;
-
-/// A kernel of the scan: how many channels a block owns, its threads, and how it is named.
-struct Variant {
-    channels: usize,
-    threads: u32,
-    suffix: &'static str,
-    /// Whether it sums the gradients of the biases itself.
-    sums_biases: bool,
-}
-
-impl Variant {
-    /// Blocks of channels.
-    fn blocks(&self, dims: Dims) -> usize {
-        dims.d_inner.div_ceil(self.channels)
-    }
-}
-
-/// The kernel for a shape. Three blocks of 32 channels fit a multiprocessor, or two of 64 that have fewer registers and run
-/// slower each.
-fn variant(gpu: &Gpu, dims: Dims, dtype: Dtype, aligned: bool, full: bool) -> Variant {
-    let plain = |channels, suffix| Variant { channels, threads: 128, suffix, sums_biases: false };
-    match (padded_states(dims.d_state), aligned, full) {
-        (16, true, true) if Chunks::backward(dims).count > 1 => {
-            Variant { sums_biases: true, ..plain(32, "16_full_chunks") }
-        }
-        (16, true, true) if is_roomy(gpu, dims.batch * dims.d_inner.div_ceil(32)) => {
-            Variant { sums_biases: true, ..plain(32, "16_full_roomy") }
-        }
-        (16, true, true) => Variant { threads: 256, sums_biases: dtype == Dtype::Bf16, ..plain(64, "16_full_wide") },
-        (16, true, false) => plain(32, "16_aligned"),
-        (16, false, _) => plain(32, "16"),
-        (32, ..) => plain(16, "32"),
-        _ => plain(8, "64"),
-    }
-}
 
 /// Elements of the workspace of [`backward`], whichever kernel it takes.
 ///
@@ -76,7 +37,8 @@ pub(in crate::cuda) fn backward_memory_len<T: DeviceElement>(
     lent: usize,
 ) -> usize {
     let aligned = vectors && dims.d_state == 16 && dims.d_inner.is_multiple_of(CHANNELS);
-    let n_blocks = variant(gpu, dims, T::DTYPE, aligned, is_full::<T>(dims)).blocks(dims);
+    let assume = Assume::new(aligned, is_full(T::DTYPE, dims));
+    let n_blocks = Backward::new(gpu.card(), T::DTYPE, dims, assume).blocks(dims);
     parts(dims, n_blocks - n_lent(dims, n_blocks, lent)).iter().sum()
 }
 
@@ -132,22 +94,11 @@ pub fn backward<T: DeviceElement>(
 ) -> Result<()> {
     let dims = inputs.validate()?;
     expect_size(OP, "workspace", "elements", parts(dims, most_blocks(dims)).iter().sum(), workspace.len())?;
-    let n_blocks = kernel(gpu, inputs, output_grads, &grads, dims).blocks(dims);
+    let assume = inputs.assume(dims, grads.is_aligned(output_grads));
+    let n_blocks = Backward::new(gpu.card(), T::DTYPE, dims, assume).blocks(dims);
     let own = workspace.first("workspace", parts(dims, n_blocks).iter().sum())?;
     let (lent, own) = own.split_at("workspace", 0)?;
     backward_in(gpu, inputs, saved_states, output_grads, grads, BackwardMemory { own, lent })
-}
-
-/// The kernel for these arguments.
-fn kernel<T: DeviceElement>(
-    gpu: &Gpu,
-    inputs: &ScanInputs<'_, T>,
-    output_grads: &ScanOutputGrads<'_, T>,
-    grads: &ScanGrads<'_, T>,
-    dims: Dims,
-) -> Variant {
-    let aligned = inputs.is_aligned(dims) && grads.is_aligned(output_grads);
-    variant(gpu, dims, T::DTYPE, aligned, inputs.is_full(dims))
 }
 
 /// As [`backward`], in memory of two kinds.
@@ -161,10 +112,14 @@ pub(in crate::cuda) fn backward_in<T: DeviceElement>(
 ) -> Result<()> {
     let dims = inputs.validate()?;
     grads.validate(inputs, &saved_states, output_grads, dims)?;
+    if dims.n_biases > 0 {
+        column_sums::expect_rows(dims.n_rows())?;
+    }
     let chunks = Chunks::backward(dims);
     let n_parts = dims.batch * chunks.count;
-    let variant = kernel(gpu, inputs, output_grads, &grads, dims);
-    let n_blocks = variant.blocks(dims);
+    let assume = inputs.assume(dims, grads.is_aligned(output_grads));
+    let chosen = Backward::new(gpu.card(), T::DTYPE, dims, assume);
+    let n_blocks = chosen.blocks(dims);
     let BackwardMemory { own, lent } = memory;
     let n_lent = n_lent(dims, n_blocks, lent.len());
     let lengths @ [len_chunks, len_bc, len_a, len_d, _] = parts(dims, n_blocks - n_lent);
@@ -176,32 +131,29 @@ pub(in crate::cuda) fn backward_in<T: DeviceElement>(
     let (partial_a, rest) = rest.split_at("workspace", len_a)?;
     let (partial_d, partial_bias) = rest.split_at("workspace", len_d)?;
 
-    let padded = padded_states(dims.d_state);
-    let aligned = inputs.is_aligned(dims) && grads.is_aligned(output_grads);
+    let padded = dims.padded();
     let dtype = T::DTYPE.name();
-    let module = backward_module(T::DTYPE);
-    let full = inputs.is_full(dims);
-    let raw_inputs = inputs.raw(gpu, dims, chunks);
+    let raw_inputs = inputs.raw(gpu, dims, chunks)?;
     let partials = Partials {
-        lent_bc: lent.address(gpu),
+        lent_bc: lent.address(gpu)?,
         n_lent: n_lent as u32,
-        bc: partial_bc.address(gpu).wrapping_sub((n_lent * block_len(dims) * size_of::<f32>()) as u64),
-        a: partial_a.address(gpu),
-        d: partial_d.address(gpu),
-        bias: partial_bias.address(gpu),
+        bc: partial_bc.address(gpu)?.wrapping_sub((n_lent * block_len(dims) * size_of::<f32>()) as u64),
+        a: partial_a.address(gpu)?,
+        d: partial_d.address(gpu)?,
+        bias: partial_bias.address(gpu)?,
     };
-    let params = grads.raw(gpu, raw_inputs, &saved_states, output_grads, partials, ends_of_chunks.address(gpu));
+    let params = grads.raw(gpu, raw_inputs, &saved_states, output_grads, partials, ends_of_chunks.address(gpu)?)?;
     let sums = RawSums {
         lent_bc: partials.lent_bc,
         partial_bc: partials.bc,
         partial_a: partials.a,
         partial_d: partials.d,
         partial_bias: partials.bias,
-        grad_b: grads.grad_b.address(gpu),
-        grad_c: grads.grad_c.address(gpu),
-        grad_a: grads.grad_a.address(gpu),
-        grad_d: optional_mut(gpu, &grads.grad_d_skip),
-        grad_bias: if variant.sums_biases { optional_mut(gpu, &grads.grad_dt_bias) } else { 0 },
+        grad_b: grads.grad_b.address(gpu)?,
+        grad_c: grads.grad_c.address(gpu)?,
+        grad_a: grads.grad_a.address(gpu)?,
+        grad_d: optional_mut(gpu, &grads.grad_d_skip)?,
+        grad_bias: if chosen.sums_biases { optional_mut(gpu, &grads.grad_dt_bias)? } else { 0 },
         grad_b_stride: u64::from(grads.grad_b.stride_bytes()),
         grad_c_stride: u64::from(grads.grad_c.stride_bytes()),
         n_rows: dims.n_rows() as u64,
@@ -215,15 +167,14 @@ pub(in crate::cuda) fn backward_in<T: DeviceElement>(
     if chunks.count > 1 {
         let direction = Direction::Backward { grad_out: params.grad_out, grad_out_stride: params.grad_out_stride };
         // SAFETY: sizes are checked as below, the workspace's part is as long as it must be and borrowed exclusively.
-        unsafe { ends::<T>(gpu, raw_inputs, dims, chunks.count, (aligned, full), direction, params.chunks)? };
+        unsafe { ends::<T>(gpu, raw_inputs, dims, chunks.count, assume, direction, params.chunks)? };
     }
-    let grid = Grid::line(blocks(OP, "batch * d_inner", n_parts * n_blocks, 1)?, variant.threads);
-    let kernel = format!("selective_scan_backward_{dtype}_{}", variant.suffix);
+    let grid = Grid::line(blocks(OP, "batch * d_inner", n_parts * n_blocks, 1)?, chosen.threads);
     // SAFETY: `validate` has bound every matrix, state and offset to the sizes in `params`, the workspace has been cut into
     // parts of the sizes that the kernel writes, and the lent memory holds the partial sums of `n_lent` blocks; the views
     // are alive and what is written is borrowed exclusively, or lies on exactly the rows of which a block reads an element
     // before it writes it.
-    unsafe { gpu.launch(module, &kernel, grid, &params)? };
+    unsafe { gpu.launch(&chosen.kernel, grid, &params)? };
 
     // The first blocks sum gradients of weights, the others those of B and C.
     let of_weights = (dims.d_inner * padded).div_ceil(256) * 256;
@@ -231,9 +182,9 @@ pub(in crate::cuda) fn backward_in<T: DeviceElement>(
     let kernel = format!("selective_scan_sums_{dtype}_{padded}");
     // SAFETY: a thread sums one state of one channel below d_inner over the chunks, or reads its four states of every
     // block's partial, of which there are `n_blocks`, and writes those of one row below d_state; sizes as above.
-    unsafe { gpu.launch(module, &kernel, Grid::line(grid, 256), &sums)? };
+    unsafe { gpu.launch(&kernel, Grid::line(grid, 256), &sums)? };
 
-    if let (Some(dt_bias), Some(grad), false) = (&inputs.dt_bias, grads.grad_dt_bias, variant.sums_biases) {
+    if let (Some(dt_bias), Some(grad), false) = (&inputs.dt_bias, grads.grad_dt_bias, chosen.sums_biases) {
         let len = column_sums::workspace_len(dims.n_rows(), dims.n_biases, dims.d_inner);
         let grad_dt: DeviceRows<'_, T> = grads.grad_dt.into_rows();
         column_sums::column_sums(gpu, &dt_bias.offsets, &grad_dt, grad, partial_bias.first("workspace", len)?)?;

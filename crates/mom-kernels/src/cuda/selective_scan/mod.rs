@@ -10,16 +10,20 @@
 //! A kernel walks vectors of channels where every matrix lets it: rows and first columns on 16 bytes, d_inner a multiple
 //! of 8, d_state 16. Anything else runs too, element by element.
 
+mod abi;
 mod backward;
-mod chunks;
+mod dims;
+mod ends;
 mod forward;
 mod params;
+mod select;
 mod step;
 
 pub use crate::selective_scan::{DeltaActivation, MAX_D_STATE, STATE_STRIDE};
 pub(super) use backward::{BackwardMemory, backward_in, backward_memory_len};
 pub use backward::{backward, backward_workspace_len};
-pub use forward::{forward, forward_workspace_len, saved_states_len};
-pub(super) use params::Dims;
+pub(super) use dims::Dims;
+pub use dims::saved_states_len;
+pub use forward::{forward, forward_workspace_len};
 pub use params::{DtBias, ScanGrads, ScanInputs, ScanOutputGrads, ScanOutputs};
 pub use step::step;

@@ -1,16 +1,13 @@
-//! Arguments of the scan, the checks they pass, and the structs that the kernels take.
+//! Arguments of the scan, the checks they pass, and how they are handed to the kernels.
 
-use std::mem::offset_of;
-
-use cudarc::driver::DeviceRepr;
-
-use super::chunks::Chunks;
+use super::abi::{Partials, RawBackward, RawInputs};
+use super::dims::Dims;
+use super::select::{Assume, CHANNELS, Chunks, is_full};
 use super::{DeltaActivation, MAX_D_STATE};
-use crate::cuda::error::Result;
-use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype};
-use crate::cuda::place::Overlap;
-use crate::cuda::plan::{optional_mut, optional_ref};
-use crate::cuda::{DeviceLayout, DeviceOffsets, Gpu, Module};
+use crate::cuda::runtime::{
+    DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Gpu, Overlap, Result, optional_mut, optional_ref,
+};
+use crate::cuda::{DeviceLayout, DeviceOffsets};
 use crate::error::{Error, expect_presence, expect_size};
 
 pub(super) const OP: &str = "selective_scan";
@@ -58,7 +55,7 @@ pub struct ScanOutputs<'a, T> {
     pub out: DeviceRowsMut<'a, T>,
     /// `(batch, d_inner, d_state)`: state after the last position.
     pub last_state: Option<DeviceMut<'a, f32>>,
-    /// [`super::saved_states_len`] elements, for [`super::backward`].
+    /// [`super::saved_states_len`] elements on 16 bytes, for [`super::backward`].
     pub saved_states: Option<DeviceMut<'a, f32>>,
 }
 
@@ -98,43 +95,6 @@ pub struct ScanGrads<'a, T> {
     /// `(n_rows, d_inner)`, if asked for: the forward output once more, which costs the backward pass a store.
     pub out: Option<DeviceRowsMut<'a, T>>,
 }
-
-/// Sizes of a scan, once they are known to agree.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::cuda) struct Dims {
-    pub batch: usize,
-    pub seqlen: usize,
-    pub d_inner: usize,
-    pub d_state: usize,
-    /// Rows of biases of dt, 0 without.
-    pub n_biases: usize,
-}
-
-/// Where partial sums lie, by address: those of dB and dC of the first `n_lent` blocks of channels at `lent_bc`, of the
-/// others at `bc`, which is where the first block's would be before them.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Partials {
-    pub lent_bc: u64,
-    pub n_lent: u32,
-    pub bc: u64,
-    pub a: u64,
-    pub d: u64,
-    pub bias: u64,
-}
-
-impl Dims {
-    pub fn n_rows(&self) -> usize {
-        self.batch * self.seqlen
-    }
-}
-
-/// States that a kernel computes for `d_state`: 16, 32 or 64. More lanes of a warp then own a channel.
-pub(super) fn padded_states(d_state: usize) -> usize {
-    d_state.next_power_of_two().max(16)
-}
-
-/// Elements of a vector of channels that the fast kernels move.
-pub(super) const CHANNELS: usize = 8;
 
 impl<T: DeviceElement> ScanInputs<'_, T> {
     pub(super) fn validate(&self) -> Result<Dims> {
@@ -177,41 +137,43 @@ impl<T: DeviceElement> ScanInputs<'_, T> {
             && self.dt_bias.as_ref().is_none_or(|dt_bias| dt_bias.bias.is_aligned(4))
     }
 
-    /// Whether there is all that a model's block has, so that the kernels without branches apply.
-    pub(super) fn is_full(&self, dims: Dims) -> bool {
-        is_full::<T>(dims)
+    /// What kernels may take for granted, where the outputs are `aligned` too.
+    pub(super) fn assume(&self, dims: Dims, aligned: bool) -> Assume {
+        let full = is_full(T::DTYPE, dims)
             && self.z.is_some()
             && self.d_skip.is_some()
-            && self.delta_activation == DeltaActivation::Softplus
+            && self.delta_activation == DeltaActivation::Softplus;
+        Assume::new(aligned && self.is_aligned(dims), full)
     }
 
     /// `chunks`: how sequences are cut.
-    pub(super) fn raw(&self, gpu: &Gpu, dims: Dims, chunks: Chunks) -> RawInputs {
-        RawInputs {
-            row_of_position: self.layout.row_of_position(gpu),
-            document_starts: self.layout.document_starts(gpu),
-            bias_offsets: self.dt_bias.as_ref().map_or(0, |dt_bias| dt_bias.offsets.address(gpu)),
+    pub(super) fn raw(&self, gpu: &Gpu, dims: Dims, chunks: Chunks) -> Result<RawInputs> {
+        let dt_bias = self.dt_bias.as_ref();
+        Ok(RawInputs {
+            row_of_position: self.layout.row_of_position(gpu)?,
+            document_starts: self.layout.document_starts(gpu)?,
+            bias_offsets: dt_bias.map_or(Ok(0), |dt_bias| dt_bias.offsets.address(gpu))?,
             batch: dims.batch as u32,
             seqlen: dims.seqlen as u32,
             d_inner: dims.d_inner as u32,
             d_state: dims.d_state as u32,
             n_biases: dims.n_biases as u32,
             softplus: u32::from(self.delta_activation == DeltaActivation::Softplus),
-            u: self.u.address(gpu),
-            dt: self.dt.address(gpu),
-            z: self.z.as_ref().map_or(0, |z| z.address(gpu)),
-            b: self.b.address(gpu),
-            c: self.c.address(gpu),
-            a: self.a.address(gpu),
-            d: optional_ref(gpu, &self.d_skip),
-            dt_bias: self.dt_bias.as_ref().map_or(0, |dt_bias| dt_bias.bias.address(gpu)),
+            u: self.u.address(gpu)?,
+            dt: self.dt.address(gpu)?,
+            z: self.z.as_ref().map_or(Ok(0), |z| z.address(gpu))?,
+            b: self.b.address(gpu)?,
+            c: self.c.address(gpu)?,
+            a: self.a.address(gpu)?,
+            d: optional_ref(gpu, &self.d_skip)?,
+            dt_bias: dt_bias.map_or(Ok(0), |dt_bias| dt_bias.bias.address(gpu))?,
             u_stride: self.u.stride_bytes(),
             dt_stride: self.dt.stride_bytes(),
             z_stride: self.z.as_ref().map_or(0, |z| z.stride_bytes()),
             b_stride: self.b.stride_bytes(),
             c_stride: self.c.stride_bytes(),
             chunk: chunks.len as u32,
-        }
+        })
     }
 }
 
@@ -220,7 +182,8 @@ impl<T: DeviceElement> ScanOutputs<'_, T> {
         self.out.expect(OP, "out", dims.n_rows(), dims.d_inner)?;
         expect_state("last_state", self.last_state.as_ref().map(DeviceMut::len), dims)?;
         if let Some(saved) = &self.saved_states {
-            expect_size(OP, "saved_states", "elements", saved_len(dims), saved.len())?;
+            expect_size(OP, "saved_states", "elements", dims.saved_len(), saved.len())?;
+            saved.expect_vectors(OP, "saved_states")?;
         }
         Ok(())
     }
@@ -235,7 +198,8 @@ impl<T: DeviceElement> ScanGrads<'_, T> {
         dims: Dims,
     ) -> Result<()> {
         let Dims { d_inner, d_state, n_biases, .. } = dims;
-        expect_size(OP, "saved_states", "elements", saved_len(dims), saved_states.len())?;
+        expect_size(OP, "saved_states", "elements", dims.saved_len(), saved_states.len())?;
+        saved_states.expect_vectors(OP, "saved_states")?;
         output_grads.grad_out.expect(OP, "grad_out", dims.n_rows(), d_inner)?;
         expect_state("grad_last_state", output_grads.grad_last_state.as_ref().map(DeviceRef::len), dims)?;
         for (arg, rows, width) in [
@@ -312,19 +276,20 @@ impl<T: DeviceElement> ScanGrads<'_, T> {
         output_grads: &ScanOutputGrads<'_, T>,
         partials: Partials,
         chunks: u64,
-    ) -> RawBackward {
-        let optional = |rows: &Option<DeviceRowsMut<'_, T>>| rows.as_ref().map_or(0, |rows| rows.address_in_place(gpu));
+    ) -> Result<RawBackward> {
+        let optional =
+            |rows: &Option<DeviceRowsMut<'_, T>>| rows.as_ref().map_or(Ok(0), |rows| rows.address_in_place(gpu));
         let stride = |rows: &Option<DeviceRowsMut<'_, T>>| rows.as_ref().map_or(0, |rows| rows.stride_bytes());
-        RawBackward {
+        Ok(RawBackward {
             inputs,
-            saved_states: saved_states.address(gpu),
-            grad_last_state: optional_ref(gpu, &output_grads.grad_last_state),
-            grad_out: output_grads.grad_out.address(gpu),
-            grad_u: self.grad_u.address_in_place(gpu),
-            grad_dt: self.grad_dt.address_in_place(gpu),
-            grad_z: optional(&self.grad_z),
-            out: optional(&self.out),
-            grad_initial_state: optional_mut(gpu, &self.grad_initial_state),
+            saved_states: saved_states.address(gpu)?,
+            grad_last_state: optional_ref(gpu, &output_grads.grad_last_state)?,
+            grad_out: output_grads.grad_out.address(gpu)?,
+            grad_u: self.grad_u.address_in_place(gpu)?,
+            grad_dt: self.grad_dt.address_in_place(gpu)?,
+            grad_z: optional(&self.grad_z)?,
+            out: optional(&self.out)?,
+            grad_initial_state: optional_mut(gpu, &self.grad_initial_state)?,
             lent_bc: partials.lent_bc,
             partial_bc: partials.bc,
             partial_a: partials.a,
@@ -339,25 +304,8 @@ impl<T: DeviceElement> ScanGrads<'_, T> {
             chunks,
             n_lent: partials.n_lent,
             unused: 0,
-        }
+        })
     }
-}
-
-/// Whether a block of this type and these sizes has what the kernels without branches ask for: they read steps past the end
-/// from the last one.
-pub(super) fn is_full<T: DeviceElement>(dims: Dims) -> bool {
-    size_of::<T>() == 2 && dims.seqlen > 0 && (1..=4).contains(&dims.n_biases)
-}
-
-/// Whether blocks that fit a multiprocessor three times are better than those that fit four times and run slower each: where
-/// the grid would not leave a part of a second round of the former.
-pub(super) fn is_roomy(gpu: &Gpu, n_blocks: usize) -> bool {
-    let resident = |blocks_each: usize| blocks_each * gpu.n_multiprocessors() as usize;
-    n_blocks <= resident(3) || n_blocks > resident(4)
-}
-
-pub(super) fn saved_len(dims: Dims) -> usize {
-    super::saved_states_len(dims.batch, dims.seqlen, dims.d_inner, dims.d_state)
 }
 
 fn expect_state(arg: &'static str, len: Option<usize>, dims: Dims) -> Result<()> {
@@ -365,164 +313,4 @@ fn expect_state(arg: &'static str, len: Option<usize>, dims: Dims) -> Result<()>
         expect_size(OP, arg, "elements", dims.batch * dims.d_inner * dims.d_state, len)?;
     }
     Ok(())
-}
-
-// What the kernels take: kernels/selective_scan/params.h, field by field.
-
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RawInputs {
-    pub row_of_position: u64,
-    pub document_starts: u64,
-    pub bias_offsets: u64,
-    pub batch: u32,
-    pub seqlen: u32,
-    pub d_inner: u32,
-    pub d_state: u32,
-    pub n_biases: u32,
-    pub softplus: u32,
-    pub u: u64,
-    pub dt: u64,
-    pub z: u64,
-    pub b: u64,
-    pub c: u64,
-    pub a: u64,
-    pub d: u64,
-    pub dt_bias: u64,
-    pub u_stride: u32,
-    pub dt_stride: u32,
-    pub z_stride: u32,
-    pub b_stride: u32,
-    pub c_stride: u32,
-    pub chunk: u32,
-}
-const _: () = {
-    assert!(
-        size_of::<RawInputs>() == 136 && offset_of!(RawInputs, batch) == 24 && offset_of!(RawInputs, softplus) == 44
-    );
-    assert!(offset_of!(RawInputs, u) == 48 && offset_of!(RawInputs, a) == 88 && offset_of!(RawInputs, u_stride) == 112);
-    assert!(offset_of!(RawInputs, chunk) == 132);
-};
-
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RawChunks {
-    pub inputs: RawInputs,
-    pub grad_out: u64,
-    pub chunks: u64,
-    pub grad_out_stride: u64,
-}
-const _: () = assert!(size_of::<RawChunks>() == 160 && offset_of!(RawChunks, grad_out_stride) == 152);
-
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RawForward {
-    pub inputs: RawInputs,
-    pub initial_state: u64,
-    pub out: u64,
-    pub last_state: u64,
-    pub saved_states: u64,
-    pub out_stride: u64,
-    pub chunks: u64,
-}
-const _: () = assert!(size_of::<RawForward>() == 184 && offset_of!(RawForward, chunks) == 176);
-
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RawBackward {
-    pub inputs: RawInputs,
-    pub saved_states: u64,
-    pub grad_last_state: u64,
-    pub grad_out: u64,
-    pub grad_u: u64,
-    pub grad_dt: u64,
-    pub grad_z: u64,
-    pub out: u64,
-    pub grad_initial_state: u64,
-    pub lent_bc: u64,
-    pub partial_bc: u64,
-    pub partial_a: u64,
-    pub partial_d: u64,
-    pub partial_bias: u64,
-    pub grad_out_stride: u32,
-    pub grad_u_stride: u32,
-    pub grad_dt_stride: u32,
-    pub grad_z_stride: u32,
-    pub out_stride: u32,
-    pub n_rows: u32,
-    pub chunks: u64,
-    pub n_lent: u32,
-    pub unused: u32,
-}
-const _: () = {
-    assert!(size_of::<RawBackward>() == 280 && offset_of!(RawBackward, grad_out) == 152);
-    assert!(offset_of!(RawBackward, partial_bc) == 208 && offset_of!(RawBackward, grad_out_stride) == 240);
-    assert!(offset_of!(RawBackward, chunks) == 264);
-};
-
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RawSums {
-    pub lent_bc: u64,
-    pub partial_bc: u64,
-    pub partial_a: u64,
-    pub partial_d: u64,
-    pub partial_bias: u64,
-    pub grad_b: u64,
-    pub grad_c: u64,
-    pub grad_a: u64,
-    pub grad_d: u64,
-    pub grad_bias: u64,
-    pub grad_b_stride: u64,
-    pub grad_c_stride: u64,
-    pub n_rows: u64,
-    pub n_blocks: u32,
-    pub n_parts: u32,
-    pub d_inner: u32,
-    pub d_state: u32,
-    pub n_biases: u32,
-    pub n_lent: u32,
-}
-const _: () = {
-    assert!(size_of::<RawSums>() == 128 && offset_of!(RawSums, grad_b_stride) == 80);
-    assert!(offset_of!(RawSums, n_blocks) == 104);
-};
-
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RawStep {
-    pub inputs: RawInputs,
-    pub state: u64,
-    pub out: u64,
-    pub out_stride: u64,
-}
-const _: () = assert!(size_of::<RawStep>() == 160 && offset_of!(RawStep, state) == 136);
-
-// SAFETY: plain structs of integers in C layout; the addresses in them are device addresses.
-unsafe impl DeviceRepr for RawChunks {}
-// SAFETY: as above.
-unsafe impl DeviceRepr for RawForward {}
-// SAFETY: as above.
-unsafe impl DeviceRepr for RawBackward {}
-// SAFETY: as above.
-unsafe impl DeviceRepr for RawSums {}
-// SAFETY: as above.
-unsafe impl DeviceRepr for RawStep {}
-
-/// The module of the forward pass.
-pub(super) fn forward_module(dtype: Dtype) -> Module {
-    match dtype {
-        Dtype::Bf16 => Module::SelectiveScanForwardBf16,
-        Dtype::F16 => Module::SelectiveScanForwardF16,
-        Dtype::F32 => Module::SelectiveScanForwardF32,
-    }
-}
-
-/// The module of the backward pass.
-pub(super) fn backward_module(dtype: Dtype) -> Module {
-    match dtype {
-        Dtype::Bf16 => Module::SelectiveScanBackwardBf16,
-        Dtype::F16 => Module::SelectiveScanBackwardF16,
-        Dtype::F32 => Module::SelectiveScanBackwardF32,
-    }
 }

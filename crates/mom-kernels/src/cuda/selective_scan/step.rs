@@ -1,11 +1,9 @@
 //! One step of decoding: the state is updated in place.
 
-use super::chunks::Chunks;
-use super::params::{OP, RawStep, ScanInputs};
-use crate::cuda::error::Result;
-use crate::cuda::launch::{Grid, blocks};
-use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRowsMut};
-use crate::cuda::{Gpu, Module};
+use super::abi::RawStep;
+use super::params::{OP, ScanInputs};
+use super::select::Chunks;
+use crate::cuda::runtime::{DeviceElement, DeviceMut, DeviceRowsMut, Gpu, Grid, Result, blocks};
 use crate::error::{Error, expect_presence, expect_size};
 
 /// Advances every sequence by one position.
@@ -30,13 +28,13 @@ pub fn step<T: DeviceElement>(
     expect_size(OP, "state", "elements", dims.batch * dims.d_inner * dims.d_state, state.len())?;
     out.expect(OP, "out", dims.batch, dims.d_inner)?;
     let params = RawStep {
-        inputs: inputs.raw(gpu, dims, Chunks::forward(dims)),
-        state: state.address(gpu),
-        out: out.address(gpu),
+        inputs: inputs.raw(gpu, dims, Chunks::forward(dims))?,
+        state: state.address(gpu)?,
+        out: out.address(gpu)?,
         out_stride: u64::from(out.stride_bytes()),
     };
     let grid = Grid::line(blocks(OP, "batch * d_inner", dims.batch * dims.d_inner, 128)?, 128);
     let kernel = format!("selective_scan_step_{}", T::DTYPE.name());
     // SAFETY: sizes are those that `validate` and the checks above have bound to the memory; a thread owns a channel.
-    unsafe { gpu.launch(Module::SelectiveScanStep, &kernel, grid, &params) }
+    unsafe { gpu.launch(&kernel, grid, &params) }
 }

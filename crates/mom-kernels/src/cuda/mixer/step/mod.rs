@@ -18,13 +18,12 @@ use sizes::{OP, SCAN_CHANNELS, StepSizes, expect_aligned, expect_product, produc
 
 use super::Block;
 use super::workspace::Parts;
-use crate::cuda::error::Result;
 use crate::cuda::grouped_gemm::GroupedWeights;
-use crate::cuda::launch::{Grid, blocks};
-use crate::cuda::memory::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype};
-use crate::cuda::plan::optional_ref;
-use crate::cuda::{Gpu, Module};
-use crate::error::{Error, expect_limit, expect_size};
+use crate::cuda::runtime::{
+    Card, CudaError, DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype, Gpu, Grid, Result, blocks,
+    optional_ref,
+};
+use crate::error::{expect_limit, expect_size};
 
 /// Threads of a block: of a product, and of the scan, eight for each of its channels. kernels/mixer_step.
 const THREADS: u32 = 256;
@@ -55,33 +54,23 @@ pub struct StepHead<'a, T> {
 /// # Errors
 /// What the kernels are not written for, and the operations over sequences are: more than [`MAX_STEP_ROWS`] rows, d_model
 /// above 2048 or d_inner above 4096, either no multiple of 8, weights off 16 bytes,
-/// dt_rank + 2 d_state above 768, an x_proj with biases, a card with less
-/// shared memory than they need. And weights that do not fit together.
+/// dt_rank + 2 d_state above 768, an x_proj with biases, a card with less shared memory than they need
+/// ([`CudaError::Card`]). And weights that do not fit together.
 pub fn step_workspace_bytes<T: DeviceElement>(gpu: &Gpu, block: &Block<'_, T>, n_rows: usize) -> Result<usize> {
     let bytes = StepSizes::of(gpu, block, n_rows)?.workspace_bytes::<T>();
-    let room = gpu.max_shared_bytes()?;
     for kernel in ["in", "out", "head"] {
-        let (module, kernel) = kernel_of::<T>(gpu, &format!("{kernel}_{}", rows_name(n_rows)))?;
-        let got = module.shared_bytes(&kernel) as usize;
-        if got > room {
-            return Err(Error::Limit { op: OP, arg: "shared memory", min: 0, max: room, got }.into());
+        let (kernel, _) = kernel_of(gpu.card(), T::DTYPE, &format!("{kernel}_{}", rows_name(n_rows)));
+        if !gpu.card().has(&kernel) {
+            return Err(CudaError::Card { op: OP, kernel });
         }
     }
     Ok(bytes)
 }
 
-/// The module of a kernel of a step and its name there: with overlapping launches where the card has them.
-fn kernel_of<T: DeviceElement>(gpu: &Gpu, kernel: &str) -> Result<(Module, String)> {
-    let (portable, early) = match T::DTYPE {
-        Dtype::Bf16 => (Module::MixerStepBf16, Some(Module::MixerStepSm90Bf16)),
-        Dtype::F16 => (Module::MixerStepF16, Some(Module::MixerStepSm90F16)),
-        Dtype::F32 => (Module::MixerStepF32, None),
-    };
-    let name = T::DTYPE.name();
-    Ok(match early {
-        Some(module) if gpu.takes(module)? => (module, format!("sm90_mixer_step_{kernel}_{name}")),
-        _ => (portable, format!("mixer_step_{kernel}_{name}")),
-    })
+/// A kernel of a step, and whether it overlaps with the one in front: where the card has that.
+fn kernel_of(card: &Card, dtype: Dtype, kernel: &str) -> (String, bool) {
+    let early = format!("sm90_mixer_step_{kernel}_{}", dtype.name());
+    if card.has(&early) { (early, true) } else { (format!("mixer_step_{kernel}_{}", dtype.name()), false) }
 }
 
 /// The steps of blocks one behind the other, and of the head: a token.
@@ -134,19 +123,19 @@ impl<'a> Steps<'a> {
         let (z, parts) = parts.take::<T>(sizes.inner_len())?;
         let (y, parts) = parts.take::<T>(sizes.inner_len())?;
         let (partial, _) = parts.take::<f32>(sizes.partial_len())?;
-        let (u, z, y, partial) = (u.address(gpu), z.address(gpu), y.address(gpu), partial.address(gpu));
+        let (u, z, y, partial) = (u.address(gpu)?, z.address(gpu)?, y.address(gpu)?, partial.address(gpu)?);
         let (width, padded) = (sizes.width() as u32, sizes.padded() as u32);
         let (rows, d_inner) = (n_rows as u32, sizes.d_inner as u32);
         let channels = sizes.scan_channels(gpu);
 
         let params = RawIn {
-            x: x.address(gpu),
-            norm: block.norm.address(gpu),
+            x: x.address(gpu)?,
+            norm: block.norm.address(gpu)?,
             in_proj: in_proj.weight,
             in_bias: in_proj.bias,
-            conv_weight: mixer.conv_weight.address(gpu),
-            conv_bias: optional_ref(gpu, &mixer.conv_bias),
-            window: states.conv.address(gpu),
+            conv_weight: mixer.conv_weight.address(gpu)?,
+            conv_bias: optional_ref(gpu, &mixer.conv_bias)?,
+            window: states.conv.address(gpu)?,
             x_proj: x_proj.weight,
             u,
             z,
@@ -171,9 +160,9 @@ impl<'a> Steps<'a> {
             z,
             dt_proj: dt_proj.weight,
             dt_bias: dt_proj.bias,
-            a_log: mixer.a_log.address(gpu),
-            d_skip: mixer.d_skip.address(gpu),
-            state: states.scan.address(gpu),
+            a_log: mixer.a_log.address(gpu)?,
+            d_skip: mixer.d_skip.address(gpu)?,
+            state: states.scan.address(gpu)?,
             y,
             n_partials: sizes.n_blocks as u32,
             padded,
@@ -195,7 +184,7 @@ impl<'a> Steps<'a> {
             norm: 0,
             weight: out_proj.weight,
             bias: out_proj.bias,
-            out: x.address(gpu),
+            out: x.address(gpu)?,
             rows,
             n: sizes.d_model as u32,
             k: d_inner,
@@ -229,11 +218,11 @@ impl<'a> Steps<'a> {
         expect_aligned("norm", head.norm.is_aligned(4))?;
         expect_aligned("weight", head.weight.is_aligned(8))?;
         let params = RawProduct {
-            x: x.address(gpu),
-            norm: head.norm.address(gpu),
-            weight: head.weight.address(gpu),
+            x: x.address(gpu)?,
+            norm: head.norm.address(gpu)?,
+            weight: head.weight.address(gpu)?,
             bias: 0,
-            out: logits.address(gpu),
+            out: logits.address(gpu)?,
             rows: n_rows as u32,
             n: n as u32,
             k: d_model as u32,
@@ -258,13 +247,13 @@ impl Launches<'_> {
     /// As [`Gpu::launch`]. The kernels wait for the one in front before they write, or read what is no weight.
     unsafe fn launch<T: DeviceElement, P: DeviceRepr>(&mut self, kernel: &str, grid: Grid, params: &P) -> Result<()> {
         let follows = std::mem::replace(&mut self.follows, true);
-        let (module, kernel) = kernel_of::<T>(self.gpu, kernel)?;
-        if follows && module.is_sm90() {
+        let (kernel, overlaps) = kernel_of(self.gpu.card(), T::DTYPE, kernel);
+        if follows && overlaps {
             // SAFETY: by this function's own contract.
-            unsafe { self.gpu.launch_early(module, &kernel, grid, params) }
+            unsafe { self.gpu.launch_early(&kernel, grid, params) }
         } else {
             // SAFETY: as above.
-            unsafe { self.gpu.launch(module, &kernel, grid, params) }
+            unsafe { self.gpu.launch(&kernel, grid, params) }
         }
     }
 }
@@ -285,7 +274,7 @@ impl Chosen {
         let n_groups = weights.n_groups();
         let group = if n_groups == 1 { 0 } else { modality };
         expect_limit(OP, arg, n_groups, group + 1)?;
-        let (weight, bias) = weights.group(gpu, group);
+        let (weight, bias) = weights.group(gpu, group)?;
         Ok(Self { weight, bias })
     }
 }
@@ -294,4 +283,25 @@ impl Chosen {
 fn expect_rows(arg: &'static str, stride: usize, width: usize, aligned: bool) -> Result<()> {
     expect_size(OP, arg, "elements from row to row", width, stride)?;
     expect_aligned(arg, aligned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kernel_exists_and_a_card_with_little_memory_goes_without_some() {
+        for capability in Card::capabilities() {
+            let card = Card::known(capability, 100).unwrap();
+            for (dtype, kernel) in [Dtype::Bf16, Dtype::F16, Dtype::F32].into_iter().flat_map(|t| {
+                ["in_1", "in_8", "out_1", "out_8", "head_1", "head_8", "scan_16", "scan_64"].map(|k| (t, k))
+            }) {
+                let (name, overlaps) = kernel_of(&card, dtype, kernel);
+                assert_eq!(overlaps, capability == (9, 0) && dtype.is_half(), "{name}");
+                // Eight rows of f32 take more than 99 KiB, and what out_proj reads of them more than 163.
+                let large = dtype == Dtype::F32 && kernel.ends_with("_8") || kernel == "out_8" || kernel == "head_8";
+                assert!(card.has(&name) || (large && card.max_shared_bytes < 200 << 10), "{capability:?}: {name}");
+            }
+        }
+    }
 }

@@ -1,10 +1,8 @@
 //! What a step's kernels are written for, and how they divide it.
 
-use crate::cuda::Gpu;
-use crate::cuda::error::Result;
-use crate::cuda::memory::DeviceElement;
 use crate::cuda::mixer::workspace::bytes;
 use crate::cuda::mixer::{Block, MixerWeights};
+use crate::cuda::runtime::{DeviceElement, Gpu, Result};
 use crate::error::{Error, expect_limit, expect_size};
 use crate::selective_scan::MAX_D_STATE;
 

@@ -1,0 +1,200 @@
+//! A stream of a card with the kernels loaded into it.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use cudarc::driver::{CudaContext, CudaStream};
+
+use super::card::Card;
+use super::cublaslt::Library;
+use super::error::{CudaError, Result};
+use super::module::{Function, Kernel, Loaded, Module};
+use super::stream::Stream;
+
+/// A stream of a device with the kernels. Cheap to clone into an `Arc`; `Send` and `Sync`.
+///
+/// What concerns the stream alone (views, copies, profiles) are methods of [`Stream`], which it derefs to.
+#[derive(Debug)]
+pub struct Gpu {
+    stream: Stream,
+    card: Card,
+    loaded: Mutex<Kernels>,
+    library: OnceLock<Library>,
+}
+
+/// Modules and kernels that were loaded, by their name.
+#[derive(Debug, Clone, Default)]
+struct Kernels {
+    modules: HashMap<&'static str, Arc<Loaded>>,
+    functions: HashMap<&'static str, Function>,
+}
+
+impl Deref for Gpu {
+    type Target = Stream;
+
+    fn deref(&self) -> &Stream {
+        &self.stream
+    }
+}
+
+impl Gpu {
+    /// The default stream of device `ordinal`.
+    ///
+    /// # Errors
+    /// No driver, or one older than CUDA 12.4 (550); no such device, a device older than compute capability 8.0.
+    pub fn new(ordinal: usize) -> Result<Self> {
+        driver_present()?;
+        let context = CudaContext::new(ordinal).map_err(|source| CudaError::NoDevice { ordinal, source })?;
+        Self::with_stream(context.default_stream())
+    }
+
+    /// A stream that exists already, for example that of another library.
+    ///
+    /// # Errors
+    /// A driver older than CUDA 12.4, a device older than compute capability 8.0.
+    pub fn with_stream(stream: Arc<CudaStream>) -> Result<Self> {
+        expect_driver(super::module::driver_version())?;
+        let card = Card::of(stream.context())?;
+        Ok(Self { stream: Stream::new(stream), card, loaded: Mutex::default(), library: OnceLock::new() })
+    }
+
+    /// The same with the kernels alone that run on every card, where there are others for this one: to compare or test.
+    pub fn portable(self) -> Self {
+        Self { card: Card { portable: true, ..self.card }, ..self }
+    }
+
+    /// The same with the kernels that a card of this compute capability would take (8.0, 8.6, 8.7, 8.9, 9.0, 10.0, 10.3 or
+    /// 12.0): to test on one card what others run. A kernel that is for one compute capability alone is not taken unless
+    /// this card has it.
+    ///
+    /// # Errors
+    /// Another compute capability.
+    pub fn pretending(self, capability: (i32, i32)) -> Result<Self> {
+        let Some(card) = Card::known(capability, self.card.n_multiprocessors) else {
+            return Err(CudaError::UnknownCapability { capability });
+        };
+        let portable = self.card.portable || capability != self.card.capability;
+        Ok(Self { card: Card { portable, ..card }, ..self })
+    }
+
+    /// The same device with a stream of its own, and the kernels that are loaded by now: what is captured there is not
+    /// met by what other threads launch.
+    ///
+    /// # Errors
+    /// The driver has no further stream.
+    pub fn beside(&self) -> Result<Self> {
+        let stream = self.stream().context().new_stream().map_err(CudaError::driver("making a stream"))?;
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(Self { loaded: Mutex::new(loaded), card: self.card, ..Self::with_stream(stream)? })
+    }
+
+    /// Multiprocessors of the device.
+    pub fn n_multiprocessors(&self) -> u32 {
+        self.card.n_multiprocessors
+    }
+
+    /// Compute capability of the device, or of the one that it is [`Self::pretending`] to be.
+    ///
+    /// # Errors
+    /// None today.
+    pub fn compute_capability(&self) -> Result<(i32, i32)> {
+        Ok(self.card.capability)
+    }
+
+    /// What kernels are chosen by.
+    pub(crate) fn card(&self) -> &Card {
+        &self.card
+    }
+
+    /// Loads modules now, rather than at their first use: a graph capture must not begin before. Modules that are not for
+    /// this device, or not part of this build, are passed over.
+    ///
+    /// # Errors
+    /// The driver refuses a module.
+    pub fn preload<'m>(&self, modules: impl IntoIterator<Item = &'m Module>) -> Result<()> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        for module in modules {
+            let Some(at) = Module::ALL.iter().position(|of| of == module) else { continue };
+            if module.image().is_some() && module.runs_on(self.card.capability) {
+                loaded.module(&Module::ALL[at], &self.stream)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads cuBLASLt for [`matmul`](crate::cuda::library::matmul) and for the products that
+    /// [`grouped_gemm`](crate::cuda::grouped_gemm) leaves to it, with 12 MiB of device memory. Does nothing the second time.
+    ///
+    /// # Errors
+    /// No such library on this machine, or it does not start; out of memory.
+    pub fn load_library(&self) -> Result<&Library> {
+        if let Some(library) = self.library.get() {
+            return Ok(library);
+        }
+        let library = Library::new(&self.stream)?;
+        Ok(self.library.get_or_init(|| library))
+    }
+
+    /// cuBLASLt, where it was loaded.
+    pub fn library(&self) -> Option<&Library> {
+        self.library.get()
+    }
+
+    /// A kernel, loaded at its first use.
+    pub(super) fn function(&self, name: &str) -> Result<Function> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = loaded.functions.get(name) {
+            return Ok(function.clone());
+        }
+        let kernel = Kernel::named(name).ok_or_else(|| CudaError::NoKernel { kernel: name.to_owned() })?;
+        let function = loaded.module(kernel.module(), &self.stream)?.function(kernel)?;
+        loaded.functions.insert(kernel.name, function.clone());
+        Ok(function)
+    }
+}
+
+impl Kernels {
+    fn module(&mut self, module: &'static Module, stream: &Stream) -> Result<&Arc<Loaded>> {
+        if !self.modules.contains_key(module.name()) {
+            self.modules.insert(module.name(), Arc::new(Loaded::new(module, stream.stream().context())?));
+        }
+        Ok(&self.modules[module.name()])
+    }
+}
+
+/// Oldest CUDA version of a driver that loads the kernels, and the driver that has it.
+const DRIVER: ((i32, i32), &str) = ((12, 4), "550");
+
+/// Fails for a driver, by its version of CUDA as 1000 major + 10 minor, that is older; 0 is one that does not tell.
+fn expect_driver(version: i32) -> Result<()> {
+    let got = (version / 1000, version % 1000 / 10);
+    let (needed, name) = DRIVER;
+    if version == 0 || got >= needed { Ok(()) } else { Err(CudaError::OldDriver { needed, name, got }) }
+}
+
+/// cudarc panics where it cannot load the driver; this is asked first.
+fn driver_present() -> Result<()> {
+    let (names, tried): (&[&str], _) = if cfg!(windows) {
+        (&["nvcuda.dll"], "nvcuda.dll")
+    } else {
+        (&["libcuda.so.1", "libcuda.so"], "libcuda.so.1, libcuda.so")
+    };
+    // SAFETY: the driver's initialisers are meant to run in any process.
+    let found = names.iter().any(|name| unsafe { libloading::Library::new(*name) }.is_ok());
+    if found { Ok(()) } else { Err(CudaError::NoDriver { tried }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_is_too_old_is_told_which_is_needed() {
+        let message = expect_driver(12_020).unwrap_err().to_string();
+        assert!(message.contains("12.2") && message.contains("12.4") && message.contains("550"), "{message}");
+        for fits in [0, 12_040, 12_080, 13_000] {
+            expect_driver(fits).unwrap();
+        }
+    }
+}

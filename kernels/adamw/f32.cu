@@ -1,0 +1,3 @@
+#include "adamw.cuh"
+UPDATE(f32, float, float)
+SQUARES(f32, float)

@@ -1,0 +1,2 @@
+#include "causal_conv1d.cuh"
+CONV(f32, float)

@@ -1,0 +1,2 @@
+#include "step.cuh"
+SCAN_STEP(bf16, bf16)

@@ -1,0 +1,2 @@
+#include "step.cuh"
+SCAN_STEP(f16, f16)
