@@ -186,10 +186,12 @@ template <typename T, int V> __device__ __forceinline__ void forward_stateless(c
     auto load = [&](uint32_t row) { return load_row<T, V, true>(in.x, row, in.x_stride, place); };
     // Past the end, the last row once more.
     auto row_at = [&](int t) { return row_of(in, place.sequence, min(t, place.end - 1)); };
+    auto starts_at = [&](int t) { return starts_document(in, place.sequence, min(t, place.end - 1)); };
     uint32_t rows[GROUP];
+    bool starts[GROUP];
     Vec<T, V> x[HISTORY + GROUP], next[GROUP];
 #pragma unroll
-    for (int g = 0; g < GROUP; g++) rows[g] = row_at(place.begin + g);
+    for (int g = 0; g < GROUP; g++) rows[g] = row_at(place.begin + g), starts[g] = starts_at(place.begin + g);
 #pragma unroll
     for (int k = 0; k < HISTORY; k++) {  // a stretch that is not the first has as many positions in front of it
         x[k].zero();
@@ -209,16 +211,17 @@ template <typename T, int V> __device__ __forceinline__ void forward_stateless(c
 #pragma unroll 1
     for (int t0 = place.begin; t0 < place.end; t0 += GROUP) {
         uint32_t to[GROUP];
+        bool cut[GROUP];
 #pragma unroll
-        for (int g = 0; g < GROUP; g++) to[g] = rows[g], x[HISTORY + g] = next[g];
+        for (int g = 0; g < GROUP; g++) to[g] = rows[g], cut[g] = starts[g], x[HISTORY + g] = next[g];
 #pragma unroll
-        for (int g = 0; g < GROUP; g++) rows[g] = row_at(t0 + GROUP + g);
+        for (int g = 0; g < GROUP; g++) rows[g] = row_at(t0 + GROUP + g), starts[g] = starts_at(t0 + GROUP + g);
 #pragma unroll
         for (int g = 0; g < GROUP; g++) next[g] = load(rows[g]);
 #pragma unroll
         for (int g = 0; g < GROUP; g++) {
             if (t0 + g >= place.end) break;
-            if (starts_document(in, place.sequence, t0 + g)) {
+            if (cut[g]) {
 #pragma unroll
                 for (int k = 0; k < HISTORY + g; k++) x[k].zero();
             }

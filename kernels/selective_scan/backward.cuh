@@ -24,7 +24,7 @@
 // as any of them.
 //
 // dB and dC: within a warp as above, over warps in shared memory, over blocks by `sum_bc`: fixed order, no atomics.
-// d(dt_bias) is a sum over rows of grad_dt: of few modalities by the kernels with KEEP, else see column_sums.
+// d(dt_bias) is a sum over rows of grad_dt: by the kernels with KEEP, else see column_sums.
 #pragma once
 #include "backward_shuffle.cuh"
 #include "backward_tensor.cuh"
@@ -40,11 +40,11 @@ template <int STATES, int THREADS> struct Kept {
 template <int THREADS> struct Kept<0, THREADS> {};
 template <int N, int THREADS, bool KEEP> struct BiasSums {};
 template <int N, int THREADS> struct BiasSums<N, THREADS, true> {
-    Vec<float, N> of[FEW_BIASES][THREADS];
+    Vec<float, N> grad_bias[4][THREADS];
 };
 
-template <typename T, int G, int THREADS, bool KEEP, bool TENSOR> struct Shared
-    : Kept<TENSOR ? 2 : KEEP ? KEPT : 0, THREADS> {
+template <typename T, int G, int THREADS, bool KEEP, bool TENSOR, bool MANY = false> struct Shared
+    : Kept<TENSOR ? 2 : KEEP ? KEPT : 0, THREADS>, BiasSums<TILE / G, THREADS, KEEP> {
     static constexpr int CH = THREADS / G, N = TILE / G, WARPS = THREADS / 32, NBC = TILE * 2 * NS * G / THREADS;
     static constexpr int STRIDE = CH + 8;  // neighbouring rows begin in different banks
     float4 step[TILE][CH];  // delta; delta u, then s1 = sum_n e A; g; sigmoid(z). See `place`.
@@ -54,7 +54,7 @@ template <typename T, int G, int THREADS, bool KEEP, bool TENSOR> struct Shared
     alignas(128) float grad_bc[WARPS][TILE][2 * NS * G];
     float4 decay[TENSOR ? 1 : WINDOW][TENSOR ? 1 : THREADS];  // not of TENSOR
     alignas(16) float d_skip[CH];
-    alignas(16) NearBiases<CH, BiasSums<TILE / G, THREADS, KEEP>> biases;
+    NearBiases<CH, MANY> biases;
     uint32_t rows[4][TILE];  // of this tile, the next and the one behind it
     unsigned char starts[TILE];
     // Where tiles arrive. Two where the next one does while this one is still needed.
@@ -77,7 +77,7 @@ template <typename P> __device__ __forceinline__ auto partial_of(const P& p, uin
 
 template <typename T, int G, int THREADS, bool KEEP, typename A>
 __device__ __forceinline__ void run(const ScanBackward& p) {
-    using S = Shared<T, G, THREADS, KEEP, A::TENSOR>;
+    using S = Shared<T, G, THREADS, KEEP, A::TENSOR, A::MANY>;
     constexpr int CH = S::CH, CW = 32 / G, N = S::N, PER_STEP = THREADS / TILE, NBC = S::NBC, NB = NS * G;
     constexpr bool EXACT = sizeof(T) == 4, ALIGNED = A::ALIGNED, TENSOR = A::TENSOR, FULL = A::FULL;
     // Tiles arrive in pieces of 16 bytes; else each thread fetches what it will stage itself.
@@ -115,10 +115,8 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
     for (int i = 0; i < NS; i++) a[i] *= LOG2_E;
     s.grad_d[tid].zero();
     if constexpr (KEEP) {
-        if (!FULL || in.layout.n_biases <= FEW_BIASES) {
 #pragma unroll
-            for (int m = 0; m < FEW_BIASES; m++) s.biases.sums.of[m][tid].zero();
-        }
+        for (int m = 0; m < 4; m++) s.grad_bias[m][tid].zero();
     }
     if (tid < 4 * TILE) s.rows[0][tid] = 0;  // of steps that there are not
     if (tid < CH) s.d_skip[tid] = in.D && first + tid < d_inner ? in.D[first + tid] : 0.f;
@@ -255,13 +253,13 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
         }
         s.grad_d[tid] = pack<float, N>(grad_d);
         if constexpr (KEEP && FULL) {
-            if (n > 0 && in.layout.n_biases <= FEW_BIASES) {
-                const int m = s.biases.modality(row, FEW_BIASES);
-                const Vec<float, N> before = s.biases.sums.of[m][tid];
+            if (n > 0) {
+                const int m = s.biases.modality(row);
+                const Vec<float, N> before = s.grad_bias[m][tid];
                 float sums[N];
 #pragma unroll
                 for (int i = 0; i < N; i++) sums[i] = before.get(i) + grad_dt[i];
-                s.biases.sums.of[m][tid] = pack<float, N>(sums);
+                s.grad_bias[m][tid] = pack<float, N>(sums);
             }
         }
         auto leave = [&](void* rows, uint32_t stride, const float(&x)[N]) {
@@ -414,12 +412,11 @@ __device__ __forceinline__ void run(const ScanBackward& p) {
         p.partial_d[part_channel + tid] = sum;
     }
     if constexpr (KEEP && FULL) {
-        const uint32_t n_summed = in.layout.n_biases <= FEW_BIASES ? in.layout.n_biases : 0;
-        for (uint32_t m = 0; m < n_summed; m++) {
+        for (uint32_t m = 0; m < in.layout.n_biases; m++) {
             if (tid >= CH || first + tid >= d_inner) break;
             float sum = 0.f;
 #pragma unroll
-            for (int t = 0; t < TILE; t++) sum += __uint_as_float(s.biases.sums.of[m][t * PER_STEP + tid / N].words[tid % N]);
+            for (int t = 0; t < TILE; t++) sum += __uint_as_float(s.grad_bias[m][t * PER_STEP + tid / N].words[tid % N]);
             p.partial_bias[(uint64_t(done.index()) * in.layout.n_biases + m) * d_inner + first + tid] = sum;
         }
     }
@@ -461,7 +458,7 @@ template <int NB> __device__ __forceinline__ void sum_weights(const ScanSums& p)
         for (uint32_t b = 0; b < p.n_parts; b++) sum += p.partial_d[int64_t(b) * p.d_inner + channel];
         p.grad_D[channel] = sum;
     }
-    if (p.grad_bias && state < p.n_biases) {  // FEW_BIASES at most, of at least 16 threads
+    if (p.grad_bias && state < p.n_biases) {  // at most 4 modalities, of at least 16 threads
         sum = 0.f;
         for (uint32_t b = 0; b < p.n_parts; b++)
             sum += p.partial_bias[(uint64_t(b) * p.n_biases + state) * p.d_inner + channel];
@@ -472,7 +469,8 @@ template <int NB> __device__ __forceinline__ void sum_weights(const ScanSums& p)
 }  // namespace scan_backward
 
 #define SCAN_BACKWARD(NAME, T, G, THREADS, BLOCKS, KEEP, ...)                                                        \
-    using NAME##_shared = scan_backward::Shared<T, G, THREADS, KEEP, Assume<__VA_ARGS__>::TENSOR>;                      \
+    using NAME##_shared =                                                                                            \
+        scan_backward::Shared<T, G, THREADS, KEEP, Assume<__VA_ARGS__>::TENSOR, Assume<__VA_ARGS__>::MANY>;             \
     static_assert(sizeof(NAME##_shared) <= 228 * 1024 / BLOCKS - 1024);                                                \
     extern "C" __constant__ const uint32_t NAME##_shared_bytes = sizeof(NAME##_shared);                                \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const __grid_constant__ ScanBackward p) {       \

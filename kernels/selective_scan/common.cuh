@@ -132,38 +132,30 @@ __device__ __forceinline__ Step read_whole_step(const ScanLayout& layout, const 
 }
 
 // What a kernel may take for granted. ALIGNED: vectors of channels are whole and lie on their size, d_state is 16. FULL:
-// moreover there is all that a block of a model has (softplus, skip, gate; biases of at most MAX_BIASES modalities, or none,
-// which are zeros), so that what is per element has no branch and is scheduled as one piece. TENSOR: sums over lanes run on the tensor cores.
+// moreover there is all that a block of a model has (softplus, skip, gate; biases of at most four modalities, MANY: of at
+// most sixteen; or none, which are zeros), so that what is per element has no branch and is scheduled as one piece. TENSOR: sums over lanes run on the tensor cores.
 // CHUNKED: a sequence may be cut into chunks; a kernel that is FULL is made twice, since it has no register to spare.
 // WHOLE: sequences are of whole tiles, so that nothing asks whether a step exists.
-template <bool ALIGNED_, bool FULL_, bool TENSOR_, bool CHUNKED_ = !FULL_, bool WHOLE_ = false> struct Assume {
+template <bool ALIGNED_, bool FULL_, bool TENSOR_, bool CHUNKED_ = !FULL_, bool WHOLE_ = false, bool MANY_ = false>
+struct Assume {
     static constexpr bool ALIGNED = ALIGNED_, FULL = FULL_, TENSOR = TENSOR_, CHUNKED = CHUNKED_, WHOLE = WHOLE_;
+    static constexpr bool MANY = MANY_;
 };
 
-// Modalities whose biases lie in shared memory; of so few a block of the backward pass sums the gradients itself.
-constexpr int MAX_BIASES = 16, FEW_BIASES = 4;
-
 // The biases of dt for a block's channels. FULL: biases and borders lie in shared memory, since a load from global memory
-// in every tile is waited for. `sums`: for few modalities, in the memory of the biases that there are not then.
-struct NoSums {};
-template <int WIDTH, typename Sums = NoSums> struct NearBiases {
-    uint4 borders[MAX_BIASES / 4];  // first rows of modalities 1, 2, ...; ~0 where there is none
-    union {
-        float bias[MAX_BIASES][WIDTH];
-        struct {
-            float few[FEW_BIASES][WIDTH];
-            Sums sums;
-        };
-    };
+// in every tile is waited for.
+template <int WIDTH, bool MANY = false> struct NearBiases {
+    static constexpr int QUADS = MANY ? 4 : 1;  // of modalities
+    alignas(16) float bias[4 * QUADS][WIDTH];
+    uint4 borders[QUADS];  // first rows of modalities 1, 2, ...; ~0 where there is none
 
-    // `n_biases`: of the launch, so that few modalities do not pay for many.
-    __device__ __forceinline__ int modality(uint32_t row, uint32_t n_biases) const {
+    __device__ __forceinline__ int modality(uint32_t row) const {
         const uint4 from = borders[0];
         int modality = (row >= from.x) + (row >= from.y) + (row >= from.z);
-        if (n_biases > FEW_BIASES) {
+        if constexpr (MANY) {
             modality += row >= from.w;
-#pragma unroll 1
-            for (int i = 1; i < MAX_BIASES / 4; i++) {
+#pragma unroll
+            for (int i = 1; i < QUADS; i++) {
                 const uint4 next = borders[i];
                 modality += (row >= next.x) + (row >= next.y) + (row >= next.z) + (row >= next.w);
             }
@@ -180,7 +172,7 @@ template <int WIDTH, typename Sums = NoSums> struct NearBiases {
             bias[i / WIDTH][i % WIDTH] =
                 n > 0 && channel < d_inner ? in.dt_bias[uint64_t(i / WIDTH) * d_inner + channel] : 0.f;
         }
-        if (threadIdx.x < MAX_BIASES) {
+        if (threadIdx.x < 4 * QUADS) {
             const uint32_t modality = threadIdx.x + 1;
             reinterpret_cast<uint32_t*>(borders)[threadIdx.x] = offsets && modality < n ? offsets[modality] : ~0u;
         }
@@ -196,16 +188,17 @@ __device__ __forceinline__ const float* far_bias(const ScanInputs& in, uint32_t 
 }
 
 // dt plus bias for N channels: those from `at` on of the block, `channel` on of the matrix.
-template <typename A, int N, typename T, int WIDTH, typename Sums>
+template <typename A, int N, typename T, int WIDTH>
 __device__ __forceinline__ void add_bias(float (&x)[N], const Vec<T, N>& dt, const ScanInputs& in,
-                                         const NearBiases<WIDTH, Sums>& near, uint32_t row, int at, int channel, int valid) {
+                                         const NearBiases<WIDTH, A::MANY>& near, uint32_t row, int at, int channel,
+                                         int valid) {
     constexpr int STEP = N < 4 ? N : 4;
 #pragma unroll
     for (int i = 0; i < N; i++) x[i] = dt.get(i);
     if (A::FULL || in.dt_bias) {
         const float* bias;
         if constexpr (A::FULL) {
-            bias = &near.bias[near.modality(row, in.layout.n_biases)][at];
+            bias = &near.bias[near.modality(row)][at];
         } else {
             bias = far_bias(in, row) + channel;
         }

@@ -15,7 +15,7 @@ namespace scan_forward {
 constexpr int THREADS = 128;
 constexpr int TILE = 32;
 
-template <typename T, int G> struct Shared {
+template <typename T, int G, bool MANY = false> struct Shared {
     static constexpr int CH = THREADS / G, N = TILE / G, PER_STEP = CH / N;
     static constexpr int Y_STRIDE = CH + 4;
     static constexpr bool PARKS = sizeof(T) == 2;  // f32 has no room
@@ -23,7 +23,7 @@ template <typename T, int G> struct Shared {
     float4 bc[2][TILE][2 * G];      // B, then C, four states each; see `quad`
     float y[2][TILE][Y_STRIDE];
     float d_skip[CH];
-    NearBiases<CH> biases;
+    NearBiases<CH, MANY> biases;
     unsigned char starts[2][TILE];
     // What a thread will need of its elements when their tile leaves; in registers it would be moved with every tile.
     struct Raw {
@@ -95,7 +95,7 @@ __device__ __forceinline__ void store_sums(S& s, int buffer, int t0, const float
 
 template <typename T, int G, int GROUP, typename A>
 __device__ __forceinline__ void run(const ScanForward& p) {
-    using S = Shared<T, G>;
+    using S = Shared<T, G, A::MANY>;
     constexpr int CH = S::CH, N = S::N, PER_STEP = S::PER_STEP, NBC = 2 * NS * G / PER_STEP;
     constexpr bool EXACT = sizeof(T) == 4, ALIGNED = A::ALIGNED, TENSOR = A::TENSOR, FULL = A::FULL, WHOLE = A::WHOLE;
     static_assert(PER_STEP == 4 && TILE * PER_STEP == THREADS);

@@ -121,6 +121,8 @@ pub(super) fn m_grouped<T: DeviceElement>(
     product: &RowsProduct<'_, '_, T>,
     y: &DeviceRowsMut<'_, T>,
 ) -> Result<()> {
+    // The driver describes matrices for the current device.
+    gpu.bind()?;
     let RowsProduct { direction, groups, x, weights, c } = product;
     let added = match c {
         C::None => None,
@@ -266,6 +268,7 @@ pub(super) fn k_grouped<T: DeviceElement, G: DeviceElement>(
     grads: &[DeviceMut<'_, G>],
     partial: &DeviceMut<'_, f32>,
 ) -> Result<()> {
+    gpu.bind()?;
     let (n_in, n_out) = (x.width(), grad_y.width());
     let SumPlan { tile, a_is_grad, split } = SumPlan::new(groups.n_rows(), groups.n_modalities(), n_in, n_out);
     let sum = Sum::new(x, grad_y, a_is_grad, grads, partial);

@@ -4,7 +4,7 @@ use super::abi::{Partials, RawSums};
 use super::dims::{Dims, padded_states};
 use super::ends::{Direction, ends};
 use super::params::{OP, ScanGrads, ScanInputs, ScanOutputGrads};
-use super::select::{Assume, Backward, CHANNELS, Chunks, is_full};
+use super::select::{Assume, Backward, CHANNELS, Chunks};
 use crate::cuda::column_sums;
 use crate::cuda::runtime::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, Gpu, Grid, Result, blocks, optional_mut};
 use crate::error::expect_size;
@@ -37,7 +37,7 @@ pub(in crate::cuda) fn backward_memory_len<T: DeviceElement>(
     lent: usize,
 ) -> usize {
     let aligned = vectors && dims.d_state == 16 && dims.d_inner.is_multiple_of(CHANNELS);
-    let assume = Assume::new(aligned, is_full(T::DTYPE, dims));
+    let assume = Assume::new(T::DTYPE, dims, aligned, true);
     let n_blocks = Backward::new(gpu.card(), T::DTYPE, dims, assume).blocks(dims);
     parts(dims, n_blocks - n_lent(dims, n_blocks, lent)).iter().sum()
 }

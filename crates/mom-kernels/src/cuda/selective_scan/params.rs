@@ -2,7 +2,7 @@
 
 use super::abi::{Partials, RawBackward, RawInputs};
 use super::dims::Dims;
-use super::select::{Assume, CHANNELS, Chunks, is_full};
+use super::select::{Assume, CHANNELS, Chunks};
 use super::{DeltaActivation, MAX_D_STATE};
 use crate::cuda::runtime::{
     DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Gpu, Overlap, Result, optional_mut, optional_ref,
@@ -139,11 +139,9 @@ impl<T: DeviceElement> ScanInputs<'_, T> {
 
     /// What kernels may take for granted, where the outputs are `aligned` too.
     pub(super) fn assume(&self, dims: Dims, aligned: bool) -> Assume {
-        let full = is_full(T::DTYPE, dims)
-            && self.z.is_some()
-            && self.d_skip.is_some()
-            && self.delta_activation == DeltaActivation::Softplus;
-        Assume::new(aligned && self.is_aligned(dims), full)
+        let softplus = self.delta_activation == DeltaActivation::Softplus;
+        let complete = self.z.is_some() && self.d_skip.is_some() && softplus;
+        Assume::new(T::DTYPE, dims, aligned && self.is_aligned(dims), complete)
     }
 
     /// `chunks`: how sequences are cut.

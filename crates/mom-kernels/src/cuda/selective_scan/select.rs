@@ -9,8 +9,8 @@ pub(super) const CHANNELS: usize = 8;
 /// Threads of a block, of the widest kernel twice as many.
 pub(super) const THREADS: u32 = 128;
 
-/// Modalities whose biases of dt the kernels without branches have room for, and of which those of the backward pass sum the
-/// gradients: kernels/selective_scan/common.cuh.
+/// Modalities whose biases of dt the kernels without branches have room for; those for few sum the gradients too:
+/// kernels/selective_scan/common.cuh.
 const MAX_BIASES: usize = 16;
 const FEW_BIASES: usize = 4;
 
@@ -69,33 +69,32 @@ pub(super) enum Assume {
     Nothing,
     /// Vectors of channels are whole and lie on their size, d_state is 16.
     Aligned,
-    /// And there is all that a block of a model has.
+    /// And there is all that a block of a model has, with biases of few modalities or none.
     Full,
+    /// The same with biases of many modalities.
+    Many,
 }
 
 impl Assume {
-    /// `full`: as [`is_full`], with a gate, a skip and softplus.
-    pub fn new(aligned: bool, full: bool) -> Self {
-        match (aligned, full) {
-            (true, true) => Self::Full,
-            (true, false) => Self::Aligned,
+    /// `complete`: there is a gate and a skip, and softplus. The kernels for those read steps past the end from the last one.
+    pub fn new(dtype: Dtype, dims: Dims, aligned: bool, complete: bool) -> Self {
+        match (aligned, complete && dtype.is_half() && dims.seqlen > 0) {
             (false, _) => Self::Nothing,
+            (true, true) if dims.n_biases <= FEW_BIASES => Self::Full,
+            (true, true) if dims.n_biases <= MAX_BIASES && dtype == Dtype::Bf16 => Self::Many,
+            (true, _) => Self::Aligned,
         }
     }
 
-    fn suffix(self) -> &'static str {
+    /// What kernels are named by in front of the shape that they are for, and behind it.
+    fn name(self, shape: &str) -> String {
         match self {
-            Self::Nothing => "",
-            Self::Aligned => "_aligned",
-            Self::Full => "_full",
+            Self::Nothing => String::new(),
+            Self::Aligned => "_aligned".to_owned(),
+            Self::Full => format!("_full{shape}"),
+            Self::Many => format!("_full{shape}_many"),
         }
     }
-}
-
-/// Whether a block of this type and these sizes has what the kernels without branches ask for: they read steps past the end
-/// from the last one.
-pub(super) fn is_full(dtype: Dtype, dims: Dims) -> bool {
-    dtype.is_half() && dims.seqlen > 0 && dims.n_biases <= MAX_BIASES
 }
 
 /// Whether blocks that fit a multiprocessor three times are better than those that fit four times and run slower each: where
@@ -107,19 +106,23 @@ fn is_roomy(card: &Card, n_blocks: usize) -> bool {
 
 /// The kernel that computes what chunks leave.
 pub(super) fn ends(dtype: Dtype, direction: &str, dims: Dims, assume: Assume) -> String {
-    format!("selective_scan_{direction}_chunk_ends_{}_{}{}", dtype.name(), dims.padded(), assume.suffix())
+    let assume = if assume == Assume::Many { Assume::Aligned } else { assume };
+    format!("selective_scan_{direction}_chunk_ends_{}_{}{}", dtype.name(), dims.padded(), assume.name(""))
 }
 
 /// The kernel of the forward pass, and its blocks.
 pub(super) fn forward(card: &Card, dtype: Dtype, dims: Dims, chunks: Chunks, assume: Assume) -> (String, usize) {
     let n_blocks = dims.batch * chunks.count * dims.d_inner.div_ceil(THREADS as usize * 4 / dims.padded());
-    let suffix = match assume {
-        Assume::Full if chunks.count > 1 => "_full_chunks",
-        Assume::Full if is_roomy(card, n_blocks) => "_full_roomy",
-        Assume::Full if dims.seqlen.is_multiple_of(TILE) => "_full_whole",
-        assume => assume.suffix(),
+    let shape = if chunks.count > 1 {
+        "_chunks"
+    } else if is_roomy(card, n_blocks) {
+        "_roomy"
+    } else if dims.seqlen.is_multiple_of(TILE) && assume == Assume::Full {
+        "_whole"
+    } else {
+        ""
     };
-    (format!("selective_scan_forward_{}_{}{suffix}", dtype.name(), dims.padded()), n_blocks)
+    (format!("selective_scan_forward_{}_{}{}", dtype.name(), dims.padded(), assume.name(shape)), n_blocks)
 }
 
 /// A kernel of the backward pass.
@@ -137,29 +140,27 @@ impl Backward {
     /// The kernel for a shape. Three blocks of 32 channels fit a multiprocessor, or two of 64 that have fewer registers and
     /// run slower each; not every card has the shared memory for these.
     pub fn new(card: &Card, dtype: Dtype, dims: Dims, assume: Assume) -> Self {
-        let named = |suffix: &str| format!("selective_scan_backward_{}_{suffix}", dtype.name());
-        let plain = |channels, suffix| Self { kernel: named(suffix), channels, threads: THREADS, sums_biases: false };
-        let sums_biases = dims.n_biases <= FEW_BIASES;
-        match (dims.padded(), assume) {
-            (16, Assume::Full) if Chunks::backward(dims).count > 1 => {
-                Self { sums_biases, ..plain(32, "16_full_chunks") }
+        let padded = dims.padded();
+        let kernel = |shape: &str| format!("selective_scan_backward_{}_{padded}{}", dtype.name(), assume.name(shape));
+        let plain = |channels, shape| Self { kernel: kernel(shape), channels, threads: THREADS, sums_biases: false };
+        let sums_biases = assume == Assume::Full;
+        match assume {
+            Assume::Nothing | Assume::Aligned => plain(512 / padded, ""),
+            Assume::Full | Assume::Many if Chunks::backward(dims).count > 1 => {
+                Self { sums_biases, ..plain(32, "_chunks") }
             }
-            (16, Assume::Full) => {
+            Assume::Full | Assume::Many => {
                 let wide = Self {
                     threads: 2 * THREADS,
                     sums_biases: sums_biases && dtype == Dtype::Bf16,
-                    ..plain(64, "16_full_wide")
+                    ..plain(64, "_wide")
                 };
                 if is_roomy(card, dims.batch * dims.d_inner.div_ceil(32)) || !card.has(&wide.kernel) {
-                    Self { sums_biases, ..plain(32, "16_full_roomy") }
+                    Self { sums_biases, ..plain(32, "_roomy") }
                 } else {
                     wide
                 }
             }
-            (16, Assume::Aligned) => plain(32, "16_aligned"),
-            (16, Assume::Nothing) => plain(32, "16"),
-            (32, _) => plain(16, "32"),
-            _ => plain(8, "64"),
         }
     }
 
@@ -175,21 +176,20 @@ mod tests {
 
     #[test]
     fn every_card_has_a_kernel_for_every_shape() {
-        for capability in Card::capabilities() {
-            let card = Card::known(capability, 100).unwrap();
-            let types = [Dtype::Bf16, Dtype::F16, Dtype::F32];
+        let types = [Dtype::Bf16, Dtype::F16, Dtype::F32];
+        let shapes = [(1, 64), (4, 2048), (5, 4096), (8, 4096), (13, 4097), (64, 1024)];
+        for card in Card::capabilities().filter_map(|of| Card::known(of, 100)) {
             for (dtype, d_state) in types.into_iter().flat_map(|t| [1, 16, 17, 32, 33, 64].map(|n| (t, n))) {
-                for (batch, seqlen) in [(1, 64), (4, 2048), (5, 4096), (8, 4096), (13, 4097), (64, 1024)] {
-                    let dims = Dims { batch, seqlen, d_inner: 1536, d_state, n_biases: 3 };
-                    let full = if is_full(dtype, dims) { Assume::Full } else { Assume::Aligned };
-                    for assume in
-                        if d_state == 16 { vec![Assume::Nothing, Assume::Aligned, full] } else { vec![Assume::Nothing] }
-                    {
+                for ((batch, seqlen), n_biases) in shapes.into_iter().flat_map(|s| [0, 1, 4, 5, 16, 17].map(|n| (s, n)))
+                {
+                    let dims = Dims { batch, seqlen, d_inner: 1536, d_state, n_biases };
+                    for (aligned, complete) in [(false, false), (true, false), (true, true)] {
+                        let assume = Assume::new(dtype, dims, aligned && d_state == 16, complete);
                         let (forward, _) = forward(&card, dtype, dims, Chunks::forward(dims), assume);
-                        let backward = Backward::new(&card, dtype, dims, assume);
+                        let backward = Backward::new(&card, dtype, dims, assume).kernel;
                         let of_ends = ["forward", "backward"].map(|way| ends(dtype, way, dims, assume));
-                        for kernel in of_ends.iter().chain([&forward, &backward.kernel]) {
-                            assert!(card.has(kernel), "{capability:?}: {kernel}");
+                        for kernel in of_ends.iter().chain([&forward, &backward]) {
+                            assert!(card.has(kernel), "{:?}: {kernel}", card.capability);
                         }
                     }
                 }
