@@ -84,6 +84,19 @@ pub enum Error {
         /// What the state is for.
         got: String,
     },
+    /// candle's tape does not go through its nodes as [`crate::autograd`] needs it to: gradients would be lost.
+    #[error(
+        "{op}: candle's tape asked for the gradient of input {input} {asked}, expected once and behind the function, on the \
+         thread of the backward pass: this release of candle does not fit"
+    )]
+    Tape {
+        /// The function that was recorded.
+        op: &'static str,
+        /// Which of its inputs.
+        input: usize,
+        /// When the tape asked.
+        asked: &'static str,
+    },
     /// A kernel refused its arguments.
     #[error(transparent)]
     Kernel(#[from] mom_kernels::Error),
