@@ -74,6 +74,16 @@ pub enum Error {
         /// What was found.
         got: &'static str,
     },
+    /// A stored parameter has values that no model can be made of.
+    #[error("parameter {name}: expected {expected}, got {got}")]
+    Parameter {
+        /// Its name, with what stands before it in the checkpoint.
+        name: String,
+        /// What is needed.
+        expected: &'static str,
+        /// What was found, and where.
+        got: String,
+    },
     /// A decoding state belongs to another element type or batch.
     #[error("{op}: state is for {got}, expected {expected}")]
     State {
