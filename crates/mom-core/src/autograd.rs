@@ -117,9 +117,40 @@ pub fn record_storage(
     token.apply_op1(main(false))
 }
 
+/// As [`record_storage`], for a function without a backward pass: one that comes by here is an error, rather than a gradient
+/// that lacks the function's part. `inputs`: what it reads, parameters first.
+pub(crate) fn record_forward_only<'a>(
+    name: &'static str,
+    inputs: impl IntoIterator<Item = &'a Tensor>,
+    output: Storage,
+    shape: impl Into<Shape>,
+) -> candle_core::Result<Tensor> {
+    // One input brings the tape here as well as all would. A parameter does in any case, while the tape does not follow
+    // every way that leads to other tensors.
+    let input = inputs.into_iter().find(|input| input.track_op()).cloned();
+    record_storage(input.into_iter().collect(), output, shape, ForwardOnly(name))
+}
+
+struct ForwardOnly(&'static str);
+
+impl Backward for ForwardOnly {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+    fn backward(&self, _: &Tensor, _: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
+        Err(Error::NoGradient { op: self.0 }.into())
+    }
+}
+
 /// Whether a function of these tensors goes on the tape: one of them is tracked, and this is no [`without_tape`].
 pub fn tracks<'a>(inputs: impl IntoIterator<Item = &'a Tensor>) -> bool {
     !WITHOUT_TAPE.get() && inputs.into_iter().any(Tensor::track_op)
+}
+
+/// The tensor as candle's own operations may see it: detached within [`without_tape`], where a sum would otherwise be tracked
+/// by one of its parts alone, and a backward pass give that part's gradient for the whole.
+pub(crate) fn as_taped(tensor: &Tensor) -> Tensor {
+    if WITHOUT_TAPE.get() { tensor.detach() } else { tensor.clone() }
 }
 
 /// Runs a forward pass whose functions record and save nothing: for validation and decoding.
