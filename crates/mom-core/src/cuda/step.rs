@@ -10,9 +10,9 @@ use super::graph::{Captured, capture_on};
 use super::on_device::OnDevice;
 use super::on_gpu::{GpuFloat, OnGpu, driver_error};
 use super::weights::{Of, with_block};
-use crate::error::require;
+use crate::error::{expect_device, require};
 use crate::state::{DeviceState, MixerState};
-use crate::{Block, Result, RmsNorm};
+use crate::{Block, Error, Result, RmsNorm};
 
 const OP: &str = "mixer_step";
 
@@ -181,6 +181,21 @@ impl StepMemory {
     ) -> Result<()> {
         require(blocks.len() == self.shapes.len(), "blocks", &self.shapes.len().to_string(), blocks.len())?;
         let on = self.on.clone();
+        // Before anything is launched: the states change where they are.
+        let (norm, eps) = head.norm.parts();
+        let norm = OnDevice::<f32>::of(&on, OP, "norm", norm)?;
+        let weight = OnDevice::<T>::of(&on, OP, "head", head.weight)?;
+        let (vocab_size, _) = head.weight.dims2()?;
+        if head.logits.stream() != on.gpu.stream() {
+            let expected = format!("cuda:{}, on the stream of the blocks", on.gpu.ordinal());
+            let got = format!("cuda:{}, on another stream", head.logits.stream().context().ordinal());
+            return Err(Error::Device { op: OP, arg: "logits", expected, got });
+        }
+        for block in blocks {
+            expect_device(OP, "norm.weight", head.weight, block.norm().parts().0)?;
+            block.mixer().weights().expect_beside(head.weight)?;
+            expect_modality(block, modality)?;
+        }
         let x = gpu.write(&mut self.x).cast::<T>("x", self.batch * self.d_model).map_err(CudaError::from)?;
         let mut x = DeviceRowsMut::new("x", x, self.d_model).map_err(CudaError::from)?;
         embed(gpu, &mut x)?;
@@ -196,10 +211,6 @@ impl StepMemory {
             with_views::<T, _>(&on, gpu, block, modality, |views| Ok(steps.block(views, &mut x, states)?))?;
             (conv_at, scan_at) = (conv_at + conv, scan_at + scan);
         }
-        let (norm, eps) = head.norm.parts();
-        let norm = OnDevice::<f32>::of(&on, OP, "norm", norm)?;
-        let weight = OnDevice::<T>::of(&on, OP, "head", head.weight)?;
-        let (vocab_size, _) = head.weight.dims2()?;
         let views = kernels::StepHead { norm: norm.view(gpu)?, norm_eps: eps as f32, weight: weight.view(gpu)? };
         let mut logits = gpu.rows_mut(head.logits, vocab_size).map_err(CudaError::from)?;
         let x: DeviceRows<'_, T> = x.into_rows();
@@ -229,8 +240,12 @@ fn with_views<T: GpuFloat, R>(
     modality: usize,
     with: impl FnOnce(&BlockView<'_, T>) -> Result<R>,
 ) -> Result<R> {
-    let n_modalities = block.mixer().config().n_modalities;
-    require(modality < n_modalities, "modality", &format!("below {n_modalities}"), modality)?;
+    expect_modality(block, modality)?;
     let weights = block.mixer().weights();
     with_block(on, gpu, block.norm().parts(), weights, Of::Modality(modality), |views| with(&views))
+}
+
+fn expect_modality(block: &Block, modality: usize) -> Result<()> {
+    let n_modalities = block.mixer().config().n_modalities;
+    require(modality < n_modalities, "modality", &format!("below {n_modalities}"), modality)
 }

@@ -7,9 +7,10 @@ use std::thread;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use mom_core::autograd::Sink;
-use mom_core::cuda::{OnDevice, OnGpu};
+use mom_core::cuda::{OnDevice, OnGpu, StepHead, StepMemory};
 use mom_core::ops::{self, GroupedLinear, SelectiveScan};
 use mom_core::{Block, BlockConfig, Init, MixerConfig, Plan, Untied, cuda_device, to_rows};
+use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::selective_scan::DeltaActivation;
 
 use crate::{gpu, host, plan, values};
@@ -294,4 +295,34 @@ fn threads_that_go_backward_over_one_graph_on_a_gpu_get_all_gradients() {
             assert_eq!(of(pass), want);
         }
     }
+}
+
+#[test]
+fn a_refused_step_of_several_blocks_leaves_their_states() {
+    let Some(device) = gpu("a_refused_step_of_several_blocks_leaves_their_states") else { return };
+    let on = OnGpu::of(&device).unwrap();
+    let blocks = [block(&VarMap::new(), DType::F32, &device), block(&VarMap::new(), DType::F32, &device)];
+    let mut memory = StepMemory::new::<f32>(&blocks, 1).unwrap().unwrap();
+    let vocab_size = 16;
+    let weight = |device: &Device| Tensor::ones((vocab_size, D_MODEL), DType::F32, device).unwrap();
+    let mut logits = on.gpu.zeros::<f32>(vocab_size).unwrap();
+    let step = |memory: &mut StepMemory, blocks: &[Block], modality, weight: &Tensor, logits: &mut CudaSlice<f32>| {
+        let head = StepHead { norm: blocks[0].norm(), weight, logits };
+        memory.step::<f32>(blocks, modality, |_, _| Ok(()), head)
+    };
+    step(&mut memory, &blocks, 1, &weight(&device), &mut logits).unwrap();
+    let before = memory.states().unwrap();
+    for other in [Device::Cpu, Device::new_cuda_with_stream(0).unwrap()] {
+        let there = block(&VarMap::new(), DType::F32, &other);
+        let mixed = [blocks[0].clone(), there];
+        step(&mut memory, &mixed, 1, &weight(&device), &mut logits).unwrap_err();
+        step(&mut memory, &blocks, 1, &weight(&other), &mut logits).unwrap_err();
+        if other.is_cuda() {
+            let mut elsewhere = OnGpu::of(&other).unwrap().gpu.zeros::<f32>(vocab_size).unwrap();
+            let message = step(&mut memory, &blocks, 1, &weight(&device), &mut elsewhere).unwrap_err().to_string();
+            assert!(message.contains("logits") && message.contains("another stream"), "{message}");
+        }
+    }
+    step(&mut memory, &blocks, 3, &weight(&device), &mut logits).unwrap_err();
+    assert!(memory.states().unwrap() == before);
 }
