@@ -150,11 +150,10 @@ fn expect_finite(tensor: &Tensor, name: impl Fn() -> String) -> Result<()> {
     }
     // Zero times what is not finite is NaN, and so is a sum with it. A number is all that comes from a device.
     let zero = tensor.detach().to_dtype(DType::F32)?.affine(0.0, 0.0)?.sum_all()?.to_scalar::<f32>()?;
-    let is_finite_in_f32 = zero == 0.0;
-    if is_finite_in_f32 {
+    if zero == 0.0 {
         return Ok(());
     }
-    // Also where an f64 is too large for f32.
+    // Which one; or none, where an f64 is too large for f32.
     let values = tensor.detach().flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
     match values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
         Some((at, value)) => Err(Error::Parameter {
