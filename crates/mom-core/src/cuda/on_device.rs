@@ -80,11 +80,7 @@ impl<'a, T: CudaDType + WithDType> OnDevice<'a, T> {
         if end > self.len {
             return Err(mom_kernels::Error::Limit { op: "device", arg: "end", min: 0, max: self.len, got: end }.into());
         }
-        let Storage::Cuda(storage) = &*self.guard else {
-            let (expected, got) = ("a GPU".to_owned(), "the CPU".to_owned());
-            return Err(Error::Device { op: "device", arg: "tensor", expected, got });
-        };
-        Ok(gpu.read_view(storage.as_cuda_slice::<T>()?.slice(self.start + start..self.start + end)))
+        Ok(gpu.read_view(self.slice()?.slice(start..end)))
     }
 
     /// The elements as rows.

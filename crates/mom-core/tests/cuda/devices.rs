@@ -63,7 +63,8 @@ fn tensors_on_several_devices_are_refused() {
         block(&map, DType::F32, &device);
         let mut tensors: std::collections::HashMap<_, _> =
             map.data().lock().unwrap().iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect();
-        let moved = tensors["mixer.D"].to_device(&other).unwrap();
+        // By the host: the two streams do not wait for each other.
+        let moved = tensors["mixer.D"].to_device(&Device::Cpu).unwrap().to_device(&other).unwrap();
         tensors.insert("mixer.D".to_owned(), moved);
         let mixed = VarBuilder::from_backend(Box::new(AsStored(tensors)), DType::F32, device.clone());
         let config = BlockConfig::new(here.mixer().config().clone());
