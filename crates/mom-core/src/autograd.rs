@@ -11,13 +11,18 @@
 //! A carrier is a custom operation over two or three inputs whose one-element output (the token) only makes the inputs
 //! ancestors of the main node; a single input needs none. When candle reaches the main node it runs
 //! [`Backward::backward`] once, which gives all gradients; they wait in a slot that the carriers share. The main node hands
-//! a zero to its token, so candle goes on to the carriers, each of which hands out the gradients of its own inputs. This
-//! relies on the tape visiting a node only after all of its users, and on custom operations being visited once per
-//! backward pass.
+//! a zero to its token, so candle goes on to the carriers, each of which hands out the gradients of its own inputs.
+//!
+//! This asks three things of candle's tape: that it visits a node after all of its users, that it visits a custom operation
+//! once in a backward pass, and that a pass stays on one thread. A tape that does otherwise is an error
+//! ([`crate::Error::Tape`]): a carrier that comes before the main node, or twice, finds no gradients in the slot, which is
+//! not the same as a gradient of zero. Passes over one graph, one after the other or at once on several threads, do not
+//! meet: what a pass leaves in a slot is found by its own thread alone.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, ThreadId};
 
 use candle_core::op::BackpropOp;
 use candle_core::{
@@ -26,6 +31,8 @@ use candle_core::{
 };
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
+
+use crate::Error;
 
 /// The backward pass of a recorded function.
 pub trait Backward: Send + Sync + 'static {
@@ -80,18 +87,16 @@ pub fn record_storage(
     let sunk: Vec<Option<TensorId>> = inputs.iter().map(|input| sink.as_ref()?.takes(input)).collect();
     let mut taped: Vec<Tensor> =
         inputs.iter().zip(&sunk).filter(|(_, sunk)| sunk.is_none()).map(|(input, _)| input.clone()).collect();
-    if !taped.iter().any(Tensor::track_op)
-        && let Some(sink) = &sink
-    {
-        // Everything that is asked for goes to the sink, and yet the tape must come by here.
-        taped.push(sink.0.anchor.as_tensor().clone());
-    }
-    let slot = Arc::new(Slot { name: backward.name(), gradients: Mutex::new(Vec::new()) });
+    let anchor = sink.as_ref().filter(|_| !taped.iter().any(Tensor::track_op)).map(|sink| &sink.0.anchor);
+    // Everything that is asked for goes to the sink, and yet the tape must come by here.
+    let anchored = anchor.map(|anchor| taped.push(anchor.as_tensor().clone())).is_some();
+    let slot = Arc::new(Slot { name: backward.name(), passes: Mutex::default() });
     let main = |direct| Main {
         slot: slot.clone(),
         needed,
         sunk,
         sink,
+        anchored,
         direct,
         output: Mutex::new(Some((output, shape))),
         backward: Box::new(backward),
@@ -112,9 +117,40 @@ pub fn record_storage(
     token.apply_op1(main(false))
 }
 
+/// As [`record_storage`], for a function without a backward pass: one that comes by here is an error, rather than a gradient
+/// that lacks the function's part. `inputs`: what it reads, parameters first.
+pub(crate) fn record_forward_only<'a>(
+    name: &'static str,
+    inputs: impl IntoIterator<Item = &'a Tensor>,
+    output: Storage,
+    shape: impl Into<Shape>,
+) -> candle_core::Result<Tensor> {
+    // One input brings the tape here as well as all would. A parameter does in any case, while the tape does not follow
+    // every way that leads to other tensors.
+    let input = inputs.into_iter().find(|input| input.track_op()).cloned();
+    record_storage(input.into_iter().collect(), output, shape, ForwardOnly(name))
+}
+
+struct ForwardOnly(&'static str);
+
+impl Backward for ForwardOnly {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+    fn backward(&self, _: &Tensor, _: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
+        Err(Error::NoGradient { op: self.0 }.into())
+    }
+}
+
 /// Whether a function of these tensors goes on the tape: one of them is tracked, and this is no [`without_tape`].
 pub fn tracks<'a>(inputs: impl IntoIterator<Item = &'a Tensor>) -> bool {
     !WITHOUT_TAPE.get() && inputs.into_iter().any(Tensor::track_op)
+}
+
+/// The tensor as candle's own operations may see it: detached within [`without_tape`], where a sum would otherwise be tracked
+/// by one of its parts alone, and a backward pass give that part's gradient for the whole.
+pub(crate) fn as_taped(tensor: &Tensor) -> Tensor {
+    if WITHOUT_TAPE.get() { tensor.detach() } else { tensor.clone() }
 }
 
 /// Runs a forward pass whose functions record and save nothing: for validation and decoding.
@@ -186,7 +222,8 @@ impl Sink {
         forward()
     }
 
-    /// The gradient of a parameter, summed over its uses; `None` where it has none. It is no longer here afterwards.
+    /// The gradient of a parameter, summed over its uses and over the backward passes since it was last taken; `None` where
+    /// it has none. It is no longer here afterwards.
     pub fn take(&self, parameter: &Var) -> Option<Tensor> {
         self.0.gradients.lock().unwrap_or_else(PoisonError::into_inner).remove(&parameter.as_tensor().id())
     }
@@ -211,27 +248,43 @@ impl Sink {
     }
 }
 
-/// Where gradients wait between the main node and the carriers.
+/// Where gradients wait between the main node and the carriers: those of the last pass of each thread.
 struct Slot {
     name: &'static str,
-    gradients: Mutex<Vec<Option<Tensor>>>,
+    passes: Mutex<HashMap<ThreadId, Vec<Waiting>>>,
+}
+
+/// A gradient in a slot. That of an input which nothing was put for yet is not there at all.
+enum Waiting {
+    /// Computed by the main node; `None` is zero.
+    Put(Option<Tensor>),
+    /// Handed out.
+    Taken,
 }
 
 impl Slot {
+    /// Begins a pass of this thread. What the pass before has left, because it ended with an error, is dropped.
     fn put(&self, gradients: Vec<Option<Tensor>>) {
-        *self.gradients.lock().unwrap_or_else(PoisonError::into_inner) = gradients;
+        let gradients = gradients.into_iter().map(Waiting::Put).collect();
+        self.passes.lock().unwrap_or_else(PoisonError::into_inner).insert(thread::current().id(), gradients);
     }
 
-    /// Takes the gradient of an input; zero where the function gave none, since the tape takes no `None` for a tracked
-    /// input.
+    /// Takes the gradient of an input, which the main node has put in this pass; zeros for `None`, since the tape takes no
+    /// `None` for a tracked input.
     fn take(&self, index: usize, input: &Tensor) -> candle_core::Result<Option<Tensor>> {
         if !input.track_op() {
             return Ok(None);
         }
-        let mut gradients = self.gradients.lock().unwrap_or_else(PoisonError::into_inner);
-        let gradient = match gradients.get_mut(index).and_then(Option::take) {
-            Some(gradient) => gradient,
-            None => input.zeros_like()?,
+        let waiting = {
+            let mut passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
+            let slot = passes.get_mut(&thread::current().id()).and_then(|gradients| gradients.get_mut(index));
+            slot.map(|slot| std::mem::replace(slot, Waiting::Taken))
+        };
+        let gradient = match waiting {
+            Some(Waiting::Put(Some(gradient))) => gradient,
+            Some(Waiting::Put(None)) => input.zeros_like()?,
+            None => return Err(self.tape(index, "before it visited the function on this thread")),
+            Some(Waiting::Taken) => return Err(self.tape(index, "twice")),
         };
         if gradient.shape() != input.shape() {
             return Err(candle_core::Error::Msg(format!(
@@ -242,6 +295,10 @@ impl Slot {
             )));
         }
         Ok(Some(gradient))
+    }
+
+    fn tape(&self, input: usize, asked: &'static str) -> candle_core::Error {
+        Error::Tape { op: self.name, input, asked }.into()
     }
 }
 
@@ -353,6 +410,8 @@ struct Main {
     /// Inputs whose gradients go to the sink.
     sunk: Vec<Option<TensorId>>,
     sink: Option<Sink>,
+    /// Whether the sink's anchor is the last of the tape's inputs, whose gradient is zero.
+    anchored: bool,
     /// Whether the tape's only input is this node's own, rather than a token.
     direct: bool,
     output: Mutex<Option<(Storage, Shape)>>,
@@ -404,6 +463,9 @@ impl CustomOp1 for Main {
                 (Some(_), ..) => {}
                 (None, _, gradient) => taped.push(gradient),
             }
+        }
+        if self.anchored {
+            taped.push(None);
         }
         self.slot.put(taped);
         if self.direct { self.slot.take(0, input) } else { Ok(Some(input.zeros_like()?)) }
@@ -461,5 +523,102 @@ mod tests {
         assert_eq!(grads.get(&var).unwrap().to_vec1::<f64>().unwrap(), [7.0; 3]);
         assert!(grads.get(&fixed).is_none());
         assert!(!weighted(vec![fixed.clone(), fixed]).track_op());
+    }
+
+    fn slot() -> Arc<Slot> {
+        Arc::new(Slot { name: "weighted", passes: Mutex::default() })
+    }
+
+    #[test]
+    fn a_tape_that_visits_carriers_first_or_twice_is_an_error() {
+        let var = |value: f64| Var::new(&[value], &Device::Cpu).unwrap();
+        let (a, b, token) = (var(1.0), var(2.0), Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap());
+        let slot = slot();
+        let carrier = Carrier { slot: slot.clone(), first: 0 };
+        let visit = || CustomOp2::bwd(&carrier, &a, &b, &token, &token);
+        let message = visit().unwrap_err().to_string();
+        assert!(message.contains("weighted") && message.contains("before it visited"), "{message}");
+        // A gradient of zero is something else.
+        slot.put(vec![Some(a.ones_like().unwrap()), None]);
+        let (of_a, of_b) = visit().unwrap();
+        assert_eq!(of_a.unwrap().to_vec1::<f64>().unwrap(), [1.0]);
+        assert_eq!(of_b.unwrap().to_vec1::<f64>().unwrap(), [0.0]);
+        let message = visit().unwrap_err().to_string();
+        assert!(message.contains("weighted") && message.contains("twice"), "{message}");
+        // The next pass begins anew.
+        slot.put(vec![None, None]);
+        visit().unwrap();
+    }
+
+    #[test]
+    fn a_pass_that_another_thread_ends_is_an_error() {
+        let var = Var::new(&[1.0f64], &Device::Cpu).unwrap();
+        let slot = slot();
+        slot.put(vec![Some(var.ones_like().unwrap())]);
+        let message = thread::scope(|scope| scope.spawn(|| slot.take(0, &var).unwrap_err().to_string()).join());
+        assert!(message.unwrap().contains("on this thread"));
+        assert!(slot.take(0, &var).unwrap().is_some());
+    }
+
+    /// As [`Weighted`] of two inputs; waits until as many threads have come here.
+    struct Meeting(std::sync::Barrier);
+
+    impl Backward for Meeting {
+        fn name(&self) -> &'static str {
+            "meeting"
+        }
+        fn backward(&self, grad: &Tensor, needed: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
+            let gradients = Weighted(2).backward(grad, needed);
+            self.0.wait();
+            gradients
+        }
+    }
+
+    #[test]
+    fn threads_that_go_backward_over_one_graph_at_once_get_all_gradients() {
+        const THREADS: usize = 4;
+        for _ in 0..50 {
+            let (a, b) = (Var::new(&[1.0f64], &Device::Cpu).unwrap(), Var::new(&[2.0f64], &Device::Cpu).unwrap());
+            let inputs = vec![a.as_tensor().clone(), b.as_tensor().clone()];
+            let loss = record(inputs, vec![5.0f64], 1, Meeting(std::sync::Barrier::new(THREADS))).unwrap();
+            let passes = thread::scope(|scope| {
+                let passes: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| loss.backward().unwrap())).collect();
+                passes.into_iter().map(|pass| pass.join().unwrap()).collect::<Vec<_>>()
+            });
+            for grads in passes {
+                let of = |var: &Var| grads.get(var).unwrap().to_vec1::<f64>().unwrap();
+                assert_eq!((of(&a), of(&b)), (vec![1.0], vec![2.0]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_pass_gives_the_same_also_after_one_that_failed() {
+        let (a, b) = (Var::new(&[1.0f64], &Device::Cpu).unwrap(), Var::new(&[2.0f64], &Device::Cpu).unwrap());
+        let inputs = vec![a.as_tensor().clone(), b.as_tensor().clone()];
+        let loss = record(inputs, vec![5.0f64], 1, Weighted(2)).unwrap();
+        let want = |grads: &candle_core::backprop::GradStore| {
+            let of = |var: &Var| grads.get(var).unwrap().to_vec1::<f64>().unwrap();
+            assert_eq!((of(&a), of(&b)), (vec![1.0], vec![2.0]));
+        };
+        want(&loss.backward().unwrap());
+        want(&loss.backward().unwrap());
+        // A pass that ends behind the main node leaves its gradients in the slot.
+        struct Fails;
+        impl Backward for Fails {
+            fn name(&self) -> &'static str {
+                "fails"
+            }
+            fn backward(&self, _: &Tensor, _: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
+                Err(candle_core::Error::Msg("no".to_owned()))
+            }
+        }
+        let middle = record(vec![a.as_tensor().clone()], vec![1.0f64], 1, Fails).unwrap();
+        let inputs = vec![middle, b.as_tensor().clone()];
+        let over = record(inputs, vec![5.0f64], 1, Weighted(2)).unwrap();
+        for _ in 0..2 {
+            assert_eq!(over.backward().unwrap_err().to_string(), "no");
+        }
+        want(&loss.backward().unwrap());
     }
 }

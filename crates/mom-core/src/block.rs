@@ -4,6 +4,9 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use crate::autograd::as_taped;
+#[cfg(feature = "cuda")]
+use crate::error::expect_device;
 use crate::error::require;
 use crate::init::Draw;
 use crate::{Init, MixerConfig, MixerState, MixtureOfMamba, Plan, Result, ops, to_positions, to_rows};
@@ -19,7 +22,7 @@ impl RmsNorm {
     /// A norm over `size` features; its weight starts at one.
     ///
     /// # Errors
-    /// A parameter that is missing or of another shape.
+    /// A parameter that is missing, of another shape, or not finite.
     pub fn new(size: usize, eps: f64, init: &Init, vb: VarBuilder) -> Result<Self> {
         Ok(Self { weight: init.precise(&vb, &[size], "weight", "weight", Draw::Constant(1.0))?, eps })
     }
@@ -99,7 +102,7 @@ impl Block {
     /// A block with the parameters of `vb`, see [`MixtureOfMamba::new`].
     ///
     /// # Errors
-    /// An invalid configuration; a parameter that is missing or of another shape.
+    /// An invalid configuration; a parameter that is missing, of another shape, or not finite.
     pub fn new(config: &BlockConfig, init: &Init, vb: VarBuilder) -> Result<Self> {
         config.validate()?;
         let norm = RmsNorm::new(config.mixer.d_model, config.norm_eps, init, vb.pp("norm"))?;
@@ -139,7 +142,10 @@ impl Block {
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() && !blocks.is_empty() {
             let x = x.contiguous()?;
-            blocks.iter().try_for_each(|block| block.mixer.check(&x, plan))?;
+            blocks.iter().try_for_each(|block| {
+                expect_device("block", "norm.weight", &x, &block.norm.weight)?;
+                block.mixer.check(&x, plan)
+            })?;
             let links = blocks.iter().map(|block| crate::cuda::Link {
                 norm: Some((block.norm.weight.clone(), block.norm.eps)),
                 weights: block.mixer.weights().clone(),
@@ -155,7 +161,7 @@ impl Block {
     /// # Errors
     /// As [`MixtureOfMamba::forward`].
     pub fn forward_by_modules(&self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
-        Ok((self.mixer.forward(&self.norm.forward(x)?, plan)? + x)?)
+        Ok((self.mixer.forward(&self.norm.forward(x)?, plan)? + as_taped(x))?)
     }
 
     /// As [`Self::forward`] over `(batch, seqlen, d_model)`.
@@ -166,19 +172,20 @@ impl Block {
         to_positions(&self.forward(&to_rows(x, plan)?, plan)?, plan)
     }
 
-    /// As [`Self::forward`], from `state` on. Not differentiable.
+    /// As [`Self::forward`], from `state` on. For decoding: where something is tracked, a backward pass through the result is
+    /// an error ([`crate::Error::NoGradient`]).
     ///
     /// # Errors
     /// As [`MixtureOfMamba::forward_from`].
     pub fn forward_from(&self, x: &Tensor, plan: &Plan, state: &mut MixerState) -> Result<Tensor> {
-        Ok((self.mixer.forward_from(&self.norm.forward(x)?, plan, state)? + x)?)
+        Ok((self.mixer.forward_from(&self.norm.forward(x)?, plan, state)? + as_taped(x))?)
     }
 
-    /// One position of every sequence, see [`MixtureOfMamba::step`]. Not differentiable.
+    /// One position of every sequence, see [`MixtureOfMamba::step`]. Without a backward pass, as [`Self::forward_from`].
     ///
     /// # Errors
     /// As [`MixtureOfMamba::step`].
     pub fn step(&self, x: &Tensor, plan: &Plan, state: &mut MixerState) -> Result<Tensor> {
-        Ok((self.mixer.step(&self.norm.forward(x)?, plan, state)? + x)?)
+        Ok((self.mixer.step(&self.norm.forward(x)?, plan, state)? + as_taped(x))?)
     }
 }

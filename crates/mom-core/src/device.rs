@@ -50,7 +50,7 @@ pub fn cuda_device(ordinal: usize) -> Result<Device> {
     Err(crate::Error::Device {
         op: "cuda_device",
         arg: "device",
-        expected: "a build with the feature \"cuda\"",
+        expected: "a build with the feature \"cuda\"".to_owned(),
         got: format!("cuda:{ordinal}"),
     })
 }

@@ -1,6 +1,6 @@
 //! What this crate refuses, and why.
 
-use candle_core::DType;
+use candle_core::{DType, Device, DeviceLocation, Tensor};
 
 /// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -50,9 +50,9 @@ pub enum Error {
         op: &'static str,
         /// Argument at fault.
         arg: &'static str,
-        /// Where the operation runs.
-        expected: &'static str,
-        /// Where the tensor is.
+        /// Where it must be.
+        expected: String,
+        /// Where it is.
         got: String,
     },
     /// The driver is older than the kernels.
@@ -74,6 +74,16 @@ pub enum Error {
         /// What was found.
         got: &'static str,
     },
+    /// A stored parameter has values that no model can be made of.
+    #[error("parameter {name}: expected {expected}, got {got}")]
+    Parameter {
+        /// Its name, with what stands before it in the checkpoint.
+        name: String,
+        /// What is needed.
+        expected: &'static str,
+        /// What was found, and where.
+        got: String,
+    },
     /// A decoding state belongs to another element type or batch.
     #[error("{op}: state is for {got}, expected {expected}")]
     State {
@@ -83,6 +93,25 @@ pub enum Error {
         expected: String,
         /// What the state is for.
         got: String,
+    },
+    /// A backward pass came to a function for decoding, which has none.
+    #[error("{op} of a mixer or block has no backward pass: gradients are those of forward, over whole sequences")]
+    NoGradient {
+        /// The function.
+        op: &'static str,
+    },
+    /// candle's tape does not go through its nodes as [`crate::autograd`] needs it to: gradients would be lost.
+    #[error(
+        "{op}: candle's tape asked for the gradient of input {input} {asked}, expected once and behind the function, on the \
+         thread of the backward pass: this release of candle does not fit"
+    )]
+    Tape {
+        /// The function that was recorded.
+        op: &'static str,
+        /// Which of its inputs.
+        input: usize,
+        /// When the tape asked.
+        asked: &'static str,
     },
     /// A kernel refused its arguments.
     #[error(transparent)]
@@ -115,14 +144,33 @@ pub(crate) fn require(holds: bool, field: &'static str, expected: &str, got: imp
 }
 
 /// Fails with [`Error::Shape`] unless a tensor has the expected shape.
-pub(crate) fn expect_shape(
-    op: &'static str,
-    arg: &'static str,
-    expected: &[usize],
-    tensor: &candle_core::Tensor,
-) -> Result<()> {
+pub(crate) fn expect_shape(op: &'static str, arg: &'static str, expected: &[usize], tensor: &Tensor) -> Result<()> {
     if tensor.dims() == expected {
         return Ok(());
     }
     Err(Error::Shape { op, arg, expected: expected.to_vec(), got: tensor.dims().to_vec() })
+}
+
+/// Fails with [`Error::Device`] unless a tensor is on the same device as another one.
+pub(crate) fn expect_device(op: &'static str, arg: &'static str, beside: &Tensor, tensor: &Tensor) -> Result<()> {
+    let (expected, got) = (beside.device(), tensor.device());
+    if expected.same_device(got) {
+        return Ok(());
+    }
+    Err(Error::Device { op, arg, expected: place(expected), got: other_place(got, expected) })
+}
+
+/// A device in words.
+pub(crate) fn place(device: &Device) -> String {
+    match device.location() {
+        DeviceLocation::Cpu => "the CPU".to_owned(),
+        DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    }
+}
+
+/// A device in words, beside another one. candle makes several of one card, which have streams of their own.
+pub(crate) fn other_place(device: &Device, than: &Device) -> String {
+    let got = place(device);
+    if got == place(than) { format!("another candle device of {got}") } else { got }
 }

@@ -20,6 +20,7 @@ use std::marker::PhantomData;
 use candle_core::{DType, Device, Storage, Tensor, WithDType};
 use mom_kernels::Element;
 
+use crate::error::place;
 use crate::{Error, Result};
 
 /// Element types of the CPU operations.
@@ -35,11 +36,11 @@ impl Float for f64 {}
 macro_rules! __dispatch_float {
     ($op:expr, $arg:expr, $tensor:expr, $t:ident => $call:expr) => {
         match $tensor.dtype() {
-            candle_core::DType::F32 => {
+            $crate::candle_core::DType::F32 => {
                 type $t = f32;
                 $call
             }
-            candle_core::DType::F64 => {
+            $crate::candle_core::DType::F64 => {
                 type $t = f64;
                 $call
             }
@@ -70,7 +71,7 @@ impl<'a, T: Float> Host<'a, T> {
         }
         let (guard, layout) = tensor.storage_and_layout();
         if !matches!(&*guard, Storage::Cpu(_)) {
-            return Err(Error::Device { op, arg, expected: "the CPU", got: format!("{:?}", tensor.device()) });
+            return Err(Error::Device { op, arg, expected: "the CPU".to_owned(), got: place(tensor.device()) });
         }
         let Some((start, end)) = layout.contiguous_offsets() else {
             return Err(Error::Candle(candle_core::Error::RequiresContiguous { op }));
@@ -85,7 +86,12 @@ impl<'a, T: Float> Host<'a, T> {
     pub fn slice(&self) -> Result<&[T]> {
         match &*self.guard {
             Storage::Cpu(storage) => Ok(&T::cpu_storage_as_slice(storage)?[self.start..self.start + self.len]),
-            _ => Err(Error::Device { op: "host", arg: "tensor", expected: "the CPU", got: "a device".to_owned() }),
+            _ => Err(Error::Device {
+                op: "host",
+                arg: "tensor",
+                expected: "the CPU".to_owned(),
+                got: "a device".to_owned(),
+            }),
         }
     }
 }

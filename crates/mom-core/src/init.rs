@@ -10,7 +10,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// Values that one task draws.
 const PIECE: usize = 1 << 16;
@@ -53,13 +53,14 @@ impl Init {
         self.residual_scale
     }
 
-    /// The parameter `name` under `vb`: as stored, where the builder has values for it, else drawn.
+    /// The parameter `name` under `vb`: as stored, where the builder has it, else drawn.
     ///
     /// `key` names the stream of the draw under the builder's prefix; it is the name itself, except that the weight of
     /// modality 0 and a shared weight have one key, so that a dense model starts as the first modality of a mixture does.
     ///
     /// # Errors
-    /// A stored parameter of another shape, as candle reports it.
+    /// A stored parameter of another shape, as candle reports it, or with a value that is not finite
+    /// ([`Error::Parameter`]); one that a builder over files does not have.
     pub fn parameter(&self, vb: &VarBuilder, shape: &[usize], name: &str, key: &str, draw: Draw) -> Result<Tensor> {
         self.parameter_as(vb, vb.dtype(), shape, name, key, draw)
     }
@@ -86,15 +87,18 @@ impl Init {
         key: &str,
         draw: Draw,
     ) -> Result<Tensor> {
-        // A builder over a VarMap makes what it does not have, from a hint that cannot say what is wanted here; a NaN marks
-        // such a new variable, and its values are set below. Builders over files ignore the hint.
-        let tensor = vb.get_with_hints_dtype(shape, name, candle_nn::Init::Const(f64::NAN), dtype)?;
-        if tensor.is_variable() && first_is_nan(&tensor)? {
-            let prefix = vb.prefix();
-            let key = if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
+        let is_stored = vb.contains_tensor(name);
+        // A builder over a VarMap makes what it does not have, from a hint that cannot say what is wanted here: the values of
+        // such a new variable are set below. Builders over files ignore the hint, and refuse what they do not have.
+        let tensor = vb.get_with_hints_dtype(shape, name, candle_nn::Init::Const(0.0), dtype)?;
+        let prefix = vb.prefix();
+        let full = |name: &str| if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
+        if is_stored {
+            expect_finite(&tensor, || full(name))?;
+        } else if tensor.is_variable() {
             let n = shape.iter().product();
             let values =
-                Tensor::from_vec(self.values(&key, n, draw), shape, tensor.device())?.to_dtype(tensor.dtype())?;
+                Tensor::from_vec(self.values(&full(key), n, draw), shape, tensor.device())?.to_dtype(tensor.dtype())?;
             Var::from_tensor(&tensor)?.set(&values)?;
         }
         Ok(tensor)
@@ -139,11 +143,26 @@ impl Init {
     }
 }
 
-fn first_is_nan(tensor: &Tensor) -> Result<bool> {
+/// Fails for a stored parameter that holds NaN or an infinity, which nothing could be made of but more of them.
+fn expect_finite(tensor: &Tensor, name: impl Fn() -> String) -> Result<()> {
     if tensor.elem_count() == 0 {
-        return Ok(false);
+        return Ok(());
     }
-    Ok(tensor.flatten_all()?.narrow(0, 0, 1)?.to_dtype(DType::F64)?.to_vec1::<f64>()?[0].is_nan())
+    // Zero times what is not finite is NaN, and so is a sum with it. A number is all that comes from a device.
+    let zero = tensor.detach().to_dtype(DType::F32)?.affine(0.0, 0.0)?.sum_all()?.to_scalar::<f32>()?;
+    if zero == 0.0 {
+        return Ok(());
+    }
+    // Which one; or none, where an f64 is too large for f32.
+    let values = tensor.detach().flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    match values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+        Some((at, value)) => Err(Error::Parameter {
+            name: name(),
+            expected: "finite values",
+            got: format!("{value} at element {at} of {}", values.len()),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// Uniform in [0, 1).
@@ -204,5 +223,36 @@ mod tests {
         let again = Init::seeded(9).parameter(&vb, &[2, 3], "w", "w", Draw::Uniform(1.0)).unwrap();
         assert_eq!(first.to_vec2::<f32>().unwrap(), again.to_vec2::<f32>().unwrap());
         assert!(Init::seeded(1).parameter(&vb, &[3, 2], "w", "w", Draw::Uniform(1.0)).is_err());
+    }
+
+    #[test]
+    fn a_stored_value_that_is_not_finite_is_an_error_and_no_reason_to_draw() {
+        for dtype in [DType::F32, DType::F64, DType::BF16] {
+            for (at, bad) in [(0, f64::NAN), (0, f64::INFINITY), (3, f64::NAN), (5, f64::NEG_INFINITY)] {
+                let map = VarMap::new();
+                let vb = VarBuilder::from_varmap(&map, dtype, &Device::Cpu);
+                let get = || Init::seeded(1).parameter(&vb.pp("layer"), &[2, 3], "w", "w", Draw::Uniform(1.0));
+                get().unwrap();
+                let mut values = vec![0.5; 6];
+                values[at] = bad;
+                let values = Tensor::from_vec(values, (2, 3), &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+                map.data().lock().unwrap()["layer.w"].set(&values).unwrap();
+                let message = get().unwrap_err().to_string();
+                assert!(message.contains("layer.w") && message.contains(&format!("element {at}")), "{message}");
+                // As from a file.
+                let vb = VarBuilder::from_tensors([("w".to_owned(), values)].into(), dtype, &Device::Cpu);
+                assert!(Init::seeded(1).parameter(&vb, &[2, 3], "w", "w", Draw::Uniform(1.0)).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn large_values_are_finite() {
+        let map = VarMap::new();
+        let vb = VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu);
+        let get = || Init::seeded(1).parameter(&vb, &[2], "w", "w", Draw::Uniform(1.0));
+        get().unwrap();
+        map.data().lock().unwrap()["w"].set(&Tensor::new(&[1e300, -1e300], &Device::Cpu).unwrap()).unwrap();
+        get().unwrap();
     }
 }

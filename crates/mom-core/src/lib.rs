@@ -17,12 +17,13 @@
 //! | [`Init`] | initial values, a pure function of a seed and a parameter's name |
 //!
 //! Dense Mamba is the same code: `n_modalities = 1` and nothing untied. Tensors are `f32` or `f64` on the CPU, `bf16`,
-//! `f16` or `f32` on a GPU; anything else is an error, never a silent conversion.
+//! `f16` or `f32` on a GPU; anything else is an error, never a silent conversion. candle itself is re-exported
+//! ([`candle_core`], [`candle_nn`]) in the version that fits.
 //!
 //! ```
-//! use candle_core::{DType, Device, Tensor};
-//! use candle_nn::{VarBuilder, VarMap};
-//! use mom_core::{Init, MixerConfig, MixtureOfMamba, ModalityPlan, Plan, Untied};
+//! use mom_core::candle_core::{DType, Device, Tensor};
+//! use mom_core::candle_nn::{VarBuilder, VarMap};
+//! use mom_core::{Init, MixerConfig, MixtureOfMamba, Plan, Untied};
 //!
 //! // Two modalities, every projection per modality.
 //! let config = MixerConfig { n_modalities: 2, untied: Untied::ALL, ..MixerConfig::new(16) };
@@ -31,7 +32,7 @@
 //! let mixer = MixtureOfMamba::new(&config, &Init::seeded(7), vb)?;
 //!
 //! // One sequence of five tokens: text, text, image, image, text.
-//! let plan = Plan::from(ModalityPlan::new(1, 5, 2, &[0, 0, 1, 1, 0], None)?);
+//! let plan = Plan::new(1, 5, 2, &[0, 0, 1, 1, 0], None)?;
 //! let x = Tensor::ones((1, 5, 16), DType::F32, &Device::Cpu)?;
 //! let y = mixer.forward_positions(&x, &plan)?;
 //! assert_eq!(y.dims(), &[1, 5, 16]);
@@ -51,10 +52,15 @@ mod device;
 mod error;
 pub mod host;
 mod init;
+mod linear;
 mod mixer;
 pub mod ops;
 mod plan;
 mod state;
+mod weights;
+
+pub use candle_core;
+pub use candle_nn;
 
 pub use block::{Block, BlockConfig, RmsNorm};
 pub use config::{MixerConfig, Projection, SharedDtBias, Untied};

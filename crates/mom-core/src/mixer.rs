@@ -6,21 +6,26 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Storage, Tensor};
 use candle_nn::VarBuilder;
 use mom_kernels::mixer::{self, MixerSaved, MixerWeights};
 use mom_kernels::selective_scan::DeltaActivation;
 use mom_kernels::{ModalityPlan, Rows};
 
-use crate::autograd::{Backward, record, tracks};
+use crate::autograd::{Backward, record, record_forward_only, tracks};
 use crate::error::{expect_shape, require};
 use crate::host::{Float, Host, contiguous, dispatch, tensor};
-use crate::init::{Draw, Init};
+use crate::init::Init;
 use crate::ops::{self, GroupedLinear, SelectiveScan, grouped_linear};
 use crate::state::{MixerState, StateFloat};
-use crate::{MixerConfig, Plan, Projection, Result, to_positions, to_rows};
+use crate::weights::Weights;
+use crate::{MixerConfig, Plan, Result, to_positions, to_rows};
 
 const OP: &str = "mixer";
+
+/// As errors name what has no backward pass.
+const FORWARD_FROM: &str = "forward_from";
+const STEP: &str = "step";
 
 /// Class `MixtureOfMamba` of the published code: a Mamba mixer whose projections may have weights for each modality.
 ///
@@ -35,18 +40,6 @@ pub struct MixtureOfMamba {
     weights: Arc<Weights>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Weights {
-    pub in_proj: GroupedLinear,
-    pub conv_weight: Tensor,
-    pub conv_bias: Option<Tensor>,
-    pub x_proj: GroupedLinear,
-    pub dt_proj: GroupedLinear,
-    pub a_log: Tensor,
-    pub d_skip: Tensor,
-    pub out_proj: GroupedLinear,
-}
-
 impl MixtureOfMamba {
     /// A mixer with the parameters of `vb`; those that a builder over a `VarMap` does not have yet are drawn from `init`.
     ///
@@ -54,24 +47,10 @@ impl MixtureOfMamba {
     /// U(-dt_rank^-1/2, dt_rank^-1/2); dt_proj.bias, A_log and D as Mamba has them; out_proj scaled by `init`.
     ///
     /// # Errors
-    /// An invalid configuration; a parameter that is missing or of another shape.
+    /// An invalid configuration; a parameter that is missing, of another shape, or not finite.
     pub fn new(config: &MixerConfig, init: &Init, vb: VarBuilder) -> Result<Self> {
         config.validate()?;
-        let (d_inner, d_state, d_conv) = (config.d_inner(), config.d_state, config.d_conv);
-        let conv_draw = Draw::Uniform((d_conv as f64).powf(-0.5));
-        let get = |shape: &[usize], name: &str, draw| init.precise(&vb, shape, name, name, draw);
-        let conv_bias = config.conv_bias.then(|| get(&[d_inner], "conv1d.bias", conv_draw)).transpose()?;
-        let weights = Weights {
-            in_proj: projection(config, Projection::In, init, &vb)?,
-            conv_weight: get(&[d_inner, 1, d_conv], "conv1d.weight", conv_draw)?,
-            conv_bias,
-            x_proj: projection(config, Projection::X, init, &vb)?,
-            dt_proj: projection(config, Projection::Dt, init, &vb)?,
-            a_log: get(&[d_inner, d_state], "A_log", Draw::LogRange(d_state))?,
-            d_skip: get(&[d_inner], "D", Draw::Constant(1.0))?,
-            out_proj: projection(config, Projection::Out, init, &vb)?,
-        };
-        Ok(Self { config: config.clone(), weights: Arc::new(weights) })
+        Ok(Self { config: config.clone(), weights: Arc::new(Weights::new(config, init, &vb)?) })
     }
 
     /// The configuration.
@@ -84,9 +63,10 @@ impl MixtureOfMamba {
         &self.weights
     }
 
-    /// Element type of the projections.
+    /// Element type of the projections, which is that of the activations. The smaller parameters may be wider, see
+    /// [`Init::precise`].
     pub fn dtype(&self) -> DType {
-        self.weights.a_log.dtype()
+        self.weights.dtype()
     }
 
     /// The mixer over rows in modality order, every document from a zero state.
@@ -169,31 +149,32 @@ impl MixtureOfMamba {
     /// Parameters of an unsupported element type; a GPU that is out of memory.
     pub fn initial_state(&self, batch: usize) -> Result<MixerState> {
         #[cfg(feature = "cuda")]
-        if self.weights.a_log.device().is_cuda() {
+        if self.weights.device().is_cuda() {
             return crate::cuda::initial_state(&self.weights, batch);
         }
-        dispatch!(OP, "parameters", self.weights.a_log, T => {
+        dispatch!(OP, "parameters", self.weights, T => {
             let hosts = self.weights.hosts::<T>()?;
             Ok(T::wrap(batch, mixer::MixerState::zeros(&hosts.weights()?, batch)))
         })
     }
 
-    /// As [`Self::forward`], from `state` on, which is left as it is after the last position. Not differentiable.
+    /// As [`Self::forward`], from `state` on, which is left as it is after the last position. For decoding: where something
+    /// is tracked, a backward pass through the result is an error ([`crate::Error::NoGradient`]).
     ///
     /// # Errors
-    /// As [`Self::forward`], and a state of another element type or batch. The state is then as it was.
+    /// As [`Self::forward`], and a state of another element type, device or batch. The state is then as it was.
     pub fn forward_from(&self, x: &Tensor, plan: &Plan, state: &mut MixerState) -> Result<Tensor> {
         let x = contiguous(x)?;
         self.check(&x, plan)?;
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
-            return crate::cuda::mixer_from(&x, &self.weights, plan, state);
+            return crate::cuda::mixer_from(FORWARD_FROM, &x, &self.weights, plan, state);
         }
-        dispatch!(OP, "x", x, T => self.run::<T>(&x, plan, state, mixer::forward))
+        dispatch!(OP, "x", x, T => self.run::<T>(FORWARD_FROM, &x, plan, state, mixer::forward))
     }
 
-    /// One position of every sequence: `x` is `(batch, d_model)`, rows in modality order of a plan of seqlen 1. Not
-    /// differentiable.
+    /// One position of every sequence: `x` is `(batch, d_model)`, rows in modality order of a plan of seqlen 1. Without a
+    /// backward pass, as [`Self::forward_from`].
     ///
     /// # Errors
     /// As [`Self::forward_from`], and a plan of another seqlen.
@@ -203,10 +184,10 @@ impl MixtureOfMamba {
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
             require(plan.seqlen() == 1, "plan.seqlen", "1 for a step", plan.seqlen())?;
-            return crate::cuda::mixer_from(&x, &self.weights, plan, state);
+            return crate::cuda::mixer_from(STEP, &x, &self.weights, plan, state);
         }
         dispatch!(OP, "x", x, T => {
-            self.run::<T>(&x, plan, state, |plan, x, weights, state| match state {
+            self.run::<T>(STEP, &x, plan, state, |plan, x, weights, state| match state {
                 Some(state) => mixer::step(plan, x, weights, state),
                 None => mixer::forward(plan, x, weights, None),
             })
@@ -217,7 +198,8 @@ impl MixtureOfMamba {
         let n_modalities = self.config.n_modalities;
         let expected = format!("{n_modalities}, as in the mixer");
         require(plan.n_modalities() == n_modalities, "plan.n_modalities", &expected, plan.n_modalities())?;
-        expect_shape(OP, "x", &[plan.n_rows(), self.config.d_model], x)
+        expect_shape(OP, "x", &[plan.n_rows(), self.config.d_model], x)?;
+        self.weights.expect_beside(x)
     }
 
     fn forward_as<T: StateFloat>(&self, x: Tensor, plan: &Plan) -> Result<Tensor> {
@@ -238,6 +220,7 @@ impl MixtureOfMamba {
 
     fn run<T: StateFloat>(
         &self,
+        name: &'static str,
         x: &Tensor,
         plan: &ModalityPlan,
         state: &mut MixerState,
@@ -253,82 +236,8 @@ impl MixtureOfMamba {
         let host = Host::<T>::of(OP, "x", x)?;
         let rows = Rows::new("x", host.slice()?, self.config.d_model)?;
         let out = function(plan, rows, &hosts.weights()?, Some(state))?;
-        Ok(Tensor::from_vec(out, x.shape(), &Device::Cpu)?)
-    }
-}
-
-fn projection(config: &MixerConfig, projection: Projection, init: &Init, vb: &VarBuilder) -> Result<GroupedLinear> {
-    let (n_in, n_out) = config.features(projection);
-    let base = format!("{}_proj", projection.name());
-    let bound = (n_in as f64).powf(-0.5);
-    let scale = if projection == Projection::Out { init.residual_scale() } else { 1.0 };
-    let bias_draw = if projection == Projection::Dt { Draw::DtBias } else { Draw::Uniform(bound) };
-    let (mut weights, mut biases) = (Vec::new(), Vec::new());
-    let untied = config.untied.contains(projection);
-    for modality in 0..if untied { config.n_modalities } else { 1 } {
-        let prefix = if untied { format!("local_experts_{base}.{modality}") } else { base.clone() };
-        let names = |part: &str| (format!("{prefix}.{part}"), format!("{base}.{modality}.{part}"));
-        let (name, key) = names("weight");
-        weights.push(init.parameter(vb, &[n_out, n_in], &name, &key, Draw::Uniform(bound * scale))?);
-        if config.has_bias(projection) {
-            let (name, key) = names("bias");
-            biases.push(init.precise(vb, &[n_out], &name, &key, bias_draw)?);
-        }
-    }
-    GroupedLinear::new(n_in, n_out, weights, biases)
-}
-
-impl Weights {
-    /// Every parameter; [`Node::gradients`] keeps this order.
-    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        let conv = std::iter::once(&self.conv_weight).chain(&self.conv_bias);
-        self.in_proj
-            .tensors()
-            .chain(conv)
-            .chain(self.x_proj.tensors())
-            .chain(self.dt_proj.tensors())
-            .chain([&self.a_log, &self.d_skip])
-            .chain(self.out_proj.tensors())
-    }
-
-    fn hosts<T: Float>(&self) -> Result<Hosts<'_, T>> {
-        Ok(Hosts {
-            in_proj: self.in_proj.hosts()?,
-            conv_weight: Host::of(OP, "conv1d.weight", &self.conv_weight)?,
-            conv_bias: self.conv_bias.as_ref().map(|bias| Host::of(OP, "conv1d.bias", bias)).transpose()?,
-            x_proj: self.x_proj.hosts()?,
-            dt_proj: self.dt_proj.hosts()?,
-            a_log: Host::of(OP, "A_log", &self.a_log)?,
-            d_skip: Host::of(OP, "D", &self.d_skip)?,
-            out_proj: self.out_proj.hosts()?,
-        })
-    }
-}
-
-/// [`Weights`] read as slices.
-struct Hosts<'a, T> {
-    in_proj: ops::LinearHosts<'a, T>,
-    conv_weight: Host<'a, T>,
-    conv_bias: Option<Host<'a, T>>,
-    x_proj: ops::LinearHosts<'a, T>,
-    dt_proj: ops::LinearHosts<'a, T>,
-    a_log: Host<'a, T>,
-    d_skip: Host<'a, T>,
-    out_proj: ops::LinearHosts<'a, T>,
-}
-
-impl<T: Float> Hosts<'_, T> {
-    fn weights(&self) -> Result<MixerWeights<'_, T>> {
-        Ok(MixerWeights {
-            in_proj: self.in_proj.grouped()?,
-            conv_weight: self.conv_weight.slice()?,
-            conv_bias: self.conv_bias.as_ref().map(Host::slice).transpose()?,
-            x_proj: self.x_proj.grouped()?,
-            dt_proj: self.dt_proj.grouped()?,
-            a_log: self.a_log.slice()?,
-            d_skip: self.d_skip.slice()?,
-            out_proj: self.out_proj.grouped()?,
-        })
+        let storage = Storage::Cpu(T::to_cpu_storage_owned(out));
+        Ok(record_forward_only(name, self.weights.tensors().chain([x]), storage, x.shape())?)
     }
 }
 

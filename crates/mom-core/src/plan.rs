@@ -40,6 +40,33 @@ impl Deref for Plan {
 }
 
 impl Plan {
+    /// Sorts the positions of a batch by modality.
+    ///
+    /// * `modality_ids`: `(batch, seqlen)`, each below `n_modalities`.
+    /// * `document_starts`: `(batch, seqlen)`, true where a document begins: conv window and state are reset there. `None`:
+    ///   every sequence goes on, or starts from zero, as a whole.
+    ///
+    /// # Errors
+    /// As [`ModalityPlan::new`]: a wrong length, an id out of range (named with its position), more than 2^32 - 1
+    /// positions, more than 256 modalities.
+    pub fn new(
+        batch: usize,
+        seqlen: usize,
+        n_modalities: usize,
+        modality_ids: &[u8],
+        document_starts: Option<&[bool]>,
+    ) -> Result<Self> {
+        Ok(ModalityPlan::new(batch, seqlen, n_modalities, modality_ids, document_starts)?.into())
+    }
+
+    /// A plan of one modality: rows are positions.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn dense(batch: usize, seqlen: usize, document_starts: Option<&[bool]>) -> Result<Self> {
+        Ok(ModalityPlan::dense(batch, seqlen, document_starts)?.into())
+    }
+
     /// Copies the plan to a GPU now rather than at its first use there; does nothing for the CPU.
     ///
     /// # Errors
@@ -99,5 +126,36 @@ impl Plan {
             }
         };
         plan.on(device)
+    }
+}
+
+/// Which way [`crate::to_rows`] and [`crate::to_positions`] go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Direction {
+    ToRows,
+    ToPositions,
+}
+
+impl Direction {
+    /// Row or position that each output row is taken from.
+    pub fn sources(self, plan: &ModalityPlan) -> &[u32] {
+        match self {
+            Self::ToRows => plan.position_of_row(),
+            Self::ToPositions => plan.row_of_position(),
+        }
+    }
+
+    pub fn shape(self, plan: &ModalityPlan, features: usize) -> Vec<usize> {
+        match self {
+            Self::ToRows => vec![plan.n_rows(), features],
+            Self::ToPositions => vec![plan.batch(), plan.seqlen(), features],
+        }
+    }
+
+    pub fn reversed(self) -> Self {
+        match self {
+            Self::ToRows => Self::ToPositions,
+            Self::ToPositions => Self::ToRows,
+        }
     }
 }

@@ -3,14 +3,15 @@
 
 mod common;
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::{VarBuilder, VarMap};
 use common::{assert_close, mixer, tensor};
-use mom_core::{MixerConfig, ModalityPlan, Plan, SharedDtBias, Untied, ops};
+use mom_core::{Block, BlockConfig, Init, MixerConfig, MixerState, Plan, SharedDtBias, Untied, ops};
 
 fn plan(batch: usize, seqlen: usize, n_modalities: usize, starts: &[usize]) -> Plan {
     let ids: Vec<u8> = (0..batch * seqlen).map(|p| ((p / 3 + p / 7) % n_modalities) as u8).collect();
     let starts: Vec<bool> = (0..batch * seqlen).map(|p| starts.contains(&p)).collect();
-    Plan::from(ModalityPlan::new(batch, seqlen, n_modalities, &ids, Some(&starts)).unwrap())
+    Plan::new(batch, seqlen, n_modalities, &ids, Some(&starts)).unwrap()
 }
 
 #[test]
@@ -119,5 +120,59 @@ fn two_backward_passes_over_one_graph_agree() {
     let (first, second) = (loss.backward().unwrap(), loss.backward().unwrap());
     for parameter in parameters.values() {
         assert_close("again", second.get(parameter).unwrap(), first.get(parameter).unwrap(), 0.0);
+    }
+}
+
+/// A plan of one position for each of `batch` sequences, or of `seqlen`.
+fn span(batch: usize, seqlen: usize) -> Plan {
+    let ids: Vec<u8> = (0..batch * seqlen).map(|p| (p % 2) as u8).collect();
+    Plan::new(batch, seqlen, 2, &ids, None).unwrap()
+}
+
+#[test]
+fn a_backward_pass_through_decoding_is_an_error_and_the_values_are_the_same() {
+    let map = VarMap::new();
+    let vb = VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu);
+    let config = MixerConfig { n_modalities: 2, untied: Untied::ALL, ..MixerConfig::new(8) };
+    let block = Block::new(&BlockConfig::new(config.clone()), &Init::seeded(3), vb.clone()).unwrap();
+    // The same weights as plain tensors.
+    let plain = map.data().lock().unwrap().iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect();
+    let plain = VarBuilder::from_tensors(plain, DType::F64, &Device::Cpu);
+    let fixed = Block::new(&BlockConfig::new(config), &Init::seeded(3), plain).unwrap();
+    let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+
+    type Decode<'a> = Box<dyn Fn(&Block, &Tensor, &mut MixerState) -> Tensor + 'a>;
+    let (one, four) = (span(2, 1), span(2, 4));
+    let cases: [(&str, usize, Decode<'_>); 4] = [
+        ("step", 2, Box::new(|block, x, state| block.step(x, &one, state).unwrap())),
+        ("step", 2, Box::new(|block, x, state| block.mixer().step(x, &one, state).unwrap())),
+        ("forward_from", 8, Box::new(|block, x, state| block.forward_from(x, &four, state).unwrap())),
+        ("forward_from", 8, Box::new(|block, x, state| block.mixer().forward_from(x, &four, state).unwrap())),
+    ];
+    for (name, n_rows, decode) in cases {
+        let x = Var::from_tensor(&tensor(4, &[n_rows, 8], DType::F64)).unwrap();
+        let run = |block: &Block, x: &Tensor| {
+            let mut state = block.mixer().initial_state(2).unwrap();
+            let first = decode(block, x, &mut state);
+            // The second call begins with what the first has left.
+            (values(&first), decode(block, x, &mut state), state)
+        };
+        let (first, tracked, state) = run(&block, &x);
+        let (want_first, want, want_state) = run(&fixed, &x.as_detached_tensor());
+        assert!(!want.track_op(), "{name}: nothing to track");
+        assert_eq!((first, values(&tracked), &state), (want_first, values(&want), &want_state), "{name}");
+        let (_, untaped, _) = mom_core::autograd::without_tape(|| run(&block, &x));
+        assert!(!untaped.track_op(), "{name}: off the tape");
+
+        // By the weights, by x, and into a sink.
+        let error = |loss: Tensor| loss.sum_all().unwrap().backward().unwrap_err().to_string();
+        let (_, by_x, _) = run(&fixed, &x);
+        let (_, by_weights, _) = run(&block, &x.as_detached_tensor());
+        let sink = mom_core::autograd::Sink::new(map.data().lock().unwrap().values(), &Device::Cpu).unwrap();
+        let (_, by_sink, _) = sink.scope(|| run(&block, &x.as_detached_tensor()));
+        for loss in [tracked, by_x, by_weights, by_sink] {
+            let message = error(loss);
+            assert!(message.contains(name) && message.contains("no backward pass"), "{message}");
+        }
     }
 }

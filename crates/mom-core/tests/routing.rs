@@ -6,6 +6,7 @@ mod common;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use common::{assert_close, mixer, tensor};
+use mom_core::ops::GroupedLinear;
 use mom_core::{
     Block, BlockConfig, Error, Init, MixerConfig, MixtureOfMamba, ModalityPlan, Plan, Untied, to_positions, to_rows,
 };
@@ -212,8 +213,50 @@ fn bad_arguments_are_named() {
     let before = state.clone();
     assert!(message(mixer.step(&x, &plan2, &mut state)).contains("seqlen = 4"));
     assert_eq!(state, before, "a refused step leaves the state as it was");
-    let error = ModalityPlan::new(1, 2, 2, &[0, 2], None).unwrap_err();
-    assert_eq!(error.to_string(), "modality_ids[1] = 2, but there are 2 modalities (ids 0..2)");
+    for error in
+        [ModalityPlan::new(1, 2, 2, &[0, 2], None).unwrap_err().into(), Plan::new(1, 2, 2, &[0, 2], None).unwrap_err()]
+    {
+        let error: Error = error;
+        assert_eq!(error.to_string(), "modality_ids[1] = 2, but there are 2 modalities (ids 0..2)");
+    }
+    let error: Error = Plan::dense(1, 2, Some(&[true])).unwrap_err();
+    assert!(error.to_string().contains("document_starts"), "{error}");
+}
+
+#[test]
+fn a_model_of_16_bits_says_so() {
+    for dtype in [DType::BF16, DType::F16, DType::F32, DType::F64] {
+        let map = VarMap::new();
+        let vb = VarBuilder::from_varmap(&map, dtype, &Device::Cpu);
+        let mixer = MixtureOfMamba::new(&config(2, Untied::ALL), &Init::seeded(1), vb).unwrap();
+        assert_eq!(mixer.dtype(), dtype);
+        match mixer.initial_state(1) {
+            Ok(state) => assert_eq!(state.dtype(), dtype),
+            // No state of another type, which the first step would refuse.
+            Err(error) => {
+                assert!(error.to_string().contains(&format!("dtype {dtype:?}, expected f32 or f64")), "{error}")
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_of_several_types_are_refused() {
+    let weights = vec![tensor(1, &[3, 2], DType::F32), tensor(2, &[3, 2], DType::F64)];
+    let error = GroupedLinear::new(2, 3, weights, vec![]).unwrap_err().to_string();
+    assert!(error.contains("weight has dtype F64, expected f32"), "{error}");
+}
+
+#[test]
+fn what_is_not_finite_in_a_checkpoint_is_named() {
+    let map = VarMap::new();
+    let vb = || VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu).pp("blocks.3");
+    let config = config(2, Untied::ALL);
+    MixtureOfMamba::new(&config, &Init::seeded(1), vb()).unwrap();
+    let bad = map.data().lock().unwrap()["blocks.3.A_log"].clone();
+    bad.set(&(bad.as_tensor() * f64::NAN).unwrap()).unwrap();
+    let error = MixtureOfMamba::new(&config, &Init::seeded(1), vb()).unwrap_err().to_string();
+    assert!(error.contains("blocks.3.A_log") && error.contains("NaN"), "{error}");
 }
 
 #[test]

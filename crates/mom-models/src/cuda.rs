@@ -92,22 +92,27 @@ fn compute<T: GpuFloat>(
     let (vocab_size, d_model) = weight.dims2()?;
     let n_rows = targets.len();
     let chunk = (MAX_LOGITS / vocab_size).max(128).min(n_rows);
-    let (x_view, weight_view) = (OnDevice::<T>::of(HEAD, "x", x)?, OnDevice::<T>::of(HEAD, "weight", weight)?);
+    let (x_view, weight_view) = (OnDevice::<T>::of(on, HEAD, "x", x)?, OnDevice::<T>::of(on, HEAD, "weight", weight)?);
     let weight_rows = weight_view.rows(gpu, d_model)?;
     let target_ids = on_device(HEAD, targets)?;
-    let target_ids = OnDevice::<u32>::of(HEAD, "targets", target_ids)?;
+    let target_ids = OnDevice::<u32>::of(on, HEAD, "targets", target_ids)?;
     let shares = match shares {
         Shares::Each(_) => None,
-        Shares::Of(shares) => Some(OnDevice::<f32>::of(HEAD, "shares", shares)?),
+        Shares::Of(shares) => Some(OnDevice::<f32>::of(on, HEAD, "shares", shares)?),
     };
     let shares_of = |start, n| shares.as_ref().map(|shares| shares.narrow(gpu, start, n)).transpose();
     let mut out_of_range = gpu.zeros::<u32>(1)?;
-    let mut logits = on.uninit::<T>(chunk * vocab_size)?;
-    let (mut nll, mut lse) = (on.uninit::<f32>(n_rows)?, on.uninit::<f32>(n_rows)?);
-    let mut grad_x = tracked.then(|| on.uninit::<T>(n_rows * d_model)).transpose()?;
-    let mut grad_weight = tracked.then(|| on.uninit::<f32>(vocab_size * d_model)).transpose()?;
+    // SAFETY: each chunk's product overwrites as many logits as are read of it.
+    let mut logits = unsafe { on.uninit::<T>(chunk * vocab_size) }?;
+    // SAFETY: the chunks cover all rows, and overwrite both.
+    let (mut nll, mut lse) = unsafe { (on.uninit::<f32>(n_rows)?, on.uninit::<f32>(n_rows)?) };
+    // SAFETY: the chunks cover all rows, and overwrite it.
+    let mut grad_x = tracked.then(|| unsafe { on.uninit::<T>(n_rows * d_model) }).transpose()?;
+    // SAFETY: the first chunk overwrites it (beta 0); there is one, since there are rows.
+    let mut grad_weight = tracked.then(|| unsafe { on.uninit::<f32>(vocab_size * d_model) }).transpose()?;
     // Gradients are long sums for few outputs: over a large vocabulary, or for the weight of a small one.
-    let mut workspace = tracked.then(|| on.uninit::<u8>(RECOMMENDED_WORKSPACE_BYTES)).transpose()?;
+    // SAFETY: a workspace, whose contents mean nothing to the products.
+    let mut workspace = tracked.then(|| unsafe { on.uninit::<u8>(RECOMMENDED_WORKSPACE_BYTES) }).transpose()?;
     for start in (0..n_rows).step_by(chunk) {
         let end = (start + chunk).min(n_rows);
         let n = end - start;
@@ -142,7 +147,8 @@ fn compute<T: GpuFloat>(
             matmul(gpu, 1.0, transposed, Factor::plain(&x_rows), beta, of_weight, Some(gpu.write(workspace)))
         })?;
     }
-    let mut total = on.uninit::<f32>(1)?;
+    // SAFETY: the next call overwrites it.
+    let mut total = unsafe { on.uninit::<f32>(1) }?;
     let shares = shares_of(0, n_rows)?;
     cross_entropy::total(gpu, &gpu.read(&nll), &gpu.read(&lse), shares.as_ref(), scale, &mut gpu.write(&mut total))?;
     let gradients = grad_x.zip(grad_weight).map(|(x, weight)| HeadGradients { x, weight });
@@ -164,10 +170,11 @@ impl<T: GpuFloat> HeadNode<T> {
         };
         let on = OnGpu::of(grad.device())?;
         let gpu = &*on.gpu;
-        let factor = OnDevice::<f32>::of(HEAD, "grad_output", grad)?;
+        let factor = OnDevice::<f32>::of(&on, HEAD, "grad_output", grad)?;
         let factor = factor.view(gpu)?;
         cross_entropy::scale_in_place::<T>(gpu, &mut gpu.write(&mut x), &factor)?;
-        let mut rounded = on.uninit::<T>(weight.len())?;
+        // SAFETY: the next call overwrites it.
+        let mut rounded = unsafe { on.uninit::<T>(weight.len()) }?;
         cross_entropy::scale::<T>(gpu, &gpu.read(&weight), &factor, &mut gpu.write(&mut rounded))?;
         let [of_x, of_weight] = &self.shapes;
         Ok(vec![Some(on.tensor(x, of_x)), Some(on.tensor(rounded, of_weight))])
@@ -186,7 +193,7 @@ impl<T: GpuFloat> Backward for HeadNode<T> {
 /// Indices on the device, where their tensors are.
 fn on_device<'a>(op: &'static str, ids: &'a Ids) -> Result<&'a Tensor> {
     ids.on_device().ok_or_else(|| {
-        let (expected, got) = ("where the tensors are", "the host".to_owned());
+        let (expected, got) = ("where the tensors are".to_owned(), "the host".to_owned());
         mom_core::Error::Device { op, arg: "ids", expected, got }.into()
     })
 }
@@ -199,13 +206,14 @@ pub(crate) fn embedding(table: Tensor, ids: &Ids) -> Result<Tensor> {
         let on = OnGpu::of(table.device())?;
         if n_rows == 0 {
             // Off the tape, as the loss of no rows.
-            return Ok(on.tensor(on.uninit::<T>(0)?, (0, width)));
+            return Ok(on.tensor(on.gpu.zeros::<T>(0)?, (0, width)));
         }
         let gpu = &*on.gpu;
-        let mut out = on.uninit::<T>(n_rows * width)?;
+        // SAFETY: the kernel below writes a row for each id; before it nothing reads them.
+        let mut out = unsafe { on.uninit::<T>(n_rows * width) }?;
         let ids = on_device(EMBEDDING, ids)?;
         {
-            let (rows, ids) = (OnDevice::<T>::of(EMBEDDING, "table", &table)?, OnDevice::<u32>::of(EMBEDDING, "ids", ids)?);
+            let (rows, ids) = (OnDevice::<T>::of(&on, EMBEDDING, "table", &table)?, OnDevice::<u32>::of(&on, EMBEDDING, "ids", ids)?);
             let mut out = gpu.rows_mut(&mut out, width).map_err(CudaError::from)?;
             let mut out_of_range = gpu.zeros::<u32>(1)?;
             let (rows, ids) = (rows.rows(gpu, width)?, ids.view(gpu)?);
@@ -226,12 +234,16 @@ impl EmbeddingNode {
     fn gradient<T: GpuFloat>(&self, grad: &Tensor) -> Result<Tensor> {
         let on = OnGpu::of(grad.device())?;
         let gpu = &*on.gpu;
-        let (ids, grad) =
-            (OnDevice::<u32>::of(EMBEDDING, "ids", &self.ids)?, OnDevice::<T>::of(EMBEDDING, "grad_output", grad)?);
-        let mut table = on.uninit::<T>(self.n_entries * self.width)?;
+        let (ids, grad) = (
+            OnDevice::<u32>::of(&on, EMBEDDING, "ids", &self.ids)?,
+            OnDevice::<T>::of(&on, EMBEDDING, "grad_output", grad)?,
+        );
+        // SAFETY: the kernel below overwrites every row; before it nothing reads them.
+        let mut table = unsafe { on.uninit::<T>(self.n_entries * self.width) }?;
         let mut out_of_range = gpu.zeros::<u32>(1)?;
         let n_rows = self.ids.elem_count();
-        let mut workspace = on.uninit::<u32>(kernels::backward_workspace_len(n_rows, self.width))?;
+        // SAFETY: a workspace, whose contents mean nothing to the kernel.
+        let mut workspace = unsafe { on.uninit::<u32>(kernels::backward_workspace_len(n_rows, self.width)) }?;
         {
             let mut rows = gpu.rows_mut(&mut table, self.width).map_err(CudaError::from)?;
             let (ids, grad) = (ids.view(gpu)?, grad.rows(gpu, self.width)?);

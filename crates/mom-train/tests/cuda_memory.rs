@@ -41,7 +41,7 @@ fn a_model_or_a_step_that_does_not_fit_says_what_to_change() {
     // Kernels are loaded, and what a small model needs is in the process' hands.
     measure(&options("nano", 64, 64)).unwrap();
     let free = mem_get_info().unwrap().0;
-    let taken = on.uninit::<u8>(free - LEFT_BYTES).unwrap();
+    let taken = on.gpu.zeros::<u8>(free - LEFT_BYTES).unwrap();
     let advice = |options: &SpeedOptions| match measure(options) {
         Err(Error::OutOfMemory { advice, .. }) => advice,
         other => panic!("{other:?}"),

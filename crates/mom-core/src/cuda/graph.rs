@@ -8,7 +8,7 @@ use mom_kernels::cuda::cudarc::driver::result::graph::launch;
 use mom_kernels::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use mom_kernels::cuda::cudarc::driver::{CudaGraph, CudaStream, DriverError};
 
-use super::{OnGpu, driver_error};
+use super::on_gpu::{OnGpu, driver_error};
 use crate::{Error, Result};
 
 /// A captured graph: launches over memory that stays where it was.

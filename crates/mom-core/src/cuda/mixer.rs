@@ -10,11 +10,12 @@ use mom_kernels::cuda::mixer::{
 use mom_kernels::cuda::selective_scan::saved_states_len;
 use mom_kernels::cuda::{CudaError, Gpu};
 
-use super::grouped_linear::{Projection, ProjectionGrads};
-use super::{GpuFloat, OnDevice, OnGpu, dispatch};
-use crate::autograd::{Backward, record_storage, tracks};
-use crate::mixer::Weights;
+use super::on_device::OnDevice;
+use super::on_gpu::{GpuFloat, OnGpu, dispatch};
+use super::weights::{Of, ProjectionGrads, with_block, with_mixer};
+use crate::autograd::{Backward, record_forward_only, record_storage, tracks};
 use crate::state::{DeviceState, MixerState};
+use crate::weights::Weights;
 use crate::{Error, Plan, Result};
 
 const OP: &str = "mixer";
@@ -50,6 +51,9 @@ pub(crate) fn chain(x: Tensor, links: impl IntoIterator<Item = Link>, plan: &Pla
 
 fn forward<T: GpuFloat>(on: &OnGpu, x: Tensor, links: impl IntoIterator<Item = Link>, plan: &Plan) -> Result<Tensor> {
     let shape = x.shape().clone();
+    if plan.n_rows() == 0 {
+        return on.no_rows::<T>(shape);
+    }
     let links: Vec<Link> = links.into_iter().collect();
     let inputs: Vec<Tensor> =
         std::iter::once(&x).chain(links.iter().flat_map(|link| tensors(&link.norm, &link.weights))).cloned().collect();
@@ -84,15 +88,25 @@ pub(crate) fn initial_state(weights: &Weights, batch: usize) -> Result<MixerStat
     Ok(MixerState::on_device(batch, DeviceState { conv, scan }))
 }
 
-/// As [`crate::MixtureOfMamba::forward_from`]; `x` is contiguous.
-pub(crate) fn mixer_from(x: &Tensor, weights: &Arc<Weights>, plan: &Plan, state: &mut MixerState) -> Result<Tensor> {
+/// As [`crate::MixtureOfMamba::forward_from`], or whatever else `name` says; `x` is contiguous.
+pub(crate) fn mixer_from(
+    name: &'static str,
+    x: &Tensor,
+    weights: &Arc<Weights>,
+    plan: &Plan,
+    state: &mut MixerState,
+) -> Result<Tensor> {
     let state = state.device(OP, plan.batch())?;
     let parts = Parts { x: x.detach(), norm: None, weights: weights.clone(), plan: plan.clone() };
     dispatch!(OP, "x", x, T => {
         let on = OnGpu::of(x.device())?;
+        if plan.n_rows() == 0 {
+            return on.no_rows::<T>(x.shape());
+        }
         let (out, next) = parts.forward_from::<T>(&on, state)?;
+        let out = record_forward_only(name, weights.tensors().chain([x]), on.storage(out), x.shape())?;
         *state = next;
-        Ok(on.tensor(out, x.shape()))
+        Ok(out)
     })
 }
 
@@ -143,37 +157,14 @@ fn tensors<'a>(norm: &'a Option<Norm>, weights: &'a Weights) -> impl Iterator<It
 
 impl Parts {
     /// Calls `with` with the weights as views.
-    fn with_views<T: GpuFloat, R>(&self, gpu: &Gpu, with: impl FnOnce(&Views<'_, T>) -> Result<R>) -> Result<R> {
-        let weights = &*self.weights;
-        let projections = [&weights.in_proj, &weights.x_proj, &weights.dt_proj, &weights.out_proj].map(Projection::of);
-        let [in_proj, x_proj, dt_proj, out_proj] = projections;
-        let (in_proj, x_proj, dt_proj, out_proj) = (in_proj?, x_proj?, dt_proj?, out_proj?);
-        let in_proj = in_proj.on_device::<T>()?;
-        let x_proj = x_proj.on_device::<T>()?;
-        let dt_proj = dt_proj.on_device::<T>()?;
-        let out_proj = out_proj.on_device::<T>()?;
-        let small = |arg, tensor| OnDevice::<f32>::of(OP, arg, tensor);
-        let conv_weight = small("conv1d.weight", &weights.conv_weight)?;
-        let conv_bias = weights.conv_bias.as_ref().map(|bias| small("conv1d.bias", bias)).transpose()?;
-        let (a_log, d_skip) = (small("A_log", &weights.a_log)?, small("D", &weights.d_skip)?);
-        let norm = match &self.norm {
-            Some((weight, eps)) => Some((small("norm.weight", weight)?, *eps)),
-            None => None,
-        };
-        let mixer = MixerWeights {
-            in_proj: in_proj.grouped(gpu)?,
-            conv_weight: conv_weight.view(gpu)?,
-            conv_bias: conv_bias.as_ref().map(|bias| bias.view(gpu)).transpose()?,
-            x_proj: x_proj.grouped(gpu)?,
-            dt_proj: dt_proj.grouped(gpu)?,
-            a_log: a_log.view(gpu)?,
-            d_skip: d_skip.view(gpu)?,
-            out_proj: out_proj.grouped(gpu)?,
-        };
-        with(&match &norm {
-            Some((weight, eps)) => Views::Block(Block { norm: weight.view(gpu)?, norm_eps: *eps as f32, mixer }),
-            None => Views::Mixer(mixer),
-        })
+    fn with_views<T: GpuFloat, R>(&self, on: &OnGpu, with: impl FnOnce(&Views<'_, T>) -> Result<R>) -> Result<R> {
+        let (gpu, weights) = (&*on.gpu, &*self.weights);
+        match &self.norm {
+            Some((norm, eps)) => {
+                with_block(on, gpu, (norm, *eps), weights, Of::All, |block| with(&Views::Block(block)))
+            }
+            None => with_mixer(on, gpu, weights, Of::All, |mixer| with(&Views::Mixer(mixer))),
+        }
     }
 
     /// Room for what the forward pass leaves.
@@ -181,26 +172,26 @@ impl Parts {
         let (plan, weights) = (&self.plan, &*self.weights);
         let (n_rows, d_inner, d_state) = (plan.n_rows(), weights.d_skip.elem_count(), weights.a_log.dim(1)?);
         Ok(Saved {
-            xz: on.uninit(n_rows * weights.in_proj.out_features())?,
-            x_dbl: on.uninit(n_rows * weights.x_proj.out_features())?,
-            states: on.uninit(saved_states_len(plan.batch(), plan.seqlen(), d_inner, d_state))?,
+            xz: on.room(n_rows * weights.in_proj.out_features())?,
+            x_dbl: on.room(n_rows * weights.x_proj.out_features())?,
+            states: on.room(saved_states_len(plan.batch(), plan.seqlen(), d_inner, d_state))?,
         })
     }
 
     /// The output from a state on, and the state behind the last position.
     fn forward_from<T: GpuFloat>(&self, on: &OnGpu, state: &DeviceState) -> Result<(CudaSlice<T>, DeviceState)> {
         let gpu = &*on.gpu;
+        let x = OnDevice::<T>::of(on, OP, "x", &self.x)?;
+        let conv = OnDevice::<f32>::of(on, OP, "state.conv", &state.conv)?;
+        let scan = OnDevice::<f32>::of(on, OP, "state.scan", &state.scan)?;
         let plan = self.plan.on(on)?;
-        let x = OnDevice::<T>::of(OP, "x", &self.x)?;
-        let conv = OnDevice::<f32>::of(OP, "state.conv", &state.conv)?;
-        let scan = OnDevice::<f32>::of(OP, "state.scan", &state.scan)?;
-        let mut out = on.uninit::<T>(self.x.elem_count())?;
+        let mut out = on.room::<T>(self.x.elem_count())?;
         let mut next_conv = gpu.zeros::<f32>(state.conv.elem_count())?;
         let mut next_scan = gpu.zeros::<f32>(state.scan.elem_count())?;
-        self.with_views::<T, _>(gpu, |views| {
+        self.with_views::<T, _>(on, |views| {
             let mixer = views.mixer();
             let sizes = mixer.sizes(plan)?;
-            let mut workspace = on.uninit::<u8>(kernels::forward_workspace_bytes::<T>(&sizes, false))?;
+            let mut workspace = on.room::<u8>(kernels::forward_workspace_bytes::<T>(&sizes, false))?;
             let states = MixerStates {
                 conv: conv.view(gpu)?,
                 scan: scan.view(gpu)?,
@@ -224,21 +215,21 @@ impl Parts {
         let gpu = &*on.gpu;
         let saves = saved.is_some();
         let plan = self.plan.on(on)?;
-        let x = OnDevice::<T>::of(OP, "x", &self.x)?;
-        let mut out = on.uninit::<T>(self.x.elem_count())?;
+        let x = OnDevice::<T>::of(on, OP, "x", &self.x)?;
+        let mut out = on.room::<T>(self.x.elem_count())?;
         let write = saved.map(|saved| saved.write(gpu));
-        self.with_views::<T, _>(gpu, |views| {
+        self.with_views::<T, _>(on, |views| {
             let sizes = views.mixer().sizes(plan)?;
             let x = x.rows(gpu, sizes.d_model)?;
             let to = gpu.rows_mut(&mut out, sizes.d_model).map_err(CudaError::from)?;
             match views {
                 Views::Mixer(mixer) => {
-                    let mut workspace = on.uninit::<u8>(kernels::forward_workspace_bytes::<T>(&sizes, saves))?;
+                    let mut workspace = on.room::<u8>(kernels::forward_workspace_bytes::<T>(&sizes, saves))?;
                     let outputs = MixerOutputs { out: to, residual: None, saved: write, states: None };
                     kernels::forward(gpu, plan, &x, mixer, outputs, gpu.write(&mut workspace))?;
                 }
                 Views::Block(block) => {
-                    let mut workspace = on.uninit::<u8>(kernels::block_forward_workspace_bytes(plan, block, saves)?)?;
+                    let mut workspace = on.room::<u8>(kernels::block_forward_workspace_bytes(plan, block, saves)?)?;
                     kernels::block_forward(gpu, plan, &x, block, to, write, gpu.write(&mut workspace))?;
                 }
             }
@@ -274,18 +265,18 @@ impl<T: GpuFloat> Passed<T> {
         };
         let plan = parts.plan.on(on)?;
         let weights = &*parts.weights;
-        let (x, grad) = (OnDevice::<T>::of(OP, "x", &parts.x)?, OnDevice::<T>::of(OP, "grad_output", grad)?);
-        let small = |tensor: &Tensor| on.uninit::<f32>(tensor.elem_count());
-        let mut grad_x = on.uninit::<T>(parts.x.elem_count())?;
+        let (x, grad) = (OnDevice::<T>::of(on, OP, "x", &parts.x)?, OnDevice::<T>::of(on, OP, "grad_output", grad)?);
+        let small = |tensor: &Tensor| on.room::<f32>(tensor.elem_count());
+        let mut grad_x = on.room::<T>(parts.x.elem_count())?;
         let mut grad_norm = parts.norm.as_ref().map(|(weight, _)| small(weight)).transpose()?;
-        let mut in_proj = ProjectionGrads::<T>::uninit(on, &weights.in_proj)?;
-        let mut x_proj = ProjectionGrads::<T>::uninit(on, &weights.x_proj)?;
-        let mut dt_proj = ProjectionGrads::<T>::uninit(on, &weights.dt_proj)?;
-        let mut out_proj = ProjectionGrads::<T>::uninit(on, &weights.out_proj)?;
+        let mut in_proj = ProjectionGrads::<T>::new(on, &weights.in_proj)?;
+        let mut x_proj = ProjectionGrads::<T>::new(on, &weights.x_proj)?;
+        let mut dt_proj = ProjectionGrads::<T>::new(on, &weights.dt_proj)?;
+        let mut out_proj = ProjectionGrads::<T>::new(on, &weights.out_proj)?;
         let mut conv_weight = small(&weights.conv_weight)?;
         let mut conv_bias = weights.conv_bias.as_ref().map(small).transpose()?;
         let (mut a_log, mut d_skip) = (small(&weights.a_log)?, small(&weights.d_skip)?);
-        parts.with_views::<T, _>(gpu, |views| {
+        parts.with_views::<T, _>(on, |views| {
             let d_model = views.mixer().in_proj.in_features();
             let pass =
                 MixerBackward { x: x.rows(gpu, d_model)?, saved: saved.write(gpu), grad_out: grad.rows(gpu, d_model)? };
@@ -302,13 +293,13 @@ impl<T: GpuFloat> Passed<T> {
             };
             match (views, grad_norm.as_mut()) {
                 (Views::Block(block), Some(norm)) => {
-                    let mut workspace = on.uninit::<u8>(kernels::block_backward_workspace_bytes(gpu, plan, block)?)?;
+                    let mut workspace = on.room::<u8>(kernels::block_backward_workspace_bytes(gpu, plan, block)?)?;
                     let grads = BlockGrads { norm: gpu.write(norm), mixer: mixer_grads };
                     kernels::block_backward(gpu, plan, block, pass, grads, gpu.write(&mut workspace))?;
                 }
                 (views, _) => {
                     let mixer = views.mixer();
-                    let mut workspace = on.uninit::<u8>(kernels::backward_workspace_bytes(gpu, plan, mixer)?)?;
+                    let mut workspace = on.room::<u8>(kernels::backward_workspace_bytes(gpu, plan, mixer)?)?;
                     kernels::backward(gpu, plan, mixer, pass, mixer_grads, gpu.write(&mut workspace))?;
                 }
             }

@@ -3,7 +3,8 @@
 use candle_core::Tensor;
 use mom_kernels::cuda::rms_norm::{self, NormInputs};
 
-use super::{GpuFloat, OnDevice, OnGpu, dispatch};
+use super::on_device::OnDevice;
+use super::on_gpu::{GpuFloat, OnGpu, dispatch};
 use crate::Result;
 use crate::autograd::{Backward, record_storage};
 
@@ -13,9 +14,12 @@ const OP: &str = "rms_norm";
 pub(crate) fn rms_norm(x: Tensor, weight: Tensor, eps: f64) -> Result<Tensor> {
     dispatch!(OP, "x", x, T => {
         let on = OnGpu::of(x.device())?;
-        let mut y = on.uninit::<T>(x.elem_count())?;
+        if x.elem_count() == 0 {
+            return on.no_rows::<T>(x.shape());
+        }
+        let mut y = on.room::<T>(x.elem_count())?;
         {
-            let (x, weight) = (OnDevice::<T>::of(OP, "x", &x)?, OnDevice::<f32>::of(OP, "weight", &weight)?);
+            let (x, weight) = (OnDevice::<T>::of(&on, OP, "x", &x)?, OnDevice::<f32>::of(&on, OP, "weight", &weight)?);
             let weight = weight.view(&on.gpu)?;
             let width = weight.len();
             let y = on.gpu.rows_mut(&mut y, width).map_err(mom_kernels::cuda::CudaError::from)?;
@@ -36,12 +40,13 @@ struct Node {
 impl Node {
     fn gradients<T: GpuFloat>(&self, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let on = OnGpu::of(self.x.device())?;
-        let (x, weight) = (OnDevice::<T>::of(OP, "x", &self.x)?, OnDevice::<f32>::of(OP, "weight", &self.weight)?);
-        let grad = OnDevice::<T>::of(OP, "grad_output", grad)?;
+        let (x, weight) =
+            (OnDevice::<T>::of(&on, OP, "x", &self.x)?, OnDevice::<f32>::of(&on, OP, "weight", &self.weight)?);
+        let grad = OnDevice::<T>::of(&on, OP, "grad_output", grad)?;
         let weight = weight.view(&on.gpu)?;
         let (width, n) = (weight.len(), self.x.elem_count());
-        let (mut grad_x, mut grad_weight) = (on.uninit::<T>(n)?, on.uninit::<f32>(width)?);
-        let mut workspace = on.uninit::<f32>(rms_norm::backward_workspace_len(n / width.max(1), width))?;
+        let (mut grad_x, mut grad_weight) = (on.room::<T>(n)?, on.room::<f32>(width)?);
+        let mut workspace = on.room::<f32>(rms_norm::backward_workspace_len(n / width.max(1), width))?;
         let inputs = NormInputs {
             x: x.rows(&on.gpu, width)?,
             weight,

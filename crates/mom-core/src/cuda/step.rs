@@ -1,15 +1,16 @@
 //! One token through residual blocks on a GPU, over memory that stays where it is.
 
-use candle_core::{Storage, Tensor};
+use candle_core::Tensor;
 use mom_kernels::cuda::cudarc::driver::{CudaSlice, CudaViewMut};
+use mom_kernels::cuda::mixer::Block as BlockView;
 use mom_kernels::cuda::mixer::step::{self as kernels, StepStates, Steps, step_workspace_bytes};
-use mom_kernels::cuda::mixer::{Block as BlockView, MixerWeights};
 use mom_kernels::cuda::{CudaError, DeviceRows, DeviceRowsMut, Gpu};
 
-use super::graph::capture_on;
-use super::grouped_linear::OnDeviceWeights;
-use super::{Captured, GpuFloat, OnDevice, OnGpu, driver_error};
-use crate::error::require;
+use super::graph::{Captured, capture_on};
+use super::on_device::OnDevice;
+use super::on_gpu::{GpuFloat, OnGpu, driver_error};
+use super::weights::{Of, with_block};
+use crate::error::{expect_device, require};
 use crate::state::{DeviceState, MixerState};
 use crate::{Block, Error, Result, RmsNorm};
 
@@ -53,12 +54,13 @@ impl StepMemory {
         let on = OnGpu::of(blocks[0].norm().parts().0.device())?;
         let mut bytes = 0;
         for block in blocks {
-            let needed =
-                with_views::<T, _>(block, 0, &on.gpu, |views| match step_workspace_bytes(&on.gpu, views, batch) {
+            let needed = with_views::<T, _>(&on, &on.gpu, block, 0, |views| {
+                match step_workspace_bytes(&on.gpu, views, batch) {
                     Ok(bytes) => Ok(Some(bytes)),
                     Err(CudaError::Argument(_)) => Ok(None),
                     Err(error) => Err(error.into()),
-                })?;
+                }
+            })?;
             match needed {
                 Some(needed) => bytes = needed.max(bytes),
                 None => return Ok(None),
@@ -113,7 +115,7 @@ impl StepMemory {
         let on = &self.on;
         let copy = |from: &CudaSlice<f32>, at: usize, shape: [usize; 3]| -> Result<Tensor> {
             let n = elements(shape);
-            let mut to = if n == 0 { on.gpu.zeros::<f32>(0)? } else { on.uninit::<f32>(n)? };
+            let mut to = on.room::<f32>(n)?;
             if n > 0 {
                 let copied = on.gpu.stream().memcpy_dtod(&from.slice(at..at + n), &mut to);
                 copied.map_err(driver_error("copying states"))?;
@@ -178,6 +180,22 @@ impl StepMemory {
         head: StepHead<'_>,
     ) -> Result<()> {
         require(blocks.len() == self.shapes.len(), "blocks", &self.shapes.len().to_string(), blocks.len())?;
+        let on = self.on.clone();
+        // Before anything is launched: the states change where they are.
+        let (norm, eps) = head.norm.parts();
+        let norm = OnDevice::<f32>::of(&on, OP, "norm", norm)?;
+        let weight = OnDevice::<T>::of(&on, OP, "head", head.weight)?;
+        let (vocab_size, _) = head.weight.dims2()?;
+        if head.logits.stream() != on.gpu.stream() {
+            let expected = format!("cuda:{}, on the stream of the blocks", on.gpu.ordinal());
+            let got = format!("cuda:{}, on another stream", head.logits.stream().context().ordinal());
+            return Err(Error::Device { op: OP, arg: "logits", expected, got });
+        }
+        for block in blocks {
+            expect_device(OP, "norm.weight", head.weight, block.norm().parts().0)?;
+            block.mixer().weights().expect_beside(head.weight)?;
+            expect_modality(block, modality)?;
+        }
         let x = gpu.write(&mut self.x).cast::<T>("x", self.batch * self.d_model).map_err(CudaError::from)?;
         let mut x = DeviceRowsMut::new("x", x, self.d_model).map_err(CudaError::from)?;
         embed(gpu, &mut x)?;
@@ -190,13 +208,9 @@ impl StepMemory {
                 conv: gpu.write_view(self.conv.slice_mut(conv_at..conv_at + conv)),
                 scan: gpu.write_view(self.scan.slice_mut(scan_at..scan_at + scan)),
             };
-            with_views::<T, _>(block, modality, gpu, |views| Ok(steps.block(views, &mut x, states)?))?;
+            with_views::<T, _>(&on, gpu, block, modality, |views| Ok(steps.block(views, &mut x, states)?))?;
             (conv_at, scan_at) = (conv_at + conv, scan_at + scan);
         }
-        let (norm, eps) = head.norm.parts();
-        let norm = OnDevice::<f32>::of(OP, "norm", norm)?;
-        let weight = OnDevice::<T>::of(OP, "head", head.weight)?;
-        let (vocab_size, _) = head.weight.dims2()?;
         let views = kernels::StepHead { norm: norm.view(gpu)?, norm_eps: eps as f32, weight: weight.view(gpu)? };
         let mut logits = gpu.rows_mut(head.logits, vocab_size).map_err(CudaError::from)?;
         let x: DeviceRows<'_, T> = x.into_rows();
@@ -209,48 +223,29 @@ fn elements(shape: [usize; 3]) -> usize {
 }
 
 fn copy_in(on: &OnGpu, from: &Tensor, mut to: CudaViewMut<'_, f32>) -> Result<()> {
-    let from = OnDevice::<f32>::of(OP, "state", from)?;
-    require(from.len == to.len(), "state", &format!("{} values", to.len()), from.len)?;
-    let Storage::Cuda(storage) = &*from.guard else {
-        return Err(Error::Device { op: OP, arg: "state", expected: "a GPU", got: "the host".to_owned() });
-    };
-    if from.len == 0 {
+    let from = OnDevice::<f32>::of(on, OP, "state", from)?;
+    require(from.len() == to.len(), "state", &format!("{} values", to.len()), from.len())?;
+    if from.is_empty() {
         return Ok(());
     }
-    let from = storage.as_cuda_slice::<f32>()?.slice(from.start..from.start + from.len);
-    Ok(on.gpu.stream().memcpy_dtod(&from, &mut to).map_err(driver_error("copying states"))?)
+    Ok(on.gpu.stream().memcpy_dtod(&from.slice()?, &mut to).map_err(driver_error("copying states"))?)
 }
 
 /// Calls `with` with a block's weights, those of one modality alone: biases of several would have to be brought together
-/// first, in every token.
+/// first, in every token. `gpu` is that of `on`, or one beside it.
 fn with_views<T: GpuFloat, R>(
+    on: &OnGpu,
+    gpu: &Gpu,
     block: &Block,
     modality: usize,
-    gpu: &Gpu,
     with: impl FnOnce(&BlockView<'_, T>) -> Result<R>,
 ) -> Result<R> {
+    expect_modality(block, modality)?;
+    let weights = block.mixer().weights();
+    with_block(on, gpu, block.norm().parts(), weights, Of::Modality(modality), |views| with(&views))
+}
+
+fn expect_modality(block: &Block, modality: usize) -> Result<()> {
     let n_modalities = block.mixer().config().n_modalities;
-    require(modality < n_modalities, "modality", &format!("below {n_modalities}"), modality)?;
-    let weights = &**block.mixer().weights();
-    let in_proj = OnDeviceWeights::<T>::of_modality(&weights.in_proj, modality)?;
-    let x_proj = OnDeviceWeights::<T>::of_modality(&weights.x_proj, modality)?;
-    let dt_proj = OnDeviceWeights::<T>::of_modality(&weights.dt_proj, modality)?;
-    let out_proj = OnDeviceWeights::<T>::of_modality(&weights.out_proj, modality)?;
-    let small = |arg, tensor| OnDevice::<f32>::of(OP, arg, tensor);
-    let conv_weight = small("conv1d.weight", &weights.conv_weight)?;
-    let conv_bias = weights.conv_bias.as_ref().map(|bias| small("conv1d.bias", bias)).transpose()?;
-    let (a_log, d_skip) = (small("A_log", &weights.a_log)?, small("D", &weights.d_skip)?);
-    let (norm, eps) = block.norm().parts();
-    let norm = small("norm.weight", norm)?;
-    let mixer = MixerWeights {
-        in_proj: in_proj.grouped(gpu)?,
-        conv_weight: conv_weight.view(gpu)?,
-        conv_bias: conv_bias.as_ref().map(|bias| bias.view(gpu)).transpose()?,
-        x_proj: x_proj.grouped(gpu)?,
-        dt_proj: dt_proj.grouped(gpu)?,
-        a_log: a_log.view(gpu)?,
-        d_skip: d_skip.view(gpu)?,
-        out_proj: out_proj.grouped(gpu)?,
-    };
-    with(&BlockView { norm: norm.view(gpu)?, norm_eps: eps as f32, mixer })
+    require(modality < n_modalities, "modality", &format!("below {n_modalities}"), modality)
 }

@@ -1,7 +1,8 @@
 //! The operations of the block alone, as differentiable functions of candle tensors.
 //!
-//! Each is one node of the tape. Activations are rows in modality order, see [`rows`]. Tensors are `f32` or `f64` on the
-//! CPU, all of one type within a call.
+//! Each is one node of the tape. Activations are rows in modality order, see [`rows`]. On the CPU tensors are `f32` or `f64`,
+//! all of one type within a call; on a GPU activations and weights of products are `bf16`, `f16` or `f32`, everything smaller
+//! `f32` (see [`crate::Init::precise`]). Tensors of one call are on one device. On a GPU what has no rows is off the tape.
 
 mod causal_conv1d;
 mod grouped_linear;
@@ -9,8 +10,8 @@ mod rms_norm;
 pub mod rows;
 mod selective_scan;
 
+pub use crate::linear::GroupedLinear;
 pub use causal_conv1d::causal_conv1d;
-pub(crate) use grouped_linear::LinearHosts;
-pub use grouped_linear::{GroupedLinear, grouped_linear};
+pub use grouped_linear::grouped_linear;
 pub use rms_norm::rms_norm;
 pub use selective_scan::{SelectiveScan, selective_scan};

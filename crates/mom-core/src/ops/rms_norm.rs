@@ -5,7 +5,7 @@ use mom_kernels::{Rows, RowsMut};
 
 use crate::Result;
 use crate::autograd::{Backward, record};
-use crate::error::expect_shape;
+use crate::error::{expect_device, expect_shape};
 use crate::host::{Float, Host, contiguous, dispatch, tensor};
 
 const OP: &str = "rms_norm";
@@ -15,12 +15,14 @@ const OP: &str = "rms_norm";
 /// `x`: `(.., d_model)`; `weight`: `(d_model)`. Returns a tensor of x's shape. **Saved for backward:** x.
 ///
 /// # Errors
-/// A weight of another size, an unsupported or differing element type, another device than the CPU.
+/// A weight of another size, tensors on several devices, an element type that the device does not have: f32 or f64 for all
+/// on the CPU; on a GPU bf16, f16 or f32, with the weight in f32.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     let x = contiguous(x)?;
     let weight = contiguous(weight)?;
     let d_model = x.dims().last().copied().unwrap_or(0);
     expect_shape(OP, "weight", &[d_model], &weight)?;
+    expect_device(OP, "weight", &x, &weight)?;
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         return crate::cuda::rms_norm(x, weight, eps);

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use crate::autograd::{Backward, record};
 use crate::error::expect_shape;
 use crate::host::{Float, Host, contiguous, dispatch};
+use crate::plan::Direction;
 use crate::{Error, Plan, Result};
 
 /// Positions to rows.
@@ -34,36 +35,6 @@ pub fn to_positions(x: &Tensor, plan: &Plan) -> Result<Tensor> {
 
 fn last_dim(x: &Tensor) -> usize {
     x.dims().last().copied().unwrap_or(0)
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Direction {
-    ToRows,
-    ToPositions,
-}
-
-impl Direction {
-    /// Row or position that each output row is taken from.
-    pub fn sources(self, plan: &ModalityPlan) -> &[u32] {
-        match self {
-            Self::ToRows => plan.position_of_row(),
-            Self::ToPositions => plan.row_of_position(),
-        }
-    }
-
-    pub fn shape(self, plan: &ModalityPlan, features: usize) -> Vec<usize> {
-        match self {
-            Self::ToRows => vec![plan.n_rows(), features],
-            Self::ToPositions => vec![plan.batch(), plan.seqlen(), features],
-        }
-    }
-
-    pub fn reversed(self) -> Self {
-        match self {
-            Self::ToRows => Self::ToPositions,
-            Self::ToPositions => Self::ToRows,
-        }
-    }
 }
 
 fn move_rows(x: &Tensor, plan: &Plan, direction: Direction) -> Result<Tensor> {

@@ -158,7 +158,8 @@ impl Steps {
         let stream = on.gpu.stream().clone();
         let failed = |source| CudaError::Driver { what: "copying tokens or logits", source };
         // All that may fail for want of memory comes before the states change.
-        let mut out = on.uninit::<f32>(self.logits.len())?;
+        // SAFETY: the copy at the end overwrites all of it, and nothing reads it before.
+        let mut out = unsafe { on.uninit::<f32>(self.logits.len()) }?;
         stream.memcpy_htod(tokens, &mut self.ids).map_err(failed)?;
         if !self.warm {
             let (mut memory, embed, head) = self.parts(model);
@@ -200,7 +201,8 @@ struct Embed<'a> {
 
 impl Embed<'_> {
     fn write<T: GpuFloat>(self, gpu: &Gpu, x: &mut DeviceRowsMut<'_, T>) -> mom_core::Result<()> {
-        let table = OnDevice::<T>::of(OP, "embedding", self.model.like())?;
+        let on = OnGpu::of(self.model.like().device())?;
+        let table = OnDevice::<T>::of(&on, OP, "embedding", self.model.like())?;
         let rows = table.rows(gpu, self.model.config().scale.d_model)?;
         Ok(embedding::forward(gpu, &rows, &gpu.read(self.ids), x, &mut gpu.write(self.out_of_range))?)
     }

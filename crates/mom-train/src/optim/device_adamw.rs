@@ -159,8 +159,8 @@ impl DeviceAdamW {
         let (mut narrow, mut wide) = (Vec::new(), Vec::new());
         for gradient in gradients {
             match gradient.dtype() {
-                DType::BF16 => narrow.push(OnDevice::<bf16>::of(OP, "gradient", gradient)?),
-                _ => wide.push(OnDevice::<f32>::of(OP, "gradient", gradient)?),
+                DType::BF16 => narrow.push(OnDevice::<bf16>::of(&self.on, OP, "gradient", gradient)?),
+                _ => wide.push(OnDevice::<f32>::of(&self.on, OP, "gradient", gradient)?),
             }
         }
         let narrow = narrow.iter().map(|gradient| gradient.view(gpu)).collect::<Result<Vec<_>, _>>()?;

@@ -1,44 +1,14 @@
-//! Blocks and operations on a GPU against the same on the CPU, through candle's tape.
-#![cfg(feature = "cuda")]
-#![allow(clippy::unwrap_used, clippy::explicit_write)]
+//! Blocks and mixers.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 
+use crate::{compare, gpu, host, plan, values};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use mom_core::autograd::Sink;
-use mom_core::{Block, BlockConfig, Init, MixerConfig, ModalityPlan, Plan, Untied, cuda_device, to_positions, to_rows};
-
-/// The first GPU; where there is none, says so on stderr.
-fn gpu(test: &str) -> Option<Device> {
-    match cuda_device(0) {
-        Ok(device) => Some(device),
-        Err(error) => {
-            writeln!(std::io::stderr(), "SKIPPED {test}: {error}").unwrap();
-            assert!(std::env::var_os("MOM_REQUIRE_GPU").is_none(), "MOM_REQUIRE_GPU is set, but {error}");
-            None
-        }
-    }
-}
+use mom_core::{Block, BlockConfig, Init, MixerConfig, ModalityPlan, Plan, Untied, to_positions, to_rows};
 
 const D_MODEL: usize = 32;
-
-fn plan() -> Plan {
-    let (batch, seqlen) = (2, 96);
-    let ids: Vec<u8> = (0..batch * seqlen).map(|p| ((p / 7) % 3) as u8).collect();
-    let starts: Vec<bool> = (0..batch * seqlen).map(|p| p % seqlen == 0 || p % 41 == 5).collect();
-    Plan::from(ModalityPlan::new(batch, seqlen, 3, &ids, Some(&starts)).unwrap())
-}
-
-fn values(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
 
 struct Model {
     block: Block,
@@ -78,21 +48,6 @@ impl Model {
             all.insert(name.clone(), host(grads.get(var).unwrap()));
         }
         all
-    }
-}
-
-fn host(tensor: &Tensor) -> Vec<f32> {
-    tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-}
-
-fn compare(got: &BTreeMap<String, Vec<f32>>, want: &BTreeMap<String, Vec<f32>>, limit: f64) {
-    assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>());
-    for (name, want) in want {
-        let error: f64 = got[name].iter().zip(want).map(|(g, w)| f64::from(g - w).powi(2)).sum();
-        let norm: f64 = want.iter().map(|w| f64::from(*w).powi(2)).sum();
-        let error = (error / norm).sqrt();
-        println!("{name:40} {error:.2e}");
-        assert!(error <= limit, "{name}: {error:.2e} over {limit:.2e}");
     }
 }
 
@@ -209,5 +164,40 @@ fn chunks_and_single_steps_with_the_state_are_the_whole() {
         let rows = to_rows(&x, &plan(seqlen, &ids, &starts)).unwrap();
         let error = block.forward_from(&rows, &plan(seqlen, &ids, &starts), &mut of_host).unwrap_err().to_string();
         assert!(error.contains("the CPU") && error.contains("a GPU, batch 2"), "{error}");
+    }
+}
+
+#[test]
+fn a_backward_pass_through_decoding_on_a_gpu_is_an_error() {
+    let Some(device) = gpu("a_backward_pass_through_decoding_on_a_gpu_is_an_error") else { return };
+    for dtype in [DType::F32, DType::BF16] {
+        let Model { block, parameters, .. } = Model::new(dtype, &device);
+        let one = Plan::new(2, 1, 3, &[2, 0], None).unwrap();
+        let four = Plan::new(2, 4, 3, &[0, 1, 2, 2, 1, 1, 0, 2], None).unwrap();
+        for (name, plan) in [("step", &one), ("forward_from", &four)] {
+            let n = plan.n_rows();
+            let x = Tensor::from_vec(values(n * D_MODEL, 5), (n, D_MODEL), &device).unwrap().to_dtype(dtype).unwrap();
+            let run = |x: &Tensor| {
+                let mut state = block.mixer().initial_state(2).unwrap();
+                let out = match name {
+                    "step" => block.step(x, plan, &mut state),
+                    _ => block.forward_from(x, plan, &mut state),
+                };
+                (out.unwrap(), state)
+            };
+            let (tracked, state) = run(&x);
+            let (plain, plain_state) = mom_core::autograd::without_tape(|| run(&x));
+            assert!(tracked.track_op() && !plain.track_op());
+            assert_eq!(host(&tracked), host(&plain), "{name}");
+            assert!(state == plain_state, "{name}");
+            let sink = Sink::new(parameters.data().lock().unwrap().values(), &device).unwrap();
+            let (sunk, _) = sink.scope(|| run(&x));
+            let (by_x, _) = run(&Var::from_tensor(&x).unwrap());
+            for out in [tracked, sunk, by_x] {
+                let loss = out.to_dtype(DType::F32).unwrap().sum_all().unwrap();
+                let message = loss.backward().unwrap_err().to_string();
+                assert!(message.contains(name) && message.contains("no backward pass"), "{message}");
+            }
+        }
     }
 }

@@ -7,44 +7,28 @@ use mom_kernels::selective_scan::{
 use mom_kernels::{ModalityOffsets, ModalityPlan, Rows, RowsMut};
 
 use crate::autograd::{Backward, record};
-use crate::error::expect_shape;
-use crate::host::{Float, Host, contiguous, dispatch, tensor};
+use crate::host::{Float, Host, dispatch, tensor};
 use crate::{Plan, Result};
 
-const OP: &str = "selective_scan";
+mod inputs;
 
-/// Inputs of [`selective_scan`]; rows are in modality order.
-#[derive(Debug, Clone)]
-pub struct SelectiveScan {
-    /// `(n_rows, d_inner)`.
-    pub u: Tensor,
-    /// `(n_rows, d_inner)`: the step size before bias and activation.
-    pub dt: Tensor,
-    /// `(n_modalities, d_inner)`, or `(1, d_inner)` for all modalities.
-    pub dt_bias: Option<Tensor>,
-    /// `(d_inner, d_state)`, usually negative.
-    pub a: Tensor,
-    /// `(n_rows, d_state)`.
-    pub b: Tensor,
-    /// `(n_rows, d_state)`.
-    pub c: Tensor,
-    /// `(d_inner)`: the skip D.
-    pub d_skip: Option<Tensor>,
-    /// `(n_rows, d_inner)`: the gate before its SiLU.
-    pub z: Option<Tensor>,
-    /// What makes delta of `dt + dt_bias`.
-    pub delta_activation: DeltaActivation,
-}
+use inputs::OP;
+pub use inputs::SelectiveScan;
 
 /// `h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t`, `y_t = (C_t . h_t + D u_t) silu(z_t)`, every document from zero.
 ///
 /// Returns `(n_rows, d_inner)`. **Saved for backward:** the inputs, and every 16th state.
 ///
 /// # Errors
-/// Shapes that disagree, d_state out of range, an unsupported or differing element type, another device than the CPU.
+/// Shapes that disagree, d_state out of range, tensors on several devices, an element type that the device does not have: f32
+/// or f64 for all on the CPU; on a GPU bf16, f16 or f32, with `a`, `d_skip` and `dt_bias` in f32.
 pub fn selective_scan(inputs: SelectiveScan, plan: &Plan) -> Result<Tensor> {
     let inputs = inputs.contiguous()?;
     let (d_inner, d_state) = inputs.check(plan)?;
+    #[cfg(feature = "cuda")]
+    if inputs.u.device().is_cuda() {
+        return crate::cuda::selective_scan(inputs, plan);
+    }
     let dims = Dims { n_rows: plan.n_rows(), d_inner, d_state };
     let recorded = inputs.tensors().into_iter().cloned().collect();
     dispatch!(OP, "u", inputs.u, T => {
@@ -63,53 +47,12 @@ struct Dims {
 }
 
 impl SelectiveScan {
-    fn contiguous(self) -> Result<Self> {
-        Ok(Self {
-            u: contiguous(&self.u)?,
-            dt: contiguous(&self.dt)?,
-            dt_bias: self.dt_bias.as_ref().map(contiguous).transpose()?,
-            a: contiguous(&self.a)?,
-            b: contiguous(&self.b)?,
-            c: contiguous(&self.c)?,
-            d_skip: self.d_skip.as_ref().map(contiguous).transpose()?,
-            z: self.z.as_ref().map(contiguous).transpose()?,
-            delta_activation: self.delta_activation,
-        })
-    }
-
-    fn check(&self, plan: &ModalityPlan) -> Result<(usize, usize)> {
-        let last = |tensor: &Tensor| tensor.dims().last().copied().unwrap_or(0);
-        let (n_rows, d_inner, d_state) = (plan.n_rows(), last(&self.u), last(&self.b));
-        expect_shape(OP, "u", &[n_rows, d_inner], &self.u)?;
-        expect_shape(OP, "dt", &[n_rows, d_inner], &self.dt)?;
-        expect_shape(OP, "a", &[d_inner, d_state], &self.a)?;
-        expect_shape(OP, "b", &[n_rows, d_state], &self.b)?;
-        expect_shape(OP, "c", &[n_rows, d_state], &self.c)?;
-        if let Some(bias) = &self.dt_bias {
-            let groups = if bias.dims().first() == Some(&1) { 1 } else { plan.n_modalities() };
-            expect_shape(OP, "dt_bias", &[groups, d_inner], bias)?;
-        }
-        if let Some(d_skip) = &self.d_skip {
-            expect_shape(OP, "d_skip", &[d_inner], d_skip)?;
-        }
-        if let Some(z) = &self.z {
-            expect_shape(OP, "z", &[n_rows, d_inner], z)?;
-        }
-        Ok((d_inner, d_state))
-    }
-
     /// Rows that share a bias.
     fn offsets(&self, plan: &ModalityPlan) -> ModalityOffsets {
         match &self.dt_bias {
             Some(bias) if bias.dims()[0] > 1 => plan.modality_offsets().clone(),
             _ => ModalityOffsets::single(plan.n_rows()),
         }
-    }
-
-    /// The recorded inputs; [`Node::gradients`] keeps this order.
-    fn tensors(&self) -> Vec<&Tensor> {
-        let optional = [&self.dt_bias, &self.d_skip, &self.z].into_iter().flatten();
-        [&self.u, &self.dt, &self.a, &self.b, &self.c].into_iter().chain(optional).collect()
     }
 
     fn hosts<T: Float>(&self) -> Result<Hosts<'_, T>> {

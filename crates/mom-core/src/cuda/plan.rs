@@ -1,0 +1,48 @@
+//! Plans on a device.
+
+use std::sync::Arc;
+
+use candle_core::{CudaDevice, Device};
+use mom_kernels::ModalityPlan;
+use mom_kernels::cuda::{DevicePlan, Gpu};
+
+use super::on_gpu::OnGpu;
+use crate::error::{other_place, place};
+use crate::{Error, Result};
+
+/// A plan and the device that it is on.
+#[derive(Debug)]
+pub(crate) struct PlanOnDevice {
+    plan: DevicePlan,
+    device: CudaDevice,
+    gpu: Arc<Gpu>,
+}
+
+impl PlanOnDevice {
+    pub fn upload(on: &OnGpu, plan: &ModalityPlan) -> Result<Self> {
+        Ok(Self { plan: DevicePlan::upload(&on.gpu, plan)?, device: on.device.clone(), gpu: on.gpu.clone() })
+    }
+
+    pub fn for_any_counts(self) -> Self {
+        Self { plan: self.plan.for_any_counts(), ..self }
+    }
+
+    pub fn copy_from(&mut self, other: &Self) -> Result<()> {
+        self.expect_on(&other.device)?;
+        Ok(self.plan.copy_from(&self.gpu, &other.plan)?)
+    }
+
+    pub fn on(&self, on: &OnGpu) -> Result<&DevicePlan> {
+        self.expect_on(&on.device)?;
+        Ok(&self.plan)
+    }
+
+    fn expect_on(&self, device: &CudaDevice) -> Result<()> {
+        if self.device.id() == device.id() {
+            return Ok(());
+        }
+        let (of_plan, wanted) = (Device::Cuda(self.device.clone()), Device::Cuda(device.clone()));
+        let (expected, got) = (place(&wanted), other_place(&of_plan, &wanted));
+        Err(Error::Device { op: "plan", arg: "plan", expected, got })
+    }
+}
