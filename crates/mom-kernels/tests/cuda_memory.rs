@@ -88,15 +88,12 @@ fn a_fresh_thread_may_begin_with_any_call() {
     let (n, width) = (64, 64);
     let x = upload::<bf16>(&gpu, &vec![1.0; n * width]);
     let weight = upload::<bf16>(&gpu, &vec![0.5; width * width]);
-    let calls: [(&str, fn(&Gpu)); 3] = [
-        ("preload", |gpu| gpu.preload(Module::of("embedding")).unwrap()),
-        ("upload", |gpu| assert_eq!(gpu.download(&gpu.upload(&[7u32]).unwrap()).unwrap(), [7])),
-        ("library", |gpu| gpu.load_library().map(drop).unwrap()),
-    ];
-    for (name, call) in calls {
-        let other = with_stream(gpu.stream().clone());
-        std::thread::scope(|scope| scope.spawn(|| call(&other)).join()).unwrap_or_else(|_| panic!("{name}"));
-    }
+    let others: Vec<_> = (0..3).map(|_| with_stream(gpu.stream().clone())).collect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| others[0].preload(Module::of("embedding")).unwrap());
+        scope.spawn(|| assert_eq!(gpu.download(&others[1].upload(&[7u32]).unwrap()).unwrap(), [7]));
+        scope.spawn(|| others[2].load_library().map(drop).unwrap());
+    });
     let mut y = poisoned::<bf16>(&gpu, n * width);
     std::thread::scope(|scope| {
         scope.spawn(|| {

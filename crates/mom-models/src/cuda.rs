@@ -9,7 +9,7 @@ use mom_kernels::cuda::cross_entropy::{self, Losses, Scale, Targets};
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::embedding::{self as kernels, Into};
 use mom_kernels::cuda::library::{Factor, RECOMMENDED_WORKSPACE_BYTES, matmul};
-use mom_kernels::cuda::{CudaError, DeviceRows, DeviceRowsMut};
+use mom_kernels::cuda::{DeviceRows, DeviceRowsMut};
 
 use crate::Result;
 use crate::layers::{CrossEntropy, Ids, RowLosses};
@@ -117,9 +117,9 @@ fn compute<T: GpuFloat>(
         let end = (start + chunk).min(n_rows);
         let n = end - start;
         let x_rows = x_view.narrow(gpu, start * d_model, n * d_model)?;
-        let x_rows = DeviceRows::new("x", x_rows, d_model).map_err(CudaError::from)?;
+        let x_rows = DeviceRows::new("x", x_rows, d_model)?;
         let mut logits = gpu.write_view(logits.slice_mut(..n * vocab_size));
-        let rows = DeviceRowsMut::new("logits", logits.reborrow(), vocab_size).map_err(CudaError::from)?;
+        let rows = DeviceRowsMut::new("logits", logits.reborrow(), vocab_size)?;
         gpu.region(REGION, || {
             matmul(gpu, 1.0, Factor::plain(&x_rows), Factor::transposed(&weight_rows), 0.0, rows, None)
         })?;
@@ -130,16 +130,16 @@ fn compute<T: GpuFloat>(
             out_of_range: gpu.write(&mut out_of_range),
         };
         let (Some(grad_x), Some(grad_weight), Some(workspace)) = (&mut grad_x, &mut grad_weight, &mut workspace) else {
-            let rows = DeviceRows::new("logits", logits.into_ref(), vocab_size).map_err(CudaError::from)?;
+            let rows = DeviceRows::new("logits", logits.into_ref(), vocab_size)?;
             cross_entropy::forward(gpu, &rows, &targets, &mut losses)?;
             continue;
         };
-        let mut rows = DeviceRowsMut::new("logits", logits, vocab_size).map_err(CudaError::from)?;
+        let mut rows = DeviceRowsMut::new("logits", logits, vocab_size)?;
         cross_entropy::forward_backward_in_place(gpu, &mut rows, &targets, scale, &mut losses)?;
         let grad = rows.into_rows();
         let to = gpu.write_view(grad_x.slice_mut(start * d_model..end * d_model));
-        let to = DeviceRowsMut::new("grad_x", to, d_model).map_err(CudaError::from)?;
-        let of_weight = gpu.rows_mut(grad_weight, d_model).map_err(CudaError::from)?;
+        let to = DeviceRowsMut::new("grad_x", to, d_model)?;
+        let of_weight = gpu.rows_mut(grad_weight, d_model)?;
         let beta = if start == 0 { 0.0 } else { 1.0 };
         gpu.region(REGION, || {
             let (plain, transposed) = (Factor::plain(&grad), Factor::transposed(&grad));
@@ -214,7 +214,7 @@ pub(crate) fn embedding(table: Tensor, ids: &Ids) -> Result<Tensor> {
         let ids = on_device(EMBEDDING, ids)?;
         {
             let (rows, ids) = (OnDevice::<T>::of(&on, EMBEDDING, "table", &table)?, OnDevice::<u32>::of(&on, EMBEDDING, "ids", ids)?);
-            let mut out = gpu.rows_mut(&mut out, width).map_err(CudaError::from)?;
+            let mut out = gpu.rows_mut(&mut out, width)?;
             let mut out_of_range = gpu.zeros::<u32>(1)?;
             let (rows, ids) = (rows.rows(gpu, width)?, ids.view(gpu)?);
             kernels::forward(gpu, &rows, &ids, &mut out, &mut gpu.write(&mut out_of_range))?;
@@ -245,7 +245,7 @@ impl EmbeddingNode {
         // SAFETY: a workspace, whose contents mean nothing to the kernel.
         let mut workspace = unsafe { on.uninit::<u32>(kernels::backward_workspace_len(n_rows, self.width)) }?;
         {
-            let mut rows = gpu.rows_mut(&mut table, self.width).map_err(CudaError::from)?;
+            let mut rows = gpu.rows_mut(&mut table, self.width)?;
             let (ids, grad) = (ids.view(gpu)?, grad.rows(gpu, self.width)?);
             let (mut count, workspace) = (gpu.write(&mut out_of_range), gpu.write(&mut workspace));
             kernels::backward(gpu, &ids, &grad, &mut rows, Into::Overwrite, &mut count, workspace)?;

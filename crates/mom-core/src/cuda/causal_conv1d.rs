@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use mom_kernels::cuda::causal_conv1d::{self as kernels, Activation, ConvGrads, ConvInputs};
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
-use mom_kernels::cuda::{CudaError, DevicePlan, DeviceRows, Gpu};
+use mom_kernels::cuda::{DevicePlan, DeviceRows, Gpu};
 
 use super::on_device::OnDevice;
 use super::on_gpu::{GpuFloat, OnGpu, dispatch};
@@ -70,7 +70,7 @@ impl Node {
         let held = self.held::<T>(on)?;
         let plan = self.plan.on(on)?;
         let mut out = on.room::<T>(self.x.elem_count())?;
-        let to = gpu.rows_mut(&mut out, held.d_inner).map_err(CudaError::from)?;
+        let to = gpu.rows_mut(&mut out, held.d_inner)?;
         kernels::forward(gpu, &held.inputs(gpu, plan)?, to, None)?;
         Ok(out)
     }
@@ -88,7 +88,7 @@ impl Node {
         let mut grad_bias = self.bias.as_ref().map(|bias| on.room::<f32>(bias.elem_count())).transpose()?;
         let mut workspace = on.room::<f32>(kernels::backward_workspace_len(&inputs)?)?;
         let grads = ConvGrads {
-            grad_x: gpu.rows_mut(&mut grad_x, d_inner).map_err(CudaError::from)?,
+            grad_x: gpu.rows_mut(&mut grad_x, d_inner)?,
             out: None,
             grad_weight: gpu.write(&mut grad_weight),
             grad_bias: grad_bias.as_mut().map(|bias| gpu.write(bias)),

@@ -1,8 +1,8 @@
 //! Grouped products on the GPU.
 
 use candle_core::Tensor;
+use mom_kernels::cuda::DeviceOffsets;
 use mom_kernels::cuda::grouped_gemm::{self, Into};
-use mom_kernels::cuda::{CudaError, DeviceOffsets};
 
 use super::on_device::OnDevice;
 use super::on_gpu::{GpuFloat, OnGpu, dispatch};
@@ -26,7 +26,7 @@ pub(crate) fn grouped_linear(x: Tensor, linear: &GroupedLinear, plan: &Plan) -> 
             let offsets = offsets(&on, linear, plan)?;
             let projection = Projection::new(linear, Of::All)?;
             let (weights, rows) = (projection.on_device::<T>(&on)?, OnDevice::<T>::of(&on, OP, "x", &x)?);
-            let y = on.gpu.rows_mut(&mut y, n_out).map_err(CudaError::from)?;
+            let y = on.gpu.rows_mut(&mut y, n_out)?;
             let rows = rows.rows(&on.gpu, linear.in_features())?;
             grouped_gemm::forward(&on.gpu, &offsets, &rows, &weights.grouped(&on.gpu)?, y)?;
         }
@@ -63,14 +63,14 @@ impl Node {
         let mut all = vec![None];
         if needed[0] {
             let mut grad_x = on.room::<T>(self.x.elem_count())?;
-            let to = gpu.rows_mut(&mut grad_x, n_in).map_err(CudaError::from)?;
+            let to = gpu.rows_mut(&mut grad_x, n_in)?;
             grouped_gemm::backward_input(gpu, &offsets, &grad, &weights, to, Into::Overwrite)?;
             all[0] = Some(on.tensor(grad_x, self.x.shape()));
         }
         let mut grads = ProjectionGrads::<T>::new(&on, &self.linear)?;
         let len = grouped_gemm::backward_weights_workspace_len(self.plan.n_rows(), &weights);
         let mut workspace = on.room::<f32>(len)?;
-        let scratch = gpu.write(&mut workspace).first("workspace", len).map_err(CudaError::from)?;
+        let scratch = gpu.write(&mut workspace).first("workspace", len)?;
         grouped_gemm::backward_weights(gpu, &offsets, &x, &grad, &weights, grads.write(gpu), scratch)?;
         all.extend(grads.into_tensors(&on, &self.linear)?);
         Ok(all)

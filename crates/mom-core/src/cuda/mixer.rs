@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Tensor;
+use mom_kernels::cuda::Gpu;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::mixer::{
     self as kernels, Block, BlockGrads, MixerBackward, MixerGrads, MixerOutputs, MixerSaved, MixerStates, MixerWeights,
 };
 use mom_kernels::cuda::selective_scan::saved_states_len;
-use mom_kernels::cuda::{CudaError, Gpu};
 
 use super::on_device::OnDevice;
 use super::on_gpu::{GpuFloat, OnGpu, dispatch};
@@ -198,7 +198,7 @@ impl Parts {
                 next_conv: gpu.write(&mut next_conv),
                 next_scan: gpu.write(&mut next_scan),
             };
-            let to = gpu.rows_mut(&mut out, sizes.d_model).map_err(CudaError::from)?;
+            let to = gpu.rows_mut(&mut out, sizes.d_model)?;
             let outputs = MixerOutputs { out: to, residual: None, saved: None, states: Some(states) };
             let rows = x.rows(gpu, sizes.d_model)?;
             Ok(kernels::forward(gpu, plan, &rows, mixer, outputs, gpu.write(&mut workspace))?)
@@ -221,7 +221,7 @@ impl Parts {
         self.with_views::<T, _>(on, |views| {
             let sizes = views.mixer().sizes(plan)?;
             let x = x.rows(gpu, sizes.d_model)?;
-            let to = gpu.rows_mut(&mut out, sizes.d_model).map_err(CudaError::from)?;
+            let to = gpu.rows_mut(&mut out, sizes.d_model)?;
             match views {
                 Views::Mixer(mixer) => {
                     let mut workspace = on.room::<u8>(kernels::forward_workspace_bytes::<T>(&sizes, saves))?;
@@ -281,7 +281,7 @@ impl<T: GpuFloat> Passed<T> {
             let pass =
                 MixerBackward { x: x.rows(gpu, d_model)?, saved: saved.write(gpu), grad_out: grad.rows(gpu, d_model)? };
             let mixer_grads = MixerGrads {
-                x: gpu.rows_mut(&mut grad_x, d_model).map_err(CudaError::from)?,
+                x: gpu.rows_mut(&mut grad_x, d_model)?,
                 in_proj: in_proj.write(gpu),
                 conv_weight: gpu.write(&mut conv_weight),
                 conv_bias: conv_bias.as_mut().map(|bias| gpu.write(bias)),

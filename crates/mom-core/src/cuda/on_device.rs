@@ -6,7 +6,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::CudaDType;
 use candle_core::{Device, Storage, StorageRef, Tensor, WithDType};
 use mom_kernels::cuda::cudarc::driver::CudaView;
-use mom_kernels::cuda::{CudaError, DeviceRef, DeviceRows, Gpu};
+use mom_kernels::cuda::{DeviceRef, DeviceRows, Gpu};
 
 use super::on_gpu::OnGpu;
 use crate::error::{other_place, place};
@@ -88,6 +88,6 @@ impl<'a, T: CudaDType + WithDType> OnDevice<'a, T> {
     /// # Errors
     /// A length that is no multiple of the width.
     pub fn rows<'b>(&'b self, gpu: &'b Gpu, width: usize) -> Result<DeviceRows<'b, T>> {
-        Ok(DeviceRows::new("rows", self.view(gpu)?, width).map_err(CudaError::from)?)
+        Ok(DeviceRows::new("rows", self.view(gpu)?, width)?)
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn rms_norm(x: Tensor, weight: Tensor, eps: f64) -> Result<Tensor> {
             let (x, weight) = (OnDevice::<T>::of(&on, OP, "x", &x)?, OnDevice::<f32>::of(&on, OP, "weight", &weight)?);
             let weight = weight.view(&on.gpu)?;
             let width = weight.len();
-            let y = on.gpu.rows_mut(&mut y, width).map_err(mom_kernels::cuda::CudaError::from)?;
+            let y = on.gpu.rows_mut(&mut y, width)?;
             rms_norm::forward(&on.gpu, x.rows(&on.gpu, width)?, None, weight, eps as f32, y)?;
         }
         let shape = x.shape().clone();
@@ -54,7 +54,7 @@ impl Node {
             grad_y: grad.rows(&on.gpu, width)?,
             grad_sum: None,
         };
-        let rows = on.gpu.rows_mut(&mut grad_x, width).map_err(mom_kernels::cuda::CudaError::from)?;
+        let rows = on.gpu.rows_mut(&mut grad_x, width)?;
         rms_norm::backward(&on.gpu, &inputs, rows, on.gpu.write(&mut grad_weight), on.gpu.write(&mut workspace))?;
         Ok(vec![Some(on.tensor(grad_x, self.x.shape())), Some(on.tensor(grad_weight, width))])
     }

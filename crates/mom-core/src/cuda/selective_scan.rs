@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::selective_scan::{self as kernels, DtBias, ScanGrads, ScanInputs, ScanOutputGrads, ScanOutputs};
-use mom_kernels::cuda::{CudaError, DeviceOffsets, DevicePlan, Gpu};
+use mom_kernels::cuda::{DeviceOffsets, DevicePlan, Gpu};
 use mom_kernels::selective_scan::DeltaActivation;
 
 use super::on_device::OnDevice;
@@ -107,7 +107,7 @@ fn forward<T: GpuFloat>(
     let mut states = on.room::<f32>(n_states)?;
     let mut workspace = on.room::<f32>(kernels::forward_workspace_len(batch, seqlen, d_inner, d_state))?;
     let outputs = ScanOutputs {
-        out: gpu.rows_mut(&mut out, d_inner).map_err(CudaError::from)?,
+        out: gpu.rows_mut(&mut out, d_inner)?,
         last_state: None,
         saved_states: saves.then(|| gpu.write(&mut states)),
     };
@@ -142,14 +142,14 @@ impl Node {
         let mut grad_z = scan.z.as_ref().map(rows).transpose()?;
         let mut workspace = on.room::<f32>(kernels::backward_workspace_len(&inputs)?)?;
         let grads = ScanGrads {
-            grad_u: gpu.rows_mut(&mut grad_u, d_inner).map_err(CudaError::from)?,
-            grad_dt: gpu.rows_mut(&mut grad_dt, d_inner).map_err(CudaError::from)?,
+            grad_u: gpu.rows_mut(&mut grad_u, d_inner)?,
+            grad_dt: gpu.rows_mut(&mut grad_dt, d_inner)?,
             grad_dt_bias: grad_dt_bias.as_mut().map(|grad| gpu.write(grad)),
             grad_a: gpu.write(&mut grad_a),
-            grad_b: gpu.rows_mut(&mut grad_b, d_state).map_err(CudaError::from)?,
-            grad_c: gpu.rows_mut(&mut grad_c, d_state).map_err(CudaError::from)?,
+            grad_b: gpu.rows_mut(&mut grad_b, d_state)?,
+            grad_c: gpu.rows_mut(&mut grad_c, d_state)?,
             grad_d_skip: grad_d_skip.as_mut().map(|grad| gpu.write(grad)),
-            grad_z: grad_z.as_mut().map(|grad| gpu.rows_mut(grad, d_inner)).transpose().map_err(CudaError::from)?,
+            grad_z: grad_z.as_mut().map(|grad| gpu.rows_mut(grad, d_inner)).transpose()?,
             grad_initial_state: None,
             out: None,
         };

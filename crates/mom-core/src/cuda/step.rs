@@ -196,8 +196,8 @@ impl StepMemory {
             block.mixer().weights().expect_beside(head.weight)?;
             expect_modality(block, modality)?;
         }
-        let x = gpu.write(&mut self.x).cast::<T>("x", self.batch * self.d_model).map_err(CudaError::from)?;
-        let mut x = DeviceRowsMut::new("x", x, self.d_model).map_err(CudaError::from)?;
+        let x = gpu.write(&mut self.x).cast::<T>("x", self.batch * self.d_model)?;
+        let mut x = DeviceRowsMut::new("x", x, self.d_model)?;
         embed(gpu, &mut x)?;
         // The weights of each projection's one modality are all that the kernels see of it.
         let mut steps = Steps::new(gpu, 0, gpu.write(&mut self.workspace));
@@ -212,7 +212,7 @@ impl StepMemory {
             (conv_at, scan_at) = (conv_at + conv, scan_at + scan);
         }
         let views = kernels::StepHead { norm: norm.view(gpu)?, norm_eps: eps as f32, weight: weight.view(gpu)? };
-        let mut logits = gpu.rows_mut(head.logits, vocab_size).map_err(CudaError::from)?;
+        let mut logits = gpu.rows_mut(head.logits, vocab_size)?;
         let x: DeviceRows<'_, T> = x.into_rows();
         Ok(steps.head(&views, &x, &mut logits)?)
     }

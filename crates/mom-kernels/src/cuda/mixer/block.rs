@@ -150,6 +150,6 @@ impl<T: DeviceElement> Block<'_, T> {
     fn normed<'a>(&self, gpu: &Gpu, x: &DeviceRows<'_, T>, mut to: DeviceMut<'a, T>) -> Result<DeviceRows<'a, T>> {
         let rows = rows_mut("normed", &mut to, x.width())?;
         rms_norm::forward(gpu, x.clone(), None, self.norm.clone(), self.norm_eps, rows)?;
-        Ok(DeviceRows::new("normed", to.into_ref(), x.width())?)
+        DeviceRows::new("normed", to.into_ref(), x.width())
     }
 }

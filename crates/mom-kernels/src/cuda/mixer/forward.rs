@@ -122,5 +122,5 @@ pub(super) fn rows_mut<'b, T>(
     part: &'b mut DeviceMut<'_, T>,
     width: usize,
 ) -> Result<DeviceRowsMut<'b, T>> {
-    Ok(DeviceRowsMut::new(arg, part.reborrow(), width)?)
+    DeviceRowsMut::new(arg, part.reborrow(), width)
 }
