@@ -2,6 +2,9 @@
 
 mod kernels;
 mod program;
+mod sanitize;
+mod toolkit;
+mod wheels;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,8 +22,10 @@ enum Task {
     /// What mom-train does.
     #[command(flatten)]
     Program(Box<program::arguments::Command>),
-    /// Compile the GPU kernels to the PTX inside of mom-kernels.
+    /// Compile the GPU kernels to the fat binaries inside of mom-kernels.
     Kernels(kernels::KernelsArgs),
+    /// Run compute-sanitizer over the GPU kernels.
+    Sanitize(sanitize::SanitizeArgs),
 }
 
 fn main() -> Result<ExitCode> {
@@ -28,5 +33,6 @@ fn main() -> Result<ExitCode> {
     match Task::parse() {
         Task::Program(command) => program::run(root, &command),
         Task::Kernels(args) => kernels::run(&args, root).map(|()| ExitCode::SUCCESS),
+        Task::Sanitize(args) => sanitize::run_all(&args, root).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -10,6 +10,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
+use crate::toolkit;
+
 /// Runs `mom-train` with the arguments of this process, in the folder the user stands in.
 pub fn run(root: &Path, command: &arguments::Command) -> Result<ExitCode> {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -17,8 +19,9 @@ pub fn run(root: &Path, command: &arguments::Command) -> Result<ExitCode> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["run", "--release", "--package", "mom-train", "--manifest-path"]).arg(root.join("Cargo.toml"));
     if asks_for_gpu(command) {
-        // A build for the GPU compiles candle's kernels with nvcc of CUDA 13.0.
-        cargo.args(["--features", "cuda"]);
+        // candle compiles its kernels and links CUDA's libraries.
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
+        cargo.args(["--features", "cuda"]).envs(toolkit::environment(&target)?);
     }
     // The report prints the command that a reader can repeat.
     cargo.arg("--").args(&arguments).env("MOM_COMMAND", format!("cargo xtask {}", words.join(" ")));

@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::manifest::Kernel;
 use super::source::Source;
-use super::toolkit::{Toolkit, run};
+use super::toolkit::Toolkit;
+use crate::wheels::run;
 
 /// Every module's flags.
 pub const FLAGS: [&str; 2] = ["-std=c++17", "-O3"];

@@ -35,7 +35,7 @@ pub struct KernelsArgs {
     /// Compile these modules alone, and leave the others as they are.
     #[arg(long, value_name = "MODULE", value_delimiter = ',')]
     only: Vec<String>,
-    /// Folder of the compilers, which are installed there from PyPI if they are not (1.2 GB).
+    /// Folder of the compilers, which are installed there from PyPI if they are not (0.6 GB).
     #[arg(long, value_name = "DIR", default_value = "target/cuda-compilers")]
     fetch: PathBuf,
 }

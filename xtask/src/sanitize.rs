@@ -1,0 +1,82 @@
+//! `cargo xtask sanitize`: compute-sanitizer over tests that together launch every family of kernels.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::wheels::run;
+
+/// Tests by the binary that they are in: small ones, since kernels run a hundred times slower under the tools.
+const TESTS: &[(&str, &[&str])] = &[
+    ("cuda_adamw", &["three_steps", "a_captured_graph_reads_the_record_again"]),
+    ("cuda_causal_conv1d", &["every_option"]),
+    ("cuda_cross_entropy", &["a_few_odd_rows", "sums_of_groups", "gradients_are_scaled_by_a_factor_on_the_device"]),
+    ("cuda_embedding", &["ids_out_of_range_are_told_and_count_as_none", "a_few_odd_rows"]),
+    ("cuda_grouped_gemm", &["options", "no_rows_at_all", "onto_a_residual"]),
+    ("cuda_mixer", &["one_modality_is_a_dense_block"]),
+    ("cuda_mixer_step", &["steps_agree_with_the_cpu", "steps_of_the_kernels_for_every_card_agree_too"]),
+    ("cuda_plan", &["sort_is_the_hosts", "sums_of_columns"]),
+    ("cuda_rms_norm", &["few_rows"]),
+    ("cuda_selective_scan", &["every_option", "grids_between_two_kernels", "steps_are_the_sequence"]),
+    ("cuda_weight_average", &["averages_are_those_of_a_plain_loop"]),
+];
+
+const TOOLS: [&str; 3] = ["memcheck", "racecheck", "initcheck"];
+
+/// Run compute-sanitizer over the GPU kernels.
+#[derive(Debug, clap::Args)]
+pub struct SanitizeArgs {
+    /// Tools to run.
+    #[arg(long, value_delimiter = ',', default_values = TOOLS, value_parser = TOOLS)]
+    tools: Vec<String>,
+    /// Test binaries that are built already, in this folder, by the names of the tests; else they are built here.
+    #[arg(long, value_name = "DIR")]
+    binaries: Option<PathBuf>,
+    /// Print the commands instead of running them: for a machine with a GPU and without Rust.
+    #[arg(long)]
+    script: bool,
+}
+
+/// Runs the command in the workspace at `root`.
+pub fn run_all(args: &SanitizeArgs, root: &Path) -> Result<()> {
+    let binaries = match &args.binaries {
+        Some(folder) => TESTS.iter().map(|(name, _)| ((*name).to_owned(), folder.join(name))).collect(),
+        None => build(root)?,
+    };
+    let mut failed = Vec::new();
+    for (tool, (name, tests)) in args.tools.iter().flat_map(|tool| TESTS.iter().map(move |test| (tool, test))) {
+        let binary = binaries.get(*name).with_context(|| format!("{name} was not built"))?;
+        let mut command = Command::new("compute-sanitizer");
+        command.args(["--tool", tool, "--error-exitcode", "86"]).arg(binary).args(*tests);
+        command.args(["--exact", "--test-threads", "1"]).env("MOM_REQUIRE_GPU", "1");
+        if args.script {
+            let words = command.get_args().map(|word| word.to_string_lossy()).collect::<Vec<_>>();
+            println!("MOM_REQUIRE_GPU=1 compute-sanitizer {} || echo \"FAILED {tool} {name}\"", words.join(" "));
+            continue;
+        }
+        println!("== {tool} {name}: {}", tests.join(", "));
+        let status = command.status().context("starting compute-sanitizer, which is part of the CUDA toolkit")?;
+        if !status.success() {
+            failed.push(format!("{tool} {name}"));
+        }
+    }
+    ensure!(failed.is_empty(), "not clean: {}", failed.join(", "));
+    Ok(())
+}
+
+/// The test binaries by name, built here.
+fn build(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["test", "--release", "--no-run", "--package", "mom-kernels", "--features", "cuda,f16"]);
+    cargo.args(["--test", "cuda_*"]).current_dir(root);
+    let text = run(&mut cargo)?;
+    let mut binaries = BTreeMap::new();
+    for line in text.lines().filter_map(|line| line.trim().strip_prefix("Executable tests/")) {
+        let Some((source, path)) = line.split_once(" (") else { bail!("cargo says {line}") };
+        let name = source.trim_end_matches(".rs").to_owned();
+        binaries.insert(name, root.join(path.trim_end_matches(')')));
+    }
+    Ok(binaries)
+}
