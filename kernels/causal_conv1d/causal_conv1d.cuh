@@ -176,52 +176,54 @@ template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void forwa
     }
 }
 
-// The same for aligned vectors, four taps and no state before the sequence or behind it: a group of rows arrives while the
-// one before is computed, and the window stays packed as it came. The first loads of a thread wait for each other as little as
-// may be, since many threads begin at once.
+// The same for aligned vectors, four taps, sequences of whole groups and no state before them or behind: a group of rows
+// arrives while the one before is computed, and the window stays packed as it came. The first loads of a thread wait for each
+// other as little as may be, since many threads begin at once.
 template <typename T, int V> __device__ __forceinline__ void forward_stateless(const ConvForward& p) {
+    static_assert(GROUP == 4);
     const ConvInputs& in = p.in;
     const Place<V> place(in);
     if (place.valid <= 0 || place.begin >= place.end) return;
     auto load = [&](uint32_t row) { return load_row<T, V, true>(in.x, row, in.x_stride, place); };
-    // Past the end, the last row once more.
-    auto row_at = [&](int t) { return row_of(in, place.sequence, min(t, place.end - 1)); };
-    auto starts_at = [&](int t) { return starts_document(in, place.sequence, min(t, place.end - 1)); };
-    uint32_t rows[GROUP];
-    bool starts[GROUP];
+    // The first position of a group; past the end, of the last group once more.
+    auto position = [&](int t) { return place.sequence * in.seqlen + min(t, place.end - GROUP); };
+    auto rows_at = [&](int t) {
+        const uint32_t at = position(t);
+        if (!in.row_of_position) return make_uint4(at, at + 1, at + 2, at + 3);
+        return *reinterpret_cast<const uint4*>(in.row_of_position + at);
+    };
+    auto starts_at = [&](int t) {  // a byte for each position
+        return in.document_starts ? *reinterpret_cast<const uint32_t*>(in.document_starts + position(t)) : 0u;
+    };
+    uint4 rows = rows_at(place.begin);
+    uint32_t starts = starts_at(place.begin);
     Vec<T, V> x[HISTORY + GROUP], next[GROUP];
+    auto load_next = [&] { next[0] = load(rows.x), next[1] = load(rows.y), next[2] = load(rows.z), next[3] = load(rows.w); };
 #pragma unroll
-    for (int g = 0; g < GROUP; g++) rows[g] = row_at(place.begin + g), starts[g] = starts_at(place.begin + g);
-#pragma unroll
-    for (int k = 0; k < HISTORY; k++) {  // a stretch that is not the first has as many positions in front of it
-        x[k].zero();
-        if (place.begin > 0) x[k] = load(row_of(in, place.sequence, place.begin - HISTORY + k));
+    for (int k = 0; k < HISTORY; k++) x[k].zero();
+    if (place.begin > 0) {  // a stretch that is not the first has a whole group in front of it
+        const uint4 before = rows_at(place.begin - GROUP);
+        const uint32_t cut = starts_at(place.begin - GROUP);
+        if (cut >> 24 == 0) {
+            if ((cut >> 16 & 0xff) == 0) x[0] = load(before.y);
+            x[1] = load(before.z);
+        }
+        x[2] = load(before.w);
     }
-#pragma unroll
-    for (int g = 0; g < GROUP; g++) next[g] = load(rows[g]);
+    load_next();
     float w[TAPS][V], bias[V];
     load_taps<true>(in, place, w, bias);
-#pragma unroll
-    for (int k = 1; k < HISTORY; k++) {
-        if (place.begin > 0 && starts_document(in, place.sequence, place.begin - HISTORY + k)) {
-#pragma unroll
-            for (int j = 0; j < k; j++) x[j].zero();
-        }
-    }
 #pragma unroll 1
     for (int t0 = place.begin; t0 < place.end; t0 += GROUP) {
-        uint32_t to[GROUP];
-        bool cut[GROUP];
+        const uint32_t to[GROUP] = {rows.x, rows.y, rows.z, rows.w}, cut = starts;
 #pragma unroll
-        for (int g = 0; g < GROUP; g++) to[g] = rows[g], cut[g] = starts[g], x[HISTORY + g] = next[g];
-#pragma unroll
-        for (int g = 0; g < GROUP; g++) rows[g] = row_at(t0 + GROUP + g), starts[g] = starts_at(t0 + GROUP + g);
-#pragma unroll
-        for (int g = 0; g < GROUP; g++) next[g] = load(rows[g]);
+        for (int g = 0; g < GROUP; g++) x[HISTORY + g] = next[g];
+        rows = rows_at(t0 + GROUP);
+        starts = starts_at(t0 + GROUP);
+        load_next();
 #pragma unroll
         for (int g = 0; g < GROUP; g++) {
-            if (t0 + g >= place.end) break;
-            if (cut[g]) {
+            if (cut >> 8 * g & 0xff) {
 #pragma unroll
                 for (int k = 0; k < HISTORY + g; k++) x[k].zero();
             }

@@ -83,6 +83,12 @@ pub fn run(args: &KernelsArgs, root: &Path) -> Result<()> {
     }
     manifest.write(&places.binaries)?;
     fs::write(&places.table, table::text(&manifest)?).with_context(|| format!("writing {}", places.table.display()))?;
+    let include = places.binaries.join("include");
+    fs::create_dir_all(&include).with_context(|| format!("creating {}", include.display()))?;
+    for (name, text) in headers(&places.kernels)? {
+        let to = include.join(name);
+        fs::write(&to, text).with_context(|| format!("writing {}", to.display()))?;
+    }
     sizes(&manifest)
 }
 
@@ -91,6 +97,21 @@ fn choose<'s>(sources: &'s [Source], only: &[String]) -> Result<Vec<&'s Source>>
         ensure!(sources.iter().any(|source| source.module == *name), "--only {name}: no module of that name");
     }
     Ok(sources.iter().filter(|source| only.is_empty() || only.contains(&source.module)).collect())
+}
+
+/// What the kernels take, for hosts that are not this crate: each operation's `params.h` by the operation's name.
+fn headers(kernels: &Path) -> Result<Vec<(String, String)>> {
+    let mut headers = Vec::new();
+    for entry in fs::read_dir(kernels).with_context(|| format!("listing {}", kernels.display()))? {
+        let folder = entry?;
+        let params = folder.path().join("params.h");
+        if params.is_file() {
+            let text = fs::read_to_string(&params).with_context(|| format!("reading {}", params.display()))?;
+            headers.push((format!("{}.h", folder.file_name().to_string_lossy()), text));
+        }
+    }
+    headers.sort();
+    Ok(headers)
 }
 
 /// Prints what is embedded, and fails where it is too much.
@@ -129,6 +150,12 @@ fn check(sources: &[Source], places: &Places) -> Result<()> {
             && !sources.iter().any(|source| source.module == stem)
         {
             stale.push(format!("{}: no module of that name", file.display()));
+        }
+    }
+    for (name, text) in headers(&places.kernels)? {
+        let copy = places.binaries.join("include").join(&name);
+        if fs::read_to_string(&copy).ok().as_ref() != Some(&text) {
+            stale.push(format!("{}: not the params.h of its operation", copy.display()));
         }
     }
     let text = fs::read_to_string(&places.table).with_context(|| format!("reading {}", places.table.display()))?;

@@ -96,6 +96,12 @@ impl<'a> DeviceLayout<'a> {
         self.batch * self.seqlen
     }
 
+    /// Whether rows and starts of `n` positions may be read at once, where these begin at a multiple of n.
+    pub(super) fn is_aligned(&self, n: usize) -> bool {
+        self.row_of_position.as_ref().is_none_or(|rows| rows.is_aligned(n))
+            && self.document_starts.as_ref().is_none_or(|starts| starts.is_aligned(n))
+    }
+
     pub(super) fn row_of_position(&self, gpu: &Gpu) -> Result<u64> {
         optional_ref(gpu, &self.row_of_position)
     }

@@ -1,7 +1,7 @@
 //! Forward pass.
 
 use super::MAX_D_CONV;
-use super::params::{CHANNELS, ConvInputs, LANES, OP, RawForward, STRETCHES};
+use super::params::{CHANNELS, ConvInputs, GROUP, LANES, OP, RawForward, STRETCHES};
 use super::select::{self, Assume};
 use crate::cuda::runtime::{DeviceElement, DeviceMut, DeviceRowsMut, Gpu, Grid, Result, optional_mut};
 
@@ -25,7 +25,9 @@ pub fn forward<T: DeviceElement>(
     out.expect(OP, "out", dims.batch * dims.seqlen, dims.d_inner)?;
     dims.expect_state("last_state", last_state.as_ref().map(DeviceMut::len))?;
     let aligned = dims.d_inner.is_multiple_of(CHANNELS) && inputs.x.is_aligned(CHANNELS) && out.is_aligned(CHANNELS);
-    let stateless = dims.d_conv == MAX_D_CONV && inputs.initial_state.is_none() && last_state.is_none();
+    let groups = dims.seqlen.is_multiple_of(GROUP) && inputs.layout.is_aligned(GROUP);
+    let stateless = inputs.initial_state.is_none() && last_state.is_none();
+    let stateless = dims.d_conv == MAX_D_CONV && groups && stateless;
     let assume = match (aligned, stateless) {
         (true, true) => Assume::Stateless,
         (true, false) => Assume::Aligned,

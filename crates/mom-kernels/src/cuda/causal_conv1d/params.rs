@@ -18,6 +18,8 @@ pub(super) const LANES: u32 = 32;
 pub(super) const CHANNELS: usize = 4;
 pub(super) const STRETCHES: u32 = 4;
 const STRETCH: usize = 64;
+/// Positions whose rows are looked up at once.
+pub(super) const GROUP: usize = 4;
 
 /// Positions of a stretch that its neighbours read too.
 const EDGES: usize = 6;

@@ -9,7 +9,7 @@ pub(super) enum Assume {
     Nothing,
     /// Vectors of channels are whole and lie on their size.
     Aligned,
-    /// And there are four taps, and no state before the sequence or behind it.
+    /// And there are four taps, sequences of whole groups, and no state before them or behind.
     Stateless,
 }
 
