@@ -11,7 +11,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::error::{Error, Result, expect_size};
+use crate::error::{Error, MAX_SIZE, Result, expect_limit, expect_size};
 use crate::rows::{DisjointRows, RowsMut};
 use crate::simd::{self, Element};
 
@@ -47,7 +47,7 @@ pub enum Gradient {
 /// * `losses`: `(n_rows)`, overwritten.
 ///
 /// # Errors
-/// Sizes that disagree; a target out of range. Nothing is written then.
+/// Sizes that disagree, rows without a class, a target out of range. Nothing is written then.
 pub fn forward_backward<T: Element>(
     logits: RowsMut<'_, T>,
     targets: &[u32],
@@ -55,6 +55,7 @@ pub fn forward_backward<T: Element>(
     losses: &mut [RowLoss],
 ) -> Result<()> {
     let (n_rows, n_classes) = (logits.n_rows(), logits.width());
+    expect_limit(OP, "n_classes", MAX_SIZE, n_classes)?;
     expect_size(OP, "targets", "elements", n_rows, targets.len())?;
     expect_size(OP, "losses", "elements", n_rows, losses.len())?;
     if let Some(&target) = targets.iter().find(|&&target| target as usize >= n_classes) {
@@ -170,6 +171,17 @@ mod tests {
             let (_, losses) = run(&with_nan, 1000, &[17], Gradient::None);
             assert!(losses[0].nll.is_nan(), "{poisoned}");
         }
+    }
+
+    #[test]
+    fn rows_without_a_class_are_refused() {
+        let mut logits = [1.0f32; 4];
+        let (left, right) = RowsMut::new("logits", &mut logits, 2).unwrap().split_columns(2).unwrap();
+        drop(left);
+        let mut losses = [RowLoss::default(); 2];
+        let gradient = Gradient::None;
+        let error = forward_backward(right, &[0, 0], gradient, &mut losses).unwrap_err().to_string();
+        assert!(error.contains("n_classes"), "{error}");
     }
 
     #[test]

@@ -188,8 +188,9 @@ impl<'a, T> DeviceRowsMut<'a, T> {
     /// Splits the columns in two, `(..at, at..)`, which interleave in memory and may be written apart.
     ///
     /// # Errors
-    /// There are fewer columns than `at`.
+    /// A half without columns.
     pub fn split_columns(self, at: usize) -> Result<(Self, Self)> {
+        self.shape.columns(0, at)?;
         let shape = self.shape.columns(at, self.shape.width.saturating_sub(at))?;
         let range = self.range.clone().behind(at * size_of::<T>());
         let right = Self { range, shape, element: PhantomData };
