@@ -176,8 +176,7 @@ mod tests {
     #[test]
     fn rows_without_a_class_are_refused() {
         let mut logits = [1.0f32; 4];
-        let (left, right) = RowsMut::new("logits", &mut logits, 2).unwrap().split_columns(2).unwrap();
-        drop(left);
+        let (_, right) = RowsMut::new("logits", &mut logits, 2).unwrap().split_columns(2).unwrap();
         let mut losses = [RowLoss::default(); 2];
         let gradient = Gradient::None;
         let error = forward_backward(right, &[0, 0], gradient, &mut losses).unwrap_err().to_string();
