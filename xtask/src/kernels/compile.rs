@@ -9,13 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::manifest::Kernel;
-use super::source::Source;
+use super::manifest::{Kernel, Module};
+use super::source::{FLAGS, Source, hash};
 use super::toolkit::Toolkit;
 use crate::wheels::run;
-
-/// Every module's flags.
-pub const FLAGS: [&str; 2] = ["-std=c++17", "-O3"];
 
 /// What the PTX says that it needs: the version that a driver of CUDA 12.4 takes. The compiler writes its own version there,
 /// whatever the text uses; the assembler of CUDA 12.4 then shows that the text needs no more.
@@ -28,6 +25,19 @@ pub struct Compiled {
     pub inputs: String,
     pub binary: Vec<u8>,
     pub kernels: BTreeMap<String, Kernel>,
+}
+
+impl Compiled {
+    /// What the manifest says of it.
+    pub fn entry(&self) -> Module {
+        Module {
+            source: self.source.clone(),
+            inputs: self.inputs.clone(),
+            binary: hash(&self.binary),
+            bytes: self.binary.len(),
+            kernels: self.kernels.clone(),
+        }
+    }
 }
 
 /// Compiles sources, as many at once as there are processors.

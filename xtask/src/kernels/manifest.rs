@@ -7,8 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::compile::Compiled;
-use super::source::{Source, hash};
+use super::source::Source;
 
 const FILE: &str = "manifest.toml";
 
@@ -50,18 +49,6 @@ pub struct Kernel {
     /// Bytes that a thread spills by card, where any.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub spilled: BTreeMap<String, u32>,
-}
-
-impl Module {
-    pub fn new(compiled: &Compiled) -> Self {
-        Self {
-            source: compiled.source.clone(),
-            inputs: compiled.inputs.clone(),
-            binary: hash(&compiled.binary),
-            bytes: compiled.binary.len(),
-            kernels: compiled.kernels.clone(),
-        }
-    }
 }
 
 impl Manifest {

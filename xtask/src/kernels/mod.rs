@@ -79,7 +79,7 @@ pub fn run(args: &KernelsArgs, root: &Path) -> Result<()> {
     for module in compiled {
         let to = places.binaries.join(format!("{}.fatbin", module.name));
         fs::write(&to, &module.binary).with_context(|| format!("writing {}", to.display()))?;
-        manifest.modules.insert(module.name.clone(), manifest::Module::new(&module));
+        manifest.modules.insert(module.name.clone(), module.entry());
     }
     manifest.write(&places.binaries)?;
     fs::write(&places.table, table::text(&manifest)?).with_context(|| format!("writing {}", places.table.display()))?;

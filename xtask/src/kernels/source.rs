@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+/// Every module's flags.
+pub const FLAGS: [&str; 2] = ["-std=c++17", "-O3"];
+
 /// A source file, and the module that it becomes.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -61,7 +64,7 @@ fn hash_of(kernels: &Path, source: &Source) -> Result<String> {
         files.extend(headers);
     }
     files.sort();
-    let mut all = format!("{:?} {:?}", super::compile::FLAGS, source.architectures()).into_bytes();
+    let mut all = format!("{:?} {:?}", FLAGS, source.architectures()).into_bytes();
     for file in files {
         let relative = file.strip_prefix(kernels)?.to_string_lossy().replace('\\', "/");
         all.extend_from_slice(relative.as_bytes());

@@ -9,7 +9,8 @@ use cudarc::driver::{CudaContext, CudaStream};
 use super::card::Card;
 use super::cublaslt::Library;
 use super::error::{CudaError, Result};
-use super::module::{Function, Kernel, Loaded, Module};
+use super::loaded::{Function, Loaded, driver_version};
+use super::module::{Kernel, Module};
 use super::stream::Stream;
 
 /// A stream of a device with the kernels. Cheap to clone into an `Arc`; `Send` and `Sync`.
@@ -54,7 +55,7 @@ impl Gpu {
     /// # Errors
     /// A driver older than CUDA 12.4, a device older than compute capability 8.0.
     pub fn with_stream(stream: Arc<CudaStream>) -> Result<Self> {
-        expect_driver(super::module::driver_version())?;
+        expect_driver(driver_version())?;
         let card = Card::of(stream.context())?;
         Ok(Self { stream: Stream::new(stream), card, loaded: Mutex::default(), library: OnceLock::new() })
     }

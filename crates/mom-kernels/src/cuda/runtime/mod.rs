@@ -2,11 +2,14 @@
 //! operation.
 
 mod card;
+mod catalogue;
 pub mod cublaslt;
 mod element;
 mod error;
 mod gpu;
 mod launch;
+mod loaded;
+mod memory;
 mod module;
 mod place;
 mod profile;

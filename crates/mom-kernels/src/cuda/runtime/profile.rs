@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::result::Result as Fallible;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use cudarc::driver::CudaEvent;
 use cudarc::driver::sys::CUevent_flags;
+use cudarc::driver::{CudaEvent, CudaStream};
 
 use super::error::{CudaError, Result};
-use super::stream::Stream;
 
 /// What a profile times: launches that happen while it runs. None must be captured meanwhile, and replays are not taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,15 +16,15 @@ pub enum Detail {
     /// Every launch through the [`Gpu`](super::Gpu), by the kernel's name. Each costs two events more, a few microseconds of the host
     /// and of the device, and no launch overlaps another: the sum is more than the same work takes unobserved.
     Launches,
-    /// What [`Stream::region`] encloses, by the region's name: few events, which change next to nothing. A region ends when
+    /// What [`Stream::region`](super::Stream::region) encloses, by the region's name: few events, which change next to nothing. A region ends when
     /// the device is through with it, so that its own waits for the host count too.
     Regions,
 }
 
 /// Nobody asks; then as [`Detail`].
 const OFF: u8 = 0;
-const LAUNCHES: u8 = 1;
-const REGIONS: u8 = 2;
+pub(super) const LAUNCHES: u8 = 1;
+pub(super) const REGIONS: u8 = 2;
 
 /// What is timed now, and what was.
 #[derive(Debug, Default)]
@@ -53,22 +52,17 @@ pub struct Time {
     pub ms: f32,
 }
 
-impl Stream {
-    /// Begins to time.
-    pub fn start_profile(&self, detail: Detail) {
-        self.profile.timed.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.profile.detail.store(if detail == Detail::Launches { LAUNCHES } else { REGIONS }, Relaxed);
+impl Profile {
+    pub fn start(&self, detail: Detail) {
+        self.timed.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.detail.store(if detail == Detail::Launches { LAUNCHES } else { REGIONS }, Relaxed);
     }
 
-    /// Waits for the stream and tells what took how long since [`Self::start_profile`], by name.
-    ///
-    /// # Errors
-    /// What ran on the stream failed.
-    pub fn end_profile(&self) -> Result<Vec<Time>> {
-        self.profile.detail.store(OFF, Relaxed);
-        self.stream().synchronize().map_err(CudaError::driver("waiting for the stream"))?;
+    pub fn end(&self, stream: &CudaStream) -> Result<Vec<Time>> {
+        self.detail.store(OFF, Relaxed);
+        stream.synchronize().map_err(CudaError::driver("waiting for the stream"))?;
         let mut by_name = BTreeMap::<String, (usize, f32)>::new();
-        for Timed { name, start, end } in self.profile.timed.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for Timed { name, start, end } in self.timed.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let ms = start.elapsed_ms(&end).map_err(CudaError::driver("reading an event"))?;
             let of_name = by_name.entry(name).or_default();
             *of_name = (of_name.0 + 1, of_name.1 + ms);
@@ -76,37 +70,25 @@ impl Stream {
         Ok(by_name.into_iter().map(|(name, (count, ms))| Time { name, count, ms }).collect())
     }
 
-    /// Runs a part of a program, and times what it puts on the stream if [`Detail::Regions`] are asked for. Regions do not
-    /// overlap: one within another would count twice.
-    ///
-    /// # Errors
-    /// Those of `run`; the driver's, while somebody asks.
-    pub fn region<R, E: From<CudaError>>(&self, name: &str, run: impl FnOnce() -> Fallible<R, E>) -> Fallible<R, E> {
-        self.timed_if(REGIONS, name, run)
-    }
-
-    /// Launches, and times it if [`Detail::Launches`] are asked for.
-    pub(crate) fn timed(&self, name: &str, launch: impl FnOnce() -> Result<()>) -> Result<()> {
-        self.timed_if(LAUNCHES, name, launch)
-    }
-
-    fn timed_if<R, E: From<CudaError>>(
+    /// Runs something that puts work on the stream, and times it if that is asked for.
+    pub fn timed_if<R, E: From<CudaError>>(
         &self,
+        stream: &Arc<CudaStream>,
         detail: u8,
         name: &str,
         run: impl FnOnce() -> Fallible<R, E>,
     ) -> Fallible<R, E> {
-        if self.profile.detail.load(Relaxed) != detail {
+        if self.detail.load(Relaxed) != detail {
             return run();
         }
         let event = || {
-            let event = self.stream().record_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
+            let event = stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
             event.map_err(CudaError::driver("recording an event"))
         };
         let start = event()?;
         let result = run()?;
         let timed = Timed { name: name.to_owned(), start, end: event()? };
-        self.profile.timed.lock().unwrap_or_else(PoisonError::into_inner).push(timed);
+        self.timed.lock().unwrap_or_else(PoisonError::into_inner).push(timed);
         Ok(result)
     }
 }
