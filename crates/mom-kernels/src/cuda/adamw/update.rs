@@ -1,31 +1,19 @@
-//! AdamW over many tensors in a launch, and the global norm of gradients (Loshchilov & Hutter, arXiv 1711.05101).
-//!
-//! ```text
-//! g = grad min(1, max_norm / norm)
-//! m = beta1 m + (1 - beta1) g                     v = beta2 v + (1 - beta2) g^2
-//! w = w (1 - lr decay) - lr (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
-//! ```
-//!
-//! Master weights and moments are f32 whatever the gradients are. Nothing comes to the host: the norm stays on the
-//! device. A captured graph keeps an [`AdamWStep`] as it was and reads a [`StepRecord`] again at each launch.
+//! The update of tensors.
 
 use std::mem::offset_of;
 
 use cudarc::driver::{DeviceRepr, ValidAsZeroBits};
 
+use super::OP;
+use super::abi::{MAX_TENSORS, Raw, RawTensor};
 use crate::cuda::runtime::{
     DeviceElement, DeviceMut, DeviceRef, Dtype, Gpu, GradientOf, Grid, Result, blocks, optional_mut,
 };
 use crate::error::{Error, expect_size};
 
-const OP: &str = "adamw";
-
-/// As in kernels/adamw: tensors of a launch, threads and elements of a block; the same of the sums of squares.
-const MAX_TENSORS: usize = 32;
+/// As in kernels/adamw: threads and elements of a block.
 const THREADS: u32 = 256;
 const CHUNK: usize = 4096;
-const MAX_GRADS: usize = 160;
-const SQUARES_CHUNK: usize = 16_384;
 
 /// Constants of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -83,7 +71,7 @@ impl From<AdamWStep> for Step<'_> {
 /// A bound on the global norm of the gradients.
 #[derive(Debug, Clone)]
 pub struct Clip<'a> {
-    /// `(1)`: the norm, from [`global_norm`].
+    /// `(1)`: the norm, from [`global_norm`](super::global_norm).
     pub norm: DeviceRef<'a, f32>,
     /// Gradients are scaled down to this norm where theirs is larger.
     pub max_norm: f32,
@@ -104,71 +92,6 @@ pub struct AdamWTensor<'a, G, W = G> {
     pub weight: Option<DeviceMut<'a, W>>,
     /// Weight decay of this tensor.
     pub weight_decay: f32,
-}
-
-/// Elements of the workspace of [`global_norm`], for gradients of these lengths.
-pub fn global_norm_workspace_len(lens: impl IntoIterator<Item = usize>) -> usize {
-    lens.into_iter().map(|len| len.div_ceil(SQUARES_CHUNK)).sum()
-}
-
-/// Sums of squares of gradients into `partial`, one for each 16,384 elements: the first half of [`global_norm`], for
-/// gradients of several element types.
-///
-/// `partial`: [`global_norm_workspace_len`] of these gradients.
-///
-/// # Errors
-/// Sizes that disagree, a refused launch.
-pub fn squares<T: DeviceElement>(
-    gpu: &Gpu,
-    grads: &[DeviceRef<'_, T>],
-    partial: &mut DeviceMut<'_, f32>,
-) -> Result<()> {
-    let len = global_norm_workspace_len(grads.iter().map(DeviceRef::len));
-    expect_size(OP, "partial", "elements", len, partial.len())?;
-    let mut at = 0;
-    for grads in grads.chunks(MAX_GRADS) {
-        let partial = partial.address(gpu)? + (at * size_of::<f32>()) as u64;
-        let mut params =
-            RawSquares { grads: [RawGrad::NONE; MAX_GRADS], partial, n_grads: grads.len() as u32, unused: 0 };
-        let mut n_blocks = 0;
-        for (raw, grad) in params.grads.iter_mut().zip(grads) {
-            *raw = RawGrad { grad: grad.address(gpu)?, len: grad.len() as u64, first_block: n_blocks, unused: 0 };
-            n_blocks += blocks(OP, "gradient", grad.len(), SQUARES_CHUNK)?;
-        }
-        at += n_blocks as usize;
-        let kernel = format!("adamw_squares_{}", T::DTYPE.name());
-        // SAFETY: a block reads 16,384 elements of a gradient, bounded by its length, and writes its partial, of which
-        // there are as many as blocks.
-        unsafe { gpu.launch(&kernel, Grid::line(n_blocks, THREADS), &params)? };
-    }
-    Ok(())
-}
-
-/// The norm of all gradients together, from their sums of squares.
-///
-/// # Errors
-/// A refused launch.
-pub fn norm_of_squares(gpu: &Gpu, partial: &DeviceRef<'_, f32>, norm: &mut DeviceMut<'_, f32>) -> Result<()> {
-    expect_size(OP, "norm", "elements", 1, norm.len())?;
-    let params = RawTotal { partial: partial.address(gpu)?, norm: norm.address(gpu)?, n: partial.len() as u64 };
-    // SAFETY: one block reads the partials and writes one element.
-    unsafe { gpu.launch("adamw_norm_total", Grid::line(1, THREADS), &params) }
-}
-
-/// The norm of all gradients together: `norm` is `(1)`.
-///
-/// `workspace`: [`global_norm_workspace_len`] elements, whose contents mean nothing before and after.
-///
-/// # Errors
-/// Sizes that disagree, a refused launch.
-pub fn global_norm<T: DeviceElement>(
-    gpu: &Gpu,
-    grads: &[DeviceRef<'_, T>],
-    norm: &mut DeviceMut<'_, f32>,
-    mut workspace: DeviceMut<'_, f32>,
-) -> Result<()> {
-    squares(gpu, grads, &mut workspace)?;
-    norm_of_squares(gpu, &workspace.into_ref(), norm)
 }
 
 /// Updates tensors.
@@ -267,55 +190,6 @@ fn update<W: DeviceElement, G: GradientOf<W>>(
     Ok(())
 }
 
-// What the kernels take: kernels/adamw/params.h, field by field.
-
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-struct RawTensor {
-    grad: u64,
-    master: u64,
-    first: u64,
-    second: u64,
-    weight: u64,
-    len: u64,
-    weight_decay: f32,
-    first_block: u32,
-}
-const _: () = {
-    assert!(size_of::<RawTensor>() == 56 && offset_of!(RawTensor, len) == 40);
-    assert!(offset_of!(RawTensor, first_block) == 52);
-};
-
-impl RawTensor {
-    const NONE: Self =
-        Self { grad: 0, master: 0, first: 0, second: 0, weight: 0, len: 0, weight_decay: 0.0, first_block: 0 };
-}
-
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-struct Raw {
-    tensors: [RawTensor; MAX_TENSORS],
-    norm: u64,
-    record: u64,
-    skipped: u64,
-    log_beta1: f64,
-    log_beta2: f64,
-    n_tensors: u32,
-    tells: u32,
-    max_norm: f32,
-    lr: f32,
-    beta1: f32,
-    beta2: f32,
-    eps: f32,
-    correction1: f32,
-    correction2: f32,
-    unused: u32,
-}
-const _: () = {
-    assert!(size_of::<Raw>() == 56 * 32 + 80 && offset_of!(Raw, norm) == 1792 && offset_of!(Raw, log_beta1) == 1816);
-    assert!(offset_of!(Raw, max_norm) == 1840);
-};
-
 impl Raw {
     /// Without tensors, norm, record and count.
     fn new(step: &AdamWStep) -> Self {
@@ -340,43 +214,3 @@ impl Raw {
         }
     }
 }
-
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-struct RawGrad {
-    grad: u64,
-    len: u64,
-    first_block: u32,
-    unused: u32,
-}
-const _: () = assert!(size_of::<RawGrad>() == 24);
-
-impl RawGrad {
-    const NONE: Self = Self { grad: 0, len: 0, first_block: 0, unused: 0 };
-}
-
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-struct RawSquares {
-    grads: [RawGrad; MAX_GRADS],
-    partial: u64,
-    n_grads: u32,
-    unused: u32,
-}
-const _: () = assert!(size_of::<RawSquares>() == 24 * 160 + 16 && offset_of!(RawSquares, n_grads) == 3848);
-
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-struct RawTotal {
-    partial: u64,
-    norm: u64,
-    n: u64,
-}
-const _: () = assert!(size_of::<RawTotal>() == 24);
-
-// SAFETY: a plain struct of numbers in C layout; the addresses in it are device addresses.
-unsafe impl DeviceRepr for Raw {}
-// SAFETY: as above.
-unsafe impl DeviceRepr for RawSquares {}
-// SAFETY: as above.
-unsafe impl DeviceRepr for RawTotal {}
