@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// Header, Rust source, and pairs of a Rust struct and its C one.
-const STRUCTS: &[(&str, &str, &[(&str, &str)])] = &[
+/// Pairs of a Rust struct and its C one.
+type Pairs = [(&'static str, &'static str)];
+
+/// Header, Rust source, and their structs.
+const STRUCTS: &[(&str, &str, &Pairs)] = &[
     ("adamw", "adamw/abi.rs", &[("Raw", "AdamW"), ("RawSquares", "Squares"), ("RawTotal", "NormTotal")]),
     ("causal_conv1d", "causal_conv1d/params.rs", &[("RawForward", "ConvForward"), ("RawBackward", "ConvBackward")]),
     ("column_sums", "column_sums.rs", &[("Raw", "ColumnSums")]),
