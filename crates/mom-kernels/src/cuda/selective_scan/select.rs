@@ -15,7 +15,7 @@ const MAX_BIASES: usize = 16;
 const FEW_BIASES: usize = 4;
 
 /// Blocks of channels and chunks that are enough: three for each of an H100's multiprocessors, whatever the card, so that
-/// the same sizes give the same bits on every card.
+/// workspaces and the cut depend on the sizes alone.
 const ENOUGH_BLOCKS: usize = 396;
 /// Steps for which a chunk is worth its start.
 const MIN_CHUNK: usize = 128;
