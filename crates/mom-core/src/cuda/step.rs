@@ -44,8 +44,8 @@ pub struct StepHead<'a> {
 }
 
 impl StepMemory {
-    /// Memory for `batch` sequences, zero; none where blocks of these sizes have no such step, or there are more sequences
-    /// than it takes.
+    /// Memory for `batch` sequences, zero; none where blocks of these sizes have no such step, there are more sequences
+    /// than it takes, or the card has less shared memory than it needs.
     ///
     /// # Errors
     /// No block; parameters of another element type than T or on another device; out of memory.
@@ -57,7 +57,7 @@ impl StepMemory {
             let needed = with_views::<T, _>(&on, &on.gpu, block, 0, |views| {
                 match step_workspace_bytes(&on.gpu, views, batch) {
                     Ok(bytes) => Ok(Some(bytes)),
-                    Err(CudaError::Argument(_)) => Ok(None),
+                    Err(CudaError::Argument(_) | CudaError::Card { .. }) => Ok(None),
                     Err(error) => Err(error.into()),
                 }
             })?;
