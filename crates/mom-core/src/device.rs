@@ -41,8 +41,9 @@ pub fn to_device<T: HostValue>(values: &[T], shape: impl Into<Shape>, device: &D
 /// (12 MiB for products, and 64 MiB of page-locked memory of the host for uploads) is held once, until the process ends.
 ///
 /// # Errors
-/// A build without the `cuda` feature, a driver older than CUDA 13.0, no such GPU, or one that the kernels do not run on
-/// (compute capability below 8.0, which has no bf16 either).
+/// A build without the `cuda` feature, a driver older than CUDA 12.4 (candle's own kernels, at their first use, want that of
+/// the CUDA that they were built with), no such GPU, or one that the kernels do not run on (compute capability below 8.0,
+/// which has no bf16 either).
 pub fn cuda_device(ordinal: usize) -> Result<Device> {
     #[cfg(feature = "cuda")]
     return crate::cuda::device(ordinal);

@@ -55,17 +55,6 @@ pub enum Error {
         /// Where it is.
         got: String,
     },
-    /// The driver is older than the kernels.
-    #[error(
-        "the NVIDIA driver supports CUDA {}.{}, this program needs {}.{}: update the driver",
-        got.0, got.1, needed.0, needed.1
-    )]
-    Driver {
-        /// Oldest version of CUDA that will do, major and minor.
-        needed: (i32, i32),
-        /// The driver's.
-        got: (i32, i32),
-    },
     /// What a captured graph reads or records is not as it must be.
     #[error("captured graph: {got}, expected {expected}")]
     Graph {

@@ -5,13 +5,10 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::Device;
 use mom_kernels::cuda::cudarc::driver::sys;
+use mom_kernels::cuda::expect_driver;
 
 use super::on_gpu::{OnGpu, driver_error};
 use crate::{Error, Result};
-
-/// Oldest CUDA version of a driver that loads our kernels. candle's are compiled where it is built: they need a driver of that
-/// toolkit's CUDA, and say so themselves.
-const DRIVER: (i32, i32) = (12, 4);
 
 pub(crate) fn device(ordinal: usize) -> Result<Device> {
     static DEVICES: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
@@ -19,10 +16,7 @@ pub(crate) fn device(ordinal: usize) -> Result<Device> {
     if let Some(device) = devices.get(&ordinal) {
         return Ok(device.clone());
     }
-    let mut version = 0;
-    // SAFETY: the driver writes one int. Where it cannot tell, what follows says why.
-    unsafe { sys::cuDriverGetVersion(&mut version) };
-    expect_driver(version)?;
+    expect_driver()?;
     let device = Device::new_cuda_with_stream(ordinal)?;
     let cuda = device.as_cuda_device()?;
     // SAFETY: events order accesses between streams; every access to this device's tensors is on its own stream, and
@@ -32,12 +26,6 @@ pub(crate) fn device(ordinal: usize) -> Result<Device> {
     OnGpu::of(&device)?;
     devices.insert(ordinal, device.clone());
     Ok(device)
-}
-
-/// Fails for a driver, by its version of CUDA as 1000 major + 10 minor, that does not load the kernels.
-fn expect_driver(version: i32) -> Result<()> {
-    let got = (version / 1000, version % 1000 / 10);
-    if version == 0 || got >= DRIVER { Ok(()) } else { Err(Error::Driver { needed: DRIVER, got }) }
 }
 
 /// Name of a GPU, as its driver has it.
@@ -115,18 +103,4 @@ pub fn reset_peak_memory(ordinal: usize) -> Result<()> {
         .result()
         .map_err(driver_error("resetting the peak of graphs"))?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_driver_that_is_too_old_is_told_what_is_needed() {
-        let message = expect_driver(12_020).unwrap_err().to_string();
-        assert!(message.contains("CUDA 12.2") && message.contains("12.4"), "{message}");
-        for fits in [0, 12_040, 12_080, 13_000, 14_000] {
-            expect_driver(fits).unwrap();
-        }
-    }
 }

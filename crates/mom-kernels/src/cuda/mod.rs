@@ -40,5 +40,5 @@ pub use half;
 pub use plan::{DeviceLayout, DeviceOffsets, DevicePlan};
 pub use runtime::{
     CudaError, Detail, DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype, Gpu, GradientOf, Module,
-    Result, Stream, Time,
+    Result, Stream, Time, expect_driver,
 };

@@ -8,8 +8,9 @@ use cudarc::driver::{CudaContext, CudaStream};
 
 use super::card::Card;
 use super::cublaslt::Library;
+use super::driver::expect_driver;
 use super::error::{CudaError, Result};
-use super::loaded::{Function, Loaded, driver_version};
+use super::loaded::{Function, Loaded};
 use super::module::{Kernel, Module};
 use super::stream::Stream;
 
@@ -45,7 +46,7 @@ impl Gpu {
     /// # Errors
     /// No driver, or one older than CUDA 12.4 (550); no such device, a device older than compute capability 8.0.
     pub fn new(ordinal: usize) -> Result<Self> {
-        driver_present()?;
+        expect_driver()?;
         let context = CudaContext::new(ordinal).map_err(|source| CudaError::NoDevice { ordinal, source })?;
         Self::with_stream(context.default_stream())
     }
@@ -55,7 +56,7 @@ impl Gpu {
     /// # Errors
     /// A driver older than CUDA 12.4, a device older than compute capability 8.0.
     pub fn with_stream(stream: Arc<CudaStream>) -> Result<Self> {
-        expect_driver(driver_version())?;
+        expect_driver()?;
         let card = Card::of(stream.context())?;
         Ok(Self { stream: Stream::new(stream), card, loaded: Mutex::default(), library: OnceLock::new() })
     }
@@ -161,41 +162,5 @@ impl Kernels {
             self.modules.insert(module.name(), Arc::new(Loaded::new(module, stream.stream().context())?));
         }
         Ok(&self.modules[module.name()])
-    }
-}
-
-/// Oldest CUDA version of a driver that loads the kernels, and the driver that has it.
-const DRIVER: ((i32, i32), &str) = ((12, 4), "550");
-
-/// Fails for a driver, by its version of CUDA as 1000 major + 10 minor, that is older; 0 is one that does not tell.
-fn expect_driver(version: i32) -> Result<()> {
-    let got = (version / 1000, version % 1000 / 10);
-    let (needed, name) = DRIVER;
-    if version == 0 || got >= needed { Ok(()) } else { Err(CudaError::OldDriver { needed, name, got }) }
-}
-
-/// cudarc panics where it cannot load the driver; this is asked first.
-fn driver_present() -> Result<()> {
-    let (names, tried): (&[&str], _) = if cfg!(windows) {
-        (&["nvcuda.dll"], "nvcuda.dll")
-    } else {
-        (&["libcuda.so.1", "libcuda.so"], "libcuda.so.1, libcuda.so")
-    };
-    // SAFETY: the driver's initialisers are meant to run in any process.
-    let found = names.iter().any(|name| unsafe { libloading::Library::new(*name) }.is_ok());
-    if found { Ok(()) } else { Err(CudaError::NoDriver { tried }) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_driver_that_is_too_old_is_told_which_is_needed() {
-        let message = expect_driver(12_020).unwrap_err().to_string();
-        assert!(message.contains("12.2") && message.contains("12.4") && message.contains("550"), "{message}");
-        for fits in [0, 12_040, 12_080, 13_000] {
-            expect_driver(fits).unwrap();
-        }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cudarc::driver::sys::{CUfunction, CUfunction_attribute as Attribute, CUmodule};
 use cudarc::driver::{CudaContext, result};
 
+use super::driver::driver_version;
 use super::error::{CudaError, Result};
 use super::module::{Kernel, Module};
 
@@ -73,11 +74,3 @@ pub(super) struct Function {
 unsafe impl Send for Function {}
 // SAFETY: as above.
 unsafe impl Sync for Function {}
-
-/// Highest CUDA version that the driver takes, 1000 major + 10 minor; 0 where it does not tell.
-pub(super) fn driver_version() -> i32 {
-    let mut version = 0;
-    // SAFETY: the driver writes one int.
-    unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) };
-    version
-}

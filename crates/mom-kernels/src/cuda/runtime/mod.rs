@@ -4,6 +4,7 @@
 mod card;
 mod catalogue;
 pub mod cublaslt;
+mod driver;
 mod element;
 mod error;
 mod gpu;
@@ -21,6 +22,7 @@ mod tensor_map;
 mod view;
 
 pub(crate) use card::Card;
+pub use driver::expect_driver;
 pub use element::{DeviceElement, Dtype, GradientOf};
 pub use error::{CudaError, Result};
 pub use gpu::Gpu;
