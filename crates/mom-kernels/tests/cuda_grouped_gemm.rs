@@ -456,7 +456,7 @@ fn engines() {
         device::engine(gpu, &plan.modality_offsets(gpu), &d.weights(gpu, &p), product).unwrap()
     };
     let base = wide(&[130, 257, 61]);
-    let sm90 = gpu.compute_capability().unwrap() == (9, 0);
+    let sm90 = gpu.compute_capability() == (9, 0);
     for product in [Product::Forward, Product::BackwardInput, Product::BackwardWeights] {
         let engine = |gpu: &Gpu, case: &Case, known: bool| engine(gpu, case, known, product);
         let small = if product == Product::BackwardWeights && sm90 { Engine::Kernel } else { Engine::Library };

@@ -40,7 +40,7 @@ impl Machine {
         })?;
         Ok(Self {
             card: gpu.stream().context().name()?,
-            compute_capability: gpu.compute_capability()?,
+            compute_capability: gpu.compute_capability(),
             n_multiprocessors: gpu.n_multiprocessors(),
             driver: nvidia_smi(gpu.ordinal(), "driver_version"),
             multiprocessor_clock: nvidia_smi(gpu.ordinal(), "clocks.sm"),

@@ -67,13 +67,18 @@ impl SelectiveScan {
         if let Some(z) = &self.z {
             expect_shape(OP, "z", &[n_rows, d_inner], z)?;
         }
-        self.tensors().into_iter().try_for_each(|tensor| expect_device(OP, "an input", &self.u, tensor))?;
+        self.named().try_for_each(|(name, tensor)| expect_device(OP, name, &self.u, tensor))?;
         Ok((d_inner, d_state))
     }
 
     /// The recorded inputs; the gradients of a backward pass keep this order.
     pub(crate) fn tensors(&self) -> Vec<&Tensor> {
-        let optional = [&self.dt_bias, &self.d_skip, &self.z].into_iter().flatten();
-        [&self.u, &self.dt, &self.a, &self.b, &self.c].into_iter().chain(optional).collect()
+        self.named().map(|(_, tensor)| tensor).collect()
+    }
+
+    fn named(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
+        let needed = [("u", &self.u), ("dt", &self.dt), ("a", &self.a), ("b", &self.b), ("c", &self.c)];
+        let optional = [("dt_bias", &self.dt_bias), ("d_skip", &self.d_skip), ("z", &self.z)];
+        needed.into_iter().chain(optional.into_iter().filter_map(|(name, tensor)| Some((name, tensor.as_ref()?))))
     }
 }
