@@ -13,7 +13,7 @@ namespace conv {
 
 constexpr int TAPS = 4, HISTORY = TAPS - 1;
 constexpr int LANES = 32, STRETCHES = 4;  // a block: lanes of V channels, stretches of time
-constexpr int STRETCH = 64, GROUP = 4;  // positions of a stretch; rows that are asked for at once
+constexpr int STRETCH = 64, GROUP = 4;  // positions of a stretch, but for `forward_stateless`; rows that are asked for at once
 
 // Where a thread works.
 template <int V> struct Place {
@@ -22,15 +22,15 @@ template <int V> struct Place {
     int begin, end;    // of its stretch; empty past the last one
     uint64_t stretch;  // its number
 
-    __device__ __forceinline__ explicit Place(const ConvInputs& in) {
+    __device__ __forceinline__ explicit Place(const ConvInputs& in, uint32_t length = STRETCH) {
         const uint32_t columns = (in.d_inner + LANES * V - 1) / (LANES * V);
         channel = (blockIdx.x % columns * LANES + threadIdx.x) * V;
         valid = int(in.d_inner) - channel;
-        const uint32_t each = (in.seqlen + STRETCH - 1) / STRETCH;
+        const uint32_t each = (in.seqlen + length - 1) / length;
         stretch = uint64_t(blockIdx.x / columns) * STRETCHES + threadIdx.y;
         sequence = uint32_t(stretch / each);
-        begin = int(stretch % each) * STRETCH;
-        end = sequence < in.batch ? min(begin + STRETCH, int(in.seqlen)) : begin;
+        begin = int(stretch % each) * int(length);
+        end = sequence < in.batch ? min(begin + int(length), int(in.seqlen)) : begin;
     }
 };
 
@@ -178,11 +178,12 @@ template <typename T, int V, bool ALIGNED> __device__ __forceinline__ void forwa
 
 // The same for aligned vectors, four taps, sequences of whole groups and no state before them or behind: a group of rows
 // arrives while the one before is computed, and the window stays packed as it came. The first loads of a thread wait for each
-// other as little as may be, since many threads begin at once.
+// other as little as may be, since many threads begin at once. How long a stretch is, is the launch's to say: one that fills
+// the card in whole rounds, a multiple of GROUP.
 template <typename T, int V> __device__ __forceinline__ void forward_stateless(const ConvForward& p) {
     static_assert(GROUP == 4);
     const ConvInputs& in = p.in;
-    const Place<V> place(in);
+    const Place<V> place(in, p.stretch);
     if (place.valid <= 0 || place.begin >= place.end) return;
     auto load = [&](uint32_t row) { return load_row<T, V, true>(in.x, row, in.x_stride, place); };
     // The first position of a group; past the end, of the last group once more.

@@ -16,9 +16,10 @@ struct ConvForward {
     ConvInputs in;
     void* out;          // rows
     float* last_state;  // (batch, d_conv - 1, d_inner) or null
-    cuda::std::uint64_t out_stride;
+    cuda::std::uint32_t out_stride;
+    cuda::std::uint32_t stretch;  // positions of a stretch, in `forward_stateless`
 };
-static_assert(sizeof(ConvForward) == 96 && offsetof(ConvForward, out) == 72);
+static_assert(sizeof(ConvForward) == 96 && offsetof(ConvForward, out) == 72 && offsetof(ConvForward, stretch) == 92);
 
 struct ConvBackward {
     ConvInputs in;

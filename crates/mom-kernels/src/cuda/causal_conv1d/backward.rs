@@ -1,6 +1,6 @@
 //! Backward pass.
 
-use super::params::{CHANNELS, ConvGrads, ConvInputs, Dims, LANES, OP, RawBackward, STRETCHES};
+use super::params::{CHANNELS, ConvGrads, ConvInputs, Dims, LANES, OP, RawBackward, STRETCH, STRETCHES};
 use super::select;
 use crate::cuda::runtime::{
     DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Gpu, Grid, Result, blocks, optional_mut,
@@ -65,7 +65,7 @@ pub fn backward<T: DeviceElement>(
         out_stride: grads.out.as_ref().map_or(0, DeviceRowsMut::stride_bytes),
         n_partials: dims.time_blocks() as u32,
     };
-    let grid = Grid { blocks: (dims.grid()?, 1, 1), threads: (LANES, STRETCHES, 1) };
+    let grid = Grid { blocks: (dims.grid(STRETCH)?, 1, 1), threads: (LANES, STRETCHES, 1) };
     let kernel = select::backward(T::DTYPE, aligned, is_in_place || grads.out.is_some());
     // SAFETY: the checks have bound every matrix, state and the workspace to the sizes in `params`; the views are alive
     // and what is written is borrowed exclusively, or lies on exactly the rows of x, of which a thread overwrites those

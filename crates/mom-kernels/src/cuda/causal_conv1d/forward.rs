@@ -1,7 +1,7 @@
 //! Forward pass.
 
 use super::MAX_D_CONV;
-use super::params::{CHANNELS, ConvInputs, GROUP, LANES, OP, RawForward, STRETCHES};
+use super::params::{CHANNELS, ConvInputs, GROUP, LANES, OP, RawForward, STRETCH, STRETCHES};
 use super::select::{self, Assume};
 use crate::cuda::runtime::{DeviceElement, DeviceMut, DeviceRowsMut, Gpu, Grid, Result, optional_mut};
 
@@ -33,14 +33,20 @@ pub fn forward<T: DeviceElement>(
         (true, false) => Assume::Aligned,
         (false, _) => Assume::Nothing,
     };
+    let kernel = select::forward(T::DTYPE, assume);
+    let stretch = match assume {
+        Assume::Stateless => select::stretch(gpu.card(), &kernel, &dims),
+        Assume::Aligned | Assume::Nothing => STRETCH,
+    };
     let params = RawForward {
         inputs: inputs.raw(gpu, dims)?,
         out: out.address(gpu)?,
         last_state: optional_mut(gpu, &last_state)?,
-        out_stride: u64::from(out.stride_bytes()),
+        out_stride: out.stride_bytes(),
+        stretch: stretch as u32,
     };
-    let grid = Grid { blocks: (dims.grid()?, 1, 1), threads: (LANES, STRETCHES, 1) };
+    let grid = Grid { blocks: (dims.grid(stretch)?, 1, 1), threads: (LANES, STRETCHES, 1) };
     // SAFETY: the checks have bound every matrix and state to the sizes in `params`, from which the kernel takes its
     // borders; the views are alive and the outputs borrowed exclusively. A thread owns channels and a stretch of time.
-    unsafe { gpu.launch(&select::forward(T::DTYPE, assume), grid, &params) }
+    unsafe { gpu.launch(&kernel, grid, &params) }
 }

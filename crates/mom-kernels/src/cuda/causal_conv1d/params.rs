@@ -4,6 +4,7 @@ use std::mem::offset_of;
 
 use cudarc::driver::DeviceRepr;
 
+use super::select::MAX_STRETCH;
 use super::{Activation, MAX_D_CONV};
 use crate::cuda::DeviceLayout;
 use crate::cuda::runtime::{
@@ -13,11 +14,12 @@ use crate::error::{Error, expect_presence, expect_size};
 
 pub(super) const OP: &str = "causal_conv1d";
 
-/// As in kernels/causal_conv1d: lanes of a block, channels of a lane, stretches of time of a block, their length.
+/// As in kernels/causal_conv1d: lanes of a block, channels of a lane, stretches of time of a block.
 pub(super) const LANES: u32 = 32;
 pub(super) const CHANNELS: usize = 4;
 pub(super) const STRETCHES: u32 = 4;
-const STRETCH: usize = 64;
+/// Positions of a stretch, but for the kernel whose launch says how many.
+pub(super) const STRETCH: usize = 64;
 /// Positions whose rows are looked up at once.
 pub(super) const GROUP: usize = 4;
 
@@ -73,13 +75,18 @@ impl Dims {
         Ok(())
     }
 
-    fn stretches(&self) -> usize {
-        self.batch * self.seqlen.div_ceil(STRETCH)
+    fn stretches(&self, length: usize) -> usize {
+        self.batch * self.seqlen.div_ceil(length)
     }
 
-    /// Blocks along time: each leaves one partial sum of the taps' gradients.
+    /// Blocks along time, of stretches of this length.
+    fn blocks_along(&self, length: usize) -> usize {
+        self.stretches(length).div_ceil(STRETCHES as usize)
+    }
+
+    /// Blocks along time in the backward pass: each leaves one partial sum of the taps' gradients.
     pub fn time_blocks(&self) -> usize {
-        self.stretches().div_ceil(STRETCHES as usize)
+        self.blocks_along(STRETCH)
     }
 
     /// Partial sums of four taps and the bias.
@@ -89,12 +96,16 @@ impl Dims {
 
     /// Partial sums, then edges of stretches.
     pub fn workspace_len(&self) -> usize {
-        self.partial_len() + self.stretches() * EDGES * self.d_inner
+        self.partial_len() + self.stretches(STRETCH) * EDGES * self.d_inner
     }
 
-    pub fn grid(&self) -> Result<u32> {
-        let columns = self.d_inner.div_ceil(LANES as usize * CHANNELS);
-        blocks(OP, "batch * seqlen * d_inner", columns * self.time_blocks(), 1)
+    /// Blocks of a launch over stretches of this length.
+    pub fn n_blocks(&self, length: usize) -> usize {
+        self.d_inner.div_ceil(LANES as usize * CHANNELS) * self.blocks_along(length)
+    }
+
+    pub fn grid(&self, length: usize) -> Result<u32> {
+        blocks(OP, "batch * seqlen * d_inner", self.n_blocks(length), 1)
     }
 }
 
@@ -107,7 +118,7 @@ impl<T: DeviceElement> ConvInputs<'_, T> {
         }
         let seqlen = self.layout.seqlen;
         for (arg, max, got) in
-            [("seqlen", i32::MAX as usize - STRETCH, seqlen), ("batch", usize::MAX, self.layout.batch)]
+            [("seqlen", i32::MAX as usize - MAX_STRETCH, seqlen), ("batch", usize::MAX, self.layout.batch)]
         {
             if !(1..=max).contains(&got) {
                 return Err(Error::Limit { op: OP, arg, min: 1, max, got }.into());
@@ -207,9 +218,13 @@ pub(super) struct RawForward {
     pub inputs: RawInputs,
     pub out: u64,
     pub last_state: u64,
-    pub out_stride: u64,
+    pub out_stride: u32,
+    pub stretch: u32,
 }
-const _: () = assert!(size_of::<RawForward>() == 96 && offset_of!(RawForward, out) == 72);
+const _: () = {
+    assert!(size_of::<RawForward>() == 96 && offset_of!(RawForward, out) == 72);
+    assert!(offset_of!(RawForward, stretch) == 92);
+};
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,16 @@
-//! Which kernel convolves.
+//! Which kernel convolves, and how it cuts time.
 
-use crate::cuda::runtime::Dtype;
+use super::params::{Dims, GROUP};
+use crate::cuda::runtime::{Card, Dtype};
+
+/// Most positions of a stretch.
+pub(super) const MAX_STRETCH: usize = 512;
+
+/// Fewest positions of a stretch whose length is chosen.
+const MIN_STRETCH: usize = 32;
+
+/// What a stretch costs beside its positions: three rows that are read again, taps, and the first rows' way from memory.
+const ENTRY: usize = 8;
 
 /// What a kernel of the forward pass may take for granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +32,15 @@ pub(super) fn forward(dtype: Dtype, assume: Assume) -> String {
     format!("causal_conv1d_forward_{}{suffix}", dtype.name())
 }
 
+/// Positions of a stretch such that `kernel`'s blocks fill the card in whole rounds: a last round that is not full costs as
+/// much as a full one.
+pub(super) fn stretch(card: &Card, kernel: &str, dims: &Dims) -> usize {
+    let resident = card.resident_blocks(kernel).max(1);
+    let rounds = |length: &usize| dims.n_blocks(*length).div_ceil(resident) * (length + ENTRY);
+    let most = dims.seqlen.next_multiple_of(GROUP).clamp(MIN_STRETCH, MAX_STRETCH);
+    (MIN_STRETCH..=most).step_by(GROUP).min_by_key(rounds).unwrap_or(MIN_STRETCH)
+}
+
 /// `consumes`: the gradient of x lies over x, or the output is asked for once more.
 pub(super) fn backward(dtype: Dtype, aligned: bool, consumes: bool) -> String {
     match (aligned, consumes) {
@@ -39,7 +58,20 @@ pub(super) fn edges(dtype: Dtype, aligned: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cuda::runtime::Card;
+
+    #[test]
+    fn a_stretch_fills_the_card_in_whole_rounds() {
+        let card = Card::known((9, 0), 132).unwrap();
+        let kernel = forward(Dtype::Bf16, Assume::Stateless);
+        assert_eq!(card.resident_blocks(&kernel), 7 * 132);
+        for (batch, seqlen, d_inner) in [(8, 4096, 1536), (4, 4096, 4096), (1, 65_536, 1536), (64, 1024, 1536), (1, 4, 8)] {
+            let dims = Dims { batch, seqlen, d_inner, d_conv: 4 };
+            let length = stretch(&card, &kernel, &dims);
+            assert!(length.is_multiple_of(GROUP) && length <= MAX_STRETCH);
+            let rounds = dims.n_blocks(length) as f64 / card.resident_blocks(&kernel) as f64;
+            assert!(rounds < 1.0 || rounds.ceil() / rounds < 1.08, "{batch} {seqlen} {d_inner}: {length}, {rounds}");
+        }
+    }
 
     #[test]
     fn every_card_has_every_kernel() {

@@ -22,8 +22,11 @@ const SHARED: [((i32, i32), usize); 8] = [
     ((12, 0), 99 << 10),
 ];
 
-/// Registers that a block may have on every card that there is.
+/// Registers of a multiprocessor, on every card that there is; a block may have all of them.
 const REGISTERS: u32 = 65_536;
+
+/// Threads that a multiprocessor holds at once on every card that there is.
+const THREADS: u32 = 1536;
 
 /// Limits of a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +72,16 @@ impl Card {
         let sm90 = !kernel.module().is_sm90() || (self.capability == (9, 0) && !self.portable);
         let shared = (kernel.dynamic_shared + kernel.static_shared) as usize;
         sm90 && shared <= self.max_shared_bytes && kernel.threads * kernel.registers <= REGISTERS
+    }
+
+    /// Blocks of a kernel that the card runs at once, as far as registers and threads decide; none of a kernel that is not
+    /// there.
+    pub fn resident_blocks(&self, kernel: &str) -> usize {
+        let each = Kernel::named(kernel).map_or(0, |kernel| {
+            let of_registers = REGISTERS / (kernel.registers.next_multiple_of(8) * kernel.threads);
+            of_registers.min(THREADS / kernel.threads)
+        });
+        (each * self.n_multiprocessors) as usize
     }
 
     /// Whether there is a kernel of this name, and it can be launched.

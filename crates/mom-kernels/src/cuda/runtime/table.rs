@@ -86,7 +86,7 @@ pub static KERNELS: &[Kernel] = &[
     Kernel { name: "causal_conv1d_forward_f16", module: 6, threads: 128, dynamic_shared: 0, static_shared: 0, registers: 72 },
     Kernel { name: "causal_conv1d_forward_f16_aligned", module: 6, threads: 128, dynamic_shared: 0, static_shared: 0, registers: 72 },
     Kernel { name: "causal_conv1d_forward_f16_stateless", module: 6, threads: 128, dynamic_shared: 0, static_shared: 0, registers: 72 },
-    Kernel { name: "causal_conv1d_forward_f32", module: 7, threads: 128, dynamic_shared: 0, static_shared: 0, registers: 91 },
+    Kernel { name: "causal_conv1d_forward_f32", module: 7, threads: 128, dynamic_shared: 0, static_shared: 0, registers: 92 },
     Kernel { name: "causal_conv1d_forward_f32_aligned", module: 7, threads: 128, dynamic_shared: 0, static_shared: 0, registers: 80 },
     Kernel { name: "causal_conv1d_forward_f32_stateless", module: 7, threads: 128, dynamic_shared: 0, static_shared: 0, registers: 96 },
     Kernel { name: "causal_conv1d_sum", module: 4, threads: 256, dynamic_shared: 0, static_shared: 1024, registers: 18 },
