@@ -13,8 +13,8 @@
 //! let x = gpu.upload(&[1.0f32, 2.0, 10.0, 20.0, 5.0, 5.0])?;
 //! let mut sums = gpu.zeros::<f32>(4)?;
 //! let mut workspace = gpu.zeros::<f32>(column_sums::workspace_len(3, 2, 2))?;
-//! let to = (gpu.write(&mut sums), gpu.write(&mut workspace));
-//! column_sums::column_sums(&gpu, &plan.modality_offsets(&gpu), &gpu.rows(&x, 2)?, to.0, to.1)?;
+//! let (offsets, rows) = (plan.modality_offsets(&gpu), gpu.rows(&x, 2)?);
+//! column_sums::column_sums(&gpu, &offsets, &rows, gpu.write(&mut sums), gpu.write(&mut workspace))?;
 //! assert_eq!(gpu.download(&sums)?, [11.0, 22.0, 5.0, 5.0]);
 //! # Ok(())
 //! # }

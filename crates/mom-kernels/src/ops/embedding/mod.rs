@@ -17,8 +17,14 @@
 //! let table = gpu.upload(&[0.0f32, 0.5, 1.0, 1.5])?;
 //! let ids = gpu.upload(&[1, embedding::NO_ID, 0])?;
 //! let (mut out, mut out_of_range) = (gpu.zeros::<f32>(6)?, gpu.zeros::<u32>(1)?);
-//! let to = (&mut gpu.rows_mut(&mut out, 2)?, &mut gpu.write(&mut out_of_range));
-//! embedding::forward(&gpu, &gpu.rows(&table, 2)?, &gpu.read(&ids), to.0, to.1)?;
+//! let rows = gpu.rows(&table, 2)?;
+//! embedding::forward(
+//!     &gpu,
+//!     &rows,
+//!     &gpu.read(&ids),
+//!     &mut gpu.rows_mut(&mut out, 2)?,
+//!     &mut gpu.write(&mut out_of_range),
+//! )?;
 //! assert_eq!(gpu.download(&out)?, [1.0, 1.5, 0.0, 0.0, 0.0, 0.5]);
 //! embedding::check(&gpu, &out_of_range)?;
 //! # Ok(())

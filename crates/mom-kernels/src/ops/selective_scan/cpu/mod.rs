@@ -4,6 +4,7 @@ mod args;
 mod backward;
 mod forward;
 pub mod reference;
+mod segment;
 mod step;
 
 pub use args::{DtBias, ScanGrads, ScanInputs, ScanOutputGrads, ScanOutputs, saved_states_len};
