@@ -1,6 +1,6 @@
 //! The causal convolution with SiLU, width 4, on the left half of in_proj's output, as in a block.
 
-use mom_kernels::causal_conv1d::{self as host};
+use mom_kernels::causal_conv1d as host;
 use mom_kernels::cuda::DevicePlan;
 use mom_kernels::cuda::causal_conv1d as device;
 use mom_kernels::cuda::half::bf16;

@@ -4,7 +4,7 @@ use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::selective_scan as device;
 use mom_kernels::cuda::{DevicePlan, Gpu};
-use mom_kernels::selective_scan::{self as host};
+use mom_kernels::selective_scan as host;
 use mom_kernels::{ModalityPlan, Rows, RowsMut};
 
 use crate::timing::{Bench, expect, noise, relative};

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::selective_scan::{self as kernels, DtBias, ScanGrads, ScanInputs, ScanOutputGrads, ScanOutputs};
 use mom_kernels::cuda::{DeviceOffsets, DevicePlan, Gpu};
+use mom_kernels::selective_scan::DeltaActivation;
 
 use super::on_device::OnDevice;
 use super::on_gpu::{GpuFloat, OnGpu, dispatch};

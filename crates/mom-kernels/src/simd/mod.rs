@@ -5,8 +5,8 @@
 //! leave the normal numbers. `softplus` and `sigmoid` 5e-7 and 3e-15. NaN goes in and comes out everywhere.
 //!
 //! Public are [`instruction_set`], which reports name beside their figures, and hidden ways in for the tests and benches of
-//! the functions. [`Element`]'s hidden methods speak of `pulp`, whose version is no part of this crate's promises: nobody else can implement
-//! the trait, and nobody else is to call them.
+//! the functions. [`Element`]'s hidden methods speak of `pulp`, whose version is no part of this crate's promises: nobody
+//! else can implement the trait, and nobody else is to call them.
 
 mod block;
 mod element;

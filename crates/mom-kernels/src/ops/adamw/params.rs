@@ -32,7 +32,8 @@ pub struct StepRecord {
     pub lr: f32,
     /// Number of this step, from 1; zero counts as 1.
     pub step: u32,
-    /// Where the norm of the gradients is larger, [`adamw_if_finite`](super::adamw_if_finite) writes nothing; 0 where it is only not to be infinite.
+    /// Where the norm of the gradients is larger, [`adamw_if_finite`](super::adamw_if_finite) writes nothing; 0 where it is
+    /// only not to be infinite.
     pub skip_above: f32,
 }
 const _: () = assert!(size_of::<StepRecord>() == 12 && offset_of!(StepRecord, skip_above) == 8);

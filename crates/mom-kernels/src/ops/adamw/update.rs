@@ -23,8 +23,8 @@ pub fn adamw<'a, W: DeviceElement, G: GradientOf<W>>(
     update(gpu, tensors, &step.into(), clip, 0)
 }
 
-/// [`adamw`], where the norm of the gradients is finite, and not above what a [`StepRecord`] says. Else nothing is written,
-/// and `skipped` `(1)` is raised by one.
+/// [`adamw`], where the norm of the gradients is finite, and not above what a [`StepRecord`](super::StepRecord) says. Else
+/// nothing is written, and `skipped` `(1)` is raised by one.
 ///
 /// # Errors
 /// As [`adamw`].

@@ -46,7 +46,8 @@
 //! time, gradients take the place of what they are gradients of, one matrix is u, then y, then u again, and the input's
 //! gradient lends its memory to the scan. A trait over both would have to name every one of these borrows.
 //!
-//! Either side checks all arguments first: an error leaves outputs and states as they were.
+//! An error leaves outputs and states as they were: the GPU's side checks all arguments before the first launch, the CPU's
+//! computes in memory of its own, which is the caller's at the end.
 //!
 //! ```
 //! use mom_kernels::grouped_gemm::GroupedWeights;

@@ -8,7 +8,7 @@
 //! modality m owns rows offsets[m]..offsets[m + 1]
 //! ```
 //!
-//! With the feature `cuda` the same plan on the device is [`cuda::DevicePlan`](crate::cuda::DevicePlan).
+//! With the feature `cuda` the same plan on the device is `cuda::DevicePlan`.
 //!
 //! ```
 //! use mom_kernels::ModalityPlan;

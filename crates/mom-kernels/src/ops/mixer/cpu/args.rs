@@ -13,11 +13,19 @@ pub type MixerWeights<'a, T> = params::MixerWeights<&'a [T], Vec<&'a [T]>, &'a [
 
 /// What a sequence carries from one call to the next; `batch` of each.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct MixerState<T> {
     /// `(batch, d_conv - 1, d_inner)`: the last inputs of the conv, oldest first.
     pub conv: Vec<T>,
     /// `(batch, d_inner, d_state)`: the scan's state.
     pub scan: Vec<T>,
+}
+
+impl<T> MixerState<T> {
+    /// The conv's window and the scan's state.
+    pub fn new(conv: Vec<T>, scan: Vec<T>) -> Self {
+        Self { conv, scan }
+    }
 }
 
 impl<T: Element> MixerState<T> {

@@ -13,6 +13,7 @@ use crate::simd::Element;
 
 /// Gradients of one projection: one for each of its weights and biases.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ProjectionGrads<T> {
     /// `(out_features, in_features)` each.
     pub weights: Vec<Vec<T>>,
@@ -22,6 +23,7 @@ pub struct ProjectionGrads<T> {
 
 /// Gradients of everything that a mixer reads.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct MixerGrads<T> {
     /// `(n_rows, d_model)`: of the input.
     pub x: Vec<T>,

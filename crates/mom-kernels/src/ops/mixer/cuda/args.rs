@@ -7,8 +7,8 @@ use crate::runtime::{DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Result};
 /// Weights of a mixer: projections of the activations' type, the rest f32.
 pub type MixerWeights<'a, T> = params::MixerWeights<DeviceRef<'a, T>, DeviceRef<'a, f32>, DeviceRef<'a, f32>>;
 
-/// Where the forward pass leaves what [`backward`] needs, which consumes it: lengths are [`MixerSizes`](super::MixerSizes)', and each begins on
-/// 16 bytes.
+/// Where the forward pass leaves what [`backward`](super::backward) needs, which consumes it: lengths are those of
+/// [`MixerSizes`](super::MixerSizes), and each begins on 16 bytes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct MixerSaved<'a, T> {

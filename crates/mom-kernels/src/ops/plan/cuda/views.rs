@@ -11,8 +11,9 @@ const LAYOUT: &str = "device_layout";
 
 /// Borders of the modalities in row order, on the device: `n_modalities + 1` prefix sums, the last the number of rows.
 ///
-/// Made by a [`DevicePlan`] or [`DeviceOffsets::single`], so that kernels need not check them. The host may know them too:
-/// then a product of the library for each modality can be launched, which [`cuda::grouped_gemm`](crate::cuda::grouped_gemm) does where that is faster.
+/// Made by a [`DevicePlan`](super::DevicePlan) or [`DeviceOffsets::single`], so that kernels need not check them. The host
+/// may know them too: then a product of the library for each modality can be launched, which
+/// [`cuda::grouped_gemm`](crate::cuda::grouped_gemm) does where that is faster.
 #[derive(Debug, Clone)]
 pub struct DeviceOffsets<'a> {
     pub(super) offsets: Option<DeviceRef<'a, u32>>,
@@ -52,7 +53,7 @@ impl DeviceOffsets<'_> {
 
 /// How time runs through the rows, on the device: [`crate::SequenceLayout`] there.
 ///
-/// Its rows are a permutation by construction: it comes from a [`DevicePlan`], or rows are positions.
+/// Its rows are a permutation by construction: it comes from a [`DevicePlan`](super::DevicePlan), or rows are positions.
 #[derive(Debug, Clone)]
 pub struct DeviceLayout<'a> {
     pub(super) batch: usize,

@@ -16,7 +16,7 @@ pub fn backward_workspace_len(n_rows: usize, width: usize) -> usize {
     held.max(n_chunks * width + column_sums::workspace_len(n_chunks, 1, width))
 }
 
-/// Gradients of [`forward`]; `grad_x` (of x and of the residual alike) and `grad_weight` are overwritten.
+/// Gradients of [`forward`](super::forward); `grad_x` (of x and of the residual alike) and `grad_weight` are overwritten.
 ///
 /// `workspace`: [`backward_workspace_len`] elements, whose contents mean nothing before and after.
 ///

@@ -1,4 +1,5 @@
-//! Backward pass: segments of [`STATE_STRIDE`](crate::selective_scan::STATE_STRIDE) steps from the end, each recomputed from its saved state and walked back.
+//! Backward pass: segments of [`STATE_STRIDE`](crate::selective_scan::STATE_STRIDE) steps from the end, each recomputed from
+//! its saved state and walked back.
 //!
 //! With g the gradient of y_t and lambda_t that of h_t (both within a document):
 //!

@@ -13,7 +13,8 @@ use crate::simd::{self, Block, Element, load_block, silu, softplus, splat_block,
 /// Runs the scan; see the module for the equations and [`ScanInputs`] for shapes.
 ///
 /// # Errors
-/// Sizes that disagree, d_inner 0, d_state 0 or above [`MAX_D_STATE`](crate::selective_scan::MAX_D_STATE). Nothing is written then.
+/// Sizes that disagree, d_inner 0, d_state 0 or above [`MAX_D_STATE`](crate::selective_scan::MAX_D_STATE). Nothing is
+/// written then.
 pub fn forward<T: Element>(inputs: &ScanInputs<'_, T>, outputs: ScanOutputs<'_, T>) -> Result<()> {
     let dims = inputs.validate()?;
     outputs.validate(dims, saved_len(dims))?;
