@@ -7,7 +7,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use mom_benches::floors::{Rates, Work};
 use mom_benches::shape::{BATCH, D_CONV, D_INNER, N_MODALITIES, N_ROWS, SEQLEN};
 use mom_benches::{best_secs, report, spans, values};
-use mom_kernels::causal_conv1d::{Activation, ConvGrads, ConvInputs, backward, forward};
+use mom_kernels::causal_conv1d::{ConvGrads, ConvInputs, backward, forward};
 use mom_kernels::{Rows, RowsMut};
 
 const WIDE: usize = N_ROWS * D_INNER;
@@ -24,26 +24,19 @@ fn bench(c: &mut Criterion) {
     let xz = values(1, 2 * WIDE, 0.0, 1.0);
     let g = values(2, WIDE, 0.0, 1.0);
     let (weight, bias) = (values(3, D_INNER * D_CONV, 0.0, 0.5), values(4, D_INNER, 0.0, 0.5));
-    let inputs = ConvInputs {
-        layout: plan.layout(),
-        x: Rows::new("xz", &xz, 2 * D_INNER).unwrap().columns(0, D_INNER).unwrap(),
-        weight: &weight,
-        bias: Some(&bias),
-        activation: Activation::Silu,
-        initial_state: None,
-    };
+    let inputs = ConvInputs::new(
+        plan.layout(),
+        Rows::new("xz", &xz, 2 * D_INNER).unwrap().columns(0, D_INNER).unwrap(),
+        &weight,
+    )
+    .with_bias(&bias[..]);
     let mut out = vec![0.0; WIDE];
     let mut run_forward = || forward(&inputs, RowsMut::new("out", &mut out, D_INNER).unwrap(), None).unwrap();
     let mut grad_xz = vec![0.0; 2 * WIDE];
     let (mut grad_weight, mut grad_bias) = (vec![0.0; weight.len()], vec![0.0; bias.len()]);
     let mut run_backward = || {
         let (grad_x, _) = RowsMut::new("grad_xz", &mut grad_xz, 2 * D_INNER).unwrap().split_columns(D_INNER).unwrap();
-        let grads = ConvGrads {
-            grad_x,
-            grad_weight: &mut grad_weight,
-            grad_bias: Some(&mut grad_bias),
-            grad_initial_state: None,
-        };
+        let grads = ConvGrads::new(grad_x, &mut grad_weight).with_grad_bias(&mut grad_bias[..]);
         backward(&inputs, Rows::new("g", &g, D_INNER).unwrap(), None, grads).unwrap();
     };
     let rates = Rates::measure();

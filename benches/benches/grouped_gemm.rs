@@ -96,7 +96,7 @@ fn bench(c: &mut Criterion) {
         let mut grad_dense = vec![0.0; n_in * n_out];
         let mut grouped = || {
             let grad_weights = black_box(&mut grads).iter_mut().map(Vec::as_mut_slice).collect();
-            let grads = GroupedGrads { grad_weights, grad_biases: None };
+            let grads = GroupedGrads::new(grad_weights);
             backward_weights(offsets, x_rows, grad_rows, &weights, grads).unwrap();
         };
         let mut whole = || {

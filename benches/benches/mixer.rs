@@ -45,7 +45,7 @@ impl<'a> Products<'a> {
         let grad_x = RowsMut::new("grad_x", black_box(&mut self.grad_x), n_in).unwrap();
         backward_input(offsets, grad_y, &self.weights, grad_x, Into::Overwrite).unwrap();
         let grad_weights = black_box(&mut self.grads).iter_mut().map(Vec::as_mut_slice).collect();
-        let grads = GroupedGrads { grad_weights, grad_biases: None };
+        let grads = GroupedGrads::new(grad_weights);
         backward_weights(offsets, x, grad_y, &self.weights, grads).unwrap();
     }
 }

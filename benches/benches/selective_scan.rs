@@ -8,7 +8,7 @@ use mom_benches::floors::{Rates, Work};
 use mom_benches::shape::{BATCH, D_INNER, D_STATE, N_MODALITIES, N_ROWS, SEQLEN};
 use mom_benches::{best_secs, report, spans, values};
 use mom_kernels::selective_scan::{
-    DeltaActivation, DtBias, ScanGrads, ScanInputs, ScanOutputGrads, ScanOutputs, backward, forward, saved_states_len,
+    DtBias, ScanGrads, ScanInputs, ScanOutputGrads, ScanOutputs, backward, forward, saved_states_len,
 };
 use mom_kernels::{Rows, RowsMut};
 
@@ -43,24 +43,22 @@ fn bench(c: &mut Criterion) {
     let d_skip = vec![1.0; D_INNER];
     let rows = |x| Rows::new("x", x, D_INNER).unwrap();
     let bc = Rows::new("bc", &bc, 2 * D_STATE).unwrap();
-    let inputs = ScanInputs {
-        layout: plan.layout(),
-        u: rows(&u),
-        dt: rows(&dt),
-        dt_bias: Some(DtBias { bias: &bias, offsets: plan.modality_offsets() }),
-        delta_activation: DeltaActivation::Softplus,
-        a: &a,
-        b: bc.columns(0, D_STATE).unwrap(),
-        c: bc.columns(D_STATE, D_STATE).unwrap(),
-        d_skip: Some(&d_skip),
-        z: Some(rows(&z)),
-        initial_state: None,
-    };
+    let inputs = ScanInputs::new(
+        plan.layout(),
+        rows(&u),
+        rows(&dt),
+        &a,
+        bc.columns(0, D_STATE).unwrap(),
+        bc.columns(D_STATE, D_STATE).unwrap(),
+    )
+    .with_dt_bias(DtBias::new(&bias, plan.modality_offsets()))
+    .with_d_skip(&d_skip[..])
+    .with_z(rows(&z));
     let mut out = vec![0.0; WIDE];
     let mut saved = vec![0.0; saved_states_len(BATCH, SEQLEN, D_INNER, D_STATE)];
     let mut run_forward = || {
         let out = RowsMut::new("out", &mut out, D_INNER).unwrap();
-        forward(&inputs, ScanOutputs { out, last_state: None, saved_states: Some(&mut saved) }).unwrap();
+        forward(&inputs, ScanOutputs::new(out).with_saved_states(&mut saved[..])).unwrap();
     };
     run_forward();
     let states = saved_copy(&inputs);
@@ -70,19 +68,18 @@ fn bench(c: &mut Criterion) {
     let mut run_backward = || {
         let (grad_b, grad_c) =
             RowsMut::new("grad_bc", &mut grad_bc, 2 * D_STATE).unwrap().split_columns(D_STATE).unwrap();
-        let grads = ScanGrads {
-            grad_u: RowsMut::new("grad_u", &mut grad_u, D_INNER).unwrap(),
-            grad_dt: RowsMut::new("grad_dt", &mut grad_dt, D_INNER).unwrap(),
-            grad_dt_bias: Some(&mut grad_bias),
-            grad_a: &mut grad_a,
+        let grads = ScanGrads::new(
+            RowsMut::new("grad_u", &mut grad_u, D_INNER).unwrap(),
+            RowsMut::new("grad_dt", &mut grad_dt, D_INNER).unwrap(),
+            &mut grad_a,
             grad_b,
             grad_c,
-            grad_d_skip: Some(&mut grad_d),
-            grad_z: Some(RowsMut::new("grad_z", &mut grad_z, D_INNER).unwrap()),
-            grad_initial_state: None,
-            out: Some(RowsMut::new("out", &mut again, D_INNER).unwrap()),
-        };
-        backward(&inputs, &states, &ScanOutputGrads { grad_out: rows(&g), grad_last_state: None }, grads).unwrap();
+        )
+        .with_grad_dt_bias(&mut grad_bias[..])
+        .with_grad_d_skip(&mut grad_d[..])
+        .with_grad_z(RowsMut::new("grad_z", &mut grad_z, D_INNER).unwrap())
+        .with_out(RowsMut::new("out", &mut again, D_INNER).unwrap());
+        backward(&inputs, &states, &ScanOutputGrads::new(rows(&g)), grads).unwrap();
     };
 
     let rates = Rates::measure();
@@ -97,7 +94,7 @@ fn saved_copy(inputs: &ScanInputs<'_, f32>) -> Vec<f32> {
     let mut out = vec![0.0; WIDE];
     let mut saved = vec![0.0; saved_states_len(BATCH, SEQLEN, D_INNER, D_STATE)];
     let out = RowsMut::new("out", &mut out, D_INNER).unwrap();
-    forward(inputs, ScanOutputs { out, last_state: None, saved_states: Some(&mut saved) }).unwrap();
+    forward(inputs, ScanOutputs::new(out).with_saved_states(&mut saved[..])).unwrap();
     saved
 }
 

@@ -81,15 +81,15 @@ impl Mixer {
     /// # Errors
     /// None: the sizes agree.
     pub fn weights(&self) -> Result<MixerWeights<'_, f32>, Error> {
-        Ok(MixerWeights {
-            in_proj: self.in_proj.weights()?,
-            conv_weight: &self.conv_weight,
-            conv_bias: Some(&self.conv_bias),
-            x_proj: self.x_proj.weights()?,
-            dt_proj: self.dt_proj.weights()?,
-            a_log: &self.a_log,
-            d_skip: &self.d_skip,
-            out_proj: self.out_proj.weights()?,
-        })
+        Ok(MixerWeights::new(
+            self.in_proj.weights()?,
+            &self.conv_weight,
+            self.x_proj.weights()?,
+            self.dt_proj.weights()?,
+            &self.a_log,
+            &self.d_skip,
+            self.out_proj.weights()?,
+        )
+        .with_conv_bias(&self.conv_bias[..]))
     }
 }

@@ -1,4 +1,4 @@
-// Arguments of the optimiser, as crates/mom-kernels/src/cuda/adamw.rs has them: up to 32 tensors a launch.
+// Arguments of the optimiser, as crates/mom-kernels/src/ops/adamw/abi.rs has them: up to 32 tensors a launch.
 #pragma once
 #include <cuda/std/cstddef>
 #include <cuda/std/cstdint>

@@ -1,4 +1,4 @@
-// Arguments of the embedding, as crates/mom-kernels/src/cuda/embedding.rs has them. Strides in bytes.
+// Arguments of the embedding, as crates/mom-kernels/src/ops/embedding/abi.rs has them. Strides in bytes.
 #pragma once
 #include <cuda/std/cstddef>
 #include <cuda/std/cstdint>

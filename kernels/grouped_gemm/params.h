@@ -1,4 +1,4 @@
-// Arguments of the grouped products, as crates/mom-kernels/src/cuda/grouped_gemm/params.rs has them. Strides in elements.
+// Arguments of the grouped products, as crates/mom-kernels/src/ops/grouped_gemm/cuda/abi.rs has them. Strides in elements.
 #pragma once
 #include <cuda/std/cstddef>
 #include <cuda/std/cstdint>

@@ -1,4 +1,4 @@
-// Arguments of the mixer's own kernels, as crates/mom-kernels/src/cuda/mixer has them.
+// Arguments of the mixer's own kernels, as crates/mom-kernels/src/ops/mixer/cuda/decays.rs has them.
 #pragma once
 #include <cuda/std/cstddef>
 #include <cuda/std/cstdint>

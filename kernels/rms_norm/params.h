@@ -1,4 +1,4 @@
-// Arguments of the norm, as crates/mom-kernels/src/cuda/rms_norm.rs has them. Strides in bytes.
+// Arguments of the norm, as crates/mom-kernels/src/ops/rms_norm/cuda/abi.rs has them. Strides in bytes.
 #pragma once
 #include <cuda/std/cstddef>
 #include <cuda/std/cstdint>

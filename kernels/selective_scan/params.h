@@ -1,4 +1,4 @@
-// Arguments of the scan kernels, as crates/mom-kernels/src/cuda/selective_scan/params.rs has them. Strides in bytes.
+// Arguments of the scan kernels, as crates/mom-kernels/src/ops/selective_scan/cuda/abi.rs has them. Strides in bytes.
 #pragma once
 #include <cuda/std/cstdint>
 #include <cuda/std/cstddef>

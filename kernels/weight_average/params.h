@@ -1,4 +1,4 @@
-// Arguments of averages of weights, as crates/mom-kernels/src/cuda/weight_average.rs has them: up to 96 tensors a launch.
+// Arguments of averages of weights, as crates/mom-kernels/src/ops/weight_average.rs has them: up to 96 tensors a launch.
 #pragma once
 #include <cuda/std/cstddef>
 #include <cuda/std/cstdint>

@@ -199,12 +199,12 @@ fn select<T: Copy>(state: &mixer::MixerState<T>, batch: usize, sequences: &[usiz
         let width = values.len() / batch.max(1);
         sequences.iter().flat_map(|&sequence| &values[sequence * width..(sequence + 1) * width]).copied().collect()
     };
-    mixer::MixerState { conv: of(&state.conv), scan: of(&state.scan) }
+    mixer::MixerState::new(of(&state.conv), of(&state.scan))
 }
 
 /// `None` for states of another element type or of other sizes.
 fn join<T: StateFloat>(states: &[&MixerState]) -> Option<mixer::MixerState<T>> {
-    let mut all = mixer::MixerState { conv: Vec::new(), scan: Vec::new() };
+    let mut all = mixer::MixerState::new(Vec::new(), Vec::new());
     let mut widths = None;
     for state in states {
         let of = T::view(state)?;

@@ -142,15 +142,15 @@ pub(crate) struct Hosts<'a, T> {
 
 impl<T: Float> Hosts<'_, T> {
     pub fn weights(&self) -> Result<MixerWeights<'_, T>> {
-        Ok(MixerWeights {
-            in_proj: self.in_proj.grouped()?,
-            conv_weight: self.conv_weight.slice()?,
-            conv_bias: self.conv_bias.as_ref().map(Host::slice).transpose()?,
-            x_proj: self.x_proj.grouped()?,
-            dt_proj: self.dt_proj.grouped()?,
-            a_log: self.a_log.slice()?,
-            d_skip: self.d_skip.slice()?,
-            out_proj: self.out_proj.grouped()?,
-        })
+        Ok(MixerWeights::new(
+            self.in_proj.grouped()?,
+            self.conv_weight.slice()?,
+            self.x_proj.grouped()?,
+            self.dt_proj.grouped()?,
+            self.a_log.slice()?,
+            self.d_skip.slice()?,
+            self.out_proj.grouped()?,
+        )
+        .with_conv_bias(self.conv_bias.as_ref().map(Host::slice).transpose()?))
     }
 }

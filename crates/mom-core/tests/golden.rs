@@ -178,25 +178,21 @@ impl Case {
                 let (b, c) = (narrow(&inputs.b), narrow(&inputs.c));
                 let (bias, d_skip) = (optional(&inputs.dt_bias), optional(&inputs.d_skip));
                 let offsets = mom_core::ModalityOffsets::single(plan.n_rows());
-                let scan = ScanInputs {
-                    layout: plan.layout(),
-                    u: Rows::new("u", &u, d_inner).unwrap(),
-                    dt: Rows::new("dt", &dt, d_inner).unwrap(),
-                    dt_bias: bias
-                        .as_deref()
-                        .map(|bias| mom_kernels::selective_scan::DtBias { bias, offsets: &offsets }),
-                    delta_activation: inputs.delta_activation,
-                    a: &a,
-                    b: Rows::new("b", &b, d_state).unwrap(),
-                    c: Rows::new("c", &c, d_state).unwrap(),
-                    d_skip: d_skip.as_deref(),
-                    z: None,
-                    initial_state: None,
-                };
+                let scan = ScanInputs::new(
+                    plan.layout(),
+                    Rows::new("u", &u, d_inner).unwrap(),
+                    Rows::new("dt", &dt, d_inner).unwrap(),
+                    &a,
+                    Rows::new("b", &b, d_state).unwrap(),
+                    Rows::new("c", &c, d_state).unwrap(),
+                )
+                .with_dt_bias(bias.as_deref().map(|bias| mom_kernels::selective_scan::DtBias::new(bias, &offsets)))
+                .with_delta_activation(inputs.delta_activation)
+                .with_d_skip(d_skip.as_deref());
                 let mut out = vec![<$t>::NAN; u.len()];
                 let mut state = vec![<$t>::NAN; batch * d_inner * d_state];
                 let out = RowsMut::new("out", &mut out, d_inner).unwrap();
-                forward(&scan, ScanOutputs { out, last_state: Some(&mut state), saved_states: None }).unwrap();
+                forward(&scan, ScanOutputs::new(out).with_last_state(&mut state[..])).unwrap();
                 Tensor::from_vec(state, (batch, d_inner, d_state), &Device::Cpu).unwrap()
             }};
         }

@@ -7,14 +7,12 @@
 
 use std::time::Instant;
 
-use mom_kernels::causal_conv1d::Activation;
 use mom_kernels::cuda::causal_conv1d::{ConvInputs, forward as conv_forward};
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::selective_scan::{ScanInputs, ScanOutputs, forward as scan_forward, forward_workspace_len};
 use mom_kernels::cuda::{DevicePlan, Gpu, Result as GpuResult};
-use mom_kernels::selective_scan::DeltaActivation;
 
 const BATCH: usize = 2;
 const SEQLEN: usize = 512;
@@ -74,30 +72,18 @@ impl Memory {
     /// Sorts rows by modality, then `u = silu(conv(x))` and the scan of u: launches alone, no allocation, no wait.
     fn run(&mut self, gpu: &Gpu) -> GpuResult<()> {
         self.plan.sort_again(gpu, &gpu.read(&self.ids))?;
-        let conv = ConvInputs {
-            layout: self.plan.layout(gpu),
-            x: gpu.rows(&self.x, D_INNER)?,
-            weight: gpu.read(&self.taps),
-            bias: None,
-            activation: Activation::Silu,
-            initial_state: None,
-        };
+        let conv = ConvInputs::new(self.plan.layout(gpu), gpu.rows(&self.x, D_INNER)?, gpu.read(&self.taps));
         conv_forward(gpu, &conv, gpu.rows_mut(&mut self.u, D_INNER)?, None)?;
-        let scan = ScanInputs {
-            layout: self.plan.layout(gpu),
-            u: gpu.rows(&self.u, D_INNER)?,
-            dt: gpu.rows(&self.dt, D_INNER)?,
-            dt_bias: None,
-            delta_activation: DeltaActivation::Softplus,
-            a: gpu.read(&self.a),
-            b: gpu.rows(&self.bc, 2 * D_STATE)?.columns(0, D_STATE)?,
-            c: gpu.rows(&self.bc, 2 * D_STATE)?.columns(D_STATE, D_STATE)?,
-            d_skip: None,
-            z: None,
-            initial_state: None,
-        };
+        let scan = ScanInputs::new(
+            self.plan.layout(gpu),
+            gpu.rows(&self.u, D_INNER)?,
+            gpu.rows(&self.dt, D_INNER)?,
+            gpu.read(&self.a),
+            gpu.rows(&self.bc, 2 * D_STATE)?.columns(0, D_STATE)?,
+            gpu.rows(&self.bc, 2 * D_STATE)?.columns(D_STATE, D_STATE)?,
+        );
         let out = gpu.rows_mut(&mut self.out, D_INNER)?;
-        let outputs = ScanOutputs { out, last_state: None, saved_states: None };
+        let outputs = ScanOutputs::new(out);
         scan_forward(gpu, &scan, outputs, gpu.write(&mut self.workspace))
     }
 }

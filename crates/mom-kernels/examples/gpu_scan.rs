@@ -5,7 +5,7 @@
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::selective_scan::{ScanInputs, ScanOutputs, forward, forward_workspace_len};
 use mom_kernels::cuda::{DevicePlan, Gpu};
-use mom_kernels::selective_scan::{self as host, DeltaActivation};
+use mom_kernels::selective_scan as host;
 use mom_kernels::{ModalityPlan, Rows, RowsMut};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -25,20 +25,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (device_u, device_dt, device_bc, device_a) =
         (gpu.upload(&u)?, gpu.upload(&dt)?, gpu.upload(&bc)?, gpu.upload(&a)?);
     let mut out = gpu.zeros::<bf16>(n_rows * d_inner)?;
-    let inputs = ScanInputs {
-        layout: plan.layout(&gpu),
-        u: gpu.rows(&device_u, d_inner)?,
-        dt: gpu.rows(&device_dt, d_inner)?,
-        dt_bias: None,
-        delta_activation: DeltaActivation::Softplus,
-        a: gpu.read(&device_a),
-        b: gpu.rows(&device_bc, 2 * d_state)?.columns(0, d_state)?,
-        c: gpu.rows(&device_bc, 2 * d_state)?.columns(d_state, d_state)?,
-        d_skip: None,
-        z: None,
-        initial_state: None,
-    };
-    let outputs = ScanOutputs { out: gpu.rows_mut(&mut out, d_inner)?, last_state: None, saved_states: None };
+    let inputs = ScanInputs::new(
+        plan.layout(&gpu),
+        gpu.rows(&device_u, d_inner)?,
+        gpu.rows(&device_dt, d_inner)?,
+        gpu.read(&device_a),
+        gpu.rows(&device_bc, 2 * d_state)?.columns(0, d_state)?,
+        gpu.rows(&device_bc, 2 * d_state)?.columns(d_state, d_state)?,
+    );
+    let outputs = ScanOutputs::new(gpu.rows_mut(&mut out, d_inner)?);
     let mut workspace = gpu.zeros::<f32>(forward_workspace_len(batch, seqlen, d_inner, d_state))?;
     forward(&gpu, &inputs, outputs, gpu.write(&mut workspace))?;
     let on_gpu = gpu.download(&out)?;
@@ -50,21 +45,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let host_plan = ModalityPlan::new(batch, seqlen, 3, &ids, None)?;
     let bc = Rows::new("bc", &bc, 2 * d_state)?;
     let mut out = vec![0.0; n_rows * d_inner];
-    let inputs = host::ScanInputs {
-        layout: host_plan.layout(),
-        u: Rows::new("u", &u, d_inner)?,
-        dt: Rows::new("dt", &dt, d_inner)?,
-        dt_bias: None,
-        delta_activation: DeltaActivation::Softplus,
-        a: &a,
-        b: bc.columns(0, d_state)?,
-        c: bc.columns(d_state, d_state)?,
-        d_skip: None,
-        z: None,
-        initial_state: None,
-    };
-    let outputs =
-        host::ScanOutputs { out: RowsMut::new("out", &mut out, d_inner)?, last_state: None, saved_states: None };
+    let inputs = host::ScanInputs::new(
+        host_plan.layout(),
+        Rows::new("u", &u, d_inner)?,
+        Rows::new("dt", &dt, d_inner)?,
+        &a,
+        bc.columns(0, d_state)?,
+        bc.columns(d_state, d_state)?,
+    );
+    let outputs = host::ScanOutputs::new(RowsMut::new("out", &mut out, d_inner)?);
     host::forward(&inputs, outputs)?;
 
     let error: f64 = on_gpu.iter().zip(&out).map(|(got, want)| (got.to_f64() - want).powi(2)).sum();

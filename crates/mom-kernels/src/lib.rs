@@ -15,6 +15,9 @@
 //! | cross-entropy | [`cross_entropy`] | loss and gradient of rows of logits, with z-loss |
 //! | mixer | [`mixer`] | the whole Mixture-of-Mamba mixer, forward and backward, from the operations above |
 //!
+//! With the feature `cuda` the same operations, and those that only training on a GPU needs, are in `cuda`; each operation's
+//! own `cuda` module is the same one. The feature `f16` adds the kernels for half precision there.
+//!
 //! Element types are `f32` and `f64`. Vector instructions (AVX2, AVX-512) are chosen at run time; threads are rayon's.
 //! All reductions run in a fixed order: on one machine two calls give the same bits, whatever the number of threads.
 //!
@@ -37,20 +40,20 @@
 //! # Ok::<(), mom_kernels::Error>(())
 //! ```
 
-pub mod causal_conv1d;
-pub mod cross_entropy;
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod error;
-pub mod grouped_gemm;
-pub mod mixer;
-pub mod plan;
-pub mod rms_norm;
+mod ops;
 mod rows;
-pub mod selective_scan;
+#[cfg(feature = "cuda")]
+mod runtime;
+mod shape;
 pub mod simd;
 
 pub use error::{Error, Result};
-pub use plan::{ModalityOffsets, ModalityPlan, SequenceLayout};
+pub use ops::plan::{ModalityOffsets, ModalityPlan, SequenceLayout};
+pub use ops::{causal_conv1d, cross_entropy, grouped_gemm, mixer, plan, rms_norm, selective_scan};
 pub use rows::{Rows, RowsMut};
 pub use simd::Element;

@@ -140,11 +140,6 @@ unsafe impl<T: Send> Send for DisjointRows<'_, T> {}
 unsafe impl<T: Send> Sync for DisjointRows<'_, T> {}
 
 impl<'a, T> DisjointRows<'a, T> {
-    pub(crate) fn expect(&self, op: &'static str, arg: &'static str, n_rows: usize, width: usize) -> Result<()> {
-        expect_size(op, arg, "rows", n_rows, self.n_rows)?;
-        expect_size(op, arg, "columns", width, self.width)
-    }
-
     pub(crate) fn n_rows(&self) -> usize {
         self.n_rows
     }

@@ -14,11 +14,11 @@ type Pairs = [(&'static str, &'static str)];
 /// Header, Rust source, and their structs.
 const STRUCTS: &[(&str, &str, &Pairs)] = &[
     ("adamw", "adamw/abi.rs", &[("Raw", "AdamW"), ("RawSquares", "Squares"), ("RawTotal", "NormTotal")]),
-    ("causal_conv1d", "causal_conv1d/params.rs", &[("RawForward", "ConvForward"), ("RawBackward", "ConvBackward")]),
+    ("causal_conv1d", "causal_conv1d/cuda/abi.rs", &[("RawForward", "ConvForward"), ("RawBackward", "ConvBackward")]),
     ("column_sums", "column_sums.rs", &[("Raw", "ColumnSums")]),
     (
         "cross_entropy",
-        "cross_entropy/abi.rs",
+        "cross_entropy/cuda/abi.rs",
         &[("Raw", "CrossEntropy"), ("RawSums", "GroupSums"), ("RawTotal", "Total"), ("RawScaling", "Scaling")],
     ),
     (
@@ -28,7 +28,7 @@ const STRUCTS: &[(&str, &str, &Pairs)] = &[
     ),
     (
         "grouped_gemm",
-        "grouped_gemm/abi.rs",
+        "grouped_gemm/cuda/abi.rs",
         &[
             ("RawMGrouped", "MGrouped"),
             ("RawKGrouped", "KGrouped"),
@@ -37,21 +37,21 @@ const STRUCTS: &[(&str, &str, &Pairs)] = &[
             ("RawKGrouped90", "KGrouped90"),
         ],
     ),
-    ("mixer", "mixer/decays.rs", &[("Raw", "Decays")]),
+    ("mixer", "mixer/cuda/decays.rs", &[("Raw", "Decays")]),
     (
         "mixer_step",
-        "mixer/step/params.rs",
+        "mixer/cuda/step/abi.rs",
         &[("RawIn", "StepIn"), ("RawScan", "StepScan"), ("RawProduct", "StepProduct")],
     ),
-    ("modality_plan", "plan.rs", &[("RawPlan", "Plan")]),
+    ("modality_plan", "plan/cuda/abi.rs", &[("RawPlan", "Plan")]),
     (
         "rms_norm",
-        "rms_norm.rs",
+        "rms_norm/cuda/abi.rs",
         &[("RawForward", "NormForward"), ("RawBackward", "NormBackward"), ("RawWeight", "NormWeight")],
     ),
     (
         "selective_scan",
-        "selective_scan/abi.rs",
+        "selective_scan/cuda/abi.rs",
         &[
             ("RawChunks", "ScanChunks"),
             ("RawForward", "ScanForward"),
@@ -157,7 +157,7 @@ fn every_struct_is_what_its_kernel_takes() {
     for (header, source, pairs) in STRUCTS {
         let read = |path: std::path::PathBuf| fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
         let mut c = of_header(&read(crate_folder.join("kernels/include").join(format!("{header}.h"))));
-        let rust = of_rust(&read(crate_folder.join("src/cuda").join(source)));
+        let rust = of_rust(&read(crate_folder.join("src/ops").join(source)));
         // A tensor map is opaque to both.
         c.remove("TensorMap");
         for (ours, theirs) in *pairs {

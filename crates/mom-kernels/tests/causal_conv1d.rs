@@ -88,14 +88,14 @@ impl<T: Element> ConvCase<T> {
     }
 
     fn inputs(&self) -> ConvInputs<'_, T> {
-        ConvInputs {
-            layout: self.plan.layout(),
-            x: Rows::new("x", &self.fields["x"], self.d_inner).unwrap(),
-            weight: &self.fields["weight"],
-            bias: self.fields.get("bias").map(Vec::as_slice),
-            activation: self.activation,
-            initial_state: self.fields.get("initial_state").map(Vec::as_slice),
-        }
+        ConvInputs::new(
+            self.plan.layout(),
+            Rows::new("x", &self.fields["x"], self.d_inner).unwrap(),
+            &self.fields["weight"],
+        )
+        .with_bias(self.fields.get("bias").map(Vec::as_slice))
+        .with_activation(self.activation)
+        .with_initial_state(self.fields.get("initial_state").map(Vec::as_slice))
     }
 
     /// `out` and `last_state`.
@@ -116,12 +116,13 @@ impl<T: Element> ConvCase<T> {
     fn try_backward(&self, grad_out: &[T], grad_last_state: Option<&[T]>, grads: &mut Fields<T>) -> Result<()> {
         let mut slots: std::collections::BTreeMap<_, _> =
             grads.iter_mut().map(|(&name, x)| (name, x.as_mut_slice())).collect();
-        let grads = ConvGrads {
-            grad_x: RowsMut::new("x", slots.remove("x").unwrap(), self.d_inner).unwrap(),
-            grad_weight: slots.remove("weight").unwrap(),
-            grad_bias: slots.remove("bias"),
-            grad_initial_state: slots.remove("initial_state"),
-        };
+        let grads = ConvGrads::new(
+            RowsMut::new("x", slots.remove("x").unwrap(), self.d_inner).unwrap(),
+            slots.remove("weight").unwrap(),
+        )
+        .with_out(slots.remove("out").map(|out| RowsMut::new("out", out, self.d_inner).unwrap()))
+        .with_grad_bias(slots.remove("bias"))
+        .with_grad_initial_state(slots.remove("initial_state"));
         backward(&self.inputs(), Rows::new("grad_out", grad_out, self.d_inner).unwrap(), grad_last_state, grads)
     }
 }
@@ -145,6 +146,22 @@ fn every_width_and_length_agrees_with_plain_loops() {
                     assert_close(&name, &case.cast::<f32>().forward()["out"], &want, 1e-6);
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn the_backward_pass_gives_the_output_once_more_to_the_bit() {
+    for d_conv in 1..=4 {
+        for activation in [Activation::Silu, Activation::Identity] {
+            let tokens = Tokens::random(4, 2, 11, 3).with_documents(2);
+            let case = ConvCase { activation, ..ConvCase::random(tokens, 37, d_conv, 4) };
+            let grad_out = grad_out(&case);
+            let mut grads: Fields<f64> = case.fields.iter().map(|(&name, x)| (name, poisoned(x.len()))).collect();
+            grads.insert("out", poisoned(grad_out.len()));
+            case.try_backward(&grad_out, None, &mut grads).unwrap();
+            assert_eq!(grads.remove("out").unwrap(), case.forward()["out"]);
+            assert_eq!(grads, case.backward(&grad_out, None));
         }
     }
 }
@@ -320,8 +337,9 @@ fn what_the_conv_refuses_is_named_and_nothing_is_written() {
     refuse(&case, [36, 30], 6, "causal_conv1d: out has 6 columns, expected 5");
     refuse(&case, [30, 31], 5, "causal_conv1d: last_state has 31 elements, expected 30");
     let nothing = Rows::new("x", &case.fields["x"], 5).unwrap().columns(0, 0).unwrap();
-    let error =
-        forward(&ConvInputs { x: nothing, ..case.inputs() }, RowsMut::new("out", &mut [0.0; 30], 5).unwrap(), None);
+    let mut inputs = case.inputs();
+    inputs.x = nothing;
+    let error = forward(&inputs, RowsMut::new("out", &mut [0.0; 30], 5).unwrap(), None);
     assert_eq!(error.unwrap_err().to_string(), "causal_conv1d: d_inner = 0 is outside 1..=4294967295");
 }
 

@@ -13,7 +13,7 @@ use mom_kernels::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamC
 use mom_kernels::cuda::half::{bf16, f16};
 use mom_kernels::cuda::{Gpu, GradientOf, Module};
 
-const STEP: AdamWStep = AdamWStep { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, step: 1 };
+const STEP: AdamWStep = AdamWStep::new(1e-2, 1).with_betas(0.9, 0.95);
 const DECAY: f64 = 0.1;
 
 /// Where a step's constants come from.
@@ -37,7 +37,7 @@ fn check<G: TestElement + GradientOf<W>, W: TestElement>(gpu: &Gpu, max_norm: Op
     for step in 1..=3 {
         let grads: Vec<Vec<f64>> = lens.iter().map(|&len| rounded::<G>(&r.normals(len, 0.3))).collect();
         let d_grads: Vec<_> = grads.iter().map(|grad| upload::<G>(gpu, grad)).collect();
-        let config = AdamWStep { step, ..STEP };
+        let config = STEP.with_step(step);
         let mut norm = poisoned::<f32>(gpu, 1);
         let mut workspace = poisoned::<f32>(gpu, global_norm_workspace_len(lens.iter().copied()));
         let grad_refs: Vec<_> =
@@ -46,26 +46,28 @@ fn check<G: TestElement + GradientOf<W>, W: TestElement>(gpu: &Gpu, max_norm: Op
         let want_norm = grads.iter().flatten().map(|g| g * g).sum::<f64>().sqrt();
         let mut report = Report::new(format!("{} {} step {step} {constants:?}", G::DTYPE.name(), W::DTYPE.name()));
         report.within("norm", &download(gpu, &norm), &[want_norm], 1e-6);
-        let clip = max_norm.map(|max_norm| Clip { norm: gpu.read(&norm), max_norm: max_norm as f32 });
+        let clip = max_norm.map(|max_norm| Clip::new(gpu.read(&norm), max_norm as f32));
         let mut tensors: Vec<AdamWTensor<'_, G, W>> = Vec::new();
         let parts = master.iter_mut().zip(&mut d_first).zip(&mut d_second).zip(&mut rounded_weights);
         for (i, (((master, first), second), weight)) in parts.enumerate() {
             let len = lens[i];
-            tensors.push(AdamWTensor {
-                grad: grad_refs[i].clone(),
-                master: gpu.write(master).first("master", len).unwrap(),
-                first: gpu.write(first).first("first", len).unwrap(),
-                second: gpu.write(second).first("second", len).unwrap(),
-                weight: Some(gpu.write(weight).first("weight", len).unwrap()),
-                weight_decay: if i % 2 == 0 { DECAY as f32 } else { 0.0 },
-            });
+            tensors.push(
+                AdamWTensor::new(
+                    grad_refs[i].clone(),
+                    gpu.write(master).first("master", len).unwrap(),
+                    gpu.write(first).first("first", len).unwrap(),
+                    gpu.write(second).first("second", len).unwrap(),
+                )
+                .with_weight(gpu.write(weight).first("weight", len).unwrap())
+                .with_weight_decay(if i % 2 == 0 { DECAY as f32 } else { 0.0 }),
+            );
         }
         // What is in the record counts, and not what is beside it.
         let record = gpu.upload(&[StepRecord { lr: config.lr as f32, step, skip_above: 0.0 }]).unwrap();
         let config = match constants {
             Constants::Host => Step::Host(config),
             Constants::Device => {
-                Step::Device { record: gpu.read(&record), constants: AdamWStep { lr: f64::NAN, step: 0, ..config } }
+                Step::Device { record: gpu.read(&record), constants: config.with_lr(f64::NAN).with_step(0) }
             }
         };
         adamw(gpu, &mut tensors, config, clip.as_ref()).unwrap();
@@ -110,7 +112,7 @@ fn three_steps() {
 #[test]
 fn a_step_of_zero_is_refused() {
     let Some(gpu) = gpu("a_step_of_zero_is_refused") else { return };
-    let config = AdamWStep { step: 0, ..STEP };
+    let config = STEP.with_step(0);
     let error = adamw::<f32, f32>(&gpu, &mut [], config, None).unwrap_err();
     assert_eq!(error.to_string(), "adamw: step = 0 is outside 1..=4294967295");
 }
@@ -133,14 +135,14 @@ impl State {
     }
 
     fn tensor<'a>(&'a mut self, gpu: &'a Gpu) -> AdamWTensor<'a, f32, bf16> {
-        AdamWTensor {
-            grad: gpu.read(&self.grad),
-            master: gpu.write(&mut self.master),
-            first: gpu.write(&mut self.first),
-            second: gpu.write(&mut self.second),
-            weight: Some(gpu.write(&mut self.weight)),
-            weight_decay: DECAY as f32,
-        }
+        AdamWTensor::new(
+            gpu.read(&self.grad),
+            gpu.write(&mut self.master),
+            gpu.write(&mut self.first),
+            gpu.write(&mut self.second),
+        )
+        .with_weight(gpu.write(&mut self.weight))
+        .with_weight_decay(DECAY as f32)
     }
 
     fn values(&self, gpu: &Gpu) -> [Vec<f64>; 4] {
@@ -162,18 +164,16 @@ fn a_step_whose_norm_is_not_finite_is_skipped_and_told() {
             .iter_mut()
             .zip(&lens)
             .map(|(state, &len)| {
-                let tensor = state.tensor(&gpu);
-                AdamWTensor {
-                    grad: tensor.grad.first("grad", len).unwrap(),
-                    master: tensor.master.first("master", len).unwrap(),
-                    first: tensor.first.first("first", len).unwrap(),
-                    second: tensor.second.first("second", len).unwrap(),
-                    weight: tensor.weight.map(|weight| weight.first("weight", len).unwrap()),
-                    ..tensor
-                }
+                let mut tensor = state.tensor(&gpu);
+                tensor.grad = tensor.grad.first("grad", len).unwrap();
+                tensor.master = tensor.master.first("master", len).unwrap();
+                tensor.first = tensor.first.first("first", len).unwrap();
+                tensor.second = tensor.second.first("second", len).unwrap();
+                tensor.weight = tensor.weight.map(|weight| weight.first("weight", len).unwrap());
+                tensor
             })
             .collect();
-        let clip = Clip { norm: gpu.read(&norm), max_norm: 1.0 };
+        let clip = Clip::new(gpu.read(&norm), 1.0);
         adamw_if_finite(&gpu, &mut tensors, STEP, &clip, &mut gpu.write(skipped)).unwrap();
     };
     let before: Vec<_> = states.iter().map(|state| state.values(&gpu)).collect();
@@ -193,7 +193,7 @@ fn a_norm_above_the_records_bound_writes_nothing() {
     let Some(device) = gpu("a_norm_above_the_records_bound_writes_nothing") else { return };
     let gpu = with_stream(device.stream().context().default_stream());
     let norm = gpu.upload(&[3.0f32]).unwrap();
-    let clip = || Clip { norm: gpu.read(&norm), max_norm: 1.0 };
+    let clip = || Clip::new(gpu.read(&norm), 1.0);
     let mut skipped = gpu.zeros::<u32>(1).unwrap();
     for (skip_above, writes) in [(0.0, true), (2.9, false), (3.0, true), (f32::INFINITY, true)] {
         let mut state = State::new(&gpu, 5000);
@@ -222,7 +222,7 @@ fn a_captured_graph_reads_the_record_again() {
     let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
     let graph = gpu.stream().end_capture(flags).unwrap().unwrap();
     for step in 1..=4 {
-        let config = AdamWStep { lr: 1e-2 / f64::from(step), step, ..STEP };
+        let config = STEP.with_lr(1e-2 / f64::from(step)).with_step(step);
         gpu.stream().memcpy_htod(&[StepRecord { lr: config.lr as f32, step, skip_above: 0.0 }], &mut record).unwrap();
         graph.launch().unwrap();
         adamw(&gpu, &mut [by_steps.tensor(&gpu)], config, None).unwrap();

@@ -77,25 +77,22 @@ fn on_host<E: Element>(p: &Problem) -> Outputs {
     let to = |x: &[f64]| x.iter().map(|&x| E::from_f64(x)).collect::<Vec<E>>();
     let (xz, weight, bias, initial) = (to(&p.xz), to(&p.weight), to(&p.bias), to(&p.initial));
     let (grad_out, grad_last) = (to(&p.grad_out), to(&p.grad_last));
-    let inputs = host::ConvInputs {
-        layout: p.plan.layout(),
-        x: Rows::new("xz", &xz, 2 * d_inner).unwrap().columns(0, d_inner).unwrap(),
-        weight: &weight,
-        bias: p.case.bias.then_some(&bias[..]),
-        activation: p.case.activation,
-        initial_state: p.case.states.then_some(&initial[..]),
-    };
+    let inputs = host::ConvInputs::new(
+        p.plan.layout(),
+        Rows::new("xz", &xz, 2 * d_inner).unwrap().columns(0, d_inner).unwrap(),
+        &weight,
+    )
+    .with_bias(p.case.bias.then_some(&bias[..]))
+    .with_activation(p.case.activation)
+    .with_initial_state(p.case.states.then_some(&initial[..]));
     let zeros = |len: usize| vec![E::from_f64(0.0); len];
     let (mut out, mut last) = (zeros(n * d_inner), zeros(initial.len()));
     host::forward(&inputs, RowsMut::new("out", &mut out, d_inner).unwrap(), Some(&mut last)).unwrap();
     let (mut gx, mut gw, mut gb, mut gi) =
         (zeros(n * d_inner), zeros(weight.len()), zeros(d_inner), zeros(initial.len()));
-    let grads = host::ConvGrads {
-        grad_x: RowsMut::new("grad_x", &mut gx, d_inner).unwrap(),
-        grad_weight: &mut gw,
-        grad_bias: p.case.bias.then_some(&mut gb[..]),
-        grad_initial_state: p.case.states.then_some(&mut gi[..]),
-    };
+    let grads = host::ConvGrads::new(RowsMut::new("grad_x", &mut gx, d_inner).unwrap(), &mut gw)
+        .with_grad_bias(p.case.bias.then_some(&mut gb[..]))
+        .with_grad_initial_state(p.case.states.then_some(&mut gi[..]));
     let grad_out = Rows::new("grad_out", &grad_out, d_inner).unwrap();
     host::backward(&inputs, grad_out, p.case.states.then_some(&grad_last[..]), grads).unwrap();
     let given = |present: bool, x: Vec<E>| if present { x } else { Vec::new() };
@@ -118,27 +115,20 @@ fn on_device<T: TestElement>(gpu: &Gpu, p: &Problem, in_place: bool) -> Outputs 
     let [weight, bias, initial, grad_last] =
         [&p.weight, &p.bias, &p.initial, &p.grad_last].map(|x| upload::<f32>(gpu, x));
     let n_state = p.initial.len();
-    let inputs = device::ConvInputs {
-        layout: plan.layout(gpu),
-        x,
-        weight: gpu.read(&weight),
-        bias: p.case.bias.then(|| gpu.read(&bias)),
-        activation: p.case.activation,
-        initial_state: p.case.states.then(|| gpu.read(&initial).first("initial", n_state).unwrap()),
-    };
+    let inputs = device::ConvInputs::new(plan.layout(gpu), x, gpu.read(&weight))
+        .with_bias(p.case.bias.then(|| gpu.read(&bias)))
+        .with_activation(p.case.activation)
+        .with_initial_state(p.case.states.then(|| gpu.read(&initial).first("initial", n_state).unwrap()));
     let (mut out, mut last) = (poisoned::<T>(gpu, n * d_inner), poisoned::<f32>(gpu, n_state));
     let last_state = gpu.write(&mut last).first("last", n_state).unwrap();
     device::forward(gpu, &inputs, gpu.rows_mut(&mut out, d_inner).unwrap(), Some(last_state)).unwrap();
     let (mut again, mut gw) = (poisoned::<T>(gpu, n * d_inner), poisoned::<f32>(gpu, p.weight.len()));
     let (mut gb, mut gi) = (poisoned::<f32>(gpu, d_inner), poisoned::<f32>(gpu, n_state));
     let mut workspace = poisoned::<f32>(gpu, device::backward_workspace_len(&inputs).unwrap());
-    let grads = device::ConvGrads {
-        grad_x,
-        out: Some(gpu.rows_mut(&mut again, d_inner).unwrap()),
-        grad_weight: gpu.write(&mut gw),
-        grad_bias: p.case.bias.then(|| gpu.write(&mut gb)),
-        grad_initial_state: p.case.states.then(|| gpu.write(&mut gi).first("initial", n_state).unwrap()),
-    };
+    let grads = device::ConvGrads::new(grad_x, gpu.write(&mut gw))
+        .with_out(gpu.rows_mut(&mut again, d_inner).unwrap())
+        .with_grad_bias(p.case.bias.then(|| gpu.write(&mut gb)))
+        .with_grad_initial_state(p.case.states.then(|| gpu.write(&mut gi).first("initial", n_state).unwrap()));
     let grad_last = p.case.states.then(|| gpu.read(&grad_last).first("last", n_state).unwrap());
     let grad_out = gpu.rows(&grad_out, d_inner).unwrap();
     device::backward(gpu, &inputs, grad_out, grad_last, grads, gpu.write(&mut workspace)).unwrap();
@@ -232,25 +222,13 @@ fn other_overlaps_are_refused() {
     // What lies over columns `at..at + d` of the memory whose middle is x, or over the gradient of the output.
     let mut refuses = |at: usize, is_out: bool, want: &str| {
         let (rows, to) = gpu.rows_mut(&mut memory, 3 * d).unwrap().in_place();
-        let inputs = device::ConvInputs {
-            layout: layout.layout(&gpu),
-            x: rows.clone().columns(d, d).unwrap(),
-            weight: gpu.read(&weight),
-            bias: None,
-            activation: Activation::Silu,
-            initial_state: None,
-        };
+        let inputs =
+            device::ConvInputs::new(layout.layout(&gpu), rows.clone().columns(d, d).unwrap(), gpu.read(&weight));
         let (to, apart) = (to.columns(at, d).unwrap(), gpu.rows_mut(&mut other, d).unwrap());
         let (grad_x, out) = if is_out { (apart, Some(to)) } else { (to, None) };
         let mut grad_weight = poisoned::<f32>(&gpu, d * 4);
         let mut workspace = poisoned::<f32>(&gpu, device::backward_workspace_len(&inputs).unwrap());
-        let grads = device::ConvGrads {
-            grad_x,
-            out,
-            grad_weight: gpu.write(&mut grad_weight),
-            grad_bias: None,
-            grad_initial_state: None,
-        };
+        let grads = device::ConvGrads::new(grad_x, gpu.write(&mut grad_weight)).with_out(out);
         let grad_out = rows.columns(0, d).unwrap();
         let error = device::backward(&gpu, &inputs, grad_out, None, grads, gpu.write(&mut workspace)).unwrap_err();
         assert!(error.to_string().starts_with(want), "{error}");

@@ -13,7 +13,7 @@ use mom_kernels::cuda::cross_entropy::{
 use mom_kernels::cuda::half::{bf16, f16};
 use mom_kernels::cuda::{DeviceRows, DeviceRowsMut, Gpu};
 
-const SCALE: Scale = Scale { scale: 0.25, z: 1e-2 };
+const SCALE: Scale = Scale::new(0.25).with_z(1e-2);
 
 /// How a matrix of `width` columns lies in memory: columns before and behind it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -126,12 +126,12 @@ fn run<T: TestElement>(gpu: &Gpu, p: &Problem, frame: Frame, place: Target) -> (
     let mut out_of_range = gpu.zeros::<u32>(1).unwrap();
     let targets = gpu.upload(&p.targets).unwrap();
     let weights = p.weights.as_ref().map(|weights| upload::<f32>(gpu, weights));
-    let targets = Targets { targets: gpu.read(&targets), weights: weights.as_ref().map(|weights| gpu.read(weights)) };
-    let mut losses = Losses {
-        loss: gpu.write(&mut loss).first("loss", n_rows).unwrap(),
-        lse: gpu.write(&mut lse).first("lse", n_rows).unwrap(),
-        out_of_range: gpu.write(&mut out_of_range),
-    };
+    let targets = Targets::new(gpu.read(&targets)).with_weights(weights.as_ref().map(|weights| gpu.read(weights)));
+    let mut losses = Losses::new(
+        gpu.write(&mut loss).first("loss", n_rows).unwrap(),
+        gpu.write(&mut lse).first("lse", n_rows).unwrap(),
+        gpu.write(&mut out_of_range),
+    );
     fn columns<'a, T>(rows: DeviceRows<'a, T>, frame: Frame, width: usize) -> DeviceRows<'a, T> {
         rows.columns(frame.before, width).unwrap()
     }
@@ -243,12 +243,12 @@ fn no_row_and_no_target() {
     let (mut loss, mut lse) = (gpu.zeros::<f32>(1).unwrap(), gpu.zeros::<f32>(1).unwrap());
     let mut out_of_range = gpu.zeros::<u32>(1).unwrap();
     let targets = gpu.zeros::<u32>(1).unwrap();
-    let targets = Targets { targets: gpu.read(&targets).first("targets", 0).unwrap(), weights: None };
-    let mut losses = Losses {
-        loss: gpu.write(&mut loss).first("loss", 0).unwrap(),
-        lse: gpu.write(&mut lse).first("lse", 0).unwrap(),
-        out_of_range: gpu.write(&mut out_of_range),
-    };
+    let targets = Targets::new(gpu.read(&targets).first("targets", 0).unwrap());
+    let mut losses = Losses::new(
+        gpu.write(&mut loss).first("loss", 0).unwrap(),
+        gpu.write(&mut lse).first("lse", 0).unwrap(),
+        gpu.write(&mut out_of_range),
+    );
     let memory = gpu.write(&mut grad).first("grad", 0).unwrap();
     let mut rows = DeviceRowsMut::new("grad", memory, none.vocabulary).unwrap();
     forward_backward_in_place(&gpu, &mut rows, &targets, SCALE, &mut losses).unwrap();
@@ -329,13 +329,13 @@ fn sums_of_groups() {
             let mut workspace = gpu.upload(&vec![f64::NAN; len.max(1)]).unwrap();
             let mut out_of_range = gpu.zeros::<u32>(1).unwrap();
             let weights = weighted.then(|| gpu.read(&weights).first("weights", n_rows).unwrap());
-            let inputs = GroupInputs {
-                targets: Targets { targets: gpu.read(&targets).first("targets", n_rows).unwrap(), weights },
+            let inputs = GroupInputs::new(
+                Targets::new(gpu.read(&targets).first("targets", n_rows).unwrap()).with_weights(weights),
                 vocabulary,
-                loss: gpu.read(&loss).first("loss", n_rows).unwrap(),
-                lse: gpu.read(&lse).first("lse", n_rows).unwrap(),
-                groups: Some(gpu.read(&groups).first("groups", n_rows).unwrap()),
-            };
+                gpu.read(&loss).first("loss", n_rows).unwrap(),
+                gpu.read(&lse).first("lse", n_rows).unwrap(),
+            )
+            .with_groups(gpu.read(&groups).first("groups", n_rows).unwrap());
             let workspace = gpu.write(&mut workspace).first("workspace", len).unwrap();
             let (mut to, mut bad) = (gpu.write(&mut sums), gpu.write(&mut out_of_range));
             group_sums(&gpu, &inputs, n_groups, &mut to, &mut bad, workspace).unwrap();
@@ -358,9 +358,8 @@ fn sizes_that_disagree_are_refused() {
     let (mut loss, mut lse) = (gpu.zeros::<f32>(3).unwrap(), gpu.zeros::<f32>(3).unwrap());
     let mut out_of_range = gpu.zeros::<u32>(1).unwrap();
     let targets = gpu.zeros::<u32>(4).unwrap();
-    let mut losses =
-        Losses { loss: gpu.write(&mut loss), lse: gpu.write(&mut lse), out_of_range: gpu.write(&mut out_of_range) };
-    let targets = Targets { targets: gpu.read(&targets), weights: None };
+    let mut losses = Losses::new(gpu.write(&mut loss), gpu.write(&mut lse), gpu.write(&mut out_of_range));
+    let targets = Targets::new(gpu.read(&targets));
     let error = forward(&gpu, &gpu.rows(&logits, 4).unwrap(), &targets, &mut losses).unwrap_err();
     assert_eq!(error.to_string(), "cross_entropy: targets has 4 elements, expected 3");
     let error = forward(&gpu, &gpu.rows(&logits, 1).unwrap(), &targets, &mut losses).unwrap_err();

@@ -4,12 +4,10 @@
 mod cuda_support;
 
 use cuda_support::*;
-use mom_kernels::causal_conv1d::Activation;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::{DevicePlan, Gpu, Module, causal_conv1d as conv, selective_scan as scan};
-use mom_kernels::selective_scan::DeltaActivation;
 
 const BATCH: usize = 3;
 const D: usize = 64;
@@ -101,40 +99,26 @@ impl Memory {
         let conv_inputs = conv_inputs(gpu, &self.plan, &self.x, &self.taps);
         conv::forward(gpu, &conv_inputs, gpu.rows_mut(&mut self.u, D).unwrap(), None).unwrap();
         let scan_inputs = scan_inputs(gpu, &self.plan, [&self.u, &self.dt, &self.bc], &self.a);
-        let outputs = scan::ScanOutputs {
-            out: gpu.rows_mut(&mut self.out, D).unwrap(),
-            last_state: None,
-            saved_states: Some(gpu.write(&mut self.saved)),
-        };
+        let outputs = scan::ScanOutputs::new(gpu.rows_mut(&mut self.out, D).unwrap())
+            .with_saved_states(gpu.write(&mut self.saved));
         let workspace = &mut self.scan_forward_workspace;
         let len = scan::forward_workspace_len(BATCH, self.n / BATCH, D, D_STATE);
         let workspace = gpu.write(workspace).first("workspace", len).unwrap();
         scan::forward(gpu, &scan_inputs, outputs, workspace).unwrap();
         let grad_bc = gpu.rows_mut(&mut self.grad_bc, 2 * D_STATE).unwrap();
         let (grad_b, grad_c) = grad_bc.split_columns(D_STATE).unwrap();
-        let grads = scan::ScanGrads {
-            grad_u: gpu.rows_mut(&mut self.grad_u, D).unwrap(),
-            grad_dt: gpu.rows_mut(&mut self.grad_dt, D).unwrap(),
-            grad_dt_bias: None,
-            grad_a: gpu.write(&mut self.grad_a),
+        let grads = scan::ScanGrads::new(
+            gpu.rows_mut(&mut self.grad_u, D).unwrap(),
+            gpu.rows_mut(&mut self.grad_dt, D).unwrap(),
+            gpu.write(&mut self.grad_a),
             grad_b,
             grad_c,
-            grad_d_skip: None,
-            grad_z: None,
-            grad_initial_state: None,
-            out: None,
-        };
+        );
         let grad_out = gpu.rows(&self.grad_out, D).unwrap();
-        let output_grads = scan::ScanOutputGrads { grad_out, grad_last_state: None };
+        let output_grads = scan::ScanOutputGrads::new(grad_out);
         let (saved, workspace) = (gpu.read(&self.saved), gpu.write(&mut self.scan_workspace));
         scan::backward(gpu, &scan_inputs, saved, &output_grads, grads, workspace).unwrap();
-        let grads = conv::ConvGrads {
-            grad_x: gpu.rows_mut(&mut self.grad_x, D).unwrap(),
-            out: None,
-            grad_weight: gpu.write(&mut self.grad_taps),
-            grad_bias: None,
-            grad_initial_state: None,
-        };
+        let grads = conv::ConvGrads::new(gpu.rows_mut(&mut self.grad_x, D).unwrap(), gpu.write(&mut self.grad_taps));
         let (grad_u, workspace) = (gpu.rows(&self.grad_u, D).unwrap(), gpu.write(&mut self.conv_workspace));
         conv::backward(gpu, &conv_inputs, grad_u, None, grads, workspace).unwrap();
     }
@@ -154,14 +138,7 @@ fn conv_inputs<'a>(
     x: &'a CudaSlice<bf16>,
     taps: &'a CudaSlice<f32>,
 ) -> conv::ConvInputs<'a, bf16> {
-    conv::ConvInputs {
-        layout: plan.layout(gpu),
-        x: gpu.rows(x, D).unwrap(),
-        weight: gpu.read(taps),
-        bias: None,
-        activation: Activation::Silu,
-        initial_state: None,
-    }
+    conv::ConvInputs::new(plan.layout(gpu), gpu.rows(x, D).unwrap(), gpu.read(taps))
 }
 
 fn scan_inputs<'a>(
@@ -171,19 +148,14 @@ fn scan_inputs<'a>(
     a: &'a CudaSlice<f32>,
 ) -> scan::ScanInputs<'a, bf16> {
     let bc = gpu.rows(bc, 2 * D_STATE).unwrap();
-    scan::ScanInputs {
-        layout: plan.layout(gpu),
-        u: gpu.rows(u, D).unwrap(),
-        dt: gpu.rows(dt, D).unwrap(),
-        dt_bias: None,
-        delta_activation: DeltaActivation::Softplus,
-        a: gpu.read(a),
-        b: bc.clone().columns(0, D_STATE).unwrap(),
-        c: bc.columns(D_STATE, D_STATE).unwrap(),
-        d_skip: None,
-        z: None,
-        initial_state: None,
-    }
+    scan::ScanInputs::new(
+        plan.layout(gpu),
+        gpu.rows(u, D).unwrap(),
+        gpu.rows(dt, D).unwrap(),
+        gpu.read(a),
+        bc.clone().columns(0, D_STATE).unwrap(),
+        bc.columns(D_STATE, D_STATE).unwrap(),
+    )
 }
 
 #[test]

@@ -101,10 +101,8 @@ fn on_host<E: Element>(p: &Problem) -> Outputs {
     let n_groups = weights.n_groups();
     let mut grad_weights = zeros(n_groups * n_in * n_out);
     let mut grad_biases = zeros(n_groups * n_out);
-    let grads = host::GroupedGrads {
-        grad_weights: grad_weights.chunks_exact_mut(n_in * n_out).collect(),
-        grad_biases: p.case.biases.then(|| grad_biases.chunks_exact_mut(n_out).collect()),
-    };
+    let grads = host::GroupedGrads::new(grad_weights.chunks_exact_mut(n_in * n_out).collect())
+        .with_grad_biases(p.case.biases.then(|| grad_biases.chunks_exact_mut(n_out).collect()));
     host::backward_weights(offsets, x, grad_y, &weights, grads).unwrap();
     [from(y), from(grad_x), from(grad_weights), from(grad_biases)]
 }
@@ -171,10 +169,8 @@ impl<T: TestElement> OnDevice<T> {
         device::forward(gpu, &offsets, &x, &weights, y)?;
         let grad_x = gpu.rows_mut(&mut self.grad_x, p.case.wide(n_in))?.columns(around.0, n_in)?;
         device::backward_input(gpu, &offsets, &grad_y, &weights, grad_x, p.case.into)?;
-        let grads = device::GroupedGrads {
-            grad_weights: self.grad_weights.iter_mut().map(|w| gpu.write(w)).collect(),
-            grad_biases: p.case.biases.then(|| gpu.write(&mut self.grad_biases)),
-        };
+        let grads = device::GroupedGrads::new(self.grad_weights.iter_mut().map(|w| gpu.write(w)).collect())
+            .with_grad_biases(p.case.biases.then(|| gpu.write(&mut self.grad_biases)));
         let len = device::backward_weights_workspace_len(x.n_rows(), &weights);
         let workspace = gpu.write(&mut self.workspace).first("workspace", len)?;
         device::backward_weights(gpu, &offsets, &x, &grad_y, &weights, grads, workspace)
@@ -338,10 +334,7 @@ fn zero_rows<T: TestElement>(gpu: &Gpu, n_in: usize, n_out: usize) {
     let ids = gpu.zeros::<u8>(0).unwrap();
     let plan = DevicePlan::sort(gpu, 0, 16, 2, &gpu.read(&ids), None).unwrap();
     let mut grads: Vec<_> = (0..2).map(|_| poisoned::<T>(gpu, n_in * n_out)).collect();
-    let to = device::GroupedGrads {
-        grad_weights: grads.iter_mut().map(|grad| gpu.write(grad)).collect(),
-        grad_biases: None,
-    };
+    let to = device::GroupedGrads::new(grads.iter_mut().map(|grad| gpu.write(grad)).collect());
     let mut workspace = gpu.zeros(device::backward_weights_workspace_len(0, &weights)).unwrap();
     let (x, grad_y) = (gpu.rows(&x, n_in).unwrap(), gpu.rows(&y, n_out).unwrap());
     let offsets = plan.modality_offsets(gpu);
@@ -370,10 +363,7 @@ fn what_follows_waits_for_gradients_that_were_not_cut() {
     let nan = poisoned::<bf16>(&gpu, n_in * n_out);
     let mut run = |gpu: &Gpu| {
         grads.iter_mut().for_each(|grad| gpu.stream().memcpy_dtod(&nan, grad).unwrap());
-        let to = device::GroupedGrads {
-            grad_weights: grads.iter_mut().map(|grad| gpu.write(grad)).collect(),
-            grad_biases: None,
-        };
+        let to = device::GroupedGrads::new(grads.iter_mut().map(|grad| gpu.write(grad)).collect());
         let (x, grad_y) = (gpu.rows(&on_device.x, n_in).unwrap(), gpu.rows(&on_device.grad_y, n_out).unwrap());
         let offsets = on_device.plan.modality_offsets(gpu);
         let result = device::backward_weights(gpu, &offsets, &x, &grad_y, &weights, to, gpu.write(&mut workspace));

@@ -5,13 +5,11 @@
 mod cuda_support;
 
 use cuda_support::*;
-use mom_kernels::causal_conv1d::Activation;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::library::{Factor, matmul};
 use mom_kernels::cuda::{CudaError, Detail, DeviceOffsets, DevicePlan, Gpu, Module, Result};
 use mom_kernels::cuda::{adamw, causal_conv1d, column_sums, grouped_gemm, rms_norm, selective_scan};
-use mom_kernels::selective_scan::DeltaActivation;
 
 /// The norm of `x`, its views made by `by` and its launch asked of `of`.
 fn norm(of: &Gpu, by: &Gpu, x: &CudaSlice<f32>, weight: &CudaSlice<f32>, y: &mut CudaSlice<f32>) -> Result<()> {
@@ -114,14 +112,11 @@ fn rows_without_columns_and_batches_without_sequences_are_named() {
     let text = gpu.rows(&x, 2).unwrap().columns(0, 0).unwrap_err().to_string();
     assert!(text.contains("columns") && text.contains("end"), "{text}");
     let empty = gpu.zeros::<f32>(0).unwrap();
-    let conv = causal_conv1d::ConvInputs {
-        layout: mom_kernels::cuda::DeviceLayout::contiguous(0, 16, None).unwrap(),
-        x: gpu.rows(&empty, 2).unwrap(),
-        weight: gpu.read(&taps),
-        bias: None,
-        activation: Activation::Silu,
-        initial_state: None,
-    };
+    let conv = causal_conv1d::ConvInputs::new(
+        mom_kernels::cuda::DeviceLayout::contiguous(0, 16, None).unwrap(),
+        gpu.rows(&empty, 2).unwrap(),
+        gpu.read(&taps),
+    );
     let text = causal_conv1d::backward_workspace_len(&conv).unwrap_err().to_string();
     assert!(text.contains("batch"), "{text}");
 }
@@ -191,13 +186,7 @@ fn small_workspaces_are_named() {
     let offsets = DeviceOffsets::single(n);
 
     refuses("rms_norm", "workspace", rms_norm::backward_workspace_len(n, d), |len| {
-        let inputs = rms_norm::NormInputs {
-            x: gpu.rows(&x, d)?,
-            weight: gpu.read(&weight),
-            eps: 1e-5,
-            grad_y: gpu.rows(&x, d)?,
-            grad_sum: None,
-        };
+        let inputs = rms_norm::NormInputs::new(gpu.rows(&x, d)?, gpu.read(&weight), 1e-5, gpu.rows(&x, d)?);
         let (grad_x, grad_weight) = (gpu.rows_mut(&mut to_x, d)?, gpu.write(&mut to_weight));
         rms_norm::backward(&gpu, &inputs, grad_x, grad_weight, gpu.write(&mut memory(len)))
     });
@@ -211,56 +200,33 @@ fn small_workspaces_are_named() {
 
     let plan = DevicePlan::sort(&gpu, batch, seqlen, 1, &gpu.read(&gpu.zeros(n).unwrap()), None).unwrap();
     let taps = memory(d * 4);
-    let conv = causal_conv1d::ConvInputs {
-        layout: plan.layout(&gpu),
-        x: gpu.rows(&x, d).unwrap(),
-        weight: gpu.read(&taps),
-        bias: None,
-        activation: Activation::Silu,
-        initial_state: None,
-    };
+    let conv = causal_conv1d::ConvInputs::new(plan.layout(&gpu), gpu.rows(&x, d).unwrap(), gpu.read(&taps));
     refuses("causal_conv1d", "workspace", causal_conv1d::backward_workspace_len(&conv).unwrap(), |len| {
         let mut grad_taps = memory(d * 4);
-        let grads = causal_conv1d::ConvGrads {
-            grad_x: gpu.rows_mut(&mut to_x, d)?,
-            out: None,
-            grad_weight: gpu.write(&mut grad_taps),
-            grad_bias: None,
-            grad_initial_state: None,
-        };
+        let grads = causal_conv1d::ConvGrads::new(gpu.rows_mut(&mut to_x, d)?, gpu.write(&mut grad_taps));
         causal_conv1d::backward(&gpu, &conv, gpu.rows(&x, d)?, None, grads, gpu.write(&mut memory(len)))
     });
 
-    let scan = selective_scan::ScanInputs {
-        layout: plan.layout(&gpu),
-        u: gpu.rows(&x, d).unwrap(),
-        dt: gpu.rows(&x, d).unwrap(),
-        dt_bias: None,
-        delta_activation: DeltaActivation::Softplus,
-        a: gpu.read(&states),
-        b: gpu.rows(&x, d).unwrap(),
-        c: gpu.rows(&x, d).unwrap(),
-        d_skip: None,
-        z: None,
-        initial_state: None,
-    };
+    let scan = selective_scan::ScanInputs::new(
+        plan.layout(&gpu),
+        gpu.rows(&x, d).unwrap(),
+        gpu.rows(&x, d).unwrap(),
+        gpu.read(&states),
+        gpu.rows(&x, d).unwrap(),
+        gpu.rows(&x, d).unwrap(),
+    );
     let saved = memory(selective_scan::saved_states_len(batch, seqlen, d, d_state));
     refuses("selective_scan", "workspace", selective_scan::backward_workspace_len(&scan).unwrap(), |len| {
         let (mut grad_u, mut grad_dt, mut grad_a) = (memory(n * d), memory(n * d), memory(d * d_state));
         let (mut grad_b, mut grad_c) = (memory(n * d_state), memory(n * d_state));
-        let grads = selective_scan::ScanGrads {
-            grad_u: gpu.rows_mut(&mut grad_u, d)?,
-            grad_dt: gpu.rows_mut(&mut grad_dt, d)?,
-            grad_dt_bias: None,
-            grad_a: gpu.write(&mut grad_a),
-            grad_b: gpu.rows_mut(&mut grad_b, d_state)?,
-            grad_c: gpu.rows_mut(&mut grad_c, d_state)?,
-            grad_d_skip: None,
-            grad_z: None,
-            grad_initial_state: None,
-            out: None,
-        };
-        let output_grads = selective_scan::ScanOutputGrads { grad_out: gpu.rows(&x, d)?, grad_last_state: None };
+        let grads = selective_scan::ScanGrads::new(
+            gpu.rows_mut(&mut grad_u, d)?,
+            gpu.rows_mut(&mut grad_dt, d)?,
+            gpu.write(&mut grad_a),
+            gpu.rows_mut(&mut grad_b, d_state)?,
+            gpu.rows_mut(&mut grad_c, d_state)?,
+        );
+        let output_grads = selective_scan::ScanOutputGrads::new(gpu.rows(&x, d)?);
         selective_scan::backward(&gpu, &scan, gpu.read(&saved), &output_grads, grads, gpu.write(&mut memory(len)))
     });
 
@@ -270,7 +236,7 @@ fn small_workspaces_are_named() {
     refuses("grouped_gemm", "workspace", grouped_gemm::backward_weights_workspace_len(n, &weights), |len| {
         let (mut grad, mut grad_bias) = (memory(d * d), memory(d));
         let grad_weights = vec![gpu.write(&mut grad)];
-        let grads = grouped_gemm::GroupedGrads { grad_weights, grad_biases: Some(gpu.write(&mut grad_bias)) };
+        let grads = grouped_gemm::GroupedGrads::new(grad_weights).with_grad_biases(gpu.write(&mut grad_bias));
         let (x, mut workspace) = (gpu.rows(&x, d)?, memory(len));
         grouped_gemm::backward_weights(&gpu, &offsets, &x, &x, &weights, grads, gpu.write(&mut workspace))
     });

@@ -12,8 +12,8 @@ use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::grouped_gemm::{GroupedGrads, GroupedWeights};
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::mixer::{self as device, Block, BlockGrads, MixerBackward, MixerGrads, MixerSaved};
-use mom_kernels::cuda::mixer::{MixerOutputs, MixerWeights};
-use mom_kernels::cuda::{DevicePlan, Dtype, Gpu};
+use mom_kernels::cuda::mixer::{MixerOutputs, MixerStates, MixerWeights, Saves};
+use mom_kernels::cuda::{DevicePlan, DeviceRowsMut, Dtype, Gpu};
 use mom_kernels::{Rows, RowsMut, rms_norm};
 
 const EPS: f64 = 1e-5;
@@ -75,10 +75,8 @@ impl<T: TestElement> Projection<T> {
     }
 
     fn write<'a>(&'a mut self, gpu: &'a Gpu) -> GroupedGrads<'a, T> {
-        GroupedGrads {
-            grad_weights: self.weights.iter_mut().map(|w| gpu.write(w)).collect(),
-            grad_biases: self.biases.as_mut().map(|b| gpu.write(b)),
-        }
+        GroupedGrads::new(self.weights.iter_mut().map(|w| gpu.write(w)).collect())
+            .with_grad_biases(self.biases.as_mut().map(|b| gpu.write(b)))
     }
 
     fn insert(&self, gpu: &Gpu, [weight, bias]: [&'static str; 2], results: &mut Results) {
@@ -107,34 +105,34 @@ fn on_device<T: TestElement>(gpu: &Gpu, case: &MixerCase<f64>, around: &Around) 
     let norm = upload::<f32>(gpu, &around.norm);
     let [x, grad_out] = [&case.fields["x"], &around.grad_out].map(|x| upload::<T>(gpu, x));
     let [in_proj, x_proj, dt_proj, out_proj] = projections.each_ref().map(|p| p.read(gpu));
-    let block = Block {
-        norm: gpu.read(&norm),
-        norm_eps: EPS as f32,
-        mixer: MixerWeights {
+    let block = Block::new(
+        gpu.read(&norm),
+        EPS as f32,
+        MixerWeights::new(
             in_proj,
-            conv_weight: gpu.read(&conv_weight),
-            conv_bias: conv_bias.as_ref().map(|bias| gpu.read(bias)),
+            gpu.read(&conv_weight),
             x_proj,
             dt_proj,
-            a_log: gpu.read(&a_log),
-            d_skip: gpu.read(&d_skip),
+            gpu.read(&a_log),
+            gpu.read(&d_skip),
             out_proj,
-        },
-    };
+        )
+        .with_conv_bias(conv_bias.as_ref().map(|bias| gpu.read(bias))),
+    );
     let sizes = block.mixer.sizes(&plan).unwrap();
     let bytes = |len: usize| gpu.upload(&vec![0xffu8; len]).unwrap();
     let x_rows = gpu.rows(&x, d_model).unwrap();
 
     let mut plain = poisoned::<T>(gpu, x.len());
-    let mut workspace = bytes(device::block_forward_workspace_bytes(&plan, &block, false).unwrap());
+    let mut workspace = bytes(device::block_forward_workspace_bytes(&plan, &block, Saves::Nothing).unwrap());
     let out_rows = gpu.rows_mut(&mut plain, d_model).unwrap();
     device::block_forward(gpu, &plan, &x_rows, &block, out_rows, None, gpu.write(&mut workspace)).unwrap();
 
     let mut out = poisoned::<T>(gpu, x.len());
     let (mut xz, mut x_dbl) = (poisoned::<T>(gpu, sizes.xz_len()), poisoned::<T>(gpu, sizes.x_dbl_len()));
     let mut states = poisoned::<f32>(gpu, sizes.states_len);
-    let mut workspace = bytes(device::block_forward_workspace_bytes(&plan, &block, true).unwrap());
-    let saved = MixerSaved { xz: gpu.write(&mut xz), x_dbl: gpu.write(&mut x_dbl), states: gpu.write(&mut states) };
+    let mut workspace = bytes(device::block_forward_workspace_bytes(&plan, &block, Saves::ForBackward).unwrap());
+    let saved = MixerSaved::new(gpu.write(&mut xz), gpu.write(&mut x_dbl), gpu.write(&mut states));
     let out_rows = gpu.rows_mut(&mut out, d_model).unwrap();
     device::block_forward(gpu, &plan, &x_rows, &block, out_rows, Some(saved), gpu.write(&mut workspace)).unwrap();
     assert_eq!(gpu.download(&plain).unwrap(), gpu.download(&out).unwrap(), "saving changes nothing");
@@ -145,26 +143,26 @@ fn on_device<T: TestElement>(gpu: &Gpu, case: &MixerCase<f64>, around: &Around) 
     let mut grad_conv_bias = conv_bias.as_ref().map(|bias| poisoned::<f32>(gpu, bias.len()));
     let (mut grad_norm, mut grad_x) = (poisoned::<f32>(gpu, d_model), poisoned::<T>(gpu, x.len()));
     let mut workspace = bytes(device::block_backward_workspace_bytes(gpu, &plan, &block).unwrap());
-    let pass = MixerBackward {
-        x: x_rows,
-        saved: MixerSaved { xz: gpu.write(&mut xz), x_dbl: gpu.write(&mut x_dbl), states: gpu.write(&mut states) },
-        grad_out: gpu.rows(&grad_out, d_model).unwrap(),
-    };
+    let pass = MixerBackward::new(
+        x_rows,
+        MixerSaved::new(gpu.write(&mut xz), gpu.write(&mut x_dbl), gpu.write(&mut states)),
+        gpu.rows(&grad_out, d_model).unwrap(),
+    );
     let [in_proj, x_proj, dt_proj, out_proj] = grads.each_mut().map(|p| p.write(gpu));
-    let block_grads = BlockGrads {
-        norm: gpu.write(&mut grad_norm),
-        mixer: MixerGrads {
-            x: gpu.rows_mut(&mut grad_x, d_model).unwrap(),
+    let block_grads = BlockGrads::new(
+        gpu.write(&mut grad_norm),
+        MixerGrads::new(
+            gpu.rows_mut(&mut grad_x, d_model).unwrap(),
             in_proj,
-            conv_weight: gpu.write(&mut grad_conv),
-            conv_bias: grad_conv_bias.as_mut().map(|bias| gpu.write(bias)),
+            gpu.write(&mut grad_conv),
             x_proj,
             dt_proj,
-            a_log: gpu.write(&mut grad_a_log),
-            d_skip: gpu.write(&mut grad_d),
+            gpu.write(&mut grad_a_log),
+            gpu.write(&mut grad_d),
             out_proj,
-        },
-    };
+        )
+        .with_conv_bias(grad_conv_bias.as_mut().map(|bias| gpu.write(bias))),
+    );
     device::block_backward(gpu, &plan, &block, pass, block_grads, gpu.write(&mut workspace)).unwrap();
 
     let mut results = Results::from([
@@ -284,21 +282,19 @@ fn what_does_not_fit_is_refused_by_name() {
     let dt_proj = projection(2, [dt_rank, d_inner]);
     let out_proj = projection(3, [d_inner, d_model]);
     let [conv, a_log, d_skip] = ["conv.weight", "A_log", "D"].map(|name| upload::<f32>(&gpu, &case.fields[name]));
-    let mut weights = MixerWeights {
-        in_proj: in_proj.read(&gpu),
-        conv_weight: gpu.read(&conv),
-        conv_bias: None,
-        x_proj: x_proj.read(&gpu),
-        dt_proj: dt_proj.read(&gpu),
-        a_log: gpu.read(&a_log),
-        d_skip: gpu.read(&d_skip),
-        out_proj: out_proj.read(&gpu),
-    };
+    let mut weights = MixerWeights::new(
+        in_proj.read(&gpu),
+        gpu.read(&conv),
+        x_proj.read(&gpu),
+        dt_proj.read(&gpu),
+        gpu.read(&a_log),
+        gpu.read(&d_skip),
+        out_proj.read(&gpu),
+    );
     let x = upload::<f32>(&gpu, &case.fields["x"]);
     let mut out = poisoned::<f32>(&gpu, x.len());
     let mut small = gpu.zeros::<u8>(64).unwrap();
-    let outputs =
-        MixerOutputs { out: gpu.rows_mut(&mut out, d_model).unwrap(), residual: None, saved: None, states: None };
+    let outputs = MixerOutputs::new(gpu.rows_mut(&mut out, d_model).unwrap());
     let rows = gpu.rows(&x, d_model).unwrap();
     let error = device::forward(&gpu, &plan, &rows, &weights, outputs, gpu.write(&mut small)).unwrap_err().to_string();
     assert!(error.contains("workspace") && error.contains("64"), "{error}");
@@ -312,24 +308,19 @@ fn what_does_not_fit_is_refused_by_name() {
         let (mut xz, mut x_dbl) = (poisoned::<f32>(&gpu, sizes.xz_len() + off), poisoned(&gpu, sizes.x_dbl_len()));
         let (mut states, mut workspace) = (poisoned(&gpu, sizes.states_len), gpu.zeros::<u8>(bytes).unwrap());
         let mut grad_x = poisoned::<f32>(&gpu, x.len() / ODD.d_model * d_model);
-        let saved = MixerSaved {
-            xz: gpu.write_view(xz.slice_mut(off..)),
-            x_dbl: gpu.write(&mut x_dbl),
-            states: gpu.write(&mut states),
-        };
-        let pass = MixerBackward { x: rows.clone(), saved, grad_out: rows.clone() };
+        let saved = MixerSaved::new(gpu.write_view(xz.slice_mut(off..)), gpu.write(&mut x_dbl), gpu.write(&mut states));
+        let pass = MixerBackward::new(rows.clone(), saved, rows.clone());
         let x = gpu.rows_mut(&mut grad_x, d_model).unwrap().columns(0, ODD.d_model).unwrap();
-        let grads = MixerGrads {
+        let grads = MixerGrads::new(
             x,
             in_proj,
-            conv_weight: gpu.write(&mut to_conv),
-            conv_bias: None,
+            gpu.write(&mut to_conv),
             x_proj,
             dt_proj,
-            a_log: gpu.write(&mut to_a),
-            d_skip: gpu.write(&mut to_d),
+            gpu.write(&mut to_a),
+            gpu.write(&mut to_d),
             out_proj,
-        };
+        );
         device::backward(&gpu, &plan, &weights, pass, grads, gpu.write(&mut workspace)).map_err(|e| e.to_string())
     };
     backward(0, bytes, d_model).unwrap();
@@ -345,4 +336,104 @@ fn what_does_not_fit_is_refused_by_name() {
     weights.out_proj = in_proj.read(&gpu);
     let error = weights.sizes(&plan).unwrap_err().to_string();
     assert!(error.contains("out_proj input"), "{error}");
+}
+
+/// Be it an argument of the last operation that is wrong: nothing that a pass writes is touched before it is refused.
+#[test]
+fn a_refused_pass_has_written_nothing() {
+    let Some(gpu) = gpu("a_refused_pass_has_written_nothing") else { return };
+    let case = MixerCase::random(Tokens::random(6, 2, 8, 2), ALIGNED, ALL, 6);
+    let plan = DevicePlan::upload(&gpu, &case.plan).unwrap();
+    let Sizes { d_model, d_inner, d_state, d_conv, dt_rank } = ALIGNED;
+    let features = [[d_model, 2 * d_inner], [d_inner, dt_rank + 2 * d_state], [dt_rank, d_inner], [d_inner, d_model]];
+    let projections = [0, 1, 2, 3].map(|at| Projection::<f32>::new(&gpu, &case, NAMES[at], features[at]));
+    let [conv, conv_bias, a_log, d_skip] =
+        ["conv.weight", "conv.bias", "A_log", "D"].map(|name| upload::<f32>(&gpu, &case.fields[name]));
+    let weights = || {
+        let [in_proj, x_proj, dt_proj, out_proj] = projections.each_ref().map(|p| p.read(&gpu));
+        let small = (gpu.read(&conv), gpu.read(&a_log), gpu.read(&d_skip));
+        MixerWeights::new(in_proj, small.0, x_proj, dt_proj, small.1, small.2, out_proj)
+            .with_conv_bias(gpu.read(&conv_bias))
+    };
+    // As in_proj and out_proj, but for three modalities.
+    let of_three = |at: usize| {
+        let three = vec![gpu.read(&projections[at].weights[0]); 3];
+        GroupedWeights::new(features[at][0], features[at][1], three, None).unwrap()
+    };
+    let sizes = weights().sizes(&plan).unwrap();
+    let x = upload::<f32>(&gpu, &case.fields["x"]);
+    let rows = gpu.rows(&x, d_model).unwrap();
+    let short_rows = || gpu.rows(&a_log, d_state).unwrap();
+    let filled = |len: usize| gpu.upload(&vec![7.0f32; len]).unwrap();
+    let is_filled = |memory: &CudaSlice<f32>| download(&gpu, memory).iter().all(|&x| x == 7.0);
+
+    let forward = |wrong: &str| {
+        let [window, state] = [case.plan.batch() * (d_conv - 1) * d_inner, case.plan.batch() * d_inner * d_state];
+        let (before_conv, before_scan) = (gpu.zeros(window).unwrap(), gpu.zeros(state).unwrap());
+        let mut written = [sizes.xz_len(), sizes.x_dbl_len(), sizes.states_len, x.len(), window, state].map(filled);
+        let mut bytes = device::forward_workspace_bytes::<f32>(&sizes, Saves::ForBackward);
+        let mut weights = weights();
+        let [xz, x_dbl, states, out, next_conv, next_scan] = written.each_mut().map(|memory| gpu.write(memory));
+        let mut saved = MixerSaved::new(xz, x_dbl, states);
+        let mut carried = MixerStates::new((gpu.read(&before_conv), next_conv), (gpu.read(&before_scan), next_scan));
+        let mut residual = rows.clone();
+        match wrong {
+            "out_proj" => weights.out_proj = of_three(3),
+            "residual" => residual = short_rows(),
+            "saved.states" => saved.states = saved.states.first("states", sizes.states_len - 1).unwrap(),
+            "states.next_scan" => carried.next_scan = carried.next_scan.first("next", state - 1).unwrap(),
+            "workspace" => bytes -= 1,
+            _ => {}
+        }
+        let outputs = MixerOutputs::new(DeviceRowsMut::new("out", out, d_model).unwrap())
+            .with_residual(residual)
+            .with_saved(saved)
+            .with_states(carried);
+        let mut workspace = gpu.zeros::<u8>(bytes).unwrap();
+        let result = device::forward(&gpu, &plan, &rows, &weights, outputs, gpu.write(&mut workspace));
+        (result.map_err(|error| error.to_string()), written.iter().all(is_filled))
+    };
+    let backward = |wrong: &str| {
+        let mut written = [sizes.xz_len(), x.len(), conv.len(), conv_bias.len(), a_log.len(), d_skip.len()].map(filled);
+        let mut of_weights: Vec<Vec<_>> =
+            projections.iter().map(|p| p.weights.iter().map(|w| filled(w.len())).collect()).collect();
+        let mut of_biases: Vec<_> = projections.iter().map(|p| p.biases.as_ref().map(|b| filled(b.len()))).collect();
+        let (mut x_dbl, mut states) = (filled(sizes.x_dbl_len()), filled(sizes.states_len));
+        let mut weights = weights();
+        let mut bytes = device::backward_workspace_bytes(&gpu, &plan, &weights).unwrap();
+        let [xz, grad_x, to_conv, to_conv_bias, to_a, to_d] = written.each_mut().map(|memory| gpu.write(memory));
+        let mut grad_out = rows.clone();
+        let saved = MixerSaved::new(xz, gpu.write(&mut x_dbl), gpu.write(&mut states));
+        let mut of_projections = of_weights.iter_mut().zip(&mut of_biases).map(|(weights, biases)| {
+            GroupedGrads::new(weights.iter_mut().map(|weight| gpu.write(weight)).collect())
+                .with_grad_biases(biases.as_mut().map(|biases| gpu.write(biases)))
+        });
+        let [mut in_proj, x_proj, dt_proj, out_proj] = [(); 4].map(|()| of_projections.next().unwrap());
+        match wrong {
+            "in_proj" => weights.in_proj = of_three(0),
+            "grads.in_proj" => drop(in_proj.grad_weights.pop()),
+            "grad_out" => grad_out = short_rows(),
+            "workspace" => bytes -= 1,
+            _ => {}
+        }
+        let grad_x = DeviceRowsMut::new("grad_x", grad_x, d_model).unwrap();
+        let grads = MixerGrads::new(grad_x, in_proj, to_conv, x_proj, dt_proj, to_a, to_d, out_proj)
+            .with_conv_bias(to_conv_bias);
+        let pass = MixerBackward::new(rows.clone(), saved, grad_out);
+        let mut workspace = gpu.zeros::<u8>(bytes).unwrap();
+        let result = device::backward(&gpu, &plan, &weights, pass, grads, gpu.write(&mut workspace));
+        drop(of_projections);
+        let all = written.iter().chain(of_weights.iter().flatten()).chain(of_biases.iter().flatten());
+        (result.map_err(|error| error.to_string()), all.chain([&x_dbl, &states]).all(is_filled))
+    };
+    assert_eq!(forward(""), (Ok(()), false));
+    assert_eq!(backward(""), (Ok(()), false));
+    for wrong in ["out_proj", "residual", "saved.states", "states.next_scan", "workspace"] {
+        let (result, untouched) = forward(wrong);
+        assert!(result.unwrap_err().contains(wrong) && untouched, "forward, {wrong}");
+    }
+    for wrong in ["in_proj", "grads.in_proj", "grad_out", "workspace"] {
+        let (result, untouched) = backward(wrong);
+        assert!(result.unwrap_err().contains(wrong) && untouched, "backward, {wrong}");
+    }
 }

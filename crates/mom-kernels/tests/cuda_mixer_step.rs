@@ -108,9 +108,9 @@ impl Case {
         for (&modality, token) in modalities.iter().zip(&self.tokens) {
             x = upload(gpu, token);
             let mut steps = Steps::new(gpu, usize::from(modality), gpu.write(&mut workspace));
-            let states = StepStates { conv: gpu.write(&mut conv), scan: gpu.write(&mut scan) };
+            let states = StepStates::new(gpu.write(&mut conv), gpu.write(&mut scan));
             steps.block(&block, &mut gpu.rows_mut(&mut x, d_model).unwrap(), states).unwrap();
-            let head = StepHead { norm: gpu.read(norm), norm_eps: EPS as f32, weight: gpu.read(&weight) };
+            let head = StepHead::new(gpu.read(norm), EPS as f32, gpu.read(&weight));
             let rows = gpu.rows(&x, d_model).unwrap();
             steps.head(&head, &rows, &mut gpu.rows_mut(&mut logits, VOCAB).unwrap()).unwrap();
         }
@@ -187,17 +187,17 @@ impl<T: TestElement> Weights<T> {
             let weights = weights.iter().map(|weight| gpu.read(weight)).collect();
             GroupedWeights::new(*n_in, *n_out, weights, biases.as_ref().map(|biases| gpu.read(biases))).unwrap()
         };
-        let mixer = MixerWeights {
-            in_proj: projection(0),
-            conv_weight: gpu.read(&self.conv_weight),
-            conv_bias: self.conv_bias.as_ref().map(|bias| gpu.read(bias)),
-            x_proj: projection(1),
-            dt_proj: projection(2),
-            a_log: gpu.read(&self.a_log),
-            d_skip: gpu.read(&self.d_skip),
-            out_proj: projection(3),
-        };
-        Block { norm: gpu.read(norm), norm_eps: EPS as f32, mixer }
+        let mixer = MixerWeights::new(
+            projection(0),
+            gpu.read(&self.conv_weight),
+            projection(1),
+            projection(2),
+            gpu.read(&self.a_log),
+            gpu.read(&self.d_skip),
+            projection(3),
+        )
+        .with_conv_bias(self.conv_bias.as_ref().map(|bias| gpu.read(bias)));
+        Block::new(gpu.read(norm), EPS as f32, mixer)
     }
 }
 
@@ -279,7 +279,7 @@ fn what_does_not_fit_is_refused_by_name() {
     let mut step = |modality: usize, conv_len: usize, bytes: usize| {
         let (mut conv, mut scan) = (gpu.zeros::<f32>(conv_len).unwrap(), gpu.zeros::<f32>(2 * 128 * 16).unwrap());
         let workspace = gpu.write(&mut workspace).first("workspace", bytes).unwrap();
-        let states = StepStates { conv: gpu.write(&mut conv), scan: gpu.write(&mut scan) };
+        let states = StepStates::new(gpu.write(&mut conv), gpu.write(&mut scan));
         let mut x = gpu.rows_mut(&mut x, SMALL.d_model).unwrap();
         Steps::new(&gpu, modality, workspace).block(&block, &mut x, states).map_err(|error| error.to_string())
     };

@@ -44,21 +44,19 @@ fn on_device<T: TestElement>(gpu: &Gpu, p: &Problem, with_residual: bool) -> [Ve
     let weight = upload::<f32>(gpu, &p.weight);
     let width = p.width;
     let (mut y, mut sum) = (poisoned::<T>(gpu, p.x.len()), poisoned::<T>(gpu, p.x.len()));
-    let parts = with_residual.then(|| device::Residual {
-        residual: gpu.rows(&residual, width).unwrap(),
-        sum: gpu.rows_mut(&mut sum, width).unwrap(),
-    });
+    let parts = with_residual
+        .then(|| device::Residual::new(gpu.rows(&residual, width).unwrap(), gpu.rows_mut(&mut sum, width).unwrap()));
     let (rows, y_rows) = (gpu.rows(&x, width).unwrap(), gpu.rows_mut(&mut y, width).unwrap());
     device::forward(gpu, rows, parts, gpu.read(&weight), EPS as f32, y_rows).unwrap();
     let (mut grad_x, mut grad_weight) = (poisoned::<T>(gpu, p.x.len()), poisoned::<f32>(gpu, width));
     let mut workspace = poisoned::<f32>(gpu, device::backward_workspace_len(p.x.len() / width, width));
-    let inputs = device::NormInputs {
-        x: gpu.rows(if with_residual { &sum } else { &x }, width).unwrap(),
-        weight: gpu.read(&weight),
-        eps: EPS as f32,
-        grad_y: gpu.rows(&grad_y, width).unwrap(),
-        grad_sum: with_residual.then(|| gpu.rows(&grad_sum, width).unwrap()),
-    };
+    let inputs = device::NormInputs::new(
+        gpu.rows(if with_residual { &sum } else { &x }, width).unwrap(),
+        gpu.read(&weight),
+        EPS as f32,
+        gpu.rows(&grad_y, width).unwrap(),
+    )
+    .with_grad_sum(with_residual.then(|| gpu.rows(&grad_sum, width).unwrap()));
     let grad_rows = gpu.rows_mut(&mut grad_x, width).unwrap();
     device::backward(gpu, &inputs, grad_rows, gpu.write(&mut grad_weight), gpu.write(&mut workspace)).unwrap();
     let sum = if with_residual { download(gpu, &sum) } else { Vec::new() };
@@ -158,13 +156,7 @@ fn no_row_has_no_gradient() {
     let (none, mut grad_weight) = (gpu.zeros::<f32>(1).unwrap(), poisoned::<f32>(&gpu, width));
     let mut workspace = poisoned::<f32>(&gpu, device::backward_workspace_len(0, width));
     let rows = DeviceRows::new("x", gpu.read(&none).first("x", 0).unwrap(), width).unwrap();
-    let inputs = device::NormInputs {
-        x: rows.clone(),
-        weight: gpu.read(&weight),
-        eps: EPS as f32,
-        grad_y: rows,
-        grad_sum: None,
-    };
+    let inputs = device::NormInputs::new(rows.clone(), gpu.read(&weight), EPS as f32, rows);
     let to = DeviceRowsMut::new("grad_x", gpu.write(&mut memory).first("grad_x", 0).unwrap(), width).unwrap();
     let len = device::backward_workspace_len(0, width);
     let workspace = gpu.write(&mut workspace).first("workspace", len).unwrap();

@@ -11,7 +11,6 @@ use cuda_support::*;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::half::{bf16, f16};
 use mom_kernels::cuda::{CudaError, DeviceLayout, DeviceRowsMut, Gpu, rms_norm, selective_scan as device};
-use mom_kernels::selective_scan::DeltaActivation;
 use scan::*;
 
 #[test]
@@ -47,26 +46,18 @@ fn saved_states_off_16_bytes_are_refused() {
     let (seqlen, d) = (32, 16);
     let zeros = |len: usize| gpu.zeros::<f32>(len).unwrap();
     let (x, a) = (zeros(seqlen * d), zeros(d * d));
-    let inputs = device::ScanInputs {
-        layout: DeviceLayout::contiguous(1, seqlen, None).unwrap(),
-        u: gpu.rows(&x, d).unwrap(),
-        dt: gpu.rows(&x, d).unwrap(),
-        dt_bias: None,
-        delta_activation: DeltaActivation::Softplus,
-        a: gpu.read(&a),
-        b: gpu.rows(&x, d).unwrap(),
-        c: gpu.rows(&x, d).unwrap(),
-        d_skip: None,
-        z: None,
-        initial_state: None,
-    };
+    let inputs = device::ScanInputs::new(
+        DeviceLayout::contiguous(1, seqlen, None).unwrap(),
+        gpu.rows(&x, d).unwrap(),
+        gpu.rows(&x, d).unwrap(),
+        gpu.read(&a),
+        gpu.rows(&x, d).unwrap(),
+        gpu.rows(&x, d).unwrap(),
+    );
     let len = device::saved_states_len(1, seqlen, d, d);
     let (mut out, mut saved, mut workspace) = (zeros(seqlen * d), zeros(len + 1), zeros(0));
-    let outputs = device::ScanOutputs {
-        out: gpu.rows_mut(&mut out, d).unwrap(),
-        last_state: None,
-        saved_states: Some(gpu.write_view(saved.slice_mut(1..))),
-    };
+    let outputs = device::ScanOutputs::new(gpu.rows_mut(&mut out, d).unwrap())
+        .with_saved_states(gpu.write_view(saved.slice_mut(1..)));
     let off = |result: Result<(), CudaError>| {
         let text = result.unwrap_err().to_string();
         assert_eq!(text, "selective_scan: saved_states has 4 bytes off 16, expected 0");
@@ -74,19 +65,14 @@ fn saved_states_off_16_bytes_are_refused() {
     off(device::forward(&gpu, &inputs, outputs, gpu.write(&mut workspace)));
     let mut room: Vec<_> = [seqlen * d; 4].into_iter().chain([d * d]).map(zeros).collect();
     let [grad_u, grad_dt, grad_b, grad_c, grad_a] = &mut room[..] else { unreachable!() };
-    let grads = device::ScanGrads {
-        grad_u: gpu.rows_mut(grad_u, d).unwrap(),
-        grad_dt: gpu.rows_mut(grad_dt, d).unwrap(),
-        grad_dt_bias: None,
-        grad_a: gpu.write(grad_a),
-        grad_b: gpu.rows_mut(grad_b, d).unwrap(),
-        grad_c: gpu.rows_mut(grad_c, d).unwrap(),
-        grad_d_skip: None,
-        grad_z: None,
-        grad_initial_state: None,
-        out: None,
-    };
-    let output_grads = device::ScanOutputGrads { grad_out: gpu.rows(&x, d).unwrap(), grad_last_state: None };
+    let grads = device::ScanGrads::new(
+        gpu.rows_mut(grad_u, d).unwrap(),
+        gpu.rows_mut(grad_dt, d).unwrap(),
+        gpu.write(grad_a),
+        gpu.rows_mut(grad_b, d).unwrap(),
+        gpu.rows_mut(grad_c, d).unwrap(),
+    );
+    let output_grads = device::ScanOutputGrads::new(gpu.rows(&x, d).unwrap());
     let mut workspace = zeros(device::backward_workspace_len(&inputs).unwrap());
     let states = gpu.read_view(saved.slice(1..));
     off(device::backward(&gpu, &inputs, states, &output_grads, grads, gpu.write(&mut workspace)));
@@ -249,21 +235,16 @@ fn a_workspace_of_another_size_is_refused() {
     let mut out = gpu.zeros::<f32>(seqlen * d).unwrap();
     let needed = device::forward_workspace_len(1, seqlen, d, n);
     let mut run = |len: usize| {
-        let inputs = device::ScanInputs {
-            layout: DeviceLayout::contiguous(1, seqlen, None)?,
-            u: gpu.rows(&wide, d)?,
-            dt: gpu.rows(&wide, d)?,
-            dt_bias: None,
-            delta_activation: DeltaActivation::Softplus,
-            a: gpu.read(&a),
-            b: gpu.rows(&narrow, n)?,
-            c: gpu.rows(&narrow, n)?,
-            d_skip: None,
-            z: None,
-            initial_state: None,
-        };
+        let inputs = device::ScanInputs::new(
+            DeviceLayout::contiguous(1, seqlen, None)?,
+            gpu.rows(&wide, d)?,
+            gpu.rows(&wide, d)?,
+            gpu.read(&a),
+            gpu.rows(&narrow, n)?,
+            gpu.rows(&narrow, n)?,
+        );
         let mut workspace = gpu.zeros::<f32>(len)?;
-        let outputs = device::ScanOutputs { out: gpu.rows_mut(&mut out, d)?, last_state: None, saved_states: None };
+        let outputs = device::ScanOutputs::new(gpu.rows_mut(&mut out, d)?);
         device::forward(&gpu, &inputs, outputs, gpu.write(&mut workspace))
     };
     for len in [0, needed - 1, needed + 1] {
@@ -322,35 +303,25 @@ fn rows_that_overlap_are_refused() {
     let mut run = |read: [usize; 3], written: usize| -> mom_kernels::cuda::Result<()> {
         let (rows, to) = gpu.rows_mut(&mut memory, 3 * d)?.in_place();
         let [u, dt, b] = read.map(|start| rows.clone().columns(start, d).unwrap());
-        let inputs = device::ScanInputs {
-            layout: DeviceLayout::contiguous(1, seqlen, None)?,
+        let inputs = device::ScanInputs::new(
+            DeviceLayout::contiguous(1, seqlen, None)?,
             u,
             dt,
-            dt_bias: None,
-            delta_activation: DeltaActivation::Softplus,
-            a: gpu.read(&a),
+            gpu.read(&a),
             b,
-            c: gpu.rows(&dense, d)?,
-            d_skip: None,
-            z: None,
-            initial_state: None,
-        };
+            gpu.rows(&dense, d)?,
+        );
         let [mut gdt, mut gb, mut gc] = [(); 3].map(|()| gpu.zeros::<f32>(seqlen * d).unwrap());
         let mut ga = gpu.zeros::<f32>(d * d)?;
         let mut workspace = gpu.zeros::<f32>(device::backward_workspace_len(&inputs)?)?;
-        let grads = device::ScanGrads {
-            grad_u: to.columns(written, d)?,
-            grad_dt: gpu.rows_mut(&mut gdt, d)?,
-            grad_dt_bias: None,
-            grad_a: gpu.write(&mut ga),
-            grad_b: gpu.rows_mut(&mut gb, d)?,
-            grad_c: gpu.rows_mut(&mut gc, d)?,
-            grad_d_skip: None,
-            grad_z: None,
-            grad_initial_state: None,
-            out: None,
-        };
-        let output_grads = device::ScanOutputGrads { grad_out: gpu.rows(&dense, d)?, grad_last_state: None };
+        let grads = device::ScanGrads::new(
+            to.columns(written, d)?,
+            gpu.rows_mut(&mut gdt, d)?,
+            gpu.write(&mut ga),
+            gpu.rows_mut(&mut gb, d)?,
+            gpu.rows_mut(&mut gc, d)?,
+        );
+        let output_grads = device::ScanOutputGrads::new(gpu.rows(&dense, d)?);
         device::backward(&gpu, &inputs, gpu.read(&saved), &output_grads, grads, gpu.write(&mut workspace))
     };
     let overlap = |with: &str| {
@@ -395,29 +366,24 @@ fn no_positions<T: TestElement>(gpu: &Gpu, full: bool) {
     let state: Vec<f32> = (0..2 * d_inner * d_state).map(|i| i as f32).collect();
     let initial = gpu.upload(&state).unwrap();
     let zeros = gpu.zeros::<f32>(d_inner).unwrap();
-    let bias = || device::DtBias { bias: gpu.read(&zeros), offsets: mom_kernels::cuda::DeviceOffsets::single(0) };
+    let bias = || device::DtBias::new(gpu.read(&zeros), mom_kernels::cuda::DeviceOffsets::single(0));
     let rows = |width| mom_kernels::cuda::DeviceRows::new("none", none(), width).unwrap();
-    let inputs = device::ScanInputs::<T> {
-        layout: DeviceLayout::contiguous(2, 0, None).unwrap(),
-        u: rows(d_inner),
-        dt: rows(d_inner),
-        dt_bias: full.then(bias),
-        delta_activation: DeltaActivation::Softplus,
-        a: gpu.read(&a),
-        b: rows(d_state),
-        c: rows(d_state),
-        d_skip: full.then(|| gpu.read(&zeros)),
-        z: full.then(|| rows(d_inner)),
-        initial_state: Some(gpu.read(&initial)),
-    };
+    let inputs = device::ScanInputs::<T>::new(
+        DeviceLayout::contiguous(2, 0, None).unwrap(),
+        rows(d_inner),
+        rows(d_inner),
+        gpu.read(&a),
+        rows(d_state),
+        rows(d_state),
+    )
+    .with_dt_bias(full.then(bias))
+    .with_d_skip(full.then(|| gpu.read(&zeros)))
+    .with_z(full.then(|| rows(d_inner)))
+    .with_initial_state(gpu.read(&initial));
     let mut out = gpu.zeros::<T>(1).unwrap();
     let mut last = poisoned::<f32>(gpu, state.len());
     let no_rows = |slice, width| DeviceRowsMut::new("none", gpu.write(slice).first("none", 0).unwrap(), width).unwrap();
-    let outputs = device::ScanOutputs {
-        out: no_rows(&mut out, d_inner),
-        last_state: Some(gpu.write(&mut last)),
-        saved_states: None,
-    };
+    let outputs = device::ScanOutputs::new(no_rows(&mut out, d_inner)).with_last_state(gpu.write(&mut last));
     let mut workspace = gpu.zeros::<f32>(device::forward_workspace_len(2, 0, d_inner, d_state)).unwrap();
     device::forward(gpu, &inputs, outputs, gpu.write(&mut workspace)).unwrap();
     assert_eq!(gpu.download(&last).unwrap(), state);
@@ -426,19 +392,18 @@ fn no_positions<T: TestElement>(gpu: &Gpu, full: bool) {
     let mut ga = poisoned::<f32>(gpu, d_inner * d_state);
     let mut ginit = poisoned::<f32>(gpu, state.len());
     let mut workspace = poisoned::<f32>(gpu, device::backward_workspace_len(&inputs).unwrap());
-    let grads = device::ScanGrads {
-        grad_u: no_rows(&mut gu, d_inner),
-        grad_dt: no_rows(&mut gdt, d_inner),
-        grad_dt_bias: full.then(|| gpu.write(&mut gbias)),
-        grad_a: gpu.write(&mut ga),
-        grad_b: no_rows(&mut gb, d_state),
-        grad_c: no_rows(&mut gc, d_state),
-        grad_d_skip: full.then(|| gpu.write(&mut gd)),
-        grad_z: full.then(|| no_rows(&mut gz, d_inner)),
-        grad_initial_state: Some(gpu.write(&mut ginit)),
-        out: None,
-    };
-    let output_grads = device::ScanOutputGrads { grad_out: rows(d_inner), grad_last_state: Some(gpu.read(&last)) };
+    let grads = device::ScanGrads::new(
+        no_rows(&mut gu, d_inner),
+        no_rows(&mut gdt, d_inner),
+        gpu.write(&mut ga),
+        no_rows(&mut gb, d_state),
+        no_rows(&mut gc, d_state),
+    )
+    .with_grad_dt_bias(full.then(|| gpu.write(&mut gbias)))
+    .with_grad_d_skip(full.then(|| gpu.write(&mut gd)))
+    .with_grad_z(full.then(|| no_rows(&mut gz, d_inner)))
+    .with_grad_initial_state(gpu.write(&mut ginit));
+    let output_grads = device::ScanOutputGrads::new(rows(d_inner)).with_grad_last_state(gpu.read(&last));
     let saved = gpu.read(&zeros).first("saved", 0).unwrap();
     device::backward(gpu, &inputs, saved, &output_grads, grads, gpu.write(&mut workspace)).unwrap();
     assert_eq!(gpu.download(&ginit).unwrap(), state);
@@ -478,22 +443,17 @@ fn steps<T: TestElement>(gpu: &Gpu, limit: f64) {
         let starts: Vec<u8> =
             (0..case.batch).map(|b| u8::from(p.plan.document_starts().unwrap()[b * case.seqlen + t])).collect();
         let starts = gpu.upload(&starts).unwrap();
-        let inputs = device::ScanInputs {
-            layout: DeviceLayout::contiguous(case.batch, 1, Some(gpu.read(&starts))).unwrap(),
-            u: gpu.rows(&u, 33).unwrap(),
-            dt: gpu.rows(&dt, 33).unwrap(),
-            dt_bias: Some(device::DtBias {
-                bias: gpu.read(&bias),
-                offsets: mom_kernels::cuda::DeviceOffsets::single(case.batch),
-            }),
-            delta_activation: DeltaActivation::Softplus,
-            a: gpu.read(&a),
-            b: gpu.rows(&bc, 20).unwrap().columns(0, 10).unwrap(),
-            c: gpu.rows(&bc, 20).unwrap().columns(10, 10).unwrap(),
-            d_skip: Some(gpu.read(&d_skip)),
-            z: Some(gpu.rows(&xz, 66).unwrap().columns(33, 33).unwrap()),
-            initial_state: None,
-        };
+        let inputs = device::ScanInputs::new(
+            DeviceLayout::contiguous(case.batch, 1, Some(gpu.read(&starts))).unwrap(),
+            gpu.rows(&u, 33).unwrap(),
+            gpu.rows(&dt, 33).unwrap(),
+            gpu.read(&a),
+            gpu.rows(&bc, 20).unwrap().columns(0, 10).unwrap(),
+            gpu.rows(&bc, 20).unwrap().columns(10, 10).unwrap(),
+        )
+        .with_dt_bias(device::DtBias::new(gpu.read(&bias), mom_kernels::cuda::DeviceOffsets::single(case.batch)))
+        .with_d_skip(gpu.read(&d_skip))
+        .with_z(gpu.rows(&xz, 66).unwrap().columns(33, 33).unwrap());
         let mut out = poisoned::<T>(gpu, case.batch * 33);
         device::step(gpu, &inputs, gpu.write(&mut state), gpu.rows_mut(&mut out, 33).unwrap()).unwrap();
         for (b, row) in download(gpu, &out).chunks_exact(33).enumerate() {
@@ -538,28 +498,20 @@ fn beyond_two_gigaelements() {
         };
         let (u, dt, bc, grad_out) = (last(&u, d_inner), last(&dt, d_inner), last(&bc, 32), last(&grad_out, d_inner));
         let a = gpu.upload(&vec![-0.5f32; d_inner * d_state]).unwrap();
-        let inputs = device::ScanInputs {
-            layout: DeviceLayout::contiguous(batch, seqlen, None).unwrap(),
-            u: gpu.rows(&u, d_inner).unwrap(),
-            dt: gpu.rows(&dt, d_inner).unwrap(),
-            dt_bias: None,
-            delta_activation: DeltaActivation::Softplus,
-            a: gpu.read(&a),
-            b: gpu.rows(&bc, 32).unwrap().columns(0, 16).unwrap(),
-            c: gpu.rows(&bc, 32).unwrap().columns(16, 16).unwrap(),
-            d_skip: None,
-            z: None,
-            initial_state: None,
-        };
+        let inputs = device::ScanInputs::new(
+            DeviceLayout::contiguous(batch, seqlen, None).unwrap(),
+            gpu.rows(&u, d_inner).unwrap(),
+            gpu.rows(&dt, d_inner).unwrap(),
+            gpu.read(&a),
+            gpu.rows(&bc, 32).unwrap().columns(0, 16).unwrap(),
+            gpu.rows(&bc, 32).unwrap().columns(16, 16).unwrap(),
+        );
         let mut out = gpu.zeros::<bf16>(n * d_inner).unwrap();
         let len = device::forward_workspace_len(batch, seqlen, d_inner, d_state);
         let mut workspace = gpu.zeros::<f32>(len).unwrap();
         let mut saved = gpu.zeros::<f32>(device::saved_states_len(batch, seqlen, d_inner, d_state)).unwrap();
-        let outputs = device::ScanOutputs {
-            out: gpu.rows_mut(&mut out, d_inner).unwrap(),
-            last_state: None,
-            saved_states: Some(gpu.write(&mut saved)),
-        };
+        let outputs =
+            device::ScanOutputs::new(gpu.rows_mut(&mut out, d_inner).unwrap()).with_saved_states(gpu.write(&mut saved));
         device::forward(&gpu, &inputs, outputs, gpu.write(&mut workspace)).unwrap();
         let tail = |slice: &CudaSlice<bf16>, width: usize| -> Vec<bf16> {
             gpu.stream().clone_dtoh(&slice.slice((n - seqlen) * width..)).unwrap()
@@ -572,20 +524,14 @@ fn beyond_two_gigaelements() {
         let mut ga = gpu.zeros::<f32>(d_inner * d_state).unwrap();
         let mut workspace = gpu.zeros::<f32>(device::backward_workspace_len(&inputs).unwrap()).unwrap();
         let (grad_b, grad_c) = gpu.rows_mut(&mut gbc, 32).unwrap().split_columns(16).unwrap();
-        let grads = device::ScanGrads {
-            grad_u: gpu.rows_mut(&mut gu, d_inner).unwrap(),
-            grad_dt: gpu.rows_mut(&mut gdt, d_inner).unwrap(),
-            grad_dt_bias: None,
-            grad_a: gpu.write(&mut ga),
+        let grads = device::ScanGrads::new(
+            gpu.rows_mut(&mut gu, d_inner).unwrap(),
+            gpu.rows_mut(&mut gdt, d_inner).unwrap(),
+            gpu.write(&mut ga),
             grad_b,
             grad_c,
-            grad_d_skip: None,
-            grad_z: None,
-            grad_initial_state: None,
-            out: None,
-        };
-        let output_grads =
-            device::ScanOutputGrads { grad_out: gpu.rows(&grad_out, d_inner).unwrap(), grad_last_state: None };
+        );
+        let output_grads = device::ScanOutputGrads::new(gpu.rows(&grad_out, d_inner).unwrap());
         device::backward(&gpu, &inputs, gpu.read(&saved), &output_grads, grads, gpu.write(&mut workspace)).unwrap();
         vec![forward, tail(&gu, d_inner), tail(&gdt, d_inner), tail(&gbc, 32)]
     };

@@ -21,9 +21,11 @@ fn averages_are_those_of_a_plain_loop() {
     for share in [0.125, 1e-3, 1.0, 0.0] {
         let pairs = on_device.iter_mut().zip(&weights_on_device).zip(&lens);
         let mut tensors: Vec<Average<'_>> = pairs
-            .map(|((average, weight), &len)| Average {
-                average: gpu.write(average).first("average", len).unwrap(),
-                weight: gpu.read(weight).first("weight", len).unwrap(),
+            .map(|((average, weight), &len)| {
+                Average::new(
+                    gpu.write(average).first("average", len).unwrap(),
+                    gpu.read(weight).first("weight", len).unwrap(),
+                )
             })
             .collect();
         weight_average(&gpu, &mut tensors, share).unwrap();
@@ -36,6 +38,6 @@ fn averages_are_those_of_a_plain_loop() {
         }
     }
     let (mut short, long) = (gpu.zeros(3).unwrap(), gpu.zeros(4).unwrap());
-    let tensor = Average { average: gpu.write(&mut short), weight: gpu.read(&long) };
+    let tensor = Average::new(gpu.write(&mut short), gpu.read(&long));
     assert!(weight_average(&gpu, &mut [tensor], 0.5).unwrap_err().to_string().contains("weight"));
 }

@@ -89,7 +89,7 @@ impl<T: Element> Case<T> {
             self.x(),
             Rows::new("grad_y", grad_y, self.n_out).unwrap(),
             &self.weights(),
-            GroupedGrads { grad_weights, grad_biases },
+            GroupedGrads::new(grad_weights).with_grad_biases(grad_biases),
         );
         grads.extend(biases.map(|biases| ("biases", biases)));
         result
@@ -284,13 +284,13 @@ fn what_the_weight_gradients_refuse_is_named_and_nothing_is_written() {
     let plain = case.clone().without_biases();
     refuse(&plain, &g, fresh(), "grouped_gemm: grad_biases is present, expected absent");
     let (mut weight, mut bias) = ([7.0; 11], [7.0; 3]);
-    let grads = GroupedGrads { grad_weights: vec![&mut weight], grad_biases: Some(vec![&mut bias]) };
+    let grads = GroupedGrads::new(vec![&mut weight]).with_grad_biases(vec![&mut bias[..]]);
     let one = Case::random(&[5], 1, 4, 3, 9);
     let rows = Rows::new("grad_y", &g, 3).unwrap();
     let result = backward_weights(&one.offsets, one.x(), rows, &one.weights(), grads);
     assert_eq!(result.unwrap_err().to_string(), "grouped_gemm: grad_weight has 11 elements, expected 12");
     let (mut weight, mut bias) = ([7.0; 12], [7.0; 2]);
-    let grads = GroupedGrads { grad_weights: vec![&mut weight], grad_biases: Some(vec![&mut bias]) };
+    let grads = GroupedGrads::new(vec![&mut weight]).with_grad_biases(vec![&mut bias[..]]);
     let result = backward_weights(&one.offsets, one.x(), rows, &one.weights(), grads);
     assert_eq!(result.unwrap_err().to_string(), "grouped_gemm: grad_bias has 2 elements, expected 3");
     assert!(weight.iter().chain(&bias).all(|&x| x == 7.0));

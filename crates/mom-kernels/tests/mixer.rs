@@ -269,11 +269,14 @@ fn what_the_mixer_refuses_is_named_and_the_state_stays() {
     for (weights, message) in &cases {
         refuse(weights, x, &fresh, message);
     }
+    // The last operation has as many weights as there are modalities, or one.
+    let three = GroupedWeights::new(10, 6, vec![&[0.0; 60][..]; 3], None).unwrap();
+    refuse(&with(&|w| w.out_proj = three.clone()), x, &fresh, "mixer: out_proj has 3 weights, expected 2");
     let short = Rows::new("x", &case.fields["x"][..30], 6).unwrap();
     refuse(&weights, short, &fresh, "grouped_gemm: x has 5 rows, expected 6");
-    let other = MixerState { conv: vec![0.0; 59], ..fresh.clone() };
+    let other = MixerState::new(vec![0.0; 59], fresh.scan.clone());
     refuse(&weights, x, &other, "causal_conv1d: initial_state has 59 elements, expected 60");
-    let other = MixerState { scan: vec![0.0; 61], ..fresh.clone() };
+    let other = MixerState::new(fresh.conv.clone(), vec![0.0; 61]);
     refuse(&weights, x, &other, "selective_scan: initial_state has 61 elements, expected 60");
     let mut state = fresh.clone();
     let error = mixer::step(&case.plan, x, &weights, &mut state).unwrap_err().to_string();

@@ -28,11 +28,9 @@ fn assert_refused(result: Result<()>, outputs: &[&[f64]], message: &str) {
 #[track_caller]
 fn refuse_forward(case: &ScanCase<f64>, lens: [usize; 3], width: usize, message: &str) {
     let [mut out, mut last, mut saved] = lens.map(untouched);
-    let outputs = ScanOutputs {
-        out: RowsMut::new("out", &mut out, width).unwrap(),
-        last_state: Some(&mut last),
-        saved_states: Some(&mut saved),
-    };
+    let outputs = ScanOutputs::new(RowsMut::new("out", &mut out, width).unwrap())
+        .with_last_state(&mut last[..])
+        .with_saved_states(&mut saved[..]);
     assert_refused(forward(&case.inputs(), outputs), &[&out, &last, &saved], message);
 }
 
@@ -72,17 +70,23 @@ fn an_input_of_another_width_is_named() {
     let five = Rows::new("wide", &wide, 5).unwrap();
     let refuse = |inputs: ScanInputs<'_, f64>, message| {
         let mut out = untouched(36);
-        let outputs =
-            ScanOutputs { out: RowsMut::new("out", &mut out, 3).unwrap(), last_state: None, saved_states: None };
+        let outputs = ScanOutputs::new(RowsMut::new("out", &mut out, 3).unwrap());
         assert_refused(forward(&inputs, outputs), &[&out], message);
     };
-    refuse(ScanInputs { dt: five, ..inputs }, "selective_scan: dt has 5 columns, expected 3");
-    refuse(ScanInputs { z: Some(five), ..inputs }, "selective_scan: z has 5 columns, expected 3");
-    refuse(ScanInputs { c: five, ..inputs }, "selective_scan: c has 5 columns, expected 4");
+    let mut wrong = inputs;
+    wrong.dt = five;
+    refuse(wrong, "selective_scan: dt has 5 columns, expected 3");
+    refuse(inputs.with_z(five), "selective_scan: z has 5 columns, expected 3");
+    let mut wrong = inputs;
+    wrong.c = five;
+    refuse(wrong, "selective_scan: c has 5 columns, expected 4");
     let none = five.columns(0, 0).unwrap();
-    let empty = ScanInputs { b: none, c: none, a: &[], initial_state: None, ..inputs };
+    let mut empty = inputs;
+    (empty.b, empty.c, empty.a) = (none, none, &[]);
+    empty.initial_state = None;
     refuse(empty, "selective_scan: d_state = 0 is outside 1..=64");
-    let no_channels = ScanInputs { u: none, ..inputs };
+    let mut no_channels = inputs;
+    no_channels.u = none;
     refuse(no_channels, "selective_scan: d_inner = 0 is outside 1..=4294967295");
 }
 

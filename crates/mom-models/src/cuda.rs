@@ -88,7 +88,7 @@ fn compute<T: GpuFloat>(
     tracked: bool,
 ) -> Result<Computed<T>> {
     let gpu = &*on.gpu;
-    let scale = Scale { scale: shares.scale(), z };
+    let scale = Scale::new(shares.scale()).with_z(z);
     let (vocab_size, d_model) = weight.dims2()?;
     let n_rows = targets.len();
     let chunk = (MAX_LOGITS / vocab_size).max(128).min(n_rows);
@@ -123,12 +123,12 @@ fn compute<T: GpuFloat>(
         gpu.region(REGION, || {
             matmul(gpu, 1.0, Factor::plain(&x_rows), Factor::transposed(&weight_rows), 0.0, rows, None)
         })?;
-        let targets = Targets { targets: target_ids.narrow(gpu, start, n)?, weights: shares_of(start, n)? };
-        let mut losses = Losses {
-            loss: gpu.write_view(nll.slice_mut(start..end)),
-            lse: gpu.write_view(lse.slice_mut(start..end)),
-            out_of_range: gpu.write(&mut out_of_range),
-        };
+        let targets = Targets::new(target_ids.narrow(gpu, start, n)?).with_weights(shares_of(start, n)?);
+        let mut losses = Losses::new(
+            gpu.write_view(nll.slice_mut(start..end)),
+            gpu.write_view(lse.slice_mut(start..end)),
+            gpu.write(&mut out_of_range),
+        );
         let (Some(grad_x), Some(grad_weight), Some(workspace)) = (&mut grad_x, &mut grad_weight, &mut workspace) else {
             let rows = DeviceRows::new("logits", logits.into_ref(), vocab_size)?;
             cross_entropy::forward(gpu, &rows, &targets, &mut losses)?;

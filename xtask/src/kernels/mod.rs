@@ -54,7 +54,7 @@ pub fn run(args: &KernelsArgs, root: &Path) -> Result<()> {
     let places = Places {
         kernels: root.join("kernels"),
         binaries: root.join("crates/mom-kernels/kernels"),
-        table: root.join("crates/mom-kernels/src/cuda/runtime/table.rs"),
+        table: root.join("crates/mom-kernels/src/runtime/table.rs"),
     };
     let sources = source::all(&places.kernels)?;
     if args.check {

@@ -18,7 +18,7 @@ pub struct Source {
     pub path: PathBuf,
     /// Whether it holds instructions of compute capability 9.0 alone.
     pub sm90: bool,
-    /// Hash of the source, of the headers beside it and in `common/`, and of the flags.
+    /// Hash of the source, of the headers beside it (or in a folder there) and in `common/`, and of the flags.
     pub hash: String,
 }
 
@@ -59,10 +59,8 @@ pub fn all(kernels: &Path) -> Result<Vec<Source>> {
 fn hash_of(kernels: &Path, source: &Source) -> Result<String> {
     let mut files = vec![source.path.clone()];
     let beside = source.path.parent().context("a source lies in a folder")?;
-    for folder in [beside, &kernels.join("common")] {
-        let headers = list(folder)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "cuh" || e == "h"));
-        files.extend(headers);
-    }
+    files.extend(headers(beside)?);
+    files.extend(headers(&kernels.join("common"))?);
     files.sort();
     let mut all = format!("{:?} {:?}", FLAGS, source.architectures()).into_bytes();
     for file in files {
@@ -77,6 +75,19 @@ fn hash_of(kernels: &Path, source: &Source) -> Result<String> {
 /// Hash of bytes, as the manifest writes it.
 pub fn hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..32].to_owned()
+}
+
+/// Every header in a folder, those of the folders in it too.
+fn headers(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in list(folder)? {
+        if path.is_dir() {
+            found.extend(headers(&path)?);
+        } else if path.extension().is_some_and(|e| e == "cuh" || e == "h") {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -92,17 +92,17 @@ impl Parameters {
             // dt_proj alone has biases, as in the published block.
             GroupedWeights::new(n_in, n_out, weights, (at == 2).then(|| gpu.read(&self.dt_biases)))
         };
-        let mixer = device::MixerWeights {
-            in_proj: projection(0)?,
-            conv_weight: gpu.read(&self.conv_weight),
-            conv_bias: Some(gpu.read(&self.conv_bias)),
-            x_proj: projection(1)?,
-            dt_proj: projection(2)?,
-            a_log: gpu.read(&self.a_log),
-            d_skip: gpu.read(&self.d_skip),
-            out_proj: projection(3)?,
-        };
-        Ok(device::Block { norm: gpu.read(&self.norm), norm_eps: EPS, mixer })
+        let mixer = device::MixerWeights::new(
+            projection(0)?,
+            gpu.read(&self.conv_weight),
+            projection(1)?,
+            projection(2)?,
+            gpu.read(&self.a_log),
+            gpu.read(&self.d_skip),
+            projection(3)?,
+        )
+        .with_conv_bias(gpu.read(&self.conv_bias));
+        Ok(device::Block::new(gpu.read(&self.norm), EPS, mixer))
     }
 
     fn write<'a>(
@@ -111,23 +111,23 @@ impl Parameters {
         grad_x: &'a mut CudaSlice<bf16>,
         d_model: usize,
     ) -> GpuResult<device::BlockGrads<'a, bf16>> {
-        let [in_proj, x_proj, dt_proj, out_proj] = self.projections.each_mut().map(|weights| GroupedGrads {
-            grad_weights: weights.iter_mut().map(|weight| gpu.write(weight)).collect(),
-            grad_biases: None,
-        });
-        let dt_proj = GroupedGrads { grad_biases: Some(gpu.write(&mut self.dt_biases)), ..dt_proj };
-        let mixer = device::MixerGrads {
-            x: gpu.rows_mut(grad_x, d_model)?,
+        let [in_proj, x_proj, dt_proj, out_proj] = self
+            .projections
+            .each_mut()
+            .map(|weights| GroupedGrads::new(weights.iter_mut().map(|weight| gpu.write(weight)).collect()));
+        let dt_proj = dt_proj.with_grad_biases(gpu.write(&mut self.dt_biases));
+        let mixer = device::MixerGrads::new(
+            gpu.rows_mut(grad_x, d_model)?,
             in_proj,
-            conv_weight: gpu.write(&mut self.conv_weight),
-            conv_bias: Some(gpu.write(&mut self.conv_bias)),
+            gpu.write(&mut self.conv_weight),
             x_proj,
             dt_proj,
-            a_log: gpu.write(&mut self.a_log),
-            d_skip: gpu.write(&mut self.d_skip),
+            gpu.write(&mut self.a_log),
+            gpu.write(&mut self.d_skip),
             out_proj,
-        };
-        Ok(device::BlockGrads { norm: gpu.write(&mut self.norm), mixer })
+        )
+        .with_conv_bias(gpu.write(&mut self.conv_bias));
+        Ok(device::BlockGrads::new(gpu.write(&mut self.norm), mixer))
     }
 }
 
@@ -155,7 +155,7 @@ impl Problem {
         let parameters = Parameters::upload(gpu, host)?;
         let block = parameters.read(gpu)?;
         let sizes = block.mixer.sizes(&plan)?;
-        let workspace_bytes = device::block_forward_workspace_bytes(&plan, &block, true)?
+        let workspace_bytes = device::block_forward_workspace_bytes(&plan, &block, device::Saves::ForBackward)?
             .max(device::block_backward_workspace_bytes(gpu, &plan, &block)?);
         drop(block);
         Ok(Self {
@@ -176,12 +176,9 @@ impl Problem {
 
     fn forward(&mut self, gpu: &Gpu) -> GpuResult<()> {
         let (d_model, block) = (self.shape.d_model, self.parameters.read(gpu)?);
-        let saved = device::MixerSaved {
-            xz: gpu.write(&mut self.xz),
-            x_dbl: gpu.write(&mut self.x_dbl),
-            states: gpu.write(&mut self.states),
-        };
-        let bytes = device::block_forward_workspace_bytes(&self.plan, &block, true)?;
+        let saved =
+            device::MixerSaved::new(gpu.write(&mut self.xz), gpu.write(&mut self.x_dbl), gpu.write(&mut self.states));
+        let bytes = device::block_forward_workspace_bytes(&self.plan, &block, device::Saves::ForBackward)?;
         let workspace = gpu.write(&mut self.workspace).first("workspace", bytes)?;
         let (x, out) = (gpu.rows(&self.x, d_model)?, gpu.rows_mut(&mut self.out, d_model)?);
         device::block_forward(gpu, &self.plan, &x, &block, out, Some(saved), workspace)
@@ -189,15 +186,11 @@ impl Problem {
 
     fn backward(&mut self, gpu: &Gpu) -> GpuResult<()> {
         let (d_model, block) = (self.shape.d_model, self.parameters.read(gpu)?);
-        let pass = device::MixerBackward {
-            x: gpu.rows(&self.x, d_model)?,
-            saved: device::MixerSaved {
-                xz: gpu.write(&mut self.xz),
-                x_dbl: gpu.write(&mut self.x_dbl),
-                states: gpu.write(&mut self.states),
-            },
-            grad_out: gpu.rows(&self.grad_out, d_model)?,
-        };
+        let pass = device::MixerBackward::new(
+            gpu.rows(&self.x, d_model)?,
+            device::MixerSaved::new(gpu.write(&mut self.xz), gpu.write(&mut self.x_dbl), gpu.write(&mut self.states)),
+            gpu.rows(&self.grad_out, d_model)?,
+        );
         let bytes = device::block_backward_workspace_bytes(gpu, &self.plan, &block)?;
         let workspace = gpu.write(&mut self.workspace).first("workspace", bytes)?;
         let grads = self.grads.write(gpu, &mut self.grad_x, d_model)?;
@@ -302,16 +295,16 @@ fn on_host(shape: Shape, plan: &ModalityPlan, of: &Host) -> Result<[Vec<f64>; 12
         let biases = (at == 2).then(|| dt_biases.chunks_exact(n_out).collect());
         grouped_gemm::GroupedWeights::new(n_in, n_out, projections[at].chunks_exact(n_in * n_out).collect(), biases)
     };
-    let weights = host::MixerWeights {
-        in_proj: projection(0)?,
-        conv_weight: &conv_weight,
-        conv_bias: Some(&conv_bias),
-        x_proj: projection(1)?,
-        dt_proj: projection(2)?,
-        a_log: &a_log,
-        d_skip: &d_skip,
-        out_proj: projection(3)?,
-    };
+    let weights = host::MixerWeights::new(
+        projection(0)?,
+        &conv_weight,
+        projection(1)?,
+        projection(2)?,
+        &a_log,
+        &d_skip,
+        projection(3)?,
+    )
+    .with_conv_bias(&conv_bias[..]);
     let (eps, rows) = (f64::from(EPS), Rows::new("x", &x, d_model)?);
     let mut normed = vec![0.0; x.len()];
     rms_norm::forward(rows, &norm, eps, RowsMut::new("normed", &mut normed, d_model)?)?;

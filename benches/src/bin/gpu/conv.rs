@@ -1,6 +1,6 @@
 //! The causal convolution with SiLU, width 4, on the left half of in_proj's output, as in a block.
 
-use mom_kernels::causal_conv1d::{self as host, Activation};
+use mom_kernels::causal_conv1d as host;
 use mom_kernels::cuda::DevicePlan;
 use mom_kernels::cuda::causal_conv1d as device;
 use mom_kernels::cuda::half::bf16;
@@ -38,27 +38,17 @@ fn one(bench: &mut Bench<'_>, shape: Shape, timed_as: Option<&str>) -> Result<()
     let (weight, bias) = (noise(d * 4, 3, 0.5), noise(d, 4, 0.5));
     let (d_xz, d_grad_out) = (gpu.upload(&xz)?, gpu.upload(&grad_out)?);
     let (d_weight, d_bias) = (gpu.upload(&weight)?, gpu.upload(&bias)?);
-    let inputs = device::ConvInputs {
-        layout: plan.layout(gpu),
-        x: gpu.rows(&d_xz, 2 * d)?.columns(0, d)?,
-        weight: gpu.read(&d_weight),
-        bias: Some(gpu.read(&d_bias)),
-        activation: Activation::Silu,
-        initial_state: None,
-    };
+    let inputs = device::ConvInputs::new(plan.layout(gpu), gpu.rows(&d_xz, 2 * d)?.columns(0, d)?, gpu.read(&d_weight))
+        .with_bias(gpu.read(&d_bias));
     let mut out = gpu.zeros::<bf16>(n * d)?;
     let mut grad_xz = gpu.zeros::<bf16>(n * 2 * d)?;
     let (mut grad_weight, mut grad_bias) = (gpu.zeros::<f32>(d * 4)?, gpu.zeros::<f32>(d)?);
     let mut workspace = gpu.zeros::<f32>(device::backward_workspace_len(&inputs)?)?;
     let mut forward = || device::forward(gpu, &inputs, gpu.rows_mut(&mut out, d)?, None);
     let mut backward = || {
-        let grads = device::ConvGrads {
-            grad_x: gpu.rows_mut(&mut grad_xz, 2 * d)?.columns(0, d)?,
-            out: None,
-            grad_weight: gpu.write(&mut grad_weight),
-            grad_bias: Some(gpu.write(&mut grad_bias)),
-            grad_initial_state: None,
-        };
+        let grads =
+            device::ConvGrads::new(gpu.rows_mut(&mut grad_xz, 2 * d)?.columns(0, d)?, gpu.write(&mut grad_weight))
+                .with_grad_bias(gpu.write(&mut grad_bias));
         device::backward(gpu, &inputs, gpu.rows(&d_grad_out, d)?, None, grads, gpu.write(&mut workspace))
     };
     if let Some(name) = timed_as {
@@ -72,23 +62,13 @@ fn one(bench: &mut Bench<'_>, shape: Shape, timed_as: Option<&str>) -> Result<()
     let wide = |x: &[bf16]| x.iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
     let wide32 = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
     let (xz, grad_out, weight, bias) = (wide(&xz), wide(&grad_out), wide32(&weight), wide32(&bias));
-    let inputs = host::ConvInputs {
-        layout: host_plan.layout(),
-        x: Rows::new("xz", &xz, 2 * d)?.columns(0, d)?,
-        weight: &weight,
-        bias: Some(&bias),
-        activation: Activation::Silu,
-        initial_state: None,
-    };
+    let inputs = host::ConvInputs::new(host_plan.layout(), Rows::new("xz", &xz, 2 * d)?.columns(0, d)?, &weight)
+        .with_bias(&bias[..]);
     let (mut want, mut want_x) = (vec![0.0; n * d], vec![0.0; n * d]);
     let (mut want_weight, mut want_bias) = (vec![0.0; d * 4], vec![0.0; d]);
     host::forward(&inputs, RowsMut::new("out", &mut want, d)?, None)?;
-    let grads = host::ConvGrads {
-        grad_x: RowsMut::new("grad_x", &mut want_x, d)?,
-        grad_weight: &mut want_weight,
-        grad_bias: Some(&mut want_bias),
-        grad_initial_state: None,
-    };
+    let grads = host::ConvGrads::new(RowsMut::new("grad_x", &mut want_x, d)?, &mut want_weight)
+        .with_grad_bias(&mut want_bias[..]);
     host::backward(&inputs, Rows::new("grad_out", &grad_out, d)?, None, grads)?;
     let got_x: Vec<f64> =
         wide(&gpu.download(&grad_xz)?).chunks_exact(2 * d).flat_map(|row| row[..d].to_vec()).collect();

@@ -115,7 +115,7 @@ impl Problem {
         let p = self.p;
         let (x, grad_y) = (gpu.rows(&self.x, p.x_width)?.columns(0, p.n_in)?, gpu.rows(&self.grad_y, p.n_out)?);
         let grad_weights = grad_weights.iter_mut().map(|w| gpu.write(w)).collect();
-        let grads = device::GroupedGrads { grad_weights, grad_biases: None };
+        let grads = device::GroupedGrads::new(grad_weights);
         let (offsets, weights) = (self.plan.modality_offsets(gpu), weights(gpu, p, &self.weights)?);
         Ok(device::backward_weights(gpu, &offsets, &x, &grad_y, &weights, grads, gpu.write(&mut self.workspace))?)
     }
@@ -228,7 +228,7 @@ fn check(gpu: &Gpu, shape: Shape, p: Projection) -> Result<(), Error> {
     let (mut y, mut grad_x, mut grad_weights) = (vec![0.0; n * p.n_out], vec![0.0; n * p.n_in], vec![0.0; 3 * size]);
     host::forward(offsets, x, &weights, RowsMut::new("y", &mut y, p.n_out)?)?;
     host::backward_input(offsets, grad_y, &weights, RowsMut::new("grad_x", &mut grad_x, p.n_in)?, Into::Overwrite)?;
-    let grads = host::GroupedGrads { grad_weights: grad_weights.chunks_exact_mut(size).collect(), grad_biases: None };
+    let grads = host::GroupedGrads::new(grad_weights.chunks_exact_mut(size).collect());
     host::backward_weights(offsets, x, grad_y, &weights, grads)?;
     let got_x = wide(&gpu.download(&problem.grad_x)?);
     let got_x: Vec<f64> = got_x.chunks_exact(p.x_width).flat_map(|row| row[..p.n_in].to_vec()).collect();

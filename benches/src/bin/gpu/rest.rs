@@ -17,7 +17,7 @@ const EPS: f32 = 1e-5;
 pub const N_TENSORS: usize = 64;
 /// Their length.
 pub const TENSOR_LEN: usize = 1 << 20;
-const STEP: AdamWStep = AdamWStep { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, step: 1 };
+const STEP: AdamWStep = AdamWStep::new(1e-3, 1).with_betas(0.9, 0.95);
 const DECAY: f64 = 0.1;
 const MAX_NORM: f64 = 1.0;
 
@@ -45,19 +45,14 @@ fn norm(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
     let d_weight = gpu.upload(&weight)?;
     let (mut y, mut sum) = (gpu.zeros::<bf16>(n * d)?, gpu.zeros::<bf16>(n * d)?);
     let forward = |sum: &mut CudaSlice<bf16>, y: &mut CudaSlice<bf16>| {
-        let parts = device::Residual { residual: gpu.rows(&d_residual, d)?, sum: gpu.rows_mut(sum, d)? };
+        let parts = device::Residual::new(gpu.rows(&d_residual, d)?, gpu.rows_mut(sum, d)?);
         device::forward(gpu, gpu.rows(&d_x, d)?, Some(parts), gpu.read(&d_weight), EPS, gpu.rows_mut(y, d)?)
     };
     let (mut grad_x, mut grad_weight) = (gpu.zeros::<bf16>(n * d)?, gpu.zeros::<f32>(d)?);
     let mut workspace = gpu.zeros::<f32>(device::backward_workspace_len(n, d))?;
     let mut backward = |sum: &CudaSlice<bf16>, grad_x: &mut CudaSlice<bf16>, grad_weight: &mut CudaSlice<f32>| {
-        let inputs = device::NormInputs {
-            x: gpu.rows(sum, d)?,
-            weight: gpu.read(&d_weight),
-            eps: EPS,
-            grad_y: gpu.rows(&d_grad_y, d)?,
-            grad_sum: Some(gpu.rows(&d_residual, d)?),
-        };
+        let inputs = device::NormInputs::new(gpu.rows(sum, d)?, gpu.read(&d_weight), EPS, gpu.rows(&d_grad_y, d)?)
+            .with_grad_sum(gpu.rows(&d_residual, d)?);
         let (grad_x, workspace) = (gpu.rows_mut(grad_x, d)?, gpu.write(&mut workspace));
         device::backward(gpu, &inputs, grad_x, gpu.write(grad_weight), workspace)
     };
@@ -160,17 +155,19 @@ struct Tensor {
 fn step(gpu: &Gpu, tensors: &mut [Tensor], norm: &CudaSlice<f32>, step: u32) -> GpuResult<()> {
     let mut tensors: Vec<_> = tensors
         .iter_mut()
-        .map(|tensor| AdamWTensor {
-            grad: gpu.read(&tensor.grad),
-            master: gpu.write(&mut tensor.master),
-            first: gpu.write(&mut tensor.first),
-            second: gpu.write(&mut tensor.second),
-            weight: Some(gpu.write(&mut tensor.weight)),
-            weight_decay: DECAY as f32,
+        .map(|tensor| {
+            AdamWTensor::new(
+                gpu.read(&tensor.grad),
+                gpu.write(&mut tensor.master),
+                gpu.write(&mut tensor.first),
+                gpu.write(&mut tensor.second),
+            )
+            .with_weight(gpu.write(&mut tensor.weight))
+            .with_weight_decay(DECAY as f32)
         })
         .collect();
-    let clip = Clip { norm: gpu.read(norm), max_norm: MAX_NORM as f32 };
-    adamw(gpu, &mut tensors, AdamWStep { step, ..STEP }, Some(&clip))
+    let clip = Clip::new(gpu.read(norm), MAX_NORM as f32);
+    adamw(gpu, &mut tensors, STEP.with_step(step), Some(&clip))
 }
 
 /// 64 M weights in 64 tensors, bf16 gradients, clipped.

@@ -24,17 +24,16 @@ pub fn cross_entropies(bench: &mut Bench<'_>) -> Result<(), Error> {
 
 fn cross_entropy(bench: &mut Bench<'_>, shape: &str, n_rows: usize, vocabulary: usize) -> Result<(), Error> {
     let gpu = bench.gpu;
-    let scale = Scale { scale: 1.0 / n_rows as f32, z: 1e-5 };
+    let scale = Scale::new(1.0 / n_rows as f32).with_z(1e-5);
     let some: Vec<bf16> = noise(SOME_ROWS * vocabulary, 1, 8.0).into_iter().map(bf16::from_f32).collect();
     let some_targets: Vec<u32> = (0..SOME_ROWS).map(|row| (row * 977 % vocabulary) as u32).collect();
     let targets: Vec<u32> = some_targets.iter().cycle().take(n_rows).copied().collect();
     let mut logits = gpu.upload(&some.repeat(n_rows.div_ceil(SOME_ROWS))[..n_rows * vocabulary])?;
     let targets = gpu.upload(&targets)?;
-    let targets = Targets { targets: gpu.read(&targets), weights: None };
+    let targets = Targets::new(gpu.read(&targets));
     let (mut loss, mut lse) = (gpu.zeros::<f32>(n_rows)?, gpu.zeros::<f32>(n_rows)?);
     let mut out_of_range = gpu.zeros::<u32>(1)?;
-    let mut losses =
-        Losses { loss: gpu.write(&mut loss), lse: gpu.write(&mut lse), out_of_range: gpu.write(&mut out_of_range) };
+    let mut losses = Losses::new(gpu.write(&mut loss), gpu.write(&mut lse), gpu.write(&mut out_of_range));
     let bytes = (n_rows * vocabulary) as f64 * 2.0;
     let rows = gpu.rows(&logits, vocabulary)?;
     bench.time("cross entropy forward", shape, bytes, 0.0, || forward(gpu, &rows, &targets, &mut losses))?;
@@ -52,8 +51,7 @@ fn cross_entropy(bench: &mut Bench<'_>, shape: &str, n_rows: usize, vocabulary: 
     let losses = gpu.download(&loss)?.into_iter().take(SOME_ROWS).map(f64::from);
     let want: Vec<f64> = want_losses.iter().map(|loss| loss.nll).collect();
     expect(&format!("loss {shape}"), relative(losses, &want), 1e-6)?;
-    let mut losses =
-        Losses { loss: gpu.write(&mut loss), lse: gpu.write(&mut lse), out_of_range: gpu.write(&mut out_of_range) };
+    let mut losses = Losses::new(gpu.write(&mut loss), gpu.write(&mut lse), gpu.write(&mut out_of_range));
     let mut rows = gpu.rows_mut(&mut logits, vocabulary)?;
     bench.time("cross entropy forward + backward", shape, 2.0 * bytes, 0.0, || {
         forward_backward_in_place(gpu, &mut rows, &targets, scale, &mut losses)
@@ -63,7 +61,7 @@ fn cross_entropy(bench: &mut Bench<'_>, shape: &str, n_rows: usize, vocabulary: 
     let mut workspace = gpu.zeros::<f64>(group_sums_workspace_len(n_rows, 1))?;
     bench.time("loss by group", shape, n_rows as f64 * 12.0, 0.0, || {
         let (loss, lse) = (gpu.read(&loss), gpu.read(&lse));
-        let inputs = GroupInputs { targets: targets.clone(), vocabulary, loss, lse, groups: None };
+        let inputs = GroupInputs::new(targets.clone(), vocabulary, loss, lse);
         let (mut sums, mut out_of_range) = (gpu.write(&mut sums), gpu.write(&mut out_of_range));
         group_sums(gpu, &inputs, 1, &mut sums, &mut out_of_range, gpu.write(&mut workspace))
     })?;

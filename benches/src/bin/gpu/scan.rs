@@ -4,7 +4,7 @@ use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::selective_scan as device;
 use mom_kernels::cuda::{DevicePlan, Gpu};
-use mom_kernels::selective_scan::{self as host, DeltaActivation};
+use mom_kernels::selective_scan as host;
 use mom_kernels::{ModalityPlan, Rows, RowsMut};
 
 use crate::timing::{Bench, expect, noise, relative};
@@ -118,19 +118,17 @@ impl Problem {
     fn inputs<'a>(&'a self, gpu: &'a Gpu) -> Result<device::ScanInputs<'a, bf16>, Error> {
         let (d, rank) = (self.shape.d_inner(), self.shape.dt_rank());
         let x_dbl = gpu.rows(&self.x_dbl, rank + 2 * D_STATE)?;
-        Ok(device::ScanInputs {
-            layout: self.plan.layout(gpu),
-            u: gpu.rows(&self.u, d)?,
-            dt: gpu.rows(&self.dt, d)?,
-            dt_bias: Some(device::DtBias { bias: gpu.read(&self.bias), offsets: self.plan.modality_offsets(gpu) }),
-            delta_activation: DeltaActivation::Softplus,
-            a: gpu.read(&self.a),
-            b: x_dbl.clone().columns(rank, D_STATE)?,
-            c: x_dbl.columns(rank + D_STATE, D_STATE)?,
-            d_skip: Some(gpu.read(&self.d_skip)),
-            z: Some(gpu.rows(&self.xz, 2 * d)?.columns(d, d)?),
-            initial_state: None,
-        })
+        Ok(device::ScanInputs::new(
+            self.plan.layout(gpu),
+            gpu.rows(&self.u, d)?,
+            gpu.rows(&self.dt, d)?,
+            gpu.read(&self.a),
+            x_dbl.clone().columns(rank, D_STATE)?,
+            x_dbl.columns(rank + D_STATE, D_STATE)?,
+        )
+        .with_dt_bias(device::DtBias::new(gpu.read(&self.bias), self.plan.modality_offsets(gpu)))
+        .with_d_skip(gpu.read(&self.d_skip))
+        .with_z(gpu.rows(&self.xz, 2 * d)?.columns(d, d)?))
     }
 }
 
@@ -165,19 +163,17 @@ impl Wide {
     fn inputs<'a>(&'a self, shape: Shape, plan: &'a ModalityPlan) -> Result<host::ScanInputs<'a, f64>, Error> {
         let (d, rank) = (shape.d_inner(), shape.dt_rank());
         let x_dbl = Rows::new("x_dbl", &self.x_dbl, rank + 2 * D_STATE)?;
-        Ok(host::ScanInputs {
-            layout: plan.layout(),
-            u: Rows::new("u", &self.u, d)?,
-            dt: Rows::new("dt", &self.dt, d)?,
-            dt_bias: Some(host::DtBias { bias: &self.bias, offsets: plan.modality_offsets() }),
-            delta_activation: DeltaActivation::Softplus,
-            a: &self.a,
-            b: x_dbl.columns(rank, D_STATE)?,
-            c: x_dbl.columns(rank + D_STATE, D_STATE)?,
-            d_skip: Some(&self.d_skip),
-            z: Some(Rows::new("xz", &self.xz, 2 * d)?.columns(d, d)?),
-            initial_state: None,
-        })
+        Ok(host::ScanInputs::new(
+            plan.layout(),
+            Rows::new("u", &self.u, d)?,
+            Rows::new("dt", &self.dt, d)?,
+            &self.a,
+            x_dbl.columns(rank, D_STATE)?,
+            x_dbl.columns(rank + D_STATE, D_STATE)?,
+        )
+        .with_dt_bias(host::DtBias::new(&self.bias, plan.modality_offsets()))
+        .with_d_skip(&self.d_skip[..])
+        .with_z(Rows::new("xz", &self.xz, 2 * d)?.columns(d, d)?))
     }
 }
 
@@ -222,11 +218,8 @@ impl Outputs {
     }
 
     fn forward(&mut self, gpu: &Gpu, p: &Problem, save: bool) -> Result<(), Error> {
-        let outputs = device::ScanOutputs {
-            out: gpu.rows_mut(&mut self.out, p.shape.d_inner())?,
-            last_state: None,
-            saved_states: save.then(|| gpu.write(&mut self.saved)),
-        };
+        let outputs = device::ScanOutputs::new(gpu.rows_mut(&mut self.out, p.shape.d_inner())?)
+            .with_saved_states(save.then(|| gpu.write(&mut self.saved)));
         Ok(device::forward(gpu, &p.inputs(gpu)?, outputs, gpu.write(&mut self.forward_workspace))?)
     }
 
@@ -234,19 +227,17 @@ impl Outputs {
         let (d, rank) = (p.shape.d_inner(), p.shape.dt_rank());
         let (_, bc) = gpu.rows_mut(&mut self.grad_x_dbl, rank + 2 * D_STATE)?.split_columns(rank)?;
         let (grad_b, grad_c) = bc.split_columns(D_STATE)?;
-        let grads = device::ScanGrads {
-            grad_u: gpu.rows_mut(&mut self.grad_u, d)?,
-            grad_dt: gpu.rows_mut(&mut self.grad_dt, d)?,
-            grad_dt_bias: Some(gpu.write(&mut self.grad_bias)),
-            grad_a: gpu.write(&mut self.grad_a),
+        let grads = device::ScanGrads::new(
+            gpu.rows_mut(&mut self.grad_u, d)?,
+            gpu.rows_mut(&mut self.grad_dt, d)?,
+            gpu.write(&mut self.grad_a),
             grad_b,
             grad_c,
-            grad_d_skip: Some(gpu.write(&mut self.grad_d)),
-            grad_z: Some(gpu.rows_mut(&mut self.grad_xz, 2 * d)?.columns(d, d)?),
-            grad_initial_state: None,
-            out: None,
-        };
-        let output_grads = device::ScanOutputGrads { grad_out: gpu.rows(&p.grad_out, d)?, grad_last_state: None };
+        )
+        .with_grad_dt_bias(gpu.write(&mut self.grad_bias))
+        .with_grad_d_skip(gpu.write(&mut self.grad_d))
+        .with_grad_z(gpu.rows_mut(&mut self.grad_xz, 2 * d)?.columns(d, d)?);
+        let output_grads = device::ScanOutputGrads::new(gpu.rows(&p.grad_out, d)?);
         let workspace = gpu.write(&mut self.workspace);
         Ok(device::backward(gpu, &p.inputs(gpu)?, gpu.read(&self.saved), &output_grads, grads, workspace)?)
     }
@@ -340,26 +331,22 @@ fn check(gpu: &Gpu, shape: Shape) -> Result<(), Error> {
     let inputs = h.inputs(shape, &p.host.plan)?;
     let zeros = |len: usize| vec![0.0f64; len];
     let (mut out, mut saved) = (zeros(n * d), zeros(host::saved_states_len(shape.batch, shape.seqlen, d, D_STATE)));
-    let to =
-        host::ScanOutputs { out: RowsMut::new("out", &mut out, d)?, last_state: None, saved_states: Some(&mut saved) };
+    let to = host::ScanOutputs::new(RowsMut::new("out", &mut out, d)?).with_saved_states(&mut saved[..]);
     host::forward(&inputs, to)?;
     let (mut gu, mut gdt, mut gz, mut gb, mut gc) =
         (zeros(n * d), zeros(n * d), zeros(n * d), zeros(n * D_STATE), zeros(n * D_STATE));
     let (mut gbias, mut ga, mut gd) = (zeros(3 * d), zeros(d * D_STATE), zeros(d));
-    let grads = host::ScanGrads {
-        grad_u: RowsMut::new("grad_u", &mut gu, d)?,
-        grad_dt: RowsMut::new("grad_dt", &mut gdt, d)?,
-        grad_dt_bias: Some(&mut gbias),
-        grad_a: &mut ga,
-        grad_b: RowsMut::new("grad_b", &mut gb, D_STATE)?,
-        grad_c: RowsMut::new("grad_c", &mut gc, D_STATE)?,
-        grad_d_skip: Some(&mut gd),
-        grad_z: Some(RowsMut::new("grad_z", &mut gz, d)?),
-        grad_initial_state: None,
-        out: None,
-    };
-    let output_grads =
-        host::ScanOutputGrads { grad_out: Rows::new("grad_out", &h.grad_out, d)?, grad_last_state: None };
+    let grads = host::ScanGrads::new(
+        RowsMut::new("grad_u", &mut gu, d)?,
+        RowsMut::new("grad_dt", &mut gdt, d)?,
+        &mut ga,
+        RowsMut::new("grad_b", &mut gb, D_STATE)?,
+        RowsMut::new("grad_c", &mut gc, D_STATE)?,
+    )
+    .with_grad_dt_bias(&mut gbias[..])
+    .with_grad_d_skip(&mut gd[..])
+    .with_grad_z(RowsMut::new("grad_z", &mut gz, d)?);
+    let output_grads = host::ScanOutputGrads::new(Rows::new("grad_out", &h.grad_out, d)?);
     host::backward(&inputs, &saved, &output_grads, grads)?;
 
     let narrow = |x: &CudaSlice<bf16>| -> Result<Vec<f64>, Error> { Ok(wide(&gpu.download(x)?)) };

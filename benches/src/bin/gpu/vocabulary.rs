@@ -47,13 +47,10 @@ struct LossOutputs {
 
 impl LossOutputs {
     fn run(&mut self, gpu: &Gpu, logits: &CudaSlice<bf16>, targets: &CudaSlice<u32>, scale: Scale) -> GpuResult<()> {
-        let mut losses = Losses {
-            loss: gpu.write(&mut self.loss),
-            lse: gpu.write(&mut self.lse),
-            out_of_range: gpu.write(&mut self.out_of_range),
-        };
+        let mut losses =
+            Losses::new(gpu.write(&mut self.loss), gpu.write(&mut self.lse), gpu.write(&mut self.out_of_range));
         let (logits, mut grad) = (gpu.rows(logits, VOCABULARY)?, gpu.rows_mut(&mut self.grad, VOCABULARY)?);
-        let targets = Targets { targets: gpu.read(targets), weights: None };
+        let targets = Targets::new(gpu.read(targets));
         loss::forward_backward(gpu, &logits, &targets, scale, &mut grad, &mut losses)
     }
 }
@@ -76,7 +73,7 @@ fn cross_entropy(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
         out_of_range: gpu.zeros(1)?,
     };
     let (scale, z) = (1.0 / n as f32, 1e-4);
-    outputs.run(gpu, &logits, &device_targets, Scale { scale, z })?;
+    outputs.run(gpu, &logits, &device_targets, Scale::new(scale).with_z(z))?;
     loss::check(gpu, &outputs.out_of_range)?;
 
     let mut want: Vec<f64> = tile.iter().map(|x| x.to_f64()).collect();
@@ -95,7 +92,7 @@ fn cross_entropy(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
 
     let elements = (n * VOCABULARY) as f64;
     bench.time("cross entropy forward + backward", shape.name, 4.0 * elements, 0.0, || {
-        outputs.run(gpu, &logits, &device_targets, Scale { scale, z })
+        outputs.run(gpu, &logits, &device_targets, Scale::new(scale).with_z(z))
     })?;
     Ok(())
 }

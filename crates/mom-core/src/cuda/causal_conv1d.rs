@@ -1,7 +1,7 @@
 //! Causal depthwise convolution on the GPU.
 
 use candle_core::Tensor;
-use mom_kernels::cuda::causal_conv1d::{self as kernels, Activation, ConvGrads, ConvInputs};
+use mom_kernels::cuda::causal_conv1d::{self as kernels, ConvGrads, ConvInputs};
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::{DevicePlan, DeviceRows, Gpu};
 
@@ -44,14 +44,8 @@ struct Held<'a, T> {
 
 impl<T: GpuFloat> Held<'_, T> {
     fn inputs<'b>(&'b self, gpu: &'b Gpu, plan: &'b DevicePlan) -> Result<ConvInputs<'b, T>> {
-        Ok(ConvInputs {
-            layout: plan.layout(gpu),
-            x: self.x.rows(gpu, self.d_inner)?,
-            weight: self.weight.view(gpu)?,
-            bias: self.bias.as_ref().map(|bias| bias.view(gpu)).transpose()?,
-            activation: Activation::Silu,
-            initial_state: None,
-        })
+        Ok(ConvInputs::new(plan.layout(gpu), self.x.rows(gpu, self.d_inner)?, self.weight.view(gpu)?)
+            .with_bias(self.bias.as_ref().map(|bias| bias.view(gpu)).transpose()?))
     }
 }
 
@@ -87,13 +81,8 @@ impl Node {
         let mut grad_weight = on.room::<f32>(self.weight.elem_count())?;
         let mut grad_bias = self.bias.as_ref().map(|bias| on.room::<f32>(bias.elem_count())).transpose()?;
         let mut workspace = on.room::<f32>(kernels::backward_workspace_len(&inputs)?)?;
-        let grads = ConvGrads {
-            grad_x: gpu.rows_mut(&mut grad_x, d_inner)?,
-            out: None,
-            grad_weight: gpu.write(&mut grad_weight),
-            grad_bias: grad_bias.as_mut().map(|bias| gpu.write(bias)),
-            grad_initial_state: None,
-        };
+        let grads = ConvGrads::new(gpu.rows_mut(&mut grad_x, d_inner)?, gpu.write(&mut grad_weight))
+            .with_grad_bias(grad_bias.as_mut().map(|bias| gpu.write(bias)));
         let grad: DeviceRows<'_, T> = grad.rows(gpu, d_inner)?;
         kernels::backward(gpu, &inputs, grad, None, grads, gpu.write(&mut workspace))?;
         let mut gradients =

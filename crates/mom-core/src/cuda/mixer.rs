@@ -7,6 +7,7 @@ use mom_kernels::cuda::Gpu;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::mixer::{
     self as kernels, Block, BlockGrads, MixerBackward, MixerGrads, MixerOutputs, MixerSaved, MixerStates, MixerWeights,
+    Saves,
 };
 use mom_kernels::cuda::selective_scan::saved_states_len;
 
@@ -127,11 +128,7 @@ struct Saved<T> {
 
 impl<T: GpuFloat> Saved<T> {
     fn write<'a>(&'a mut self, gpu: &'a Gpu) -> MixerSaved<'a, T> {
-        MixerSaved {
-            xz: gpu.write(&mut self.xz),
-            x_dbl: gpu.write(&mut self.x_dbl),
-            states: gpu.write(&mut self.states),
-        }
+        MixerSaved::new(gpu.write(&mut self.xz), gpu.write(&mut self.x_dbl), gpu.write(&mut self.states))
     }
 }
 
@@ -191,15 +188,13 @@ impl Parts {
         self.with_views::<T, _>(on, |views| {
             let mixer = views.mixer();
             let sizes = mixer.sizes(plan)?;
-            let mut workspace = on.room::<u8>(kernels::forward_workspace_bytes::<T>(&sizes, false))?;
-            let states = MixerStates {
-                conv: conv.view(gpu)?,
-                scan: scan.view(gpu)?,
-                next_conv: gpu.write(&mut next_conv),
-                next_scan: gpu.write(&mut next_scan),
-            };
+            let mut workspace = on.room::<u8>(kernels::forward_workspace_bytes::<T>(&sizes, Saves::Nothing))?;
+            let states = MixerStates::new(
+                (conv.view(gpu)?, gpu.write(&mut next_conv)),
+                (scan.view(gpu)?, gpu.write(&mut next_scan)),
+            );
             let to = gpu.rows_mut(&mut out, sizes.d_model)?;
-            let outputs = MixerOutputs { out: to, residual: None, saved: None, states: Some(states) };
+            let outputs = MixerOutputs::new(to).with_states(states);
             let rows = x.rows(gpu, sizes.d_model)?;
             Ok(kernels::forward(gpu, plan, &rows, mixer, outputs, gpu.write(&mut workspace))?)
         })?;
@@ -213,7 +208,7 @@ impl Parts {
     /// The output; fills `saved` where there is room.
     fn forward<T: GpuFloat>(&self, on: &OnGpu, saved: Option<&mut Saved<T>>) -> Result<CudaSlice<T>> {
         let gpu = &*on.gpu;
-        let saves = saved.is_some();
+        let saves = Saves::of(saved.as_ref());
         let plan = self.plan.on(on)?;
         let x = OnDevice::<T>::of(on, OP, "x", &self.x)?;
         let mut out = on.room::<T>(self.x.elem_count())?;
@@ -225,7 +220,7 @@ impl Parts {
             match views {
                 Views::Mixer(mixer) => {
                     let mut workspace = on.room::<u8>(kernels::forward_workspace_bytes::<T>(&sizes, saves))?;
-                    let outputs = MixerOutputs { out: to, residual: None, saved: write, states: None };
+                    let outputs = MixerOutputs::new(to).with_saved(write);
                     kernels::forward(gpu, plan, &x, mixer, outputs, gpu.write(&mut workspace))?;
                 }
                 Views::Block(block) => {
@@ -278,23 +273,22 @@ impl<T: GpuFloat> Passed<T> {
         let (mut a_log, mut d_skip) = (small(&weights.a_log)?, small(&weights.d_skip)?);
         parts.with_views::<T, _>(on, |views| {
             let d_model = views.mixer().in_proj.in_features();
-            let pass =
-                MixerBackward { x: x.rows(gpu, d_model)?, saved: saved.write(gpu), grad_out: grad.rows(gpu, d_model)? };
-            let mixer_grads = MixerGrads {
-                x: gpu.rows_mut(&mut grad_x, d_model)?,
-                in_proj: in_proj.write(gpu),
-                conv_weight: gpu.write(&mut conv_weight),
-                conv_bias: conv_bias.as_mut().map(|bias| gpu.write(bias)),
-                x_proj: x_proj.write(gpu),
-                dt_proj: dt_proj.write(gpu),
-                a_log: gpu.write(&mut a_log),
-                d_skip: gpu.write(&mut d_skip),
-                out_proj: out_proj.write(gpu),
-            };
+            let pass = MixerBackward::new(x.rows(gpu, d_model)?, saved.write(gpu), grad.rows(gpu, d_model)?);
+            let mixer_grads = MixerGrads::new(
+                gpu.rows_mut(&mut grad_x, d_model)?,
+                in_proj.write(gpu),
+                gpu.write(&mut conv_weight),
+                x_proj.write(gpu),
+                dt_proj.write(gpu),
+                gpu.write(&mut a_log),
+                gpu.write(&mut d_skip),
+                out_proj.write(gpu),
+            )
+            .with_conv_bias(conv_bias.as_mut().map(|bias| gpu.write(bias)));
             match (views, grad_norm.as_mut()) {
                 (Views::Block(block), Some(norm)) => {
                     let mut workspace = on.room::<u8>(kernels::block_backward_workspace_bytes(gpu, plan, block)?)?;
-                    let grads = BlockGrads { norm: gpu.write(norm), mixer: mixer_grads };
+                    let grads = BlockGrads::new(gpu.write(norm), mixer_grads);
                     kernels::block_backward(gpu, plan, block, pass, grads, gpu.write(&mut workspace))?;
                 }
                 (views, _) => {

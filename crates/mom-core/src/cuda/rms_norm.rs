@@ -47,13 +47,7 @@ impl Node {
         let (width, n) = (weight.len(), self.x.elem_count());
         let (mut grad_x, mut grad_weight) = (on.room::<T>(n)?, on.room::<f32>(width)?);
         let mut workspace = on.room::<f32>(rms_norm::backward_workspace_len(n / width.max(1), width))?;
-        let inputs = NormInputs {
-            x: x.rows(&on.gpu, width)?,
-            weight,
-            eps: self.eps as f32,
-            grad_y: grad.rows(&on.gpu, width)?,
-            grad_sum: None,
-        };
+        let inputs = NormInputs::new(x.rows(&on.gpu, width)?, weight, self.eps as f32, grad.rows(&on.gpu, width)?);
         let rows = on.gpu.rows_mut(&mut grad_x, width)?;
         rms_norm::backward(&on.gpu, &inputs, rows, on.gpu.write(&mut grad_weight), on.gpu.write(&mut workspace))?;
         Ok(vec![Some(on.tensor(grad_x, self.x.shape())), Some(on.tensor(grad_weight, width))])

@@ -71,22 +71,21 @@ impl<'a, T: GpuFloat> Held<'a, T> {
             Some(bias) => {
                 let is_shared = bias.len() == self.d_inner;
                 let offsets = if is_shared { DeviceOffsets::single(plan.n_rows()) } else { plan.modality_offsets(gpu) };
-                Some(DtBias { bias: bias.view(gpu)?, offsets })
+                Some(DtBias::new(bias.view(gpu)?, offsets))
             }
         };
-        Ok(ScanInputs {
-            layout: plan.layout(gpu),
-            u: self.u.rows(gpu, self.d_inner)?,
-            dt: self.dt.rows(gpu, self.d_inner)?,
-            dt_bias,
-            delta_activation: self.delta_activation,
-            a: self.a.view(gpu)?,
-            b: self.b.rows(gpu, self.d_state)?,
-            c: self.c.rows(gpu, self.d_state)?,
-            d_skip: self.d_skip.as_ref().map(|d_skip| d_skip.view(gpu)).transpose()?,
-            z: self.z.as_ref().map(|z| z.rows(gpu, self.d_inner)).transpose()?,
-            initial_state: None,
-        })
+        Ok(ScanInputs::new(
+            plan.layout(gpu),
+            self.u.rows(gpu, self.d_inner)?,
+            self.dt.rows(gpu, self.d_inner)?,
+            self.a.view(gpu)?,
+            self.b.rows(gpu, self.d_state)?,
+            self.c.rows(gpu, self.d_state)?,
+        )
+        .with_dt_bias(dt_bias)
+        .with_delta_activation(self.delta_activation)
+        .with_d_skip(self.d_skip.as_ref().map(|d_skip| d_skip.view(gpu)).transpose()?)
+        .with_z(self.z.as_ref().map(|z| z.rows(gpu, self.d_inner)).transpose()?))
     }
 }
 
@@ -106,11 +105,8 @@ fn forward<T: GpuFloat>(
     let n_states = if saves { kernels::saved_states_len(batch, seqlen, d_inner, d_state) } else { 0 };
     let mut states = on.room::<f32>(n_states)?;
     let mut workspace = on.room::<f32>(kernels::forward_workspace_len(batch, seqlen, d_inner, d_state))?;
-    let outputs = ScanOutputs {
-        out: gpu.rows_mut(&mut out, d_inner)?,
-        last_state: None,
-        saved_states: saves.then(|| gpu.write(&mut states)),
-    };
+    let outputs =
+        ScanOutputs::new(gpu.rows_mut(&mut out, d_inner)?).with_saved_states(saves.then(|| gpu.write(&mut states)));
     kernels::forward(gpu, &held.inputs(gpu, plan)?, outputs, gpu.write(&mut workspace))?;
     Ok((out, states))
 }
@@ -141,19 +137,17 @@ impl Node {
         let mut grad_d_skip = scan.d_skip.as_ref().map(small).transpose()?;
         let mut grad_z = scan.z.as_ref().map(rows).transpose()?;
         let mut workspace = on.room::<f32>(kernels::backward_workspace_len(&inputs)?)?;
-        let grads = ScanGrads {
-            grad_u: gpu.rows_mut(&mut grad_u, d_inner)?,
-            grad_dt: gpu.rows_mut(&mut grad_dt, d_inner)?,
-            grad_dt_bias: grad_dt_bias.as_mut().map(|grad| gpu.write(grad)),
-            grad_a: gpu.write(&mut grad_a),
-            grad_b: gpu.rows_mut(&mut grad_b, d_state)?,
-            grad_c: gpu.rows_mut(&mut grad_c, d_state)?,
-            grad_d_skip: grad_d_skip.as_mut().map(|grad| gpu.write(grad)),
-            grad_z: grad_z.as_mut().map(|grad| gpu.rows_mut(grad, d_inner)).transpose()?,
-            grad_initial_state: None,
-            out: None,
-        };
-        let output_grads = ScanOutputGrads { grad_out: grad.rows(gpu, d_inner)?, grad_last_state: None };
+        let grads = ScanGrads::new(
+            gpu.rows_mut(&mut grad_u, d_inner)?,
+            gpu.rows_mut(&mut grad_dt, d_inner)?,
+            gpu.write(&mut grad_a),
+            gpu.rows_mut(&mut grad_b, d_state)?,
+            gpu.rows_mut(&mut grad_c, d_state)?,
+        )
+        .with_grad_dt_bias(grad_dt_bias.as_mut().map(|grad| gpu.write(grad)))
+        .with_grad_d_skip(grad_d_skip.as_mut().map(|grad| gpu.write(grad)))
+        .with_grad_z(grad_z.as_mut().map(|grad| gpu.rows_mut(grad, d_inner)).transpose()?);
+        let output_grads = ScanOutputGrads::new(grad.rows(gpu, d_inner)?);
         let (states, workspace) = (gpu.read(&self.states), gpu.write(&mut workspace));
         kernels::backward(gpu, &inputs, states, &output_grads, grads, workspace)?;
         // In the order of `SelectiveScan::tensors`.

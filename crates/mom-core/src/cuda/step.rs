@@ -204,14 +204,14 @@ impl StepMemory {
         let (mut conv_at, mut scan_at) = (0, 0);
         for (block, &[conv, scan]) in blocks.iter().zip(&self.shapes) {
             let (conv, scan) = (elements(conv), elements(scan));
-            let states = StepStates {
-                conv: gpu.write_view(self.conv.slice_mut(conv_at..conv_at + conv)),
-                scan: gpu.write_view(self.scan.slice_mut(scan_at..scan_at + scan)),
-            };
+            let states = StepStates::new(
+                gpu.write_view(self.conv.slice_mut(conv_at..conv_at + conv)),
+                gpu.write_view(self.scan.slice_mut(scan_at..scan_at + scan)),
+            );
             with_views::<T, _>(&on, gpu, block, modality, |views| Ok(steps.block(views, &mut x, states)?))?;
             (conv_at, scan_at) = (conv_at + conv, scan_at + scan);
         }
-        let views = kernels::StepHead { norm: norm.view(gpu)?, norm_eps: eps as f32, weight: weight.view(gpu)? };
+        let views = kernels::StepHead::new(norm.view(gpu)?, eps as f32, weight.view(gpu)?);
         let mut logits = gpu.rows_mut(head.logits, vocab_size)?;
         let x: DeviceRows<'_, T> = x.into_rows();
         Ok(steps.head(&views, &x, &mut logits)?)

@@ -46,16 +46,18 @@ pub(super) fn with_mixer<T: GpuFloat, R>(
     let out_proj = Projection::new(&weights.out_proj, of)?;
     let (in_proj, x_proj) = (in_proj.on_device::<T>(on)?, x_proj.on_device::<T>(on)?);
     let (dt_proj, out_proj) = (dt_proj.on_device::<T>(on)?, out_proj.on_device::<T>(on)?);
-    with(MixerWeights {
-        in_proj: in_proj.grouped(gpu)?,
-        conv_weight: conv_weight.view(gpu)?,
-        conv_bias: conv_bias.as_ref().map(|bias| bias.view(gpu)).transpose()?,
-        x_proj: x_proj.grouped(gpu)?,
-        dt_proj: dt_proj.grouped(gpu)?,
-        a_log: a_log.view(gpu)?,
-        d_skip: d_skip.view(gpu)?,
-        out_proj: out_proj.grouped(gpu)?,
-    })
+    with(
+        MixerWeights::new(
+            in_proj.grouped(gpu)?,
+            conv_weight.view(gpu)?,
+            x_proj.grouped(gpu)?,
+            dt_proj.grouped(gpu)?,
+            a_log.view(gpu)?,
+            d_skip.view(gpu)?,
+            out_proj.grouped(gpu)?,
+        )
+        .with_conv_bias(conv_bias.as_ref().map(|bias| bias.view(gpu)).transpose()?),
+    )
 }
 
 /// As [`with_mixer`], with the weight and epsilon of the norm before the mixer.
@@ -68,7 +70,7 @@ pub(super) fn with_block<T: GpuFloat, R>(
     with: impl FnOnce(Block<'_, T>) -> Result<R>,
 ) -> Result<R> {
     let norm = OnDevice::<f32>::of(on, OP, "norm.weight", norm)?;
-    with_mixer(on, gpu, weights, of, |mixer| with(Block { norm: norm.view(gpu)?, norm_eps: eps as f32, mixer }))
+    with_mixer(on, gpu, weights, of, |mixer| with(Block::new(norm.view(gpu)?, eps as f32, mixer)))
 }
 
 /// A projection whose biases stand side by side, as the kernels read them.
@@ -136,10 +138,8 @@ impl<T: GpuFloat> ProjectionGrads<T> {
     }
 
     pub fn write<'a>(&'a mut self, gpu: &'a Gpu) -> GroupedGrads<'a, T> {
-        GroupedGrads {
-            grad_weights: self.weights.iter_mut().map(|weight| gpu.write(weight)).collect(),
-            grad_biases: self.biases.as_mut().map(|biases| gpu.write(biases)),
-        }
+        GroupedGrads::new(self.weights.iter_mut().map(|weight| gpu.write(weight)).collect())
+            .with_grad_biases(self.biases.as_mut().map(|biases| gpu.write(biases)))
     }
 
     /// As tensors in the order of [`GroupedLinear::tensors`].

@@ -1,7 +1,7 @@
 //! Causal depthwise convolution along time, then SiLU.
 
 use candle_core::Tensor;
-use mom_kernels::causal_conv1d::{self as kernel, Activation, ConvGrads, ConvInputs};
+use mom_kernels::causal_conv1d::{self as kernel, ConvGrads, ConvInputs};
 use mom_kernels::{ModalityPlan, Rows, RowsMut};
 
 use crate::autograd::{Backward, record};
@@ -57,14 +57,8 @@ struct Hosts<'a, T> {
 
 impl<T: Float> Hosts<'_, T> {
     fn inputs<'b>(&'b self, plan: &'b ModalityPlan, d_inner: usize) -> Result<ConvInputs<'b, T>> {
-        Ok(ConvInputs {
-            layout: plan.layout(),
-            x: Rows::new("x", self.x.slice()?, d_inner)?,
-            weight: self.weight.slice()?,
-            bias: self.bias.as_ref().map(Host::slice).transpose()?,
-            activation: Activation::Silu,
-            initial_state: None,
-        })
+        Ok(ConvInputs::new(plan.layout(), Rows::new("x", self.x.slice()?, d_inner)?, self.weight.slice()?)
+            .with_bias(self.bias.as_ref().map(Host::slice).transpose()?))
     }
 }
 
@@ -94,12 +88,8 @@ impl Node {
         let mut grad_x = vec![T::ZERO; self.plan.n_rows() * d_inner];
         let mut grad_weight = vec![T::ZERO; self.weight.elem_count()];
         let mut grad_bias = self.bias.as_ref().map(|_| vec![T::ZERO; d_inner]);
-        let grads = ConvGrads {
-            grad_x: RowsMut::new("grad_x", &mut grad_x, d_inner)?,
-            grad_weight: &mut grad_weight,
-            grad_bias: grad_bias.as_deref_mut(),
-            grad_initial_state: None,
-        };
+        let grads = ConvGrads::new(RowsMut::new("grad_x", &mut grad_x, d_inner)?, &mut grad_weight)
+            .with_grad_bias(grad_bias.as_deref_mut());
         let grad = Rows::new("grad_output", grad.slice()?, d_inner)?;
         kernel::backward(&hosts.inputs(&self.plan, d_inner)?, grad, None, grads)?;
         let mut gradients =

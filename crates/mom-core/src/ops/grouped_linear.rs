@@ -70,10 +70,8 @@ impl Node {
         }
         let mut grad_weights = vec![vec![T::ZERO; n_out * n_in]; self.linear.weights().len()];
         let mut grad_biases = vec![vec![T::ZERO; n_out]; self.linear.biases().len()];
-        let to = GroupedGrads {
-            grad_weights: grad_weights.iter_mut().map(Vec::as_mut_slice).collect(),
-            grad_biases: weights.biases().map(|_| grad_biases.iter_mut().map(Vec::as_mut_slice).collect()),
-        };
+        let to = GroupedGrads::new(grad_weights.iter_mut().map(Vec::as_mut_slice).collect())
+            .with_grad_biases(weights.biases().map(|_| grad_biases.iter_mut().map(Vec::as_mut_slice).collect()));
         grouped_gemm::backward_weights(offsets, x, grad, &weights, to)?;
         gradients.extend(self.linear.split_gradients(grad_weights, grad_biases)?);
         Ok(gradients)

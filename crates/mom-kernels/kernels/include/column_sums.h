@@ -1,4 +1,4 @@
-// Arguments of the column sums, as crates/mom-kernels/src/cuda/column_sums.rs has them. Strides in elements.
+// Arguments of the column sums, as crates/mom-kernels/src/ops/column_sums.rs has them. Strides in elements.
 #pragma once
 #include <cuda/std/cstddef>
 #include <cuda/std/cstdint>

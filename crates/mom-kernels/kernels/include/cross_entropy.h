@@ -1,4 +1,4 @@
-// Arguments of the cross-entropy, as crates/mom-kernels/src/cuda/cross_entropy.rs has them. Strides in bytes.
+// Arguments of the cross-entropy, as crates/mom-kernels/src/ops/cross_entropy/cuda/abi.rs has them. Strides in bytes.
 #pragma once
 #include <cuda/std/cstddef>
 #include <cuda/std/cstdint>

@@ -1,4 +1,4 @@
-// Arguments of the kernels of a decoding step, as crates/mom-kernels/src/cuda/mixer/step has them. Matrices are dense.
+// Arguments of the kernels of a decoding step, as crates/mom-kernels/src/ops/mixer/cuda/step/abi.rs has them. Matrices are dense.
 #pragma once
 #include <cuda/std/cstddef>
 #include <cuda/std/cstdint>

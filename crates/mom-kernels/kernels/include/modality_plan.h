@@ -1,4 +1,4 @@
-// Arguments of the modality plan, as crates/mom-kernels/src/cuda/plan.rs has them.
+// Arguments of the modality plan, as crates/mom-kernels/src/ops/plan/cuda/abi.rs has them.
 #pragma once
 #include <cuda/std/cstddef>
 #include <cuda/std/cstdint>

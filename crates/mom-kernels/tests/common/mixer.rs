@@ -92,16 +92,16 @@ impl<T: Element> MixerCase<T> {
 
     pub fn weights(&self) -> MixerWeights<'_, T> {
         let Sizes { d_model, d_inner, d_state, dt_rank, .. } = self.sizes;
-        MixerWeights {
-            in_proj: self.projection(0, "in_proj.weight", "in_proj.bias", d_model, 2 * d_inner),
-            conv_weight: &self.fields["conv.weight"],
-            conv_bias: self.fields.get("conv.bias").map(Vec::as_slice),
-            x_proj: self.projection(1, "x_proj.weight", "", d_inner, dt_rank + 2 * d_state),
-            dt_proj: self.projection(2, "dt_proj.weight", "dt_proj.bias", dt_rank, d_inner),
-            a_log: &self.fields["A_log"],
-            d_skip: &self.fields["D"],
-            out_proj: self.projection(3, "out_proj.weight", "out_proj.bias", d_inner, d_model),
-        }
+        MixerWeights::new(
+            self.projection(0, "in_proj.weight", "in_proj.bias", d_model, 2 * d_inner),
+            &self.fields["conv.weight"],
+            self.projection(1, "x_proj.weight", "", d_inner, dt_rank + 2 * d_state),
+            self.projection(2, "dt_proj.weight", "dt_proj.bias", dt_rank, d_inner),
+            &self.fields["A_log"],
+            &self.fields["D"],
+            self.projection(3, "out_proj.weight", "out_proj.bias", d_inner, d_model),
+        )
+        .with_conv_bias(self.fields.get("conv.bias").map(Vec::as_slice))
     }
 
     pub fn x(&self) -> Rows<'_, T> {

@@ -87,19 +87,19 @@ impl<T: Element> ScanCase<T> {
     pub fn inputs(&self) -> ScanInputs<'_, T> {
         let field = |name| self.fields.get(name).map(Vec::as_slice);
         let rows = |name, width| field(name).map(|x| Rows::new(name, x, width).unwrap());
-        ScanInputs {
-            layout: self.plan.layout(),
-            u: rows("u", self.d_inner).unwrap(),
-            dt: rows("dt", self.d_inner).unwrap(),
-            dt_bias: field("dt_bias").map(|bias| DtBias { bias, offsets: &self.bias_offsets }),
-            delta_activation: self.activation,
-            a: field("a").unwrap(),
-            b: rows("b", self.d_state).unwrap(),
-            c: rows("c", self.d_state).unwrap(),
-            d_skip: field("d_skip"),
-            z: rows("z", self.d_inner),
-            initial_state: field("initial_state"),
-        }
+        ScanInputs::new(
+            self.plan.layout(),
+            rows("u", self.d_inner).unwrap(),
+            rows("dt", self.d_inner).unwrap(),
+            field("a").unwrap(),
+            rows("b", self.d_state).unwrap(),
+            rows("c", self.d_state).unwrap(),
+        )
+        .with_dt_bias(field("dt_bias").map(|bias| DtBias::new(bias, &self.bias_offsets)))
+        .with_delta_activation(self.activation)
+        .with_d_skip(field("d_skip"))
+        .with_z(rows("z", self.d_inner))
+        .with_initial_state(field("initial_state"))
     }
 
     /// `out`, `last_state` and `saved_states`.
@@ -107,11 +107,9 @@ impl<T: Element> ScanCase<T> {
         let mut out = poisoned(self.tokens.n_rows() * self.d_inner);
         let mut last_state = poisoned(self.state_len());
         let mut saved_states = poisoned(self.saved_len());
-        let outputs = ScanOutputs {
-            out: RowsMut::new("out", &mut out, self.d_inner).unwrap(),
-            last_state: Some(&mut last_state),
-            saved_states: Some(&mut saved_states),
-        };
+        let outputs = ScanOutputs::new(RowsMut::new("out", &mut out, self.d_inner).unwrap())
+            .with_last_state(&mut last_state[..])
+            .with_saved_states(&mut saved_states[..]);
         forward(&self.inputs(), outputs).unwrap();
         Fields::from([("out", out), ("last_state", last_state), ("saved_states", saved_states)])
     }
@@ -138,19 +136,24 @@ impl<T: Element> ScanCase<T> {
         let (grad_dt_bias, grad_a, grad_d_skip) = (vector("dt_bias"), vector("a"), vector("d_skip"));
         let grad_initial_state = vector("initial_state");
         let mut rows = |name, width| vector(name).map(|x| RowsMut::new(name, x, width).unwrap());
-        let grads = ScanGrads {
-            grad_u: rows("u", self.d_inner).unwrap(),
-            grad_dt: rows("dt", self.d_inner).unwrap(),
-            grad_dt_bias,
-            grad_a: grad_a.unwrap(),
-            grad_b: rows("b", self.d_state).unwrap(),
-            grad_c: rows("c", self.d_state).unwrap(),
-            grad_d_skip,
-            grad_z: rows("z", self.d_inner),
-            grad_initial_state,
-            out: rows("out", self.d_inner),
-        };
+        let grads = ScanGrads::new(
+            rows("u", self.d_inner).unwrap(),
+            rows("dt", self.d_inner).unwrap(),
+            grad_a.unwrap(),
+            rows("b", self.d_state).unwrap(),
+            rows("c", self.d_state).unwrap(),
+        )
+        .with_grad_dt_bias(grad_dt_bias)
+        .with_grad_d_skip(grad_d_skip)
+        .with_grad_z(rows("z", self.d_inner))
+        .with_grad_initial_state(grad_initial_state)
+        .with_out(rows("out", self.d_inner));
         let grad_out = Rows::new("grad_out", grad_out, self.d_inner).unwrap();
-        backward(&self.inputs(), saved_states, &ScanOutputGrads { grad_out, grad_last_state }, grads)
+        backward(
+            &self.inputs(),
+            saved_states,
+            &ScanOutputGrads::new(grad_out).with_grad_last_state(grad_last_state),
+            grads,
+        )
     }
 }

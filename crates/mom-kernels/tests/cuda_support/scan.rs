@@ -127,50 +127,46 @@ pub fn on_host<E: Element>(p: &Problem) -> Outputs {
     let (grad_out, grad_last) = (to(&p.grad_out), to(&p.grad_last));
     let x_dbl = Rows::new("x_dbl", &x_dbl, dt_rank + 2 * d_state).unwrap();
     let gate = p.case.gate_and_skip;
-    let inputs = host::ScanInputs {
-        layout: p.plan.layout(),
-        u: Rows::new("u", &u, d_inner).unwrap(),
-        dt: Rows::new("dt", &dt, d_inner).unwrap(),
-        dt_bias: p.case.bias.then(|| host::DtBias { bias: &dt_bias, offsets: p.plan.modality_offsets() }),
-        delta_activation: if p.case.softplus { DeltaActivation::Softplus } else { DeltaActivation::Identity },
-        a: &a,
-        b: x_dbl.columns(dt_rank, d_state).unwrap(),
-        c: x_dbl.columns(dt_rank + d_state, d_state).unwrap(),
-        d_skip: gate.then_some(&d_skip[..]),
-        z: gate.then(|| Rows::new("xz", &xz, 2 * d_inner).unwrap().columns(d_inner, d_inner).unwrap()),
-        initial_state: p.case.states.then_some(&initial[..]),
-    };
+    let inputs = host::ScanInputs::new(
+        p.plan.layout(),
+        Rows::new("u", &u, d_inner).unwrap(),
+        Rows::new("dt", &dt, d_inner).unwrap(),
+        &a,
+        x_dbl.columns(dt_rank, d_state).unwrap(),
+        x_dbl.columns(dt_rank + d_state, d_state).unwrap(),
+    )
+    .with_dt_bias(p.case.bias.then(|| host::DtBias::new(&dt_bias, p.plan.modality_offsets())))
+    .with_delta_activation(if p.case.softplus { DeltaActivation::Softplus } else { DeltaActivation::Identity })
+    .with_d_skip(gate.then_some(&d_skip[..]))
+    .with_z(gate.then(|| Rows::new("xz", &xz, 2 * d_inner).unwrap().columns(d_inner, d_inner).unwrap()))
+    .with_initial_state(p.case.states.then_some(&initial[..]));
     let zeros = |len: usize| vec![E::from_f64(0.0); len];
     let n_states = batch * d_inner * d_state;
     let (mut out, mut last) = (zeros(n * d_inner), zeros(n_states));
     let mut saved = zeros(host::saved_states_len(batch, seqlen, d_inner, d_state));
-    let outputs = host::ScanOutputs {
-        out: RowsMut::new("out", &mut out, d_inner).unwrap(),
-        last_state: Some(&mut last),
-        saved_states: Some(&mut saved),
-    };
+    let outputs = host::ScanOutputs::new(RowsMut::new("out", &mut out, d_inner).unwrap())
+        .with_last_state(&mut last[..])
+        .with_saved_states(&mut saved[..]);
     host::forward(&inputs, outputs).unwrap();
     let (mut gu, mut gdt, mut gz, mut again) =
         (zeros(n * d_inner), zeros(n * d_inner), zeros(n * d_inner), zeros(n * d_inner));
     let (mut gbias, mut ga) = (zeros(dt_bias.len()), zeros(a.len()));
     let (mut gb, mut gc, mut gd, mut ginit) = (zeros(n * d_state), zeros(n * d_state), zeros(d_inner), zeros(n_states));
     let rows = |x| RowsMut::new("grad", x, d_inner).unwrap();
-    let grads = host::ScanGrads {
-        grad_u: rows(&mut gu),
-        grad_dt: rows(&mut gdt),
-        grad_dt_bias: p.case.bias.then_some(&mut gbias[..]),
-        grad_a: &mut ga,
-        grad_b: RowsMut::new("grad_b", &mut gb, d_state).unwrap(),
-        grad_c: RowsMut::new("grad_c", &mut gc, d_state).unwrap(),
-        grad_d_skip: gate.then_some(&mut gd[..]),
-        grad_z: gate.then(|| rows(&mut gz)),
-        grad_initial_state: p.case.states.then_some(&mut ginit[..]),
-        out: Some(rows(&mut again)),
-    };
-    let output_grads = host::ScanOutputGrads {
-        grad_out: Rows::new("grad_out", &grad_out, d_inner).unwrap(),
-        grad_last_state: p.case.states.then_some(&grad_last[..]),
-    };
+    let grads = host::ScanGrads::new(
+        rows(&mut gu),
+        rows(&mut gdt),
+        &mut ga,
+        RowsMut::new("grad_b", &mut gb, d_state).unwrap(),
+        RowsMut::new("grad_c", &mut gc, d_state).unwrap(),
+    )
+    .with_grad_dt_bias(p.case.bias.then_some(&mut gbias[..]))
+    .with_grad_d_skip(gate.then_some(&mut gd[..]))
+    .with_grad_z(gate.then(|| rows(&mut gz)))
+    .with_grad_initial_state(p.case.states.then_some(&mut ginit[..]))
+    .with_out(rows(&mut again));
+    let output_grads = host::ScanOutputGrads::new(Rows::new("grad_out", &grad_out, d_inner).unwrap())
+        .with_grad_last_state(p.case.states.then_some(&grad_last[..]));
     host::backward(&inputs, &saved, &output_grads, grads).unwrap();
     let empty = |present: bool, x: Vec<E>| if present { x } else { Vec::new() };
     [
@@ -217,19 +213,19 @@ impl<T: TestElement> Inputs<T> {
         let Case { d_state, dt_rank, .. } = case;
         let x_dbl = gpu.rows(&self.x_dbl, dt_rank + 2 * d_state).unwrap();
         let offsets = self.plan.modality_offsets(gpu);
-        device::ScanInputs {
-            layout: self.plan.layout(gpu),
-            u: u.unwrap(),
-            dt: dt.unwrap(),
-            dt_bias: case.bias.then(|| device::DtBias { bias: gpu.read(&self.dt_bias), offsets }),
-            delta_activation: if case.softplus { DeltaActivation::Softplus } else { DeltaActivation::Identity },
-            a: gpu.read(&self.a),
-            b: x_dbl.clone().columns(dt_rank, d_state).unwrap(),
-            c: x_dbl.columns(dt_rank + d_state, d_state).unwrap(),
-            d_skip: case.gate_and_skip.then(|| gpu.read(&self.d_skip)),
-            z,
-            initial_state: case.states.then(|| gpu.read(&self.initial)),
-        }
+        device::ScanInputs::new(
+            self.plan.layout(gpu),
+            u.unwrap(),
+            dt.unwrap(),
+            gpu.read(&self.a),
+            x_dbl.clone().columns(dt_rank, d_state).unwrap(),
+            x_dbl.columns(dt_rank + d_state, d_state).unwrap(),
+        )
+        .with_dt_bias(case.bias.then(|| device::DtBias::new(gpu.read(&self.dt_bias), offsets)))
+        .with_delta_activation(if case.softplus { DeltaActivation::Softplus } else { DeltaActivation::Identity })
+        .with_d_skip(case.gate_and_skip.then(|| gpu.read(&self.d_skip)))
+        .with_z(z)
+        .with_initial_state(case.states.then(|| gpu.read(&self.initial)))
     }
 }
 
@@ -259,11 +255,9 @@ pub fn on_device<T: TestElement>(gpu: &Gpu, p: &Problem, places: Places) -> Outp
     {
         let z = gate.then(|| gpu.rows(&read[2], 2 * d_inner).unwrap().columns(d_inner, d_inner).unwrap());
         let [u, dt] = [0, 1].map(|i| Some(gpu.rows(&read[i], d_inner).unwrap()));
-        let outputs = device::ScanOutputs {
-            out: gpu.rows_mut(&mut out, d_inner).unwrap(),
-            last_state: Some(gpu.write(&mut last)),
-            saved_states: Some(gpu.write(&mut saved)),
-        };
+        let outputs = device::ScanOutputs::new(gpu.rows_mut(&mut out, d_inner).unwrap())
+            .with_last_state(gpu.write(&mut last))
+            .with_saved_states(gpu.write(&mut saved));
         let len = device::forward_workspace_len(batch, seqlen, d_inner, d_state);
         let mut workspace = poisoned::<f32>(gpu, len);
         let workspace = gpu.write(&mut workspace).first("workspace", len).unwrap();
@@ -303,22 +297,14 @@ pub fn on_device<T: TestElement>(gpu: &Gpu, p: &Problem, places: Places) -> Outp
         let (_, bc) = gpu.rows_mut(&mut gx_dbl, width).unwrap().split_columns(dt_rank).unwrap();
         let (grad_b, grad_c) = bc.split_columns(d_state).unwrap();
         let [grad_u, grad_dt, grad_z, out] = to;
-        let grads = device::ScanGrads {
-            grad_u: grad_u.unwrap(),
-            grad_dt: grad_dt.unwrap(),
-            grad_dt_bias: p.case.bias.then(|| gpu.write(&mut gbias)),
-            grad_a: gpu.write(&mut ga),
-            grad_b,
-            grad_c,
-            grad_d_skip: gate.then(|| gpu.write(&mut gd)),
-            grad_z: grad_z.filter(|_| gate),
-            grad_initial_state: p.case.states.then(|| gpu.write(&mut ginit)),
-            out,
-        };
-        let output_grads = device::ScanOutputGrads {
-            grad_out: grad_out.unwrap(),
-            grad_last_state: p.case.states.then(|| gpu.read(&grad_last)),
-        };
+        let grads = device::ScanGrads::new(grad_u.unwrap(), grad_dt.unwrap(), gpu.write(&mut ga), grad_b, grad_c)
+            .with_grad_dt_bias(p.case.bias.then(|| gpu.write(&mut gbias)))
+            .with_grad_d_skip(gate.then(|| gpu.write(&mut gd)))
+            .with_grad_z(grad_z.filter(|_| gate))
+            .with_grad_initial_state(p.case.states.then(|| gpu.write(&mut ginit)))
+            .with_out(out);
+        let output_grads = device::ScanOutputGrads::new(grad_out.unwrap())
+            .with_grad_last_state(p.case.states.then(|| gpu.read(&grad_last)));
         let len = device::backward_workspace_len(&inputs).unwrap();
         let mut workspace = poisoned::<f32>(gpu, len);
         let workspace = gpu.write(&mut workspace).first("workspace", len).unwrap();

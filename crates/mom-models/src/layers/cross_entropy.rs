@@ -129,7 +129,7 @@ fn compute<T: Float>(
             let to = RowsMut::new("grad_x", &mut grad_x[span], d_model)?;
             grouped_gemm::backward_input(&offsets, grad, &weights, to, Write::Overwrite)?;
             let to = if at == 0 { &mut grad_weight } else { &mut of_chunk };
-            let grads = GroupedGrads { grad_weights: vec![to], grad_biases: None };
+            let grads = GroupedGrads::new(vec![to]);
             grouped_gemm::backward_weights(&offsets, x, grad, &weights, grads)?;
             if at > 0 {
                 for (sum, &part) in grad_weight.iter_mut().zip(&of_chunk) {

@@ -186,23 +186,31 @@ impl DeviceAdamW {
                 (Weight::Rounded { weight, master }, DType::BF16) => {
                     let (Some(grad), master) = (narrow.next(), gpu.write(master)) else { continue };
                     let weight = Some(gpu.write(&mut weight.0));
-                    of_narrow.push(AdamWTensor { grad, master, first, second, weight, weight_decay });
+                    of_narrow.push(
+                        AdamWTensor::new(grad, master, first, second)
+                            .with_weight(weight)
+                            .with_weight_decay(weight_decay),
+                    );
                 }
                 (Weight::Rounded { weight, master }, _) => {
                     let (Some(grad), master) = (wide.next(), gpu.write(master)) else { continue };
                     let weight = Some(gpu.write(&mut weight.0));
-                    of_wide.push(AdamWTensor { grad, master, first, second, weight, weight_decay });
+                    of_wide.push(
+                        AdamWTensor::new(grad, master, first, second)
+                            .with_weight(weight)
+                            .with_weight_decay(weight_decay),
+                    );
                 }
                 (Weight::Plain(weight), _) => {
                     let (Some(grad), master) = (wide.next(), gpu.write(&mut weight.0)) else { continue };
-                    plain.push(AdamWTensor { grad, master, first, second, weight: None, weight_decay });
+                    plain.push(AdamWTensor::new(grad, master, first, second).with_weight_decay(weight_decay));
                 }
             }
         }
         // Number and learning rate are the record's.
-        let constants = AdamWStep { lr: 0.0, beta1: config.beta1, beta2: config.beta2, eps: config.eps, step: 1 };
+        let constants = AdamWStep::new(0.0, 1).with_betas(config.beta1, config.beta2).with_eps(config.eps);
         let step = || Step::Device { record: gpu.read(&self.record), constants };
-        let clip = Clip { norm: gpu.read(&self.norm), max_norm: config.clip_norm as f32 };
+        let clip = Clip::new(gpu.read(&self.norm), config.clip_norm as f32);
         let mut skipped = gpu.write(&mut self.skipped);
         kernels::adamw_if_finite(gpu, &mut of_narrow, step(), &clip, &mut skipped)?;
         kernels::adamw_if_finite(gpu, &mut of_wide, step(), &clip, &mut skipped)?;

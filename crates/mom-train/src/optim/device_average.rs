@@ -40,9 +40,8 @@ impl DeviceAverage {
     pub fn update(&mut self, adamw: &DeviceAdamW, share: f32) -> Result<()> {
         let gpu = &*self.on.gpu;
         let pairs = self.averages.iter_mut().zip(adamw.masters());
-        let mut tensors: Vec<_> = pairs
-            .map(|(average, master)| kernels::Average { average: gpu.write(average), weight: gpu.read(master) })
-            .collect();
+        let mut tensors: Vec<_> =
+            pairs.map(|(average, master)| kernels::Average::new(gpu.write(average), gpu.read(master))).collect();
         Ok(weight_average(gpu, &mut tensors, share)?)
     }
 

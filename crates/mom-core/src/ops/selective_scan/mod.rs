@@ -91,19 +91,18 @@ impl<T: Float> Hosts<'_, T> {
         dims: Dims,
     ) -> Result<ScanInputs<'b, T>> {
         let dt_bias = self.dt_bias.as_ref().map(Host::slice).transpose()?;
-        Ok(ScanInputs {
-            layout: plan.layout(),
-            u: Rows::new("u", self.u.slice()?, dims.d_inner)?,
-            dt: Rows::new("dt", self.dt.slice()?, dims.d_inner)?,
-            dt_bias: dt_bias.map(|bias| DtBias { bias, offsets }),
-            delta_activation: self.delta_activation,
-            a: self.a.slice()?,
-            b: Rows::new("b", self.b.slice()?, dims.d_state)?,
-            c: Rows::new("c", self.c.slice()?, dims.d_state)?,
-            d_skip: self.d_skip.as_ref().map(Host::slice).transpose()?,
-            z: self.z.as_ref().map(|z| Ok::<_, crate::Error>(Rows::new("z", z.slice()?, dims.d_inner)?)).transpose()?,
-            initial_state: None,
-        })
+        Ok(ScanInputs::new(
+            plan.layout(),
+            Rows::new("u", self.u.slice()?, dims.d_inner)?,
+            Rows::new("dt", self.dt.slice()?, dims.d_inner)?,
+            self.a.slice()?,
+            Rows::new("b", self.b.slice()?, dims.d_state)?,
+            Rows::new("c", self.c.slice()?, dims.d_state)?,
+        )
+        .with_dt_bias(dt_bias.map(|bias| DtBias::new(bias, offsets)))
+        .with_delta_activation(self.delta_activation)
+        .with_d_skip(self.d_skip.as_ref().map(Host::slice).transpose()?)
+        .with_z(self.z.as_ref().map(|z| Ok::<_, crate::Error>(Rows::new("z", z.slice()?, dims.d_inner)?)).transpose()?))
     }
 }
 
@@ -116,11 +115,7 @@ fn forward<T: Float>(
     let hosts = inputs.hosts::<T>()?;
     let mut out = vec![T::ZERO; dims.n_rows * dims.d_inner];
     let mut states = vec![T::ZERO; saved_states_len(plan.batch(), plan.seqlen(), dims.d_inner, dims.d_state)];
-    let outputs = ScanOutputs {
-        out: RowsMut::new("out", &mut out, dims.d_inner)?,
-        last_state: None,
-        saved_states: Some(&mut states),
-    };
+    let outputs = ScanOutputs::new(RowsMut::new("out", &mut out, dims.d_inner)?).with_saved_states(&mut states[..]);
     kernel::forward(&hosts.inputs(plan, offsets, dims)?, outputs)?;
     let n_states = states.len();
     Ok((out, tensor(states, n_states)?))
@@ -146,20 +141,17 @@ impl Node {
         let mut grad_dt_bias = self.inputs.dt_bias.as_ref().map(|bias| vec![T::ZERO; bias.elem_count()]);
         let mut grad_d_skip = self.inputs.d_skip.as_ref().map(|_| vec![T::ZERO; d_inner]);
         let mut grad_z = self.inputs.z.as_ref().map(|_| matrix(d_inner));
-        let grads = ScanGrads {
-            grad_u: RowsMut::new("grad_u", &mut grad_u, d_inner)?,
-            grad_dt: RowsMut::new("grad_dt", &mut grad_dt, d_inner)?,
-            grad_dt_bias: grad_dt_bias.as_deref_mut(),
-            grad_a: &mut grad_a,
-            grad_b: RowsMut::new("grad_b", &mut grad_b, d_state)?,
-            grad_c: RowsMut::new("grad_c", &mut grad_c, d_state)?,
-            grad_d_skip: grad_d_skip.as_deref_mut(),
-            grad_z: grad_z.as_mut().map(|grad| RowsMut::new("grad_z", grad, d_inner)).transpose()?,
-            grad_initial_state: None,
-            out: None,
-        };
-        let output_grads =
-            ScanOutputGrads { grad_out: Rows::new("grad_output", grad.slice()?, d_inner)?, grad_last_state: None };
+        let grads = ScanGrads::new(
+            RowsMut::new("grad_u", &mut grad_u, d_inner)?,
+            RowsMut::new("grad_dt", &mut grad_dt, d_inner)?,
+            &mut grad_a,
+            RowsMut::new("grad_b", &mut grad_b, d_state)?,
+            RowsMut::new("grad_c", &mut grad_c, d_state)?,
+        )
+        .with_grad_dt_bias(grad_dt_bias.as_deref_mut())
+        .with_grad_d_skip(grad_d_skip.as_deref_mut())
+        .with_grad_z(grad_z.as_mut().map(|grad| RowsMut::new("grad_z", grad, d_inner)).transpose()?);
+        let output_grads = ScanOutputGrads::new(Rows::new("grad_output", grad.slice()?, d_inner)?);
         let inputs = hosts.inputs(&self.plan, &self.offsets, self.dims)?;
         kernel::backward(&inputs, states.slice()?, &output_grads, grads)?;
         let gradients = [grad_u, grad_dt, grad_a, grad_b, grad_c].into_iter();

@@ -1,0 +1,10 @@
+//! The products on the CPU, by the `gemm` crate.
+
+mod args;
+mod backward;
+mod forward;
+mod product;
+
+pub use args::{GroupedGrads, GroupedWeights};
+pub use backward::{backward_input, backward_weights};
+pub use forward::forward;
