@@ -18,6 +18,7 @@ mod options;
 pub mod rates;
 pub mod report;
 mod served;
+pub mod statistics;
 mod variants;
 
 use std::collections::BTreeMap;

@@ -247,6 +247,7 @@ impl SweepOptions {
                 steps: self.steps,
                 accumulate: 1,
                 seed,
+                init_seed: None,
                 init_from: None,
                 eval_every: (self.steps / 24).max(1),
                 eval_batches: 8,

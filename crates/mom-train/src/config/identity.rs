@@ -122,6 +122,7 @@ mod tests {
         for (key, value) in [
             ("model.variant", "dense"),
             ("train.seed", "1"),
+            ("train.init_seed", "1"),
             ("train.accumulate", "2"),
             ("data.batch", "2"),
             ("data.tokenizers.text.vocab_size", "600"),

@@ -152,7 +152,9 @@ impl RunConfig {
         at_least_one("data.batch", data.batch as u64)?;
         at_least_one("data.seqlen", data.seqlen as u64)?;
         // TOML has no larger integers, and the resolved configuration is written as TOML.
-        require(i64::try_from(train.seed).is_ok(), "train.seed", "below 2^63", train.seed)?;
+        for (field, seed) in [("train.seed", train.seed), ("train.init_seed", train.seed_of_weights())] {
+            require(i64::try_from(seed).is_ok(), field, "below 2^63", seed)?;
+        }
         let positive = |field, value: f64| require(value.is_finite() && value > 0.0, field, "positive", value);
         let not_negative =
             |field, value: f64| require(value.is_finite() && value >= 0.0, field, "finite and not negative", value);

@@ -18,6 +18,10 @@ pub struct TrainSection {
     /// Seed of weights, data order and noise.
     #[serde(default)]
     pub seed: u64,
+    /// Seed of the initial weights alone, where it is another than that of data order and noise. Two runs that differ in nothing
+    /// else tell how much of a difference is chance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_seed: Option<u64>,
     /// What weights start from, instead of draws: a run, one of its checkpoints, an export, or a file of weights under the
     /// published names. Weights alone: data, steps and optimiser are this run's. Where a projection has weights for each modality
     /// and those have one for all, each starts as that one.
@@ -102,6 +106,11 @@ pub(crate) struct Keep {
 }
 
 impl TrainSection {
+    /// Seed of the initial weights.
+    pub fn seed_of_weights(&self) -> u64 {
+        self.init_seed.unwrap_or(self.seed)
+    }
+
     pub(crate) fn keep(&self) -> Keep {
         Keep { last: self.keep_checkpoints, every: self.keep_every, best: self.keep_best.clone() }
     }

@@ -294,6 +294,7 @@ impl<'a> Run<'a> {
             wall_secs,
             joint: validation.joint,
             loss: losses.map(|(name, loss)| ((*name).to_owned(), loss.mean())).collect(),
+            bits_per_byte: validation.bits_per_byte,
         }
     }
 
@@ -328,6 +329,7 @@ impl<'a> Run<'a> {
                 .map(|&name| ModalityInfo { name: name.to_owned(), loss: loss_in_words(setting, name).to_owned() })
                 .collect(),
             curve: self.curve.clone(),
+            horizons: Vec::new(),
             steps: self.trainer.steps_done(),
             tokens: self.trainer.tokens_seen(),
             active_flops_per_token: self.trainer.active_flops_per_token(),

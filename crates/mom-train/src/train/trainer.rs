@@ -55,9 +55,9 @@ impl Trainer {
     pub fn new(config: &RunConfig, prepared: &Prepared) -> Result<Self> {
         config.validate()?;
         let model_config = config.model_config(&prepared.tokenizers);
-        let TrainSection { seed, device, recompute, .. } = config.train;
+        let TrainSection { device, recompute, .. } = config.train;
         let mode = Mode { dtype: config.precision().dtype(), device, recompute, captures: config.captures()? };
-        let engine = Engine::new(&model_config, seed, mode)?;
+        let engine = Engine::new(&model_config, config.train.seed_of_weights(), mode)?;
         Ok(Self {
             average: average(&engine, config, None)?,
             engine,
