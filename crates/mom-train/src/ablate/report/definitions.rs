@@ -39,7 +39,7 @@ pub(super) const DEFINITIONS: [(&str, &str); 12] = [
     ),
     (
         "Relative FLOPs, horizons",
-        "A run is brought to an end several times: from a point of its constant learning rate a copy of it is trained on \
+        "A run is brought to an end several times: from a point of its constant rate a copy of it is trained on \
          while the rate comes down, and measured. Between its ends a loss is a straight line in log-log. The figure is the \
          steps at which the variant's line has dense's final loss, over dense's steps, times the ratio of active FLOPs per \
          token. The last line is followed to twice the steps.",

@@ -55,6 +55,7 @@ pub use comparison::{Comparison, comparisons};
 pub use error::ReportError;
 pub use gallery::{Exhibit, Gallery, GalleryRow};
 pub use input::ReportHeader;
+pub(super) use order::NULL;
 pub use records::{Record, read_results, records};
 
 use super::rates::ArmRates;
@@ -83,6 +84,8 @@ pub struct Beside {
     pub arms: Vec<ArmRates>,
     /// Samples, side by side: a section of `report.html`.
     pub galleries: Vec<Gallery>,
+    /// Runs that ended, those that are not compared among them; counted from the others if absent.
+    pub n_done: Option<usize>,
 }
 
 /// [`write()`] with more to show. Of a sweep over learning rates `runs` are those of each arm's best rate.
@@ -95,10 +98,10 @@ pub fn write_with(
     runs: &[RunResult],
     beside: &Beside,
 ) -> Result<Vec<PathBuf>, ReportError> {
-    let Beside { arms, galleries } = beside;
+    let Beside { arms, galleries, n_done } = beside;
     input::check(runs)?;
     let groups = group::groups(runs, arms);
-    let n_done = if arms.is_empty() { runs.len() } else { rates::n_done(arms) };
+    let n_done = n_done.unwrap_or_else(|| if arms.is_empty() { runs.len() } else { rates::n_done(arms) });
     let summary = summary::summary(header, n_done, &groups)?;
 
     let plots = dir.join("plots");
