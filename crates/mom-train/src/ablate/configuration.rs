@@ -4,9 +4,9 @@ use mom_data::scenes::SceneSource;
 use mom_data::{ImageConfig, SourceConfig, TextConfig, TokenizerConfig};
 use mom_models::{Scale, Setting};
 
-use super::{Arm, SweepOptions};
+use super::{Arm, Horizons, SweepOptions};
 use crate::config::{
-    DataSection, Graph, ModelSection, OnSpike, OptimizerSection, Recompute, TrainSection, needs, section_of,
+    DataSection, Graph, ModelSection, OnSpike, OptimizerSection, Recompute, Schedule, TrainSection, needs, section_of,
 };
 use crate::{Error, Result, RunConfig};
 
@@ -45,6 +45,7 @@ impl SweepOptions {
         let learning_rate = rate.unwrap_or_else(|| usual_rate(self.scale));
         // Runs of small models are so short that their rate has to come down further.
         let last = if self.scale.d_model <= 128 { 0.02 } else { 0.1 };
+        let horizons = self.horizon_steps();
         let config = RunConfig {
             model: ModelSection::new(setting, arm.variant(), self.scale),
             data: DataSection {
@@ -69,6 +70,7 @@ impl SweepOptions {
                 keep_every: None,
                 keep_best: None,
                 sample_every: Some(self.steps),
+                horizons: horizons.clone(),
                 ema: None,
                 on_spike: OnSpike::Stop,
                 spike_factor: None,
@@ -82,6 +84,8 @@ impl SweepOptions {
                 // At every rate the same share of it, so that the rates of a bracket differ in nothing else.
                 final_learning_rate: last * learning_rate,
                 warmup_steps: self.steps / 10,
+                schedule: if horizons.is_empty() { Schedule::Cosine } else { Schedule::Wsd },
+                decay_steps: (!horizons.is_empty()).then_some((Horizons::DECAY * self.steps as f64).round() as u64),
                 ..OptimizerSection::default()
             },
         };

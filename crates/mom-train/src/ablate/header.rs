@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::report::ReportHeader;
-use super::{Rates, SweepOptions};
+use super::{Horizons, Rates, SweepOptions};
 use crate::Result;
 use crate::telemetry::peak;
 
@@ -54,6 +54,16 @@ pub(super) fn header(options: &SweepOptions, command: &str, missing: Vec<String>
                     .to_owned(),
             );
         }
+    }
+    let horizons = options.horizon_steps();
+    if !horizons.is_empty() {
+        let ends: Vec<String> = horizons.iter().chain([&options.steps]).map(u64::to_string).collect();
+        config.push(("horizons", format!("ends at steps {}", ends.join(", "))));
+        notes.push(format!(
+            "The learning rate is constant behind the warm-up and comes down over the last {:.0} % of a run; at each horizon a copy of \
+             the run is brought to its end in the same way.",
+            100.0 * Horizons::DECAY
+        ));
     }
     if options.null {
         notes.push(

@@ -42,7 +42,7 @@ pub use diverged::diverged;
 pub use estimate::estimate_secs;
 use gallery::galleries;
 use header::header;
-pub use options::{Rates, SweepOptions};
+pub use options::{Horizons, Rates, SweepOptions};
 use planned::End;
 pub use planned::{Planned, Stage};
 use rates::ArmRates;

@@ -26,6 +26,8 @@ pub struct SweepOptions {
     pub seeds: Vec<u64>,
     /// How the learning rate of each arm is found.
     pub rates: Rates,
+    /// At which lengths every run is brought to an end, see [`steps_to_reach`](super::statistics::steps_to_reach).
+    pub horizons: Horizons,
     /// Whether the null arm is run beside dense: dense from other initial weights, see [`Arm`](super::Arm).
     pub null: bool,
     /// The user's data: a file or folder of any format, or a TOML file whose section `[data]` is taken (`sources`, and
@@ -59,6 +61,49 @@ pub enum Rates {
     Own,
 }
 
+/// At which lengths every run is brought to an end.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Horizons {
+    /// At a quarter and a half of its steps beside its end, where it has enough of them ([`Self::LEAST_STEPS`]) and no override says
+    /// another course of the learning rate; else at its end alone.
+    #[default]
+    Auto,
+    /// At these shares of its steps, ascending and below 1, beside its end.
+    Shares(Vec<f64>),
+}
+
+impl Horizons {
+    /// Steps of a run from which on it has horizons by itself.
+    pub const LEAST_STEPS: u64 = 240;
+    /// Share of a run's steps, and of each horizon's, in which its learning rate comes down.
+    pub const DECAY: f64 = 0.2;
+
+    /// So many ends, each at half the steps of the next: 3 are a quarter, a half and the whole. One is the whole alone.
+    pub fn halving(n_ends: u32) -> Self {
+        Self::Shares((1..n_ends).rev().map(|halvings| (-f64::from(halvings)).exp2()).collect())
+    }
+}
+
+/// A number of ends (`3`: a quarter, a half, the whole), or shares joined by commas (`0.25,0.5`); a share of 1 is there in any case.
+impl std::str::FromStr for Horizons {
+    type Err = crate::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let expected = "a number of ends from 1 to 8, or ascending shares above 0 and up to 1, joined by commas";
+        if let Ok(n_ends) = text.trim().parse::<u32>() {
+            require((1..=8).contains(&n_ends), "horizons", expected, text)?;
+            return Ok(Self::halving(n_ends));
+        }
+        let shares: Option<Vec<f64>> = text.split(',').map(|share| share.trim().parse().ok()).collect();
+        let mut shares = shares.unwrap_or_default();
+        let ascend = shares.windows(2).all(|pair| pair[0] < pair[1]);
+        let fits = !shares.is_empty() && ascend && shares.iter().all(|&share| share > 0.0 && share <= 1.0);
+        require(fits, "horizons", expected, text)?;
+        shares.retain(|&share| share < 1.0);
+        Ok(Self::Shares(shares))
+    }
+}
+
 impl Default for SweepOptions {
     fn default() -> Self {
         Self {
@@ -69,6 +114,7 @@ impl Default for SweepOptions {
             steps: 320,
             seeds: vec![0],
             rates: Rates::Bracket,
+            horizons: Horizons::Auto,
             null: true,
             data: None,
             out: PathBuf::from("runs/ablation"),
@@ -126,6 +172,18 @@ impl SweepOptions {
     fn overriding(&self, key: &str) -> Option<&str> {
         let is_of = |text: &&String| text.split('=').next().is_some_and(|have| have.trim() == key);
         self.overrides.iter().find(is_of).map(String::as_str)
+    }
+
+    /// Steps at which a run is brought to an end on the way.
+    pub(super) fn horizon_steps(&self) -> Vec<u64> {
+        let course = ["optimizer.schedule", "optimizer.decay_steps", "optimizer.warmup_steps", "train.steps"];
+        let shares = match &self.horizons {
+            Horizons::Shares(shares) => shares.clone(),
+            Horizons::Auto if self.steps < Horizons::LEAST_STEPS => Vec::new(),
+            Horizons::Auto if course.iter().any(|key| self.overriding(key).is_some()) => Vec::new(),
+            Horizons::Auto => vec![0.25, 0.5],
+        };
+        shares.iter().map(|share| (share * self.steps as f64).round() as u64).collect()
     }
 
     /// Folder of the runs.

@@ -34,6 +34,7 @@ impl AblateArguments {
                 ([], true) => Rates::Own,
                 (rates, _) => Rates::List(rates.to_vec()),
             },
+            horizons: self.horizons.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
             null: !self.no_null,
             data: self.data.clone(),
             out: self.out.clone().unwrap_or(defaults.out),

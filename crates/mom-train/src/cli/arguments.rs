@@ -273,6 +273,10 @@ pub struct AblateArguments {
     /// Make every run at the configured rate, whichever variant it suits.
     #[arg(long, conflicts_with = "learning_rates")]
     pub no_bracket: bool,
+    /// How many ends every run has: 3 are a quarter of its steps, a half and all of them, 1 is the last alone; or shares, joined by
+    /// commas. Default: 3 from 240 steps on, else 1.
+    #[arg(long)]
+    pub horizons: Option<String>,
     /// Leave out the null arm: dense from other initial weights, which shows what chance alone makes.
     #[arg(long)]
     pub no_null: bool,

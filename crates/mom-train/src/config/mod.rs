@@ -27,6 +27,7 @@ pub use train::{OnSpike, TrainSection};
 
 use crate::error::require;
 use crate::files::At;
+use crate::optim::branch;
 use crate::{Error, Result};
 
 /// Name of the validation loss of all modalities together: what is trained on.
@@ -171,6 +172,7 @@ impl RunConfig {
         positive("optimizer.clip_norm", optimizer.clip_norm)?;
         let decays = optimizer.schedule == Schedule::Wsd || optimizer.decay_steps.is_none();
         require(decays, "optimizer.decay_steps", "absent but for optimizer.schedule = \"wsd\"", "a number")?;
+        self.check_horizons()?;
         let positions = data.batch.checked_mul(data.seqlen).filter(|&n| u32::try_from(n).is_ok_and(|n| n < u32::MAX));
         let got = format!("{} * {}", data.batch, data.seqlen);
         require(positions.is_some(), "data.batch * data.seqlen", "below 2^32 - 1", got)?;
@@ -199,6 +201,28 @@ impl RunConfig {
         require(fits, "train.dtype", "f32 on the CPU", "bf16")?;
         require(on_gpu || train.recompute.is_none(), "train.recompute", "none on the CPU", "block")?;
         self.captures().map(drop)
+    }
+
+    /// Every horizon has a constant part before it that the run itself goes through.
+    fn check_horizons(&self) -> Result<()> {
+        let Self { train, optimizer, .. } = self;
+        let field = "train.horizons";
+        let is_wsd = train.horizons.is_empty() || optimizer.schedule == Schedule::Wsd;
+        require(is_wsd, field, "absent but for optimizer.schedule = \"wsd\"", "a list")?;
+        let (_, last) = branch(optimizer, train.steps, train.steps);
+        let mut before = 0;
+        for &end in &train.horizons {
+            let expected = format!("ascending, and below train.steps ({})", train.steps);
+            require(end > before && end < train.steps, field, &expected, end)?;
+            before = end;
+            let (_, from) = branch(optimizer, end, train.steps);
+            let expected = format!(
+                "at steps whose decay begins behind the warm-up ({} steps) and not behind the run's own decay (step {last})",
+                optimizer.warmup_steps
+            );
+            require(from > 0 && from < end && from <= last, field, &expected, end)?;
+        }
+        Ok(())
     }
 
     /// Whether a step is a captured graph.

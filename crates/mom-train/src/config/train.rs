@@ -50,6 +50,11 @@ pub struct TrainSection {
     /// run's `samples/` and TensorBoard. The last step then has samples too. If absent, there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_every: Option<u64>,
+    /// Steps at which the run is brought to an end on the way, ascending (`optimizer.schedule = "wsd"`): where the decay of a run of so
+    /// many steps would begin, a copy of it is trained through that decay, in memory, and validated. The run itself goes on as if
+    /// nothing had been.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub horizons: Vec<u64>,
     /// Decay of an exponential moving average of the weights, below 1: it is validated beside them, lies in checkpoints, and can be
     /// evaluated, exported and decoded in their place. Its first steps decay faster: (1 + step) / (10 + step) at most. Turned on
     /// in the middle of a run it begins with the weights of that step.

@@ -21,7 +21,7 @@ use std::time::Instant;
 use crate::checkpoint::{self, State};
 use crate::config::Identity;
 use crate::error::require;
-use crate::optim::learning_rate;
+use crate::optim::{branch, learning_rate};
 use crate::samples::{self, Prompt, Shown};
 use crate::telemetry::{EvalPoint, Exhibit, Lengths, Metrics, ModalityInfo, RunResult, best_step, memory, peak};
 use crate::trained;
@@ -101,6 +101,7 @@ struct Run<'a> {
     trainer: Trainer,
     metrics: Metrics,
     curve: Vec<EvalPoint>,
+    horizons: Vec<EvalPoint>,
     data: String,
     /// Seconds of training before this process, and its highest memory.
     wall_secs: f64,
@@ -188,6 +189,7 @@ impl<'a> Run<'a> {
             data,
             wall_secs: state.as_ref().map_or(0.0, |state| state.wall_secs),
             peak_memory_bytes: state.as_ref().map_or(0, |state| state.peak_memory_bytes),
+            horizons: state.as_ref().map(|state| state.horizons.clone()).unwrap_or_default(),
             curve: state.map(|state| state.curve).unwrap_or_default(),
         })
     }
@@ -197,6 +199,10 @@ impl<'a> Run<'a> {
         let (tokens_before, flops_before) = (self.trainer.tokens_seen(), self.trainer.counters().flops);
         let peak = peak::flops_per_sec(train.device, self.config.precision())?;
         let (mut secs_here, mut checkpoint_secs) = (0.0, 0.0);
+        // A run that was stopped in such a branch goes on with it.
+        if !self.branches(self.wall_secs, observer)? {
+            return Err(Error::Stopped { step: self.trainer.steps_done() });
+        }
         while self.trainer.steps_done() < train.steps {
             self.checkpoints.poll()?;
             let start = Instant::now();
@@ -236,7 +242,8 @@ impl<'a> Run<'a> {
             if train.sample_every.is_some_and(|every| last || step.is_multiple_of(every)) {
                 self.sample(step, observer)?;
             }
-            let stops = !last && !observer.goes_on();
+            let is_whole = last || self.branches(self.wall_secs + secs_here, observer)?;
+            let stops = !is_whole || (!last && !observer.goes_on());
             if last || stops || is_best || step.is_multiple_of(train.checkpoint_every) {
                 let start = Instant::now();
                 self.save(self.wall_secs + secs_here)?;
@@ -257,6 +264,26 @@ impl<'a> Run<'a> {
             self.curve.push(self.point(&validation, self.wall_secs + secs_here));
         }
         self.finish(self.wall_secs + secs_here)
+    }
+
+    /// Brings a copy of the run to the ends that part from here, if any do. Whether all is done: not where the observer wants no
+    /// more.
+    fn branches(&mut self, wall_secs: f64, observer: &mut dyn Observer) -> Result<bool> {
+        let RunConfig { train, optimizer, .. } = self.config;
+        let step = self.trainer.steps_done();
+        for &end in &train.horizons {
+            let (optimizer, from) = branch(optimizer, end, train.steps);
+            if from != step || self.horizons.iter().any(|point| point.step == end) {
+                continue;
+            }
+            let Some((validation, tokens)) = self.trainer.branch(&optimizer, end, || observer.goes_on())? else {
+                return Ok(false);
+            };
+            self.metrics.horizon(&validation, tokens)?;
+            self.horizons.push(EvalPoint { tokens, ..self.point(&validation, wall_secs) });
+            self.horizons.sort_by_key(|point| point.step);
+        }
+        Ok(true)
     }
 
     fn sample(&mut self, step: u64, observer: &mut dyn Observer) -> Result<()> {
@@ -308,6 +335,7 @@ impl<'a> Run<'a> {
             counters: self.trainer.counters(),
             norms: self.trainer.norms().clone(),
             curve: self.curve.clone(),
+            horizons: self.horizons.clone(),
             wall_secs,
             peak_memory_bytes: self.peak_memory_bytes.max(memory::peak(self.config.train.device)?),
             metrics: metrics.lengths,
@@ -329,7 +357,7 @@ impl<'a> Run<'a> {
                 .map(|&name| ModalityInfo { name: name.to_owned(), loss: loss_in_words(setting, name).to_owned() })
                 .collect(),
             curve: self.curve.clone(),
-            horizons: Vec::new(),
+            horizons: self.horizons.clone(),
             steps: self.trainer.steps_done(),
             tokens: self.trainer.tokens_seen(),
             active_flops_per_token: self.trainer.active_flops_per_token(),

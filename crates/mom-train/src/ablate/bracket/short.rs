@@ -21,6 +21,7 @@ pub(in super::super) fn short(whole: &RunConfig) -> RunConfig {
     train.keep_best = None;
     train.sample_every = None;
     train.ema = None;
+    train.horizons = Vec::new();
     config.optimizer.warmup_steps = scaled(whole.optimizer.warmup_steps);
     config.optimizer.decay_steps = whole.optimizer.decay_steps.map(scaled);
     config
