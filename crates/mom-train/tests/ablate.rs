@@ -20,7 +20,10 @@ fn sweep_with_null(out: &Path, more: &[&str]) -> Output {
     if !more.contains(&"--variants") {
         arguments.extend(["--variants", "dense,mom"]);
     }
-    arguments.extend(["--steps", "4", "--batch", "2", "--seqlen", "96", "--out", out.to_str().unwrap()]);
+    if !more.contains(&"--steps") {
+        arguments.extend(["--steps", "4"]);
+    }
+    arguments.extend(["--batch", "2", "--seqlen", "96", "--out", out.to_str().unwrap()]);
     arguments.extend(["--data", shards().to_str().unwrap()]);
     arguments.extend(more);
     arguments.extend(SMALL);
@@ -177,6 +180,34 @@ fn a_bracket_widens_to_a_best_inside_and_goes_on_where_it_was_stopped() {
     let (said, _) = text(&sweep_with_null(&whole, &[&options[..], &["--variants", "in"]].concat()));
     for arm in ["mom", "null", "in"] {
         assert!(said.contains(&format!("chameleon       {arm:<10} joint")), "{said}");
+    }
+}
+
+#[test]
+fn a_sweep_has_ends_at_several_horizons() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let options = ["--no-bracket", "--horizons", "3", "--steps", "40"];
+    text(&sweep(&out, &options));
+    let csv = read(out.join("horizons.csv"));
+    let ends: BTreeSet<&str> = csv.lines().skip(1).map(|line| line.split(',').nth(3).unwrap()).collect();
+    assert_eq!(ends, ["10", "20", "40"].into());
+    let report = read(out.join("report.md"));
+    assert!(report.contains("### Horizons") && report.contains("ends at steps 10, 20, 40"), "{report}");
+    // Below 240 steps there are none by themselves.
+    let dry = text(&sweep(
+        &folder.path().join("dry"),
+        &["--no-bracket", "--dry-run", "--steps", "40", "--horizons", "0.25,0.5,1"],
+    ))
+    .0;
+    assert!(dry.contains("2 runs, about"), "{dry}");
+    for (horizons, expected) in [
+        ("0", "horizons must be a number of ends from 1 to 8"),
+        ("0.5,0.25", "ascending shares above 0 and up to 1, joined by commas, got 0.5,0.25"),
+        ("half", "got half"),
+    ] {
+        let message = error_of(&sweep(&folder.path().join("none"), &["--horizons", horizons]));
+        assert!(message.contains(expected), "{message}");
     }
 }
 

@@ -455,6 +455,58 @@ fn a_report_of_one_seed_says_so_wherever_a_figure_of_it_stands() {
 }
 
 #[test]
+fn horizons_are_compared_from_end_to_end() {
+    // Ends that fall as a power of the steps; MoM has each loss after 0.7 times as many.
+    let law = |steps: f64| 4.0 * steps.powf(-0.1);
+    let with_ends = |variant: &str, seed: u64, factor: f64| {
+        let mut run = run(variant, seed, |step| if step == 100.0 { law(100.0 / factor) } else { line(step) });
+        run.horizons = [25, 50]
+            .map(|step| EvalPoint {
+                step,
+                loss: ["text", "image"].map(|name| (name.into(), law(step as f64 / factor))).into(),
+                joint: law(step as f64 / factor),
+                ..run.curve[3].clone()
+            })
+            .to_vec();
+        run
+    };
+    let runs: Vec<RunResult> = [(0, 0.001), (1, -0.002), (2, 0.003)]
+        .into_iter()
+        .flat_map(|(seed, noise)| {
+            [with_ends("dense", seed, 1.0), with_ends("null", seed, 1.0 + noise), with_ends("mom", seed, 0.7 - noise)]
+        })
+        .collect();
+    let of_mom = text_record(&runs, "mom");
+    let got = of_mom.relative_flops_horizons.unwrap();
+    assert!((got - 0.699).abs() < 1e-9, "{got}");
+    assert_eq!(text_record(&runs, "dense").relative_flops_horizons, Some(1.0));
+    let dir = tempfile::tempdir().unwrap();
+    let written = write(dir.path(), &header(), &runs).unwrap();
+    let markdown = fs::read_to_string(dir.path().join("report.md")).unwrap();
+    assert!(markdown.contains("| Relative FLOPs, horizons | Seeds |"), "{markdown}");
+    assert!(markdown.contains("| 69.9 ± 0.3 % \\[69.6, 70.3 %\\] | 3 |"), "{markdown}");
+    assert!(markdown.contains(" By horizons: 69.9 % of dense's training FLOPs."), "{markdown}");
+    assert!(written.iter().any(|path| path.ends_with("plots/chameleon-horizons-joint.svg")));
+    let csv = fs::read_to_string(dir.path().join("horizons.csv")).unwrap();
+    assert!(csv.starts_with("setting,variant,seed,steps,modality,val_loss\nchameleon,dense,0,25,text,"), "{csv}");
+    assert_eq!(csv.lines().count(), 1 + 9 * 3 * 3);
+}
+
+#[test]
+fn bits_per_byte_stand_beside_text_alone() {
+    let mut runs = two_seeds(|step| line(2.0 * step));
+    assert!(!rendered(&header(), &runs).0.contains("| Bits per byte |"));
+    for run in &mut runs {
+        run.curve.last_mut().unwrap().bits_per_byte = Some(0.75);
+    }
+    let (markdown, _) = rendered(&header(), &runs);
+    assert!(markdown.contains("| Variant | Final loss | Bits per byte | Gain over dense |"), "{markdown}");
+    assert_eq!(markdown.matches("| 0.7500 ± 0.0000 |").count(), 2, "dense and mom, text alone");
+    assert_eq!(text_record(&runs, "mom").bits_per_byte, Some(0.75));
+    assert!(records(&runs).iter().all(|record| record.bits_per_byte.is_none() || record.modality == "text"));
+}
+
+#[test]
 fn the_null_stands_in_every_table_and_plot_and_is_not_judged() {
     let runs: Vec<RunResult> = [0, 1, 2]
         .into_iter()

@@ -4,7 +4,6 @@ use mom_models::Setting;
 
 use super::Planned;
 use crate::config::ModelSection;
-use crate::optim::branch;
 use crate::speed::{self, SpeedOptions};
 use crate::{DeviceKind, Result, RunConfig};
 
@@ -30,7 +29,7 @@ pub fn estimate_secs(plan: &[Planned]) -> Result<Vec<f64>> {
         };
         // A validation batch has no backward pass: about a third of a step.
         let train = &config.train;
-        let branches = train.horizons.iter().map(|&end| end - branch(&config.optimizer, end, train.steps).1);
+        let branches = train.horizons.iter().map(|&end| end - config.optimizer.branch(end, train.steps).1);
         let branches: u64 = branches.sum();
         let validations = train.steps.div_ceil(train.eval_every) as f64 * train.eval_batches as f64 / 3.0;
         secs.push(of_step * ((train.steps + branches) as f64 * train.accumulate as f64 + validations));

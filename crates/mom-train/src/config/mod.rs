@@ -27,7 +27,6 @@ pub use train::{OnSpike, TrainSection};
 
 use crate::error::require;
 use crate::files::At;
-use crate::optim::branch;
 use crate::{Error, Result};
 
 /// Name of the validation loss of all modalities together: what is trained on.
@@ -209,13 +208,13 @@ impl RunConfig {
         let field = "train.horizons";
         let is_wsd = train.horizons.is_empty() || optimizer.schedule == Schedule::Wsd;
         require(is_wsd, field, "absent but for optimizer.schedule = \"wsd\"", "a list")?;
-        let (_, last) = branch(optimizer, train.steps, train.steps);
+        let (_, last) = optimizer.branch(train.steps, train.steps);
         let mut before = 0;
         for &end in &train.horizons {
             let expected = format!("ascending, and below train.steps ({})", train.steps);
             require(end > before && end < train.steps, field, &expected, end)?;
             before = end;
-            let (_, from) = branch(optimizer, end, train.steps);
+            let (_, from) = optimizer.branch(end, train.steps);
             let expected = format!(
                 "at steps whose decay begins behind the warm-up ({} steps) and not behind the run's own decay (step {last})",
                 optimizer.warmup_steps

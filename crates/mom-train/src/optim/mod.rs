@@ -21,7 +21,6 @@ pub(crate) use adamw::{Moments, global_norm, squares};
 pub(crate) use average::Average;
 #[cfg(feature = "cuda")]
 pub(crate) use device_adamw::DeviceAdamW;
-pub(crate) use schedule::branch;
 pub use schedule::learning_rate;
 pub(crate) use spike::Norms;
 

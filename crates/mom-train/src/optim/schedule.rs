@@ -30,15 +30,6 @@ pub fn learning_rate(optimizer: &OptimizerSection, step: u64, n_steps: u64) -> f
     }
 }
 
-/// The optimiser of a copy of a run of `n_steps` that is brought to an end at `end`, and the step at which it parts from the run: its
-/// decay has the same share of its steps as the run's (`wsd`).
-pub(crate) fn branch(optimizer: &OptimizerSection, end: u64, n_steps: u64) -> (OptimizerSection, u64) {
-    let decay = optimizer.decay_steps.unwrap_or(n_steps / 10);
-    let decay = ((decay as f64 * end as f64 / n_steps.max(1) as f64).round() as u64).max(1);
-    let from = end.saturating_sub(decay).max(optimizer.warmup_steps);
-    (OptimizerSection { decay_steps: Some(decay), ..*optimizer }, from)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,7 +21,7 @@ use std::time::Instant;
 use crate::checkpoint::{self, State};
 use crate::config::Identity;
 use crate::error::require;
-use crate::optim::{branch, learning_rate};
+use crate::optim::learning_rate;
 use crate::samples::{self, Prompt, Shown};
 use crate::telemetry::{EvalPoint, Exhibit, Lengths, Metrics, ModalityInfo, RunResult, best_step, memory, peak};
 use crate::trained;
@@ -272,7 +272,7 @@ impl<'a> Run<'a> {
         let RunConfig { train, optimizer, .. } = self.config;
         let step = self.trainer.steps_done();
         for &end in &train.horizons {
-            let (optimizer, from) = branch(optimizer, end, train.steps);
+            let (optimizer, from) = optimizer.branch(end, train.steps);
             if from != step || self.horizons.iter().any(|point| point.step == end) {
                 continue;
             }

@@ -58,7 +58,7 @@ pub(super) const DEFINITIONS: [(&str, &str); 12] = [
     ),
     (
         "Bits per byte",
-        "Of text: the loss in nats, over ln 2 and over the bytes that a text token stands for on average in the held-out \
+        "Of text: the loss in nats, over ln 2 and over the bytes that a text token stands for on average in the data's \
          documents. It can be compared between tokenizers. What has no bytes has none.",
     ),
     (
