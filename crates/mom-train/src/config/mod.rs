@@ -2,6 +2,7 @@
 
 mod data;
 mod device;
+mod horizons;
 mod identity;
 mod model;
 mod optimizer;
@@ -200,28 +201,6 @@ impl RunConfig {
         require(fits, "train.dtype", "f32 on the CPU", "bf16")?;
         require(on_gpu || train.recompute.is_none(), "train.recompute", "none on the CPU", "block")?;
         self.captures().map(drop)
-    }
-
-    /// Every horizon has a constant part before it that the run itself goes through.
-    fn check_horizons(&self) -> Result<()> {
-        let Self { train, optimizer, .. } = self;
-        let field = "train.horizons";
-        let is_wsd = train.horizons.is_empty() || optimizer.schedule == Schedule::Wsd;
-        require(is_wsd, field, "absent but for optimizer.schedule = \"wsd\"", "a list")?;
-        let (_, last) = optimizer.branch(train.steps, train.steps);
-        let mut before = 0;
-        for &end in &train.horizons {
-            let expected = format!("ascending, and below train.steps ({})", train.steps);
-            require(end > before && end < train.steps, field, &expected, end)?;
-            before = end;
-            let (_, from) = optimizer.branch(end, train.steps);
-            let expected = format!(
-                "at steps whose decay begins behind the warm-up ({} steps) and not behind the run's own decay (step {last})",
-                optimizer.warmup_steps
-            );
-            require(from > 0 && from < end && from <= last, field, &expected, end)?;
-        }
-        Ok(())
     }
 
     /// Whether a step is a captured graph.

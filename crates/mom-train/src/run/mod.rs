@@ -13,7 +13,9 @@
 //! | `result.json` | the outcome, once the run is done |
 
 mod folder;
+mod horizons;
 mod observer;
+mod warnings;
 
 use std::path::Path;
 use std::time::Instant;
@@ -21,7 +23,6 @@ use std::time::Instant;
 use crate::checkpoint::{self, State};
 use crate::config::Identity;
 use crate::error::require;
-use crate::optim::learning_rate;
 use crate::samples::{self, Prompt, Shown};
 use crate::telemetry::{EvalPoint, Exhibit, Lengths, Metrics, ModalityInfo, RunResult, best_step, memory, peak};
 use crate::trained;
@@ -65,33 +66,11 @@ pub fn train_in(
     if config.train.device == DeviceKind::Cuda {
         memory::reset(config.train.device)?;
     }
-    warnings(config, prepared).iter().for_each(|warning| observer.note(warning));
+    warnings::of(config, prepared).iter().for_each(|warning| observer.note(warning));
     observer.started(run.trainer.steps_done(), config.train.steps);
     let outcome = run.go(observer);
     // Where a step failed while the checkpoint of one before was written: that one is known now, or it failed first.
     run.checkpoints.wait().and(outcome).map_err(|error| error.with_checkpoint(run.checkpoints.last()))
-}
-
-/// What a user may not have meant.
-fn warnings(config: &RunConfig, prepared: &Prepared) -> Vec<String> {
-    let RunConfig { data, train, optimizer, .. } = config;
-    let mut warnings = Vec::new();
-    if optimizer.warmup_steps > train.steps {
-        let reached = learning_rate(optimizer, train.steps, train.steps);
-        warnings.push(format!(
-            "warning: the warm-up (optimizer.warmup_steps = {}) is longer than the run ({} steps): the rate only comes to {reached:.2e}",
-            optimizer.warmup_steps, train.steps
-        ));
-    }
-    let of_step = data.batch as f64 * data.seqlen as f64 * train.accumulate as f64;
-    let of_pass = prepared.dataset.train.n_positions();
-    if of_step > of_pass {
-        warnings.push(format!(
-            "warning: a step of {of_step} positions is more than a pass over the data (about {of_pass:.0} positions); lower \
-             data.batch, data.seqlen or train.accumulate"
-        ));
-    }
-    warnings
 }
 
 /// A run in progress.
@@ -264,26 +243,6 @@ impl<'a> Run<'a> {
             self.curve.push(self.point(&validation, self.wall_secs + secs_here));
         }
         self.finish(self.wall_secs + secs_here)
-    }
-
-    /// Brings a copy of the run to the ends that part from here, if any do. Whether all is done: not where the observer wants no
-    /// more.
-    fn branches(&mut self, wall_secs: f64, observer: &mut dyn Observer) -> Result<bool> {
-        let RunConfig { train, optimizer, .. } = self.config;
-        let step = self.trainer.steps_done();
-        for &end in &train.horizons {
-            let (optimizer, from) = optimizer.branch(end, train.steps);
-            if from != step || self.horizons.iter().any(|point| point.step == end) {
-                continue;
-            }
-            let Some((validation, tokens)) = self.trainer.branch(&optimizer, end, || observer.goes_on())? else {
-                return Ok(false);
-            };
-            self.metrics.horizon(&validation, tokens)?;
-            self.horizons.push(EvalPoint { tokens, ..self.point(&validation, wall_secs) });
-            self.horizons.sort_by_key(|point| point.step);
-        }
-        Ok(true)
     }
 
     fn sample(&mut self, step: u64, observer: &mut dyn Observer) -> Result<()> {

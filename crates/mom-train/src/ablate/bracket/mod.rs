@@ -101,7 +101,7 @@ mod tests {
     fn it_ends_after_five_doublings_and_the_edge_is_known() {
         let (end, tried, arm) = widen(|rate| Some(1.0 / rate));
         assert_eq!((end, tried.len(), arm.edge()), (Next::Chosen(32.0), 7, Some(Edge::Highest)));
-        let (end, _, arm) = widen(|rate| Some(rate));
+        let (end, _, arm) = widen(Some);
         assert_eq!((end, arm.edge()), (Next::Chosen(1.0 / 32.0), Some(Edge::Lowest)));
         let (end, tried, _) = widen(|_| None);
         assert_eq!((end, tried.last()), (Next::Hopeless, Some(&(1.0 / 32.0))));

@@ -53,6 +53,11 @@ impl Comparison {
         matches!(self.verdict, Verdict::Better | Verdict::Worse)
     }
 
+    /// Whether a figure of relative FLOPs is more than chance; one that some seeds have no value of stands as it is.
+    pub(super) fn tells(&self, estimate: Option<&Estimate>) -> bool {
+        self.is_told() && estimate.is_none_or(|estimate| estimate.is_above() || estimate.is_below())
+    }
+
     /// A figure of relative FLOPs with its interval. Where chance may have made it, that stands beside it.
     pub(super) fn flops(&self, sample: &Sample, estimate: Option<&Estimate>, absent: &str) -> String {
         let mut text = sample.show(absent, Quantity::Percent);
@@ -60,8 +65,9 @@ impl Comparison {
         if let Some(of) = estimate.interval {
             text.push_str(&format!(" {}", interval(of, Quantity::Percent)));
         }
-        let told = self.is_told() && (estimate.is_above() || estimate.is_below());
-        if !told && matches!(self.verdict, Verdict::Better | Verdict::Worse | Verdict::NotToldApart) {
+        if !self.tells(Some(estimate))
+            && matches!(self.verdict, Verdict::Better | Verdict::Worse | Verdict::NotToldApart)
+        {
             text.push_str(", not told apart");
         }
         text

@@ -99,17 +99,18 @@ fn compared(cell: &Cell, modality: &str, comparison: Option<&Comparison>) -> Str
         }
         None => String::new(),
     };
-    let is_told = comparison.is_some_and(Comparison::is_told);
-    let crossing = if is_told { crossing(&cell.first_crossing, gain) } else { String::new() };
+    // What a difference would save is only told where that is more than chance, too.
+    let tells = |of: fn(&Comparison) -> Option<&Estimate>| comparison.is_some_and(|c| c.tells(of(c)));
+    let of_crossing = tells(|c| c.relative_flops_first_crossing.as_ref());
+    let crossing = if of_crossing { crossing(&cell.first_crossing, gain) } else { String::new() };
     let mut text = format!("{subject}: MoM ends {}{over_seeds}{crossing}.", beside_dense(gain));
     if let Some(comparison) = comparison {
         text.push_str(&verdict(comparison));
     }
-    if let Some(horizons) = cell.horizons.mean().filter(|_| is_told) {
+    if let Some(horizons) = cell.horizons.mean().filter(|_| tells(|c| c.relative_flops_horizons.as_ref())) {
         text.push_str(&format!(" By horizons: {} of dense's training FLOPs.", Quantity::Percent.show(horizons)));
     }
-    // What a difference would save is only told of one that is more than chance.
-    if let Some(slope) = cell.slope.mean().filter(|_| is_told) {
+    if let Some(slope) = cell.slope.mean().filter(|_| tells(|c| c.relative_flops_slope.as_ref())) {
         let all_reached = cell.first_crossing.values.len() == cell.first_crossing.n_runs;
         let part = if all_reached { "second half" } else { "part of the second half that it matches" };
         text.push_str(&format!(" Slope over the {part}: {}.", Quantity::Percent.show(slope)));

@@ -101,6 +101,9 @@ fn cards(group: &Group) -> Vec<Card> {
         let (value, meaning) = match cell.first_crossing.mean() {
             // A share of FLOPs is no headline where the gain may be chance.
             _ if !comparison.is_told() => (Quantity::Gain.show(gain), "gain over dense, which may be chance"),
+            Some(_) if !comparison.tells(comparison.relative_flops_first_crossing.as_ref()) => {
+                (Quantity::Gain.show(gain), "gain over dense; what it saves is not told apart from nothing")
+            }
             None => ("not reached".to_owned(), "dense's final loss, in the whole run"),
             Some(ratio) if n_reached == n_runs => {
                 (Quantity::Percent.show(ratio), "of dense's training FLOPs to reach its final loss")
@@ -115,10 +118,12 @@ fn cards(group: &Group) -> Vec<Card> {
             1 => "One seed".to_owned(),
             _ => format!("{n_runs} seeds"),
         });
-        if let Some(horizons) = cell.horizons.mean().filter(|_| comparison.is_told()) {
+        if let Some(horizons) =
+            cell.horizons.mean().filter(|_| comparison.tells(comparison.relative_flops_horizons.as_ref()))
+        {
             details.push(format!("Relative FLOPs by horizons: {}", Quantity::Percent.show(horizons)));
         }
-        if let Some(slope) = cell.slope.mean().filter(|_| comparison.is_told()) {
+        if let Some(slope) = cell.slope.mean().filter(|_| comparison.tells(comparison.relative_flops_slope.as_ref())) {
             details.push(format!("Slope, second half: {}", Quantity::Percent.show(slope)));
         }
         if let Some(published) = paper::published(group.setting, modality) {

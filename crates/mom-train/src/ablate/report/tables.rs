@@ -154,7 +154,7 @@ pub(super) fn paper_table(group: &Group) -> Option<Table> {
             let cell = mom.cell(modality.name);
             let comparison = group.comparison(order::MOM, modality.name)?;
             Some(Row {
-                head: capitalised(&modality.name),
+                head: capitalised(modality.name),
                 cells: vec![
                     comparison.flops(
                         &cell.first_crossing,
