@@ -176,6 +176,14 @@ fn a_bracket_widens_to_a_best_inside_and_goes_on_where_it_was_stopped() {
     let dry = text(&sweep_with_null(&folder.path().join("none"), &[&options[..], &["--dry-run"]].concat())).0;
     assert!(dry.contains("12 runs at least, about") && dry.contains("(rate not chosen yet)"), "{dry}");
 
+    // One seed says so on the terminal, too.
+    let alone = ["--no-bracket", "--seeds", "0"];
+    let (said, _) = text(&sweep_with_null(&folder.path().join("one"), &alone));
+    assert!(
+        said.contains("one seed: how much seeds differ is unknown") && said.contains("one seed: the null"),
+        "{said}"
+    );
+
     // A second call with another variant adds to the comparison, and knows the others' brackets.
     let (said, _) = text(&sweep_with_null(&whole, &[&options[..], &["--variants", "in"]].concat()));
     for arm in ["mom", "null", "in"] {

@@ -233,6 +233,18 @@ mod tests {
     }
 
     #[test]
+    fn a_bracket_that_ended_at_its_edge_says_so_and_asks_for_no_list() {
+        let mut arm = arm(&[(1.0, &[Joint(3.0)]), (2.0, &[Joint(2.0)]), (4.0, &[Joint(1.0)])]);
+        arm.short_steps = Some(80);
+        let advice = arm.advice().unwrap();
+        assert!(
+            advice.starts_with("its best is at the edge of its bracket") && advice.contains("may lie above 4"),
+            "{advice}"
+        );
+        assert!(!advice.contains("--learning-rates"), "{advice}");
+    }
+
+    #[test]
     fn a_run_that_diverged_is_infinitely_bad_and_bounds_the_bracket() {
         let one =
             arm(&[(1.0, &[Joint(3.0), Joint(3.0)]), (2.0, &[Joint(2.0), Joint(2.0)]), (4.0, &[Joint(0.1), Diverged])]);

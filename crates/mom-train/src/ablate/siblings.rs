@@ -42,6 +42,7 @@ impl SweepOptions {
     /// the runs of all seeds have ended.
     pub(super) fn finished_siblings(&self, plan: &[Planned]) -> Course {
         let arms_of_plan: BTreeSet<String> = plan.iter().map(|planned| planned.arm.to_string()).collect();
+        let n_seeds = self.seeds.iter().collect::<BTreeSet<_>>().len();
         let mut course = Course::default();
         for setting in plan.iter().map(|planned| planned.config.model.setting).collect::<BTreeSet<_>>() {
             let names = names_in(&self.runs());
@@ -70,7 +71,7 @@ impl SweepOptions {
             let is_whole = |planned: &Planned| {
                 let same =
                     |of: &&Planned| of.arm == planned.arm && of.rate == planned.rate && of.stage == planned.stage;
-                planned.stage != Stage::Listed || of_setting.ended().filter(same).count() == self.seeds.len()
+                planned.stage != Stage::Listed || of_setting.ended().filter(same).count() == n_seeds
             };
             let kept = |planned: &Planned| is_other(planned) && is_whole(planned);
             course.done.extend(of_setting.done.iter().filter(|(planned, _)| kept(planned)).cloned());

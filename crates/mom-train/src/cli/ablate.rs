@@ -110,6 +110,9 @@ fn comparisons(all: &[Comparison]) -> Result<()> {
     if all.is_empty() {
         return Ok(());
     }
+    if all.iter().all(|comparison| comparison.n_seeds == 1) {
+        say!("one seed: how much seeds differ is unknown, and any difference here may be chance")?;
+    }
     say!(
         "{:<15} {:<10} {:<7} {:>8}  {:<18} {:<5} verdict",
         "setting",
