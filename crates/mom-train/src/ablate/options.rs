@@ -111,7 +111,7 @@ impl Default for SweepOptions {
             unserved: Unserved::Skip,
             variants: Variants::Default,
             scale: mom_models::TINY,
-            steps: 320,
+            steps: 280,
             seeds: vec![0],
             rates: Rates::Bracket,
             horizons: Horizons::Auto,

@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn a_short_run_has_the_shape_of_the_whole_one() {
-        let options = SweepOptions { settings: vec![Setting::Chameleon], ..SweepOptions::default() };
+        // Steps whose shares are whole numbers.
+        let options = SweepOptions { settings: vec![Setting::Chameleon], steps: 400, ..SweepOptions::default() };
         let of =
             |stage| options.planned(Setting::Chameleon, Arm::Null.rated_as(), Some(5e-3), 0, stage).unwrap().config;
         let (short, whole) = (of(Stage::Short), of(Stage::Whole));
