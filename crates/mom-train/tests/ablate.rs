@@ -10,12 +10,20 @@ use std::process::Output;
 
 use common::{SMALL, error_of, mom_train, read, shards};
 
+/// Without the null.
 fn sweep(out: &Path, more: &[&str]) -> Output {
+    sweep_with_null(out, &[&["--no-null"], more].concat())
+}
+
+fn sweep_with_null(out: &Path, more: &[&str]) -> Output {
     let mut arguments = vec!["ablate", "--setting", "chameleon", "--scale", "nano"];
     if !more.contains(&"--variants") {
         arguments.extend(["--variants", "dense,mom"]);
     }
-    arguments.extend(["--steps", "4", "--batch", "2", "--seqlen", "96", "--out", out.to_str().unwrap()]);
+    if !more.contains(&"--steps") {
+        arguments.extend(["--steps", "4"]);
+    }
+    arguments.extend(["--batch", "2", "--seqlen", "96", "--out", out.to_str().unwrap()]);
     arguments.extend(["--data", shards().to_str().unwrap()]);
     arguments.extend(more);
     arguments.extend(SMALL);
@@ -105,7 +113,7 @@ fn a_best_at_the_edge_says_so_and_no_good_rate_is_an_error() {
 fn without_rates_folders_and_report_are_as_ever() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let (said, _) = text(&sweep(&out, &[]));
+    let (said, _) = text(&sweep(&out, &["--no-bracket"]));
     let names = ["chameleon-nano-dense-seed0", "chameleon-nano-mom-seed0"];
     assert_eq!(folders(&out), names.map(str::to_owned).into());
     assert!(!out.join("rates.csv").exists());
@@ -113,9 +121,102 @@ fn without_rates_folders_and_report_are_as_ever() {
         assert!(!text.to_lowercase().contains("learning rate"), "{text}");
     }
     // A run that diverges is a failure there, as ever.
-    let output = sweep(&folder.path().join("high"), &["optimizer.learning_rate=1e12"]);
+    let output = sweep(&folder.path().join("high"), &["--no-bracket", "optimizer.learning_rate=1e12"]);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && message.contains("2 of the runs failed"), "{message}");
+}
+
+#[test]
+fn a_bracket_widens_to_a_best_inside_and_goes_on_where_it_was_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, sliced) = (folder.path().join("whole"), folder.path().join("sliced"));
+    // Far below the best rate of so few steps: it has to widen upwards.
+    let options = ["--seeds", "0,1", "optimizer.learning_rate=8e-3"];
+    let (said, _) = text(&sweep_with_null(&whole, &options));
+    assert!(!said.contains("at the edge"), "{said}");
+    let csv = read(whole.join("rates.csv"));
+    for arm in ["dense", "mom"] {
+        let lines: Vec<Vec<&str>> =
+            csv.lines().map(|line| line.split(',').collect()).filter(|line: &Vec<&str>| line[2] == arm).collect();
+        let best = lines.iter().position(|line| line[6] == "true").unwrap();
+        assert!(lines.len() > 3 && best > 0 && best + 1 < lines.len(), "{csv}");
+        assert_eq!((lines[0][3], lines[0][4]), ("0.004", "0"));
+        // The whole runs of both seeds are at that rate; the null's are at dense's.
+        let rate = lines[best][3];
+        for seed in [0, 1] {
+            assert!(
+                folders(&whole).contains(&format!("chameleon-nano-{arm}-lr{rate}-seed{seed}")),
+                "{:?}",
+                folders(&whole)
+            );
+            let null = format!("chameleon-nano-null-lr{rate}-seed{seed}");
+            assert!(arm == "mom" || folders(&whole).contains(&null), "{:?}", folders(&whole));
+        }
+    }
+    let report = read(whole.join("report.md"));
+    assert!(report.contains("### Learning rates") && report.contains("Bracket of each variant"), "{report}");
+    assert!(report.contains("plots/chameleon-rates.svg") && whole.join("plots/chameleon-rates.svg").is_file());
+    assert!(!report.contains("Missing runs"), "{report}");
+
+    // In slices of time, each of which takes a step at least: the same runs, the same results.
+    for slice in 0.. {
+        assert!(slice < 400, "it gets nowhere");
+        let (said, _) = text(&sweep_with_null(&sliced, &[&options[..], &["--minutes", "0.004"]].concat()));
+        if !said.contains("time is up") {
+            break;
+        }
+    }
+    assert_eq!(folders(&whole), folders(&sliced));
+    for file in ["rates.csv", "curves.csv"] {
+        assert_eq!(read(whole.join(file)), read(sliced.join(file)));
+    }
+    // The plan that is printed counts what is done and what is to come.
+    let dry = text(&sweep_with_null(&whole, &[&options[..], &["--dry-run"]].concat())).0;
+    assert!(dry.contains("(bracket)") && dry.contains("null") && !dry.contains("  about"), "{dry}");
+    let dry = text(&sweep_with_null(&folder.path().join("none"), &[&options[..], &["--dry-run"]].concat())).0;
+    assert!(dry.contains("12 runs at least, about") && dry.contains("(rate not chosen yet)"), "{dry}");
+
+    // One seed says so on the terminal, too.
+    let alone = ["--no-bracket", "--seeds", "0"];
+    let (said, _) = text(&sweep_with_null(&folder.path().join("one"), &alone));
+    assert!(
+        said.contains("one seed: how much seeds differ is unknown") && said.contains("one seed: the null"),
+        "{said}"
+    );
+
+    // A second call with another variant adds to the comparison, and knows the others' brackets.
+    let (said, _) = text(&sweep_with_null(&whole, &[&options[..], &["--variants", "in"]].concat()));
+    for arm in ["mom", "null", "in"] {
+        assert!(said.contains(&format!("chameleon       {arm:<10} joint")), "{said}");
+    }
+}
+
+#[test]
+fn a_sweep_has_ends_at_several_horizons() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let options = ["--no-bracket", "--horizons", "3", "--steps", "40"];
+    text(&sweep(&out, &options));
+    let csv = read(out.join("horizons.csv"));
+    let ends: BTreeSet<&str> = csv.lines().skip(1).map(|line| line.split(',').nth(3).unwrap()).collect();
+    assert_eq!(ends, ["10", "20", "40"].into());
+    let report = read(out.join("report.md"));
+    assert!(report.contains("### Horizons") && report.contains("ends at steps 10, 20, 40"), "{report}");
+    // Below 240 steps there are none by themselves.
+    let dry = text(&sweep(
+        &folder.path().join("dry"),
+        &["--no-bracket", "--dry-run", "--steps", "40", "--horizons", "0.25,0.5,1"],
+    ))
+    .0;
+    assert!(dry.contains("2 runs, about"), "{dry}");
+    for (horizons, expected) in [
+        ("0", "horizons must be a number of ends from 1 to 8"),
+        ("0.5,0.25", "ascending shares above 0 and up to 1, joined by commas, got 0.5,0.25"),
+        ("half", "got half"),
+    ] {
+        let message = error_of(&sweep(&folder.path().join("none"), &["--horizons", horizons]));
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 #[test]
@@ -133,6 +234,8 @@ fn rates_out_of_range_are_refused_before_anything_is_made() {
             &["--learning-rates", "1e-3", "optimizer.learning_rate=1"],
             "override must be anything but optimizer.learning_rate",
         ),
+        (&["optimizer.final_learning_rate=1e-3"], "anything but optimizer.final_learning_rate beside a bracket"),
+        (&["--no-bracket", "train.init_seed=3"], "anything but train.init_seed, which the sweep sets itself"),
         (
             &["--learning-rates", "1e-3,1e-2", "optimizer.final_learning_rate=2e-3"],
             "optimizer.final_learning_rate must be at most optimizer.learning_rate (0.001), got 0.002",
@@ -153,6 +256,7 @@ fn only(folder: &Path, parts: &str, path: &Path) -> std::path::PathBuf {
 
 fn sweep_on(data: &Path, out: &Path, more: &[&str]) -> Output {
     let mut arguments = vec!["ablate", "--variants", "dense", "--scale", "nano", "--steps", "2", "--batch", "2"];
+    arguments.extend(["--no-bracket", "--no-null"]);
     arguments.extend(["--seqlen", "192", "--out", out.to_str().unwrap(), "--data", data.to_str().unwrap()]);
     arguments.extend(more);
     arguments.extend(SMALL);

@@ -60,8 +60,8 @@ fn a_sweep_killed_at_several_points_ends_with_the_same_results() {
     assert_eq!(read(whole.join("curves.csv")), read(killed.join("curves.csv")));
 
     let records = results(&whole);
-    assert_eq!(records["schema"], 1);
-    assert_eq!(records["records"].as_array().unwrap().len(), 3 * 2);
+    assert_eq!(records["schema"], 2);
+    assert_eq!(records["records"].as_array().unwrap().len(), 4 * 2, "three variants and the null");
     let first = &records["records"][0];
     for field in ["setting", "variant", "seed", "modality", "final_val_loss", "gain_over_dense", "steps", "tokens"] {
         assert!(!first[field].is_null(), "{field}: {first}");
@@ -92,14 +92,16 @@ fn a_sweep_killed_at_several_points_ends_with_the_same_results() {
 fn a_dry_run_prints_the_runs_and_touches_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let output = mom_train(&sweep(&out, "40", &["--dry-run"]));
+    let output = mom_train(&sweep(&out, "40", &["--dry-run", "--no-bracket", "--no-null"]));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(
         output.status.success() && text.contains("chameleon in seed 0") && text.contains("3 runs, about"),
         "{text}"
     );
     assert!(!out.exists());
-    let all = mom_train(&["ablate", "--dry-run", "--scale", "nano", "--variants", "all16,published", "--seeds", "0,1"]);
+    let mut all = vec!["ablate", "--dry-run", "--scale", "nano", "--variants", "all16,published", "--seeds", "0,1"];
+    all.extend(["--no-bracket", "--no-null"]);
+    let all = mom_train(&all);
     let text = String::from_utf8(all.stdout).unwrap();
     assert!(text.contains("102 runs"), "{text}");
 }
@@ -400,7 +402,7 @@ fn a_full_device_is_reported_in_the_systems_words() {
 fn images_and_captions_are_generated_from_the_runs_of_a_sweep() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("sweep");
-    let mut arguments = sweep(&out, "4", &[]);
+    let mut arguments = sweep(&out, "4", &["--no-bracket"]);
     arguments.extend(["--setting", "transfusion,chameleon", "--variants", "mom"]);
     arguments.drain(1..5);
     assert!(mom_train(&arguments).status.success());
@@ -477,7 +479,7 @@ fn a_setting_that_cannot_run_does_not_stop_the_others() {
     let sweep = |settings: &str, seqlen: &str| {
         let mut arguments = vec!["ablate", "--setting", settings, "--variants", "dense", "--scale", "nano"];
         arguments.extend(["--steps", "2", "--batch", "2", "--seqlen", seqlen, "--out", out.to_str().unwrap()]);
-        arguments.extend(["--data", data.to_str().unwrap()]);
+        arguments.extend(["--data", data.to_str().unwrap(), "--no-bracket", "--no-null"]);
         arguments.extend(SMALL);
         mom_train(&arguments)
     };

@@ -1,11 +1,14 @@
 //! How the runs of a sweep ended so far, and which of them are compared.
 
-use super::Planned;
+use mom_models::Setting;
+
 use super::gallery::Shelf;
+use super::planned::End;
 use super::rates::{ArmRates, Trial};
+use super::{Arm, Planned, Stage};
 use crate::telemetry::RunResult;
 
-/// Runs that ended: those that were there before, then those of the plan in its order.
+/// Runs that ended: those that were there before, then those of the plan in the order in which they ended.
 #[derive(Debug, Default)]
 pub(super) struct Course {
     /// At their end.
@@ -15,26 +18,53 @@ pub(super) struct Course {
 }
 
 impl Course {
-    /// Every arm with its rates, in the order of the plan; none where the sweep has no rates.
+    /// Takes note of an end.
+    pub fn add(&mut self, planned: Planned, end: End) {
+        match end {
+            End::Done(result) => self.done.push((planned, *result)),
+            End::Diverged(_) => self.diverged.push(planned),
+        }
+    }
+
+    /// Whether a run ended.
+    pub fn knows(&self, planned: &Planned) -> bool {
+        self.ended().any(|ended| ended.folder == planned.folder)
+    }
+
+    /// All runs that ended.
+    pub fn ended(&self) -> impl Iterator<Item = &Planned> {
+        self.done.iter().map(|(planned, _)| planned).chain(&self.diverged)
+    }
+
+    /// Every arm with its rates, in the order of the plan; none where no rate is chosen.
     pub fn arms(&self, plan: &[Planned]) -> Vec<ArmRates> {
         let mut arms: Vec<ArmRates> = Vec::new();
         let mut set = |planned: &Planned, trial| {
-            let (Some(rate), model) = (planned.rate, &planned.config.model) else { return };
-            let new = ArmRates::new(model.setting, model.scale, model.variant);
-            let is_new =
-                |arm: &ArmRates| (&arm.setting, &arm.scale, &arm.variant) == (&new.setting, &new.scale, &new.variant);
-            let at = arms.iter().position(is_new).unwrap_or_else(|| {
-                arms.push(new);
+            let Some(rate) = planned.rate else { return };
+            let at = arms.iter().position(|arm| is_of(arm, planned, planned.arm)).unwrap_or_else(|| {
+                let model = &planned.config.model;
+                arms.push(ArmRates::new(model.setting, model.scale, planned.arm));
                 arms.len() - 1
             });
+            if planned.stage == Stage::Short {
+                arms[at].short_steps = Some(planned.config.train.steps);
+            }
             arms[at].set(rate, planned.config.train.seed, trial);
         };
-        plan.iter().for_each(|planned| set(planned, Trial::Undone));
-        self.done
-            .iter()
-            .for_each(|(planned, result)| set(planned, Trial::of(result.curve.last().map(|last| last.joint))));
+        let says_of_rate = |planned: &&Planned| matches!(planned.stage, Stage::Short | Stage::Listed);
+        plan.iter().filter(says_of_rate).for_each(|planned| set(planned, Trial::Undone));
+        for (planned, result) in self.done.iter().filter(|(planned, _)| says_of_rate(&planned)) {
+            set(planned, Trial::of(result.curve.last().map(|last| last.joint)));
+        }
+        // A whole run that diverged says of its rate what no short run could.
         self.diverged.iter().for_each(|planned| set(planned, Trial::Diverged));
         arms
+    }
+
+    /// An arm's rates so far.
+    pub fn arm(&self, setting: Setting, arm: Arm) -> Option<ArmRates> {
+        let name = arm.to_string();
+        self.arms(&[]).into_iter().find(|of| of.setting == setting.name() && of.variant == name)
     }
 
     /// The results that are compared: all, or those of each arm's best rate.
@@ -54,14 +84,19 @@ impl Course {
     }
 
     fn chosen<'a>(&'a self, arms: &'a [ArmRates]) -> impl Iterator<Item = &'a (Planned, RunResult)> {
-        let best = move |result: &RunResult| {
-            let of = |arm: &&ArmRates| {
-                (&arm.setting, &arm.scale, &arm.variant) == (&result.setting, &result.scale, &result.variant)
-            };
-            arms.iter().find(of).and_then(ArmRates::best)
+        let is_compared = move |(planned, _): &&(Planned, RunResult)| {
+            let best = || arms.iter().find(|arm| is_of(arm, planned, planned.arm.rated_as())).and_then(ArmRates::best);
+            match planned.stage {
+                Stage::Listed | Stage::Whole => planned.rate.is_none() || planned.rate == best(),
+                Stage::Short | Stage::Pending => false,
+            }
         };
-        let is_compared =
-            move |(planned, result): &&(Planned, RunResult)| planned.rate.is_none() || planned.rate == best(result);
         self.done.iter().filter(is_compared)
     }
+}
+
+fn is_of(rates: &ArmRates, planned: &Planned, arm: Arm) -> bool {
+    let model = &planned.config.model;
+    (rates.setting.as_str(), &rates.scale, &rates.variant)
+        == (model.setting.name(), &model.scale.to_string(), &arm.to_string())
 }

@@ -29,8 +29,10 @@ pub fn estimate_secs(plan: &[Planned]) -> Result<Vec<f64>> {
         };
         // A validation batch has no backward pass: about a third of a step.
         let train = &config.train;
+        let branches = train.horizons.iter().map(|&end| end - config.optimizer.branch(end, train.steps).1);
+        let branches: u64 = branches.sum();
         let validations = train.steps.div_ceil(train.eval_every) as f64 * train.eval_batches as f64 / 3.0;
-        secs.push(of_step * (train.steps as f64 * train.accumulate as f64 + validations));
+        secs.push(of_step * ((train.steps + branches) as f64 * train.accumulate as f64 + validations));
     }
     Ok(secs)
 }

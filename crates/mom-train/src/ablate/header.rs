@@ -2,8 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::SweepOptions;
 use super::report::ReportHeader;
+use super::{Horizons, Rates, SweepOptions};
 use crate::Result;
 use crate::telemetry::peak;
 
@@ -35,12 +35,40 @@ pub(super) fn header(options: &SweepOptions, command: &str, missing: Vec<String>
         "Wall-clock time is that of the training steps, without validation, checkpoints and data preparation."
             .to_owned(),
     ];
-    if !options.learning_rates.is_empty() {
-        let rates: Vec<String> = options.learning_rates.iter().map(f64::to_string).collect();
-        config.push(("learning rates", rates.join(", ")));
+    match &options.rates {
+        Rates::Own => {}
+        Rates::List(rates) => {
+            let rates: Vec<String> = rates.iter().map(f64::to_string).collect();
+            config.push(("learning rates", rates.join(", ")));
+            notes.push(
+                "Every variant was trained at every learning rate and is compared at its own best: the lowest final joint \
+                 validation loss, averaged over the seeds."
+                    .to_owned(),
+            );
+        }
+        Rates::Bracket => {
+            config.push(("learning rates", format!("a bracket for each variant, seed {}", options.seeds[0])));
+            notes.push(
+                "Every variant is compared at its own best learning rate: that with the lowest joint validation loss at the end \
+                 of short runs, in a bracket that widens until the best lies inside."
+                    .to_owned(),
+            );
+        }
+    }
+    let horizons = options.horizon_steps();
+    if !horizons.is_empty() {
+        let ends: Vec<String> = horizons.iter().chain([&options.steps]).map(u64::to_string).collect();
+        config.push(("horizons", format!("ends at steps {}", ends.join(", "))));
+        notes.push(format!(
+            "The learning rate is constant behind the warm-up and comes down over the last {:.0} % of a run; at each horizon a copy of \
+             the run is brought to its end in the same way.",
+            100.0 * Horizons::DECAY
+        ));
+    }
+    if options.null {
         notes.push(
-            "Every variant was trained at every learning rate and is compared at its own best: the lowest final joint \
-             validation loss, averaged over the seeds."
+            "The null is dense at dense's rate, from initial weights of another seed; documents, their order and noise are \
+             those of the seed."
                 .to_owned(),
         );
     }

@@ -3,35 +3,48 @@
 //! A sweep lives in a folder: `data/SETTING/` (tokenizers and tokens), `runs/SETTING-SCALE-VARIANT-seedS/` (see [`crate::run`]), and the report's files. Started again it takes what
 //! is done as it is and goes on with what is not; the report is written anew after every run.
 //!
-//! With several learning rates every run is made at each, in `runs/SETTING-SCALE-VARIANT-lrR-seedS/`, and a variant is compared
-//! at its best, see [`rates`].
+//! Each variant of a setting is compared at a learning rate of its own, which a [`bracket`] of short runs finds
+//! (`runs/SETTING-SCALE-VARIANT-lrR-short-seedS/`, then `runs/SETTING-SCALE-VARIANT-lrR-seedS/`); or every run is made at each of
+//! several given rates, see [`rates`].
 //!
 //! Every variant of a setting and seed sees the same documents in the same order, the same noise, and starts from the same
-//! values in every parameter that it shares with another.
+//! values in every parameter that it shares with another. The null arm, dense from other initial values, shows what that leaves to
+//! chance; [`statistics`] says how differences are judged.
 
+mod arm;
+pub mod bracket;
+mod configuration;
 mod course;
 mod diverged;
 mod estimate;
 mod gallery;
 mod header;
 mod options;
+mod plan;
+mod planned;
 pub mod rates;
 pub mod report;
 mod served;
+mod siblings;
+pub mod statistics;
 mod variants;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mom_data::DataError;
 use mom_models::Setting;
 
+pub use arm::Arm;
+use course::Course;
 pub use diverged::diverged;
 pub use estimate::estimate_secs;
 use gallery::galleries;
 use header::header;
-pub use options::{Planned, SweepOptions};
+pub use options::{Horizons, Rates, SweepOptions};
+use planned::End;
+pub use planned::{Planned, Stage};
 use rates::ArmRates;
 use report::Beside;
 pub use served::{LOOKED_AT, Served, UNITS, Unserved};
@@ -60,7 +73,7 @@ pub struct Outcome {
     /// Finished runs that are compared: those that were there before, then those of the plan in its order. With several learning
     /// rates those of each arm's best.
     pub results: Vec<RunResult>,
-    /// With several learning rates: every arm at every rate.
+    /// Where rates are chosen: every arm at every rate.
     pub rates: Vec<ArmRates>,
     /// Runs that failed, with their errors.
     pub failed: Vec<(Planned, Error)>,
@@ -100,7 +113,7 @@ impl Observer for Limited<'_> {
     }
 }
 
-/// Takes a run's result, or makes it.
+/// Makes a run's result.
 struct Runner<'a> {
     options: &'a SweepOptions,
     deadline: Option<Instant>,
@@ -110,9 +123,6 @@ struct Runner<'a> {
 
 impl Runner<'_> {
     fn result(&mut self, planned: &Planned, observer: &mut dyn SweepObserver) -> Result<RunResult> {
-        if let Some(result) = run::finished(&planned.folder, &planned.config)? {
-            return Ok(result);
-        }
         if is_over(self.deadline) || !observer.goes_on() {
             return Err(Error::Stopped { step: 0 });
         }
@@ -129,7 +139,7 @@ impl Runner<'_> {
             }
         };
         let mut observer = Limited { observer: as_run(observer), deadline: self.deadline };
-        run::train(&planned.config, &planned.folder, prepared, &mut observer)
+        Ok(planned.labelled(run::train(&planned.config, &planned.folder, prepared, &mut observer)?))
     }
 }
 
@@ -151,62 +161,128 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
     let _lock = FolderLock::new(&options.out)?;
     // Before hours of work, not after: a folder of other options or other data is refused at once. Runs that are compared are
     // equal in all that a number depends on, their length too.
-    for planned in &plan {
-        run::finished(&planned.folder, &planned.config)?;
-    }
+    options.ended()?;
     if let Some(first) = plan.first() {
         same_sources(&first.config.data.sources(), &options.out.join("data"))?;
     }
+    let options = &options.only(&plan);
     let mut course = options.finished_siblings(&plan);
-    let (mut failed, mut files, mut stopped) = (Vec::new(), Vec::new(), false);
-    let mut unfinished = Vec::new();
+    let mut sweep = Progress::default();
     let mut runner = Runner { options, deadline, prepared: None };
-    for (index, planned) in plan.iter().enumerate() {
-        observer.run_started(index, plan.len(), planned);
-        if let Some(reason) = planned.rate.map_or(Ok(None), |_| diverged(planned))? {
-            let again = diverged::path(&planned.folder);
-            let told =
-                format!("{}: diverged before ({reason}); remove {} to try again", planned.name(), again.display());
-            observer.note(&told);
-            course.diverged.push(planned.clone());
-        } else {
-            let result = runner.result(planned, observer);
-            observer.run_ended(planned, &result);
-            match result {
-                Ok(result) => course.done.push((planned.clone(), result)),
-                Err(Error::Stopped { .. }) => {
-                    stopped = true;
-                    unfinished.push(planned.name());
-                }
-                // These concern every run: a disk that is full, a folder that is not ours.
-                Err(
-                    error @ (Error::File(_)
-                    | Error::Data(DataError::Io { .. })
-                    | Error::Locked { .. }
-                    | Error::OtherConfig { .. }
-                    | Error::OtherData { .. }
-                    | Error::Report(_)),
-                ) => return Err(error),
-                Err(error) if planned.rate.is_some() && diverged::is_divergence(&error) => {
-                    diverged::remember(planned, &error)?;
-                    course.diverged.push(planned.clone());
-                }
-                Err(error) => failed.push((planned.clone(), error)),
-            }
-        }
-        let missing = unfinished.iter().cloned().chain(plan[index + 1..].iter().map(Planned::name));
-        let of_failed = failed.iter().map(|(planned, error): &(Planned, Error)| format!("{}: {error}", planned.name()));
-        let header = header(options, command, of_failed.chain(missing).collect())?;
+    let report = |sweep: &Progress, course: &Course| -> Result<Vec<PathBuf>> {
+        let plan = options.plan_after(course)?;
+        let header = header(options, command, sweep.missing(&plan, course))?;
         let arms = course.arms(&plan);
         let galleries = galleries(&course.shelves(&arms))?;
         let results = course.compared(&arms);
-        files = report::write_with(&options.out, &header, &results, &Beside { arms, galleries })?;
+        let n_done = Some(course.ended().count());
+        Ok(report::write_with(&options.out, &header, &results, &Beside { arms, galleries, n_done })?)
+    };
+    loop {
+        // What comes next follows from what has ended: a bracket may want one more rate.
+        let plan = options.plan_after(&course)?;
+        let Some(planned) = plan.iter().find(|planned| sweep.is_next(planned)) else { break };
+        sweep.begun.insert(planned.folder.clone());
+        observer.run_started(sweep.begun.len() - 1, plan.len(), planned);
+        match planned.end()? {
+            Some(End::Diverged(reason)) => {
+                let again = diverged::path(&planned.folder);
+                let told =
+                    format!("{}: diverged before ({reason}); remove {} to try again", planned.name(), again.display());
+                observer.note(&told);
+                course.diverged.push(planned.clone());
+                continue;
+            }
+            Some(End::Done(result)) => {
+                observer.run_ended(planned, &Ok((*result).clone()));
+                course.done.push((planned.clone(), *result));
+                continue;
+            }
+            None => {}
+        }
+        let result = runner.result(planned, observer);
+        observer.run_ended(planned, &result);
+        match result {
+            Ok(result) => course.done.push((planned.clone(), result)),
+            Err(Error::Stopped { .. }) => {
+                sweep.stopped = true;
+                continue;
+            }
+            // These concern every run: a disk that is full, a folder that is not ours.
+            Err(
+                error @ (Error::File(_)
+                | Error::Data(DataError::Io { .. })
+                | Error::Locked { .. }
+                | Error::OtherConfig { .. }
+                | Error::OtherData { .. }
+                | Error::Report(_)),
+            ) => return Err(error),
+            Err(error) if planned.may_diverge() && diverged::is_divergence(&error) => {
+                diverged::remember(planned, &error)?;
+                course.diverged.push(planned.clone());
+            }
+            Err(error) => sweep.failed.push((planned.clone(), error)),
+        }
+        report(&sweep, &course)?;
     }
-    let rates = course.arms(&plan);
+    let files = report(&sweep, &course)?;
+    let rates = course.arms(&options.plan_after(&course)?);
+    let Progress { failed, stopped, .. } = sweep;
     Ok(Outcome { results: course.compared(&rates), rates, failed, files, stopped })
+}
+
+/// How far a sweep is.
+#[derive(Default)]
+struct Progress {
+    /// Folders of the runs that were begun, whatever came of them.
+    begun: BTreeSet<PathBuf>,
+    failed: Vec<(Planned, Error)>,
+    stopped: bool,
+}
+
+impl Progress {
+    fn is_next(&self, planned: &Planned) -> bool {
+        planned.stage != Stage::Pending && !self.begun.contains(&planned.folder)
+    }
+
+    /// Runs that did not end: those that failed with their errors, then those that are not done yet.
+    fn missing(&self, plan: &[Planned], course: &Course) -> Vec<String> {
+        let failed = self.failed.iter().map(|(planned, error)| format!("{}: {error}", planned.name()));
+        let is_open = |planned: &&Planned| {
+            !course.knows(planned) && !self.failed.iter().any(|(failed, _)| failed.folder == planned.folder)
+        };
+        failed.chain(plan.iter().filter(is_open).map(Planned::name)).collect()
+    }
 }
 
 /// The part of a sweep's observer that a single run knows.
 fn as_run(observer: &mut dyn SweepObserver) -> &mut dyn Observer {
     observer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::EvalPoint;
+
+    /// A result whose last joint loss is this.
+    pub(super) fn ended(joint: f64) -> RunResult {
+        let last = EvalPoint { step: 1, tokens: 1, wall_secs: 1.0, joint, loss: BTreeMap::new(), bits_per_byte: None };
+        RunResult {
+            setting: "chameleon".to_owned(),
+            variant: "dense".to_owned(),
+            seed: 0,
+            scale: "tiny".to_owned(),
+            modalities: Vec::new(),
+            curve: vec![last],
+            horizons: Vec::new(),
+            steps: 1,
+            tokens: 1,
+            active_flops_per_token: 1.0,
+            wall_secs: 1.0,
+            peak_memory_bytes: 1,
+            total_parameters: 1,
+            active_parameters: 1,
+        }
+    }
 }

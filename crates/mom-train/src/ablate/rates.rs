@@ -80,6 +80,8 @@ pub struct ArmRates {
     pub scale: String,
     /// Variant.
     pub variant: String,
+    /// Steps of the runs that its rates were tried by, where those are the short ones of a bracket.
+    pub short_steps: Option<u64>,
     /// Its rates, ascending.
     rates: Vec<RateTrials>,
 }
@@ -99,7 +101,7 @@ impl ArmRates {
     /// An arm without rates.
     pub fn new(setting: impl ToString, scale: impl ToString, variant: impl ToString) -> Self {
         let (setting, scale, variant) = (setting.to_string(), scale.to_string(), variant.to_string());
-        Self { setting, scale, variant, rates: Vec::new() }
+        Self { setting, scale, variant, short_steps: None, rates: Vec::new() }
     }
 
     /// Says how the run of a rate and a seed ended; the last word counts.
@@ -152,7 +154,14 @@ impl ArmRates {
             Edge::Highest => "above",
             Edge::Only => "below and above",
         };
-        Some(format!("its best is at the edge: widen --learning-rates {beyond} {}", self.best()?))
+        let best = self.best()?;
+        Some(match self.short_steps {
+            None => format!("its best is at the edge: widen --learning-rates {beyond} {best}"),
+            Some(_) => format!(
+                "its best is at the edge of its bracket, which ends there: the true best may lie {beyond} {best}; do not \
+                 compare it, or start at another optimizer.learning_rate"
+            ),
+        })
     }
 
     /// How far its choice is: "0.002", "0.002 so far (2 of 3 rates done)", "none: it diverged at every rate".
@@ -221,6 +230,18 @@ mod tests {
         assert_eq!(told(&[3.0, 2.0, 1.0]), advice("above 3"));
         assert_eq!(told(&[1.0]), advice("below and above 1"));
         assert_eq!(told(&[3.0, 1.0, 2.0]), None);
+    }
+
+    #[test]
+    fn a_bracket_that_ended_at_its_edge_says_so_and_asks_for_no_list() {
+        let mut arm = arm(&[(1.0, &[Joint(3.0)]), (2.0, &[Joint(2.0)]), (4.0, &[Joint(1.0)])]);
+        arm.short_steps = Some(80);
+        let advice = arm.advice().unwrap();
+        assert!(
+            advice.starts_with("its best is at the edge of its bracket") && advice.contains("may lie above 4"),
+            "{advice}"
+        );
+        assert!(!advice.contains("--learning-rates"), "{advice}");
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl SweepOptions {
     /// As [`Self::plan`]; a source that cannot be opened; [`Error::Unserved`] for a setting that may not be skipped, or where none is
     /// left.
     pub fn served(&self) -> Result<Served> {
-        let mut plan = self.plan()?;
+        let mut plan = self.plan_after(&self.ended()?)?;
         let mut skipped = Vec::new();
         let mut asked: Vec<Setting> = Vec::new();
         if self.data.is_some() {
@@ -78,6 +78,12 @@ impl SweepOptions {
         }
         plan.retain(is_served);
         Ok(Served { plan, skipped })
+    }
+
+    /// These options for the settings of a plan alone.
+    pub(super) fn only(&self, plan: &[Planned]) -> Self {
+        let is_planned = |setting: &Setting| plan.iter().any(|planned| planned.config.model.setting == *setting);
+        Self { settings: self.settings.iter().copied().filter(is_planned).collect(), ..self.clone() }
     }
 
     fn is_new(&self, planned: &Planned) -> Result<bool> {

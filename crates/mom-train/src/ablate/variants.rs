@@ -2,14 +2,14 @@
 
 use std::str::FromStr;
 
-use mom_models::{Setting, Variant};
+use mom_models::Variant;
 
 use crate::{Error, Result};
 
 /// Which variants are compared.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Variants {
-    /// Dense and Mixture-of-Mamba, and in the three-modality setting each projection alone.
+    /// Dense and Mixture-of-Mamba.
     #[default]
     Default,
     /// These, in every setting.
@@ -17,19 +17,10 @@ pub enum Variants {
 }
 
 impl Variants {
-    pub(super) fn of(&self, setting: Setting) -> Vec<Variant> {
+    pub(super) fn list(&self) -> Vec<Variant> {
         match self {
             Self::List(list) => list.clone(),
-            Self::Default => {
-                let mut list = vec![Variant::Dense, Variant::Mom];
-                if setting == Setting::ThreeModality {
-                    let single = |untied: &mom_core::Untied| {
-                        mom_core::Projection::ALL.into_iter().filter(|&p| untied.contains(p)).count() == 1
-                    };
-                    list.extend(mom_core::Untied::every().filter(single).map(Variant::of));
-                }
-                list
-            }
+            Self::Default => vec![Variant::Dense, Variant::Mom],
         }
     }
 }

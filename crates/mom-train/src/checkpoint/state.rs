@@ -20,6 +20,8 @@ pub(crate) struct State {
     pub counters: Counters,
     pub norms: Norms,
     pub curve: Vec<EvalPoint>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub horizons: Vec<EvalPoint>,
     pub wall_secs: f64,
     pub peak_memory_bytes: u64,
     pub metrics: Lengths,

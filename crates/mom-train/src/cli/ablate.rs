@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, bail};
 use mom_models::Setting;
 use mom_train::ablate::rates::ArmRates;
-use mom_train::ablate::{self, Served, SweepOptions, Unserved, Variants};
+use mom_train::ablate::report::Comparison;
+use mom_train::ablate::{self, Rates, Served, Stage, SweepOptions, Unserved, Variants};
 use mom_train::{DeviceKind, run};
 
 use super::Ended;
@@ -20,17 +21,24 @@ impl AblateArguments {
             "all" => (Setting::ALL.to_vec(), Unserved::Skip),
             names => (names.split(',').map(str::parse).collect::<Result<_, _>>()?, Unserved::Refuse),
         };
+        let device = self.device.parse::<DeviceKind>()?;
         Ok(SweepOptions {
             settings,
             unserved,
             variants: self.variants.as_deref().map(str::parse).transpose()?.unwrap_or(Variants::Default),
             scale: self.scale.as_deref().map(str::parse).transpose()?.unwrap_or(defaults.scale),
             steps: self.steps.unwrap_or(defaults.steps),
-            seeds: self.seeds.clone(),
-            learning_rates: self.learning_rates.clone(),
+            seeds: if self.seeds.is_empty() { SweepOptions::seeds_of(device) } else { self.seeds.clone() },
+            rates: match (self.learning_rates.as_slice(), self.no_bracket) {
+                ([], false) => Rates::Bracket,
+                ([], true) => Rates::Own,
+                (rates, _) => Rates::List(rates.to_vec()),
+            },
+            horizons: self.horizons.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
+            null: !self.no_null,
             data: self.data.clone(),
             out: self.out.clone().unwrap_or(defaults.out),
-            device: self.device.parse::<DeviceKind>()?,
+            device,
             documents: self.documents.unwrap_or(defaults.documents),
             batch: self.batch.unwrap_or(defaults.batch),
             seqlen: self.seqlen.unwrap_or(defaults.seqlen),
@@ -71,6 +79,7 @@ pub fn ablate(arguments: &AblateArguments) -> Result<Ended> {
             record.modality
         )?;
     }
+    comparisons(&ablate::report::comparisons(&outcome.results))?;
     rates(&outcome.rates)?;
     say!("report: {}", options.out.join("report.html").display())?;
     if outcome.stopped && !signals.raised() {
@@ -84,7 +93,8 @@ pub fn ablate(arguments: &AblateArguments) -> Result<Ended> {
     let hopeless: Vec<String> = outcome.rates.iter().filter(|arm| arm.is_hopeless()).map(arm_in_words).collect();
     if !hopeless.is_empty() {
         bail!(
-            "diverged at every rate of --learning-rates, so that there is nothing to compare: {}",
+            "diverged at every rate of {}, so that there is nothing to compare: {}",
+            if options.rates == Rates::Bracket { "the bracket" } else { "--learning-rates" },
             hopeless.join(", ")
         );
     }
@@ -93,6 +103,32 @@ pub fn ablate(arguments: &AblateArguments) -> Result<Ended> {
         return Ok(Ended::Stopped);
     }
     Ok(Ended::Done)
+}
+
+/// What every difference from dense amounts to.
+fn comparisons(all: &[Comparison]) -> Result<()> {
+    if all.is_empty() {
+        return Ok(());
+    }
+    if all.iter().all(|comparison| comparison.n_seeds == 1) {
+        say!("one seed: how much seeds differ is unknown, and any difference here may be chance")?;
+    }
+    say!(
+        "{:<15} {:<10} {:<7} {:>8}  {:<18} {:<5} verdict",
+        "setting",
+        "variant",
+        "target",
+        "gain",
+        "95 % interval",
+        "seeds"
+    )?;
+    for of in all {
+        let gain = of.gain.map_or("-".to_owned(), |gain| format!("{:+.2} %", 100.0 * gain.mean));
+        let interval = of.gain_interval().unwrap_or_else(|| "-".to_owned());
+        let Comparison { setting, variant, target, n_seeds, .. } = of;
+        say!("{setting:<15} {variant:<10} {target:<7} {gain:>8}  {interval:<18} {n_seeds:<5} {}", of.words())?;
+    }
+    Ok(())
 }
 
 /// Every rate of every arm, and what is to be said of the best.
@@ -137,7 +173,7 @@ fn dry_run(options: &SweepOptions) -> Result<()> {
     let secs = ablate::estimate_secs(&plan).context("the estimate")?;
     let mut left = 0.0;
     for (planned, secs) in plan.iter().zip(&secs) {
-        let state = if run::finished(&planned.folder, &planned.config)?.is_some() {
+        let state = if planned.stage != Stage::Pending && run::finished(&planned.folder, &planned.config)?.is_some() {
             "done".to_owned()
         } else if planned.rate.is_some() && ablate::diverged(planned)?.is_some() {
             "diverged".to_owned()
@@ -145,11 +181,12 @@ fn dry_run(options: &SweepOptions) -> Result<()> {
             left += *secs;
             format!("about {}", terminal::duration(*secs))
         };
-        say!("{:<45} {:>6} steps  {state}", planned.name(), planned.config.train.steps)?;
+        say!("{:<52} {:>6} steps  {state}", planned.name(), planned.config.train.steps)?;
     }
     say!(
-        "{} runs, about {} to go on {} threads, data preparation apart; nothing was run",
+        "{} runs{}, about {} to go on {} threads, data preparation apart; nothing was run",
         plan.len(),
+        if plan.iter().any(|planned| planned.stage == Stage::Pending) { " at least" } else { "" },
         terminal::duration(left),
         rayon::current_num_threads()
     )?;

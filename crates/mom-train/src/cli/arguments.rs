@@ -254,7 +254,7 @@ pub struct AblateArguments {
     #[arg(long, default_value = "all")]
     pub setting: String,
     /// dense, mom, published, some of in, x, dt, out joined by +, or all16; several joined by commas.
-    /// Default: dense,mom and, in the three-modality setting, each projection alone.
+    /// Default: dense,mom; the null comes by itself.
     #[arg(long)]
     pub variants: Option<String>,
     /// Size of the models: nano, tiny, mini, small, one of the paper's (37M to 1.5B), or such as d320-l6.
@@ -263,13 +263,23 @@ pub struct AblateArguments {
     /// Optimiser steps of each run.
     #[arg(long)]
     pub steps: Option<u64>,
-    /// Seeds, joined by commas.
-    #[arg(long, value_delimiter = ',', default_value = "0")]
+    /// Seeds, joined by commas. Default: 0,1,2 on a GPU, 0 on a CPU.
+    #[arg(long, value_delimiter = ',')]
     pub seeds: Vec<u64>,
     /// Learning rates, joined by commas: every run is made at each, and a variant is compared at its best, the lowest final joint
-    /// validation loss over the seeds.
+    /// validation loss over the seeds. Default: a bracket of short runs finds the rate of each variant.
     #[arg(long, value_delimiter = ',')]
     pub learning_rates: Vec<f64>,
+    /// Make every run at the configured rate, whichever variant it suits.
+    #[arg(long, conflicts_with = "learning_rates")]
+    pub no_bracket: bool,
+    /// How many ends every run has: 3 are a quarter of its steps, a half and all of them, 1 is the last alone; or shares, joined by
+    /// commas. Default: 3 from 240 steps on, else 1.
+    #[arg(long)]
+    pub horizons: Option<String>,
+    /// Leave out the null arm: dense from other initial weights, which shows what chance alone makes.
+    #[arg(long)]
+    pub no_null: bool,
     /// What to train on instead of generated documents: a file or folder of any format, or a TOML file with [[data.sources]].
     #[arg(long)]
     pub data: Option<PathBuf>,

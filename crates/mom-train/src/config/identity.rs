@@ -7,7 +7,7 @@ use super::RunConfig;
 use crate::{Error, Result};
 
 /// Keys of operation.
-const OPERATION: [&str; 16] = [
+const OPERATION: [&str; 17] = [
     "train.steps",
     "train.init_from",
     "train.eval_every",
@@ -17,6 +17,7 @@ const OPERATION: [&str; 16] = [
     "train.keep_every",
     "train.keep_best",
     "train.sample_every",
+    "train.horizons",
     "train.ema",
     "train.on_spike",
     "train.spike_factor",
@@ -122,6 +123,7 @@ mod tests {
         for (key, value) in [
             ("model.variant", "dense"),
             ("train.seed", "1"),
+            ("train.init_seed", "1"),
             ("train.accumulate", "2"),
             ("data.batch", "2"),
             ("data.tokenizers.text.vocab_size", "600"),
@@ -145,7 +147,7 @@ mod tests {
         ];
         let table = toml::Table::try_from(parse(&all)).unwrap();
         // Those that are left out where they have their default.
-        let omitted = ["train.dtype", "train.recompute", "train.graph"];
+        let omitted = ["train.horizons", "train.dtype", "train.recompute", "train.graph"];
         for key in OPERATION.iter().filter(|key| !omitted.contains(key)) {
             let (section, name) = key.split_once('.').unwrap();
             assert!(table[section].get(name).is_some(), "{key}");

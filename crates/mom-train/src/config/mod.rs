@@ -2,6 +2,7 @@
 
 mod data;
 mod device;
+mod horizons;
 mod identity;
 mod model;
 mod optimizer;
@@ -152,7 +153,9 @@ impl RunConfig {
         at_least_one("data.batch", data.batch as u64)?;
         at_least_one("data.seqlen", data.seqlen as u64)?;
         // TOML has no larger integers, and the resolved configuration is written as TOML.
-        require(i64::try_from(train.seed).is_ok(), "train.seed", "below 2^63", train.seed)?;
+        for (field, seed) in [("train.seed", train.seed), ("train.init_seed", train.seed_of_weights())] {
+            require(i64::try_from(seed).is_ok(), field, "below 2^63", seed)?;
+        }
         let positive = |field, value: f64| require(value.is_finite() && value > 0.0, field, "positive", value);
         let not_negative =
             |field, value: f64| require(value.is_finite() && value >= 0.0, field, "finite and not negative", value);
@@ -169,6 +172,7 @@ impl RunConfig {
         positive("optimizer.clip_norm", optimizer.clip_norm)?;
         let decays = optimizer.schedule == Schedule::Wsd || optimizer.decay_steps.is_none();
         require(decays, "optimizer.decay_steps", "absent but for optimizer.schedule = \"wsd\"", "a number")?;
+        self.check_horizons()?;
         let positions = data.batch.checked_mul(data.seqlen).filter(|&n| u32::try_from(n).is_ok_and(|n| n < u32::MAX));
         let got = format!("{} * {}", data.batch, data.seqlen);
         require(positions.is_some(), "data.batch * data.seqlen", "below 2^32 - 1", got)?;

@@ -44,6 +44,17 @@ pub struct OptimizerSection {
     pub clip_norm: f64,
 }
 
+impl OptimizerSection {
+    /// That of a copy of a run of `n_steps` that is brought to an end at `end`, and the step at which it parts from the run: its decay
+    /// has the same share of its steps as the run's (`wsd`).
+    pub(crate) fn branch(&self, end: u64, n_steps: u64) -> (Self, u64) {
+        let decay = self.decay_steps.unwrap_or(n_steps / 10);
+        let decay = ((decay as f64 * end as f64 / n_steps.max(1) as f64).round() as u64).max(1);
+        let from = end.saturating_sub(decay).max(self.warmup_steps);
+        (Self { decay_steps: Some(decay), ..*self }, from)
+    }
+}
+
 impl Default for OptimizerSection {
     /// Those of the Transfusion setting in the paper's table.
     fn default() -> Self {

@@ -18,6 +18,10 @@ pub struct TrainSection {
     /// Seed of weights, data order and noise.
     #[serde(default)]
     pub seed: u64,
+    /// Seed of the initial weights alone, where it is another than that of data order and noise. Two runs that differ in nothing
+    /// else tell how much of a difference is chance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_seed: Option<u64>,
     /// What weights start from, instead of draws: a run, one of its checkpoints, an export, or a file of weights under the
     /// published names. Weights alone: data, steps and optimiser are this run's. Where a projection has weights for each modality
     /// and those have one for all, each starts as that one.
@@ -46,6 +50,11 @@ pub struct TrainSection {
     /// run's `samples/` and TensorBoard. The last step then has samples too. If absent, there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_every: Option<u64>,
+    /// Steps at which the run is brought to an end on the way, ascending (`optimizer.schedule = "wsd"`): where the decay of a run of so
+    /// many steps would begin, a copy of it is trained through that decay, in memory, and validated. The run itself goes on as if
+    /// nothing had been.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub horizons: Vec<u64>,
     /// Decay of an exponential moving average of the weights, below 1: it is validated beside them, lies in checkpoints, and can be
     /// evaluated, exported and decoded in their place. Its first steps decay faster: (1 + step) / (10 + step) at most. Turned on
     /// in the middle of a run it begins with the weights of that step.
@@ -102,6 +111,11 @@ pub(crate) struct Keep {
 }
 
 impl TrainSection {
+    /// Seed of the initial weights.
+    pub fn seed_of_weights(&self) -> u64 {
+        self.init_seed.unwrap_or(self.seed)
+    }
+
     pub(crate) fn keep(&self) -> Keep {
         Keep { last: self.keep_checkpoints, every: self.keep_every, best: self.keep_best.clone() }
     }

@@ -13,7 +13,9 @@
 //! | `result.json` | the outcome, once the run is done |
 
 mod folder;
+mod horizons;
 mod observer;
+mod warnings;
 
 use std::path::Path;
 use std::time::Instant;
@@ -21,7 +23,6 @@ use std::time::Instant;
 use crate::checkpoint::{self, State};
 use crate::config::Identity;
 use crate::error::require;
-use crate::optim::learning_rate;
 use crate::samples::{self, Prompt, Shown};
 use crate::telemetry::{EvalPoint, Exhibit, Lengths, Metrics, ModalityInfo, RunResult, best_step, memory, peak};
 use crate::trained;
@@ -65,33 +66,11 @@ pub fn train_in(
     if config.train.device == DeviceKind::Cuda {
         memory::reset(config.train.device)?;
     }
-    warnings(config, prepared).iter().for_each(|warning| observer.note(warning));
+    warnings::of(config, prepared).iter().for_each(|warning| observer.note(warning));
     observer.started(run.trainer.steps_done(), config.train.steps);
     let outcome = run.go(observer);
     // Where a step failed while the checkpoint of one before was written: that one is known now, or it failed first.
     run.checkpoints.wait().and(outcome).map_err(|error| error.with_checkpoint(run.checkpoints.last()))
-}
-
-/// What a user may not have meant.
-fn warnings(config: &RunConfig, prepared: &Prepared) -> Vec<String> {
-    let RunConfig { data, train, optimizer, .. } = config;
-    let mut warnings = Vec::new();
-    if optimizer.warmup_steps > train.steps {
-        let reached = learning_rate(optimizer, train.steps, train.steps);
-        warnings.push(format!(
-            "warning: the warm-up (optimizer.warmup_steps = {}) is longer than the run ({} steps): the rate only comes to {reached:.2e}",
-            optimizer.warmup_steps, train.steps
-        ));
-    }
-    let of_step = data.batch as f64 * data.seqlen as f64 * train.accumulate as f64;
-    let of_pass = prepared.dataset.train.n_positions();
-    if of_step > of_pass {
-        warnings.push(format!(
-            "warning: a step of {of_step} positions is more than a pass over the data (about {of_pass:.0} positions); lower \
-             data.batch, data.seqlen or train.accumulate"
-        ));
-    }
-    warnings
 }
 
 /// A run in progress.
@@ -101,6 +80,7 @@ struct Run<'a> {
     trainer: Trainer,
     metrics: Metrics,
     curve: Vec<EvalPoint>,
+    horizons: Vec<EvalPoint>,
     data: String,
     /// Seconds of training before this process, and its highest memory.
     wall_secs: f64,
@@ -188,6 +168,7 @@ impl<'a> Run<'a> {
             data,
             wall_secs: state.as_ref().map_or(0.0, |state| state.wall_secs),
             peak_memory_bytes: state.as_ref().map_or(0, |state| state.peak_memory_bytes),
+            horizons: state.as_ref().map(|state| state.horizons.clone()).unwrap_or_default(),
             curve: state.map(|state| state.curve).unwrap_or_default(),
         })
     }
@@ -197,6 +178,10 @@ impl<'a> Run<'a> {
         let (tokens_before, flops_before) = (self.trainer.tokens_seen(), self.trainer.counters().flops);
         let peak = peak::flops_per_sec(train.device, self.config.precision())?;
         let (mut secs_here, mut checkpoint_secs) = (0.0, 0.0);
+        // A run that was stopped in such a branch goes on with it.
+        if !self.branches(self.wall_secs, observer)? {
+            return Err(Error::Stopped { step: self.trainer.steps_done() });
+        }
         while self.trainer.steps_done() < train.steps {
             self.checkpoints.poll()?;
             let start = Instant::now();
@@ -236,7 +221,8 @@ impl<'a> Run<'a> {
             if train.sample_every.is_some_and(|every| last || step.is_multiple_of(every)) {
                 self.sample(step, observer)?;
             }
-            let stops = !last && !observer.goes_on();
+            let is_whole = last || self.branches(self.wall_secs + secs_here, observer)?;
+            let stops = !is_whole || (!last && !observer.goes_on());
             if last || stops || is_best || step.is_multiple_of(train.checkpoint_every) {
                 let start = Instant::now();
                 self.save(self.wall_secs + secs_here)?;
@@ -294,6 +280,7 @@ impl<'a> Run<'a> {
             wall_secs,
             joint: validation.joint,
             loss: losses.map(|(name, loss)| ((*name).to_owned(), loss.mean())).collect(),
+            bits_per_byte: validation.bits_per_byte,
         }
     }
 
@@ -307,6 +294,7 @@ impl<'a> Run<'a> {
             counters: self.trainer.counters(),
             norms: self.trainer.norms().clone(),
             curve: self.curve.clone(),
+            horizons: self.horizons.clone(),
             wall_secs,
             peak_memory_bytes: self.peak_memory_bytes.max(memory::peak(self.config.train.device)?),
             metrics: metrics.lengths,
@@ -328,6 +316,7 @@ impl<'a> Run<'a> {
                 .map(|&name| ModalityInfo { name: name.to_owned(), loss: loss_in_words(setting, name).to_owned() })
                 .collect(),
             curve: self.curve.clone(),
+            horizons: self.horizons.clone(),
             steps: self.trainer.steps_done(),
             tokens: self.trainer.tokens_seen(),
             active_flops_per_token: self.trainer.active_flops_per_token(),

@@ -94,6 +94,8 @@ enum Line<'a> {
     Validation(ValidationLine<'a>),
     /// Of the average of the weights.
     ValidationEma(ValidationLine<'a>),
+    /// At an end that the run was brought to on the way.
+    Horizon(ValidationLine<'a>),
     Timing {
         step: u64,
         wall_secs: f64,
@@ -157,6 +159,12 @@ impl Metrics {
     pub fn validation_ema(&mut self, validation: &Validation, tokens: u64) -> Result<()> {
         let line = self.validation_line("validation_ema", validation, tokens)?;
         self.metrics.write(&Line::ValidationEma(line))
+    }
+
+    /// A validation at a horizon.
+    pub fn horizon(&mut self, validation: &Validation, tokens: u64) -> Result<()> {
+        let line = self.validation_line("horizon", validation, tokens)?;
+        self.metrics.write(&Line::Horizon(line))
     }
 
     /// Tells TensorBoard, and gives the line.

@@ -22,6 +22,10 @@ pub struct RunResult {
     pub modalities: Vec<ModalityInfo>,
     /// Validation losses, in ascending order of step.
     pub curve: Vec<EvalPoint>,
+    /// Losses where the run was brought to an end on the way (`train.horizons`), in ascending order of step; the last end is the
+    /// curve's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub horizons: Vec<EvalPoint>,
     /// Optimiser steps of the run.
     pub steps: u64,
     /// Training tokens seen.
@@ -64,11 +68,14 @@ pub struct EvalPoint {
     /// Loss by modality name; a loss that is not finite is `null` in JSON and comes back as NaN.
     #[serde(with = "nullable")]
     pub loss: BTreeMap<String, f64>,
+    /// Text's loss in bits for each byte of it, where there is text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits_per_byte: Option<f64>,
 }
 
 impl EvalPoint {
     /// A loss by name: a modality's, or the joint one.
-    fn named(&self, name: &str) -> Option<f64> {
+    pub(crate) fn named(&self, name: &str) -> Option<f64> {
         if name == JOINT { Some(self.joint) } else { self.loss.get(name).copied() }
     }
 }

@@ -4,6 +4,7 @@
 mod captured;
 mod engine;
 mod outcome;
+mod snapshot;
 mod trainer;
 mod validation;
 mod work;

@@ -8,10 +8,11 @@ use mom_models::diffusion::Timesteps;
 use mom_models::{Model, Parameters, flops};
 
 use super::engine::{Engine, StepControl};
+use super::snapshot::Snapshot;
 use super::validation::{self, noise};
 use super::work::{Input, Mode, Work};
 use super::{Skipped, StepReport, Validation};
-use crate::config::TrainSection;
+use crate::config::{OptimizerSection, TrainSection};
 use crate::data::view;
 use crate::optim::{Average, Norms, Optimiser, learning_rate};
 use crate::{DeviceKind, Error, OnSpike, Origin, Prepared, Result, RunConfig};
@@ -55,9 +56,9 @@ impl Trainer {
     pub fn new(config: &RunConfig, prepared: &Prepared) -> Result<Self> {
         config.validate()?;
         let model_config = config.model_config(&prepared.tokenizers);
-        let TrainSection { seed, device, recompute, .. } = config.train;
+        let TrainSection { device, recompute, .. } = config.train;
         let mode = Mode { dtype: config.precision().dtype(), device, recompute, captures: config.captures()? };
-        let engine = Engine::new(&model_config, seed, mode)?;
+        let engine = Engine::new(&model_config, config.train.seed_of_weights(), mode)?;
         Ok(Self {
             average: average(&engine, config, None)?,
             engine,
@@ -281,6 +282,39 @@ impl Trainer {
     pub(crate) fn restart_average(&mut self, values: Option<&[Tensor]>) -> Result<()> {
         self.average = average(&self.engine, &self.config, values)?;
         Ok(())
+    }
+
+    /// Goes on to a step under another optimiser, validates, and puts everything back to where it was, to the bit: the losses and the
+    /// positions seen there. `None` where `goes_on` says no on the way.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub(crate) fn branch(
+        &mut self,
+        optimizer: &OptimizerSection,
+        end: u64,
+        mut goes_on: impl FnMut() -> bool,
+    ) -> Result<Option<(Validation, u64)>> {
+        let snapshot = Snapshot::of(self)?;
+        let n_skipped = self.skipped.len();
+        let mut config = RunConfig { optimizer: *optimizer, ..self.config.clone() };
+        config.train.steps = end;
+        let trunk = std::mem::replace(&mut self.config, config);
+        let mut outcome = Ok(None);
+        while self.steps_done() < end && goes_on() {
+            if let Err(error) = self.step() {
+                outcome = Err(error);
+                break;
+            }
+        }
+        if outcome.is_ok() && self.steps_done() == end {
+            outcome = self.validate().map(|validation| Some((validation, self.tokens_seen())));
+        }
+        self.config = trunk;
+        self.skipped.truncate(n_skipped);
+        // In place: a captured step goes on with the same memory.
+        snapshot.put_back(self)?;
+        outcome
     }
 
     pub(crate) fn optimiser_mut(&mut self) -> &mut Optimiser {

@@ -1,8 +1,9 @@
-//! Smoothing, crossings and the matching slope: the two definitions of "relative FLOPs to match".
+//! Smoothing, crossings and the matching slope: the definitions of "relative FLOPs to match".
 //!
 //! A curve is a list of `(step, loss)` in ascending order of step, every loss finite.
 
 use super::RunResult;
+use crate::ablate::statistics::steps_to_reach;
 
 /// Share of dense's run, from its end, that the slope is fitted to.
 const SLOPE_FROM: f64 = 0.5;
@@ -30,10 +31,10 @@ impl Outcome {
     }
 }
 
-/// How `run` ended for `modality`.
+/// How `run` ended for `modality`, or for all together.
 pub(super) fn outcome(run: &RunResult, modality: &str) -> Outcome {
-    match run.curve.iter().rev().find_map(|point| point.loss.get(modality)) {
-        Some(&loss) if loss.is_finite() => Outcome::Final(loss),
+    match run.curve.iter().rev().find_map(|point| point.named(modality)) {
+        Some(loss) if loss.is_finite() => Outcome::Final(loss),
         Some(_) => Outcome::Diverged,
         None => Outcome::Unmeasured,
     }
@@ -43,7 +44,7 @@ pub(super) fn outcome(run: &RunResult, modality: &str) -> Outcome {
 pub(super) fn points(run: &RunResult, modality: &str) -> Vec<(f64, f64)> {
     run.curve
         .iter()
-        .filter_map(|point| point.loss.get(modality).map(|&loss| (point.step as f64, loss)))
+        .filter_map(|point| Some((point.step as f64, point.named(modality)?)))
         .take_while(|(_, loss)| loss.is_finite())
         .collect()
 }
@@ -92,13 +93,22 @@ pub(super) fn matching_steps(variant: &RunResult, dense: &RunResult, modality: &
     of_dense.iter().filter_map(|&(step, loss)| Some((step, first_reach(&of_variant, loss)?))).collect()
 }
 
-/// Relative FLOPs to match, by both definitions of the [module](super); `None` where not reached.
+/// Relative FLOPs to match, by all definitions of the [module](super); `None` where not reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct RelativeFlops {
     /// First crossing of dense's final loss.
     pub(super) first_crossing: Option<f64>,
     /// Slope of matching steps over the second half of dense's run.
     pub(super) slope: Option<f64>,
+    /// From the ends of both at several horizons: steps to dense's last end.
+    pub(super) horizons: Option<f64>,
+}
+
+/// Steps and losses of all ends of a run: its horizons, and its own end.
+pub(super) fn ends(run: &RunResult, modality: &str) -> Vec<(f64, f64)> {
+    let last = run.curve.last().filter(|_| !run.horizons.is_empty());
+    let ends = run.horizons.iter().chain(last);
+    ends.filter_map(|point| Some((point.step as f64, point.named(modality)?))).collect()
 }
 
 /// Relative FLOPs that `variant` needs to match `dense`; nothing where dense has no finite final loss.
@@ -118,6 +128,9 @@ pub(super) fn relative_flops(variant: &RunResult, dense: &RunResult, modality: &
     RelativeFlops {
         first_crossing: first_crossing.and_then(|step| finite(flops_ratio * step / dense_steps)),
         slope: slope.and_then(|slope| finite(flops_ratio * slope)),
+        horizons: steps_to_reach(&ends(variant, modality), target)
+            .filter(|_| !dense.horizons.is_empty())
+            .and_then(|steps| finite(flops_ratio * steps / dense_steps)),
     }
 }
 

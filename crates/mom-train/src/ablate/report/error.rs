@@ -39,7 +39,7 @@ pub enum ReportError {
         source: std::io::Error,
     },
     /// A file is not the JSON it should be.
-    #[error("{} is not a results file of schema 1", path.display())]
+    #[error("{} is not a results file of schema 1 or 2", path.display())]
     Json {
         /// The file.
         path: PathBuf,

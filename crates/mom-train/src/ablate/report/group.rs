@@ -3,8 +3,8 @@
 use super::curve::{self, Outcome};
 use super::numbers::Sample;
 use super::records::{dense_of, record, sorted};
-use super::{ArmRates, Record, RunResult, order};
-use crate::telemetry::ModalityInfo;
+use super::{ArmRates, Comparison, Record, RunResult, comparison, order};
+use crate::config::JOINT;
 
 /// All runs of one setting at one scale.
 pub(super) struct Group<'a> {
@@ -14,12 +14,30 @@ pub(super) struct Group<'a> {
     pub(super) scale: &'a str,
     /// Start of the group's file names, and its anchor in the page.
     pub(super) stem: String,
-    /// Modalities that any run has, in order.
-    pub(super) modalities: Vec<&'a ModalityInfo>,
+    /// What has a loss: the modalities that any run has, in order, then all of them together.
+    pub(super) targets: Vec<Target<'a>>,
     /// Variants that have a run, in order.
     pub(super) variants: Vec<Variant<'a>>,
     /// With several learning rates: every arm at every rate, in order.
     pub(super) arms: Vec<&'a ArmRates>,
+    /// Every variant beside dense.
+    pub(super) comparisons: Vec<Comparison>,
+}
+
+/// What has a loss of its own.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    /// A modality, or "joint".
+    pub(super) name: &'a str,
+    /// The loss in words, with its unit.
+    pub(super) loss: &'a str,
+}
+
+impl Target<'_> {
+    /// All modalities together: what is trained on.
+    pub(super) fn is_joint(&self) -> bool {
+        self.name == JOINT
+    }
 }
 
 /// The runs of one variant, in order of seed.
@@ -51,6 +69,8 @@ pub(super) struct Cell {
     pub(super) first_crossing: Sample,
     /// Relative FLOPs, slope, of the same seeds.
     pub(super) slope: Sample,
+    /// Relative FLOPs, horizons, of the same seeds.
+    pub(super) horizons: Sample,
     /// Seeds with a last loss that is not finite.
     pub(super) n_diverged: usize,
     /// Seeds of which the dense run has a finite final loss.
@@ -66,6 +86,26 @@ impl Group<'_> {
             "three-modality" => "Three modalities".to_owned(),
             other => capitalised(other),
         }
+    }
+
+    /// The modalities alone.
+    pub(super) fn modalities(&self) -> impl Iterator<Item = &Target<'_>> {
+        self.targets.iter().filter(|target| !target.is_joint())
+    }
+
+    /// A variant beside dense.
+    pub(super) fn comparison(&self, variant: &str, target: &str) -> Option<&Comparison> {
+        self.comparisons.iter().find(|comparison| (&*comparison.variant, &*comparison.target) == (variant, target))
+    }
+
+    /// Whether nothing is known of how seeds differ.
+    pub(super) fn is_one_seed(&self) -> bool {
+        !self.variants.is_empty() && self.variants.iter().all(|variant| variant.runs.len() == 1)
+    }
+
+    /// Whether any run was brought to an end on the way.
+    pub(super) fn has_horizons(&self) -> bool {
+        self.variants.iter().flat_map(|variant| &variant.runs).any(|paired| !paired.run.horizons.is_empty())
     }
 
     /// The variant of this name.
@@ -91,6 +131,7 @@ impl Variant<'_> {
             gain: compared(|record| record.gain_over_dense),
             first_crossing: compared(|record| record.relative_flops_first_crossing),
             slope: compared(|record| record.relative_flops_slope),
+            horizons: compared(|record| record.relative_flops_horizons),
             n_diverged: runs.iter().filter(|paired| curve::outcome(paired.run, modality) == Outcome::Diverged).count(),
             n_comparable: runs.iter().filter(|paired| comparable(paired)).count(),
             n_paired: runs.iter().filter(|paired| paired.dense.is_some()).count(),
@@ -113,9 +154,9 @@ impl Variant<'_> {
 }
 
 impl Paired<'_> {
-    /// True when the run has this modality.
+    /// True when the run has this modality; all of them together every run has.
     pub(super) fn has(&self, modality: &str) -> bool {
-        self.run.modalities.iter().any(|info| info.name == modality)
+        modality == JOINT || self.run.modalities.iter().any(|info| info.name == modality)
     }
 }
 
@@ -126,9 +167,10 @@ pub(super) fn groups<'a>(runs: &'a [RunResult], arms: &'a [ArmRates]) -> Vec<Gro
         setting,
         scale,
         stem: String::new(),
-        modalities: Vec::new(),
+        targets: Vec::new(),
         variants: Vec::new(),
         arms: Vec::new(),
+        comparisons: Vec::new(),
     };
     for run in sorted(runs) {
         if groups.last().is_none_or(|group| (group.setting, group.scale) != (&run.setting, &run.scale)) {
@@ -136,8 +178,8 @@ pub(super) fn groups<'a>(runs: &'a [RunResult], arms: &'a [ArmRates]) -> Vec<Gro
         }
         let Some(group) = groups.last_mut() else { continue };
         for modality in &run.modalities {
-            if group.modalities.iter().all(|known| known.name != modality.name) {
-                group.modalities.push(modality);
+            if group.targets.iter().all(|known| known.name != modality.name) {
+                group.targets.push(Target { name: &modality.name, loss: &modality.loss });
             }
         }
         let paired = Paired { run, dense: dense_of(run, runs) };
@@ -155,8 +197,23 @@ pub(super) fn groups<'a>(runs: &'a [RunResult], arms: &'a [ArmRates]) -> Vec<Gro
         groups[at].arms.push(arm);
     }
     groups.iter_mut().for_each(|group| group.arms.sort_by_key(|arm| order::variant(&arm.variant)));
+    for group in &mut groups {
+        group.targets.sort_by_key(|target| order::modality(target.name));
+        if group.targets.len() > 1 {
+            group.targets.push(Target { name: JOINT, loss: joint_in_words(group.setting) });
+        }
+    }
     name_files(&mut groups);
+    comparison::compare(&mut groups);
     groups
+}
+
+/// What is trained on.
+fn joint_in_words(setting: &str) -> &'static str {
+    match setting {
+        "transfusion" => "what is trained on: text's cross-entropy and the weighted diffusion loss",
+        _ => "what is trained on: cross-entropy over all targets of all modalities",
+    }
 }
 
 /// Gives each group a file stem of its own: its setting, and its scale where a setting has several.
@@ -164,7 +221,6 @@ fn name_files(groups: &mut [Group]) {
     let settings: Vec<&str> = groups.iter().map(|group| group.setting).collect();
     let mut taken: Vec<String> = Vec::new();
     for group in groups {
-        group.modalities.sort_by_key(|modality| order::modality(&modality.name));
         let several = settings.iter().filter(|&&setting| setting == group.setting).count() > 1;
         let stem = if several { format!("{}-{}", group.setting, group.scale) } else { group.setting.to_owned() };
         group.stem = file_name(&stem);

@@ -1,11 +1,13 @@
 //! `report.html`: one file that needs nothing else. Styles and plots are inline; there is no script.
 
+use super::definitions::DEFINITIONS;
 use super::escape::text;
 use super::gallery::{self, Gallery};
 use super::order;
 use super::plot::{self, Panel};
-use super::summary::{Card, DEFINITIONS, Figure, Section, Summary, Verdict};
+use super::summary::{Card, Figure, Section, Summary};
 use super::table::{Row, Table};
+use crate::ablate::statistics::Verdict;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -51,7 +53,7 @@ fn card(card: &Card) -> String {
     let class = match card.verdict {
         Verdict::Better => "better",
         Verdict::Worse => "worse",
-        Verdict::Mixed => "mixed",
+        Verdict::NotToldApart | Verdict::Null | Verdict::None => "mixed",
     };
     let details: String = card.details.iter().map(|detail| format!("<span>{}</span>", text(detail))).collect();
     format!(
@@ -134,7 +136,7 @@ fn table(table: &Table) -> String {
 fn row(row: &Row) -> String {
     let class = match row.head.as_str() {
         order::MOM => " class=\"mom\"",
-        order::DENSE => " class=\"dense\"",
+        name if order::is_yardstick(name) => " class=\"dense\"",
         _ => "",
     };
     let cells: String = row.cells.iter().map(|cell| format!("<td>{}</td>", text(cell))).collect();
@@ -146,7 +148,7 @@ fn figure(figure: &Figure) -> String {
     format!(
         "<h3>{}</h3>\n<figure>\n<div class=\"panels\">\n{panels}</div>\n<figcaption>{}</figcaption>\n</figure>\n",
         text(figure.title),
-        text(figure.caption)
+        text(&figure.caption)
     )
 }
 

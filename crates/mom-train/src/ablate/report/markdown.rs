@@ -1,6 +1,7 @@
 //! `report.md`.
 
-use super::summary::{DEFINITIONS, Section, Summary};
+use super::definitions::DEFINITIONS;
+use super::summary::{Section, Summary};
 use super::table::Table;
 
 /// The report as Markdown (GitHub's dialect), with plots linked.
@@ -61,7 +62,7 @@ fn section(lines: &mut Vec<String>, section: &Section) {
         lines.extend([format!("### {}", figure.title), String::new()]);
         let images = figure.panels.iter().map(|panel| format!("![{}](plots/{})", text(&panel.alt), panel.file));
         lines.extend(images);
-        lines.extend([String::new(), format!("*{}*", text(figure.caption)), String::new()]);
+        lines.extend([String::new(), format!("*{}*", text(&figure.caption)), String::new()]);
     }
 }
 

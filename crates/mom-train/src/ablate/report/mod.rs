@@ -18,13 +18,18 @@
 //!   which the variant's smoothed curve first reaches dense's best smoothed loss up to `s`; the slope is the
 //!   least-squares line through the origin, `sum(s m) / sum(s s)`. Steps that the variant never matches are left out;
 //!   fewer than three matches give no slope.
-//! * Both ratios are multiplied by the ratio of active FLOPs per token, variant over dense, which is 1 by design.
+//! * **Relative FLOPs, horizons**: where runs were brought to an end at several horizons, the steps at which the line through the
+//!   variant's ends, straight in log-log, has dense's final loss, over dense's steps.
+//! * All ratios are multiplied by the ratio of active FLOPs per token, variant over dense, which is 1 by design.
 //! * **Spread**: the sample standard deviation over seeds (n - 1); one seed has none.
+//! * **Interval** and **verdict**: see [`statistics`](super::statistics).
 //!
 //! The paper (arXiv 2501.16295) reports relative training FLOPs to match dense Mamba's final loss, which is the first
 //! crossing; the slope is the steadier of the two when the learning rate decays late in the run.
 
+mod comparison;
 mod curve;
+mod definitions;
 mod error;
 mod escape;
 mod files;
@@ -42,12 +47,15 @@ mod reading;
 mod records;
 mod summary;
 mod table;
+mod tables;
 
 use std::path::{Path, PathBuf};
 
+pub use comparison::{Comparison, comparisons};
 pub use error::ReportError;
 pub use gallery::{Exhibit, Gallery, GalleryRow};
 pub use input::ReportHeader;
+pub(super) use order::NULL;
 pub use records::{Record, read_results, records};
 
 use super::rates::ArmRates;
@@ -76,6 +84,8 @@ pub struct Beside {
     pub arms: Vec<ArmRates>,
     /// Samples, side by side: a section of `report.html`.
     pub galleries: Vec<Gallery>,
+    /// Runs that ended, those that are not compared among them; counted from the others if absent.
+    pub n_done: Option<usize>,
 }
 
 /// [`write()`] with more to show. Of a sweep over learning rates `runs` are those of each arm's best rate.
@@ -88,10 +98,10 @@ pub fn write_with(
     runs: &[RunResult],
     beside: &Beside,
 ) -> Result<Vec<PathBuf>, ReportError> {
-    let Beside { arms, galleries } = beside;
+    let Beside { arms, galleries, n_done } = beside;
     input::check(runs)?;
     let groups = group::groups(runs, arms);
-    let n_done = if arms.is_empty() { runs.len() } else { rates::n_done(arms) };
+    let n_done = n_done.unwrap_or_else(|| if arms.is_empty() { runs.len() } else { rates::n_done(arms) });
     let summary = summary::summary(header, n_done, &groups)?;
 
     let plots = dir.join("plots");
@@ -104,7 +114,11 @@ pub fn write_with(
     if !arms.is_empty() {
         written.push(files::replace(dir, "rates.csv", &rates::csv(arms))?);
     }
-    written.push(files::replace(dir, "results.json", &records::results_json(runs)?)?);
+    if groups.iter().any(group::Group::has_horizons) {
+        written.push(files::replace(dir, "horizons.csv", &records::horizons_csv(runs))?);
+    }
+    let comparisons: Vec<Comparison> = groups.iter().flat_map(|group| group.comparisons.iter().cloned()).collect();
+    written.push(files::replace(dir, "results.json", &records::results_json(runs, &comparisons)?)?);
     written.push(files::replace(dir, "report.md", &markdown::render(&summary))?);
     written.push(files::replace(dir, "report.html", &html::render(&summary, galleries))?);
     Ok(written)

@@ -4,8 +4,12 @@ const SETTINGS: [&str; 3] = ["transfusion", "chameleon", "three-modality"];
 const PROJECTIONS: [&str; 4] = ["in", "x", "dt", "out"];
 const MODALITIES: [&str; 3] = ["text", "image", "speech"];
 
+/// The modality whose loss has bytes.
+pub(super) const TEXT: &str = "text";
 /// The baseline's variant name.
 pub(super) const DENSE: &str = "dense";
+/// The baseline from other initial weights on the same data: what chance alone makes.
+pub(crate) const NULL: &str = "null";
 /// The variant with all four projections per modality.
 pub(super) const MOM: &str = "mom";
 /// The variant that repeats the published code's behaviour.
@@ -21,11 +25,12 @@ pub(super) fn modality(name: &str) -> (usize, &str) {
     (position(&MODALITIES, name), name)
 }
 
-/// Place of a variant: dense, mom, single projections, larger combinations, published, then other baselines by name.
+/// Place of a variant: dense, the null, mom, single projections, larger combinations, published, then other baselines by name.
 pub(super) fn variant(name: &str) -> (usize, Vec<usize>, &str) {
     let parts: Vec<usize> = name.split('+').map(|part| position(&PROJECTIONS, part)).collect();
     match name {
         DENSE => (0, Vec::new(), name),
+        NULL => (0, vec![1], name),
         MOM => (1, Vec::new(), name),
         PUBLISHED => (3, Vec::new(), name),
         _ if parts.iter().all(|&part| part < PROJECTIONS.len()) => {
@@ -34,6 +39,11 @@ pub(super) fn variant(name: &str) -> (usize, Vec<usize>, &str) {
         }
         _ => (4, Vec::new(), name),
     }
+}
+
+/// True for what others are judged by: dense, and the null.
+pub(super) fn is_yardstick(name: &str) -> bool {
+    [DENSE, NULL].contains(&name)
 }
 
 /// True for a proper part of Mixture-of-Mamba: some of the four projections per modality.
@@ -51,8 +61,21 @@ mod tests {
 
     #[test]
     fn variants_in_order() {
-        let expected =
-            ["dense", "mom", "in", "x", "dt", "out", "in+x", "in+out", "x+dt", "in+x+dt", "published", "router"];
+        let expected = [
+            "dense",
+            "null",
+            "mom",
+            "in",
+            "x",
+            "dt",
+            "out",
+            "in+x",
+            "in+out",
+            "x+dt",
+            "in+x+dt",
+            "published",
+            "router",
+        ];
         let mut sorted = expected;
         sorted.reverse();
         sorted.sort_by(|a, b| variant(a).cmp(&variant(b)));

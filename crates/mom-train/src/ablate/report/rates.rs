@@ -33,10 +33,18 @@ pub(super) fn table(group: &Group) -> Option<Table> {
     let columns = columns.chain(rates.iter().map(f64::to_string)).chain(["Best".to_owned()]).collect();
     (!rates.is_empty()).then(|| Table {
         title: "Learning rates",
-        note: "Final joint validation loss (what is trained on) by learning rate, mean ± standard deviation over seeds. Best is \
-               the lowest mean among the rates whose runs of all seeds have ended; a run that diverged counts as infinitely bad. \
-               All other tables and figures show each variant at its best rate."
-            .to_owned(),
+        note: match group.arms.iter().find_map(|arm| arm.short_steps) {
+            Some(steps) => format!(
+                "Bracket of each variant: joint validation loss (what is trained on) at the end of short runs of {steps} \
+                 steps, one seed, at rates a factor of two apart; it widens until the best lies between two that are worse. A \
+                 run that diverged counts as infinitely bad. All other tables and figures show whole runs of each variant at \
+                 its best rate; the null has dense's."
+            ),
+            None => "Final joint validation loss (what is trained on) by learning rate, mean ± standard deviation over seeds. \
+                     Best is the lowest mean among the rates whose runs of all seeds have ended; a run that diverged counts as \
+                     infinitely bad. All other tables and figures show each variant at its best rate; the null has dense's."
+                .to_owned(),
+        },
         columns,
         blocks: vec![(None, group.arms.iter().map(row).collect())],
     })

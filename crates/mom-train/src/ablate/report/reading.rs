@@ -3,7 +3,8 @@
 use super::curve;
 use super::group::{Cell, Group, Variant, capitalised};
 use super::numbers::{self, Quantity, Sample};
-use super::{order, rates};
+use super::{Comparison, order, rates};
+use crate::ablate::statistics::{Estimate, Verdict};
 
 /// A dense curve that passes its own final loss before this share of its run makes first crossings look early.
 const EARLY: f64 = 0.9;
@@ -25,8 +26,15 @@ pub(super) fn reading(group: &Group) -> Reading {
         (None, _) => sentences.push("No dense run is done, so there is nothing to compare with yet.".to_owned()),
         (_, None) => sentences.push("No run of Mixture-of-Mamba (mom) is done yet.".to_owned()),
         (Some(dense), Some(mom)) => {
-            let modalities = || group.modalities.iter().map(|modality| modality.name.as_str());
-            sentences.extend(modalities().map(|modality| compared(&mom.cell(modality), modality)));
+            let modalities = || group.modalities().map(|target| target.name);
+            for target in &group.targets {
+                sentences.push(compared(
+                    &mom.cell(target.name),
+                    target.name,
+                    group.comparison(order::MOM, target.name),
+                ));
+            }
+            sentences.extend(null(group));
             sentences.extend(order_of_gain(group, mom));
             sentences.extend(modalities().filter_map(|modality| parts(group, mom, modality)));
             sentences.extend(baselines(group, mom));
@@ -37,8 +45,10 @@ pub(super) fn reading(group: &Group) -> Reading {
     }
     sentences.extend(rates::sentences(group));
     sentences.extend(unequal_lengths(group));
-    if !group.variants.is_empty() && group.variants.iter().all(|variant| variant.runs.len() == 1) {
-        sentences.push("One seed per variant: the spread is unknown, and small differences may be chance.".to_owned());
+    if group.is_one_seed() {
+        sentences.push(
+            "One seed per variant: how much seeds differ is unknown, and any difference here may be chance.".to_owned(),
+        );
     }
     Reading { heading: format!("{}, scale {}", group.title(), group.scale), sentences }
 }
@@ -52,8 +62,24 @@ pub(super) fn beside_dense(gain: f64) -> String {
     }
 }
 
-/// Mixture-of-Mamba against dense for one modality.
-fn compared(cell: &Cell, modality: &str) -> String {
+/// What the null arm came to: what chance alone makes.
+fn null(group: &Group) -> Option<String> {
+    let null = group.variant(order::NULL)?;
+    let gains: Vec<String> = group
+        .targets
+        .iter()
+        .filter_map(|target| {
+            Some(format!("{} {}", target.name, Quantity::Gain.show(null.cell(target.name).gain.mean()?)))
+        })
+        .collect();
+    let seeds = if null.runs.len() == 1 { " (one seed)" } else { "" };
+    (!gains.is_empty()).then(|| {
+        format!("The null, dense from other initial weights, ends beside dense by{seeds}: {}.", gains.join(", "))
+    })
+}
+
+/// Mixture-of-Mamba against dense for one loss.
+fn compared(cell: &Cell, modality: &str, comparison: Option<&Comparison>) -> String {
     let subject = capitalised(modality);
     let Some(gain) = cell.gain.mean() else {
         return match cell {
@@ -73,20 +99,36 @@ fn compared(cell: &Cell, modality: &str) -> String {
         }
         None => String::new(),
     };
-    let mut text =
-        format!("{subject}: MoM ends {}{over_seeds}{}.", beside_dense(gain), crossing(&cell.first_crossing, gain));
-    if let Some(slope) = cell.slope.mean() {
+    // What a difference would save is only told where that is more than chance, too.
+    let tells = |of: fn(&Comparison) -> Option<&Estimate>| comparison.is_some_and(|c| c.tells(of(c)));
+    let of_crossing = tells(|c| c.relative_flops_first_crossing.as_ref());
+    let crossing = if of_crossing { crossing(&cell.first_crossing, gain) } else { String::new() };
+    let mut text = format!("{subject}: MoM ends {}{over_seeds}{crossing}.", beside_dense(gain));
+    if let Some(comparison) = comparison {
+        text.push_str(&verdict(comparison));
+    }
+    if let Some(horizons) = cell.horizons.mean().filter(|_| tells(|c| c.relative_flops_horizons.as_ref())) {
+        text.push_str(&format!(" By horizons: {} of dense's training FLOPs.", Quantity::Percent.show(horizons)));
+    }
+    if let Some(slope) = cell.slope.mean().filter(|_| tells(|c| c.relative_flops_slope.as_ref())) {
         let all_reached = cell.first_crossing.values.len() == cell.first_crossing.n_runs;
         let part = if all_reached { "second half" } else { "part of the second half that it matches" };
         text.push_str(&format!(" Slope over the {part}: {}.", Quantity::Percent.show(slope)));
-    }
-    if cell.gain.spread().is_some_and(|spread| gain.abs() < spread) {
-        text.push_str(" The seeds differ by more than this, so it is no clear difference.");
     }
     if cell.n_diverged > 0 {
         text.push_str(&format!(" MoM diverged in {} of {} seeds.", cell.n_diverged, cell.records.len()));
     }
     text
+}
+
+/// What a comparison says, as a sentence of its own.
+fn verdict(comparison: &Comparison) -> String {
+    let interval = comparison.gain_interval().map(|of| format!(", 95 % interval of the gain {of}")).unwrap_or_default();
+    match (comparison.verdict, comparison.n_seeds) {
+        (Verdict::None, 1) => " One seed: no verdict.".to_owned(),
+        (Verdict::None, _) => " No verdict.".to_owned(),
+        _ => format!(" Verdict: {}{interval}.", comparison.words()),
+    }
 }
 
 /// The second half of a sentence that says where MoM ends.
@@ -108,10 +150,12 @@ fn crossing(reached: &Sample, gain: f64) -> String {
 
 fn order_of_gain(group: &Group, mom: &Variant) -> Option<String> {
     const OF_THE_PAPER: [&str; 3] = ["speech", "image", "text"];
+    // An order of differences that may be chance says nothing.
+    let is_told = |name: &str| group.comparison(order::MOM, name).is_some_and(Comparison::is_told);
     let mut gains: Vec<(&str, f64)> = group
-        .modalities
-        .iter()
-        .filter_map(|modality| Some((modality.name.as_str(), mom.cell(&modality.name).gain.mean()?)))
+        .modalities()
+        .filter(|target| is_told(target.name))
+        .filter_map(|target| Some((target.name, mom.cell(target.name).gain.mean()?)))
         .collect();
     if gains.len() < 2 {
         return None;
@@ -132,12 +176,12 @@ struct BesideMom<'a> {
     name: &'a str,
     gain: f64,
     of_mom: f64,
-    /// Gain minus that of Mixture-of-Mamba, per seed.
-    ahead: Sample,
+    /// Gain minus that of Mixture-of-Mamba, with the null's noise beside it.
+    ahead: Option<Estimate>,
 }
 
 impl<'a> BesideMom<'a> {
-    fn of(variant: &Variant<'a>, mom: &Variant, modality: &str) -> Option<Self> {
+    fn of(group: &Group, variant: &Variant<'a>, mom: &Variant, modality: &str) -> Option<Self> {
         let (of_variant, of_mom) = (variant.cell(modality).records, mom.cell(modality).records);
         let (gains, of_mom): (Vec<f64>, Vec<f64>) = of_variant
             .iter()
@@ -146,7 +190,9 @@ impl<'a> BesideMom<'a> {
                 Some((record.gain_over_dense?, other.gain_over_dense?))
             })
             .unzip();
-        let ahead = Sample::of(gains.iter().zip(&of_mom).map(|(gain, of_mom)| Some(gain - of_mom)));
+        let ahead: Vec<f64> = gains.iter().zip(&of_mom).map(|(gain, of_mom)| gain - of_mom).collect();
+        let null = group.variant(order::NULL).map(|null| null.cell(modality).gain.values).unwrap_or_default();
+        let ahead = Estimate::of(&ahead, &null, 0.0);
         let mean = |values: Vec<f64>| Sample { n_runs: values.len(), values }.mean();
         Some(Self { name: variant.name, gain: mean(gains)?, of_mom: mean(of_mom)?, ahead })
     }
@@ -155,10 +201,15 @@ impl<'a> BesideMom<'a> {
         self.gain - self.of_mom
     }
 
-    /// "+4.2 % against +5.1 %", with a remark where the seeds differ by more.
+    /// "+4.2 % against +5.1 %", with a remark where the difference of the two may be chance.
     fn figures(&self) -> String {
-        let unclear = self.ahead.spread().is_some_and(|spread| self.lead().abs() < spread);
-        let remark = if unclear { ", within the spread" } else { "" };
+        let told = self.ahead.is_some_and(|ahead| ahead.is_above() || ahead.is_below());
+        let one_seed = self.ahead.is_some_and(|ahead| ahead.n_seeds == 1);
+        let remark = match (told, one_seed) {
+            (true, _) => "",
+            (false, true) => "; one seed",
+            (false, false) => "; not told apart",
+        };
         format!("{} against {}{remark}", Quantity::Gain.show(self.gain), Quantity::Gain.show(self.of_mom))
     }
 }
@@ -169,7 +220,7 @@ fn parts(group: &Group, mom: &Variant, modality: &str) -> Option<String> {
         .variants
         .iter()
         .filter(|variant| order::is_partial(variant.name))
-        .filter_map(|variant| BesideMom::of(variant, mom, modality))
+        .filter_map(|variant| BesideMom::of(group, variant, mom, modality))
         .collect();
     parts.sort_by(|a, b| b.lead().total_cmp(&a.lead()));
     let best = parts.first()?;
@@ -201,16 +252,18 @@ fn baselines(group: &Group, mom: &Variant) -> Vec<String> {
     let others = group
         .variants
         .iter()
-        .filter(|variant| ![order::DENSE, order::MOM].contains(&variant.name) && !order::is_partial(variant.name));
+        .filter(|variant| !order::is_yardstick(variant.name) && variant.name != order::MOM)
+        .filter(|variant| !order::is_partial(variant.name));
     others
         .filter_map(|variant| {
             let gains: Vec<String> = group
-                .modalities
+                .targets
                 .iter()
-                .filter_map(|modality| {
-                    let beside = BesideMom::of(variant, mom, &modality.name)?;
+                .filter_map(|target| {
+                    let beside = BesideMom::of(group, variant, mom, target.name)?;
                     let (gain, of_mom) = (Quantity::Gain.show(beside.gain), Quantity::Gain.show(beside.of_mom));
-                    Some(format!("{} {gain} (MoM {of_mom})", modality.name))
+                    let words = group.comparison(variant.name, target.name).map_or("no verdict", Comparison::words);
+                    Some(format!("{} {gain} ({words}; MoM {of_mom})", target.name))
                 })
                 .collect();
             (!gains.is_empty()).then(|| format!("Gain of {} over dense: {}.", variant.name, gains.join(", ")))
@@ -228,7 +281,7 @@ fn cost(mom: &Variant) -> Option<String> {
 fn diverged(group: &Group) -> Option<String> {
     let variants = group.variants.iter().filter(|variant| variant.name != order::MOM);
     let runs: Vec<String> = variants
-        .flat_map(|variant| group.modalities.iter().map(move |modality| (variant, &modality.name)))
+        .flat_map(|variant| group.modalities().map(move |modality| (variant, modality.name)))
         .map(|(variant, modality)| (variant.name, modality, variant.cell(modality)))
         .filter(|(.., cell)| cell.n_diverged > 0)
         .map(|(name, modality, cell)| {

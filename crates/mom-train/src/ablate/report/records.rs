@@ -6,10 +6,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::curve::{self, RelativeFlops};
-use super::{ReportError, RunResult, order};
+use super::{Comparison, ReportError, RunResult, order};
+use crate::config::JOINT;
 
 /// Version of `results.json`.
-const SCHEMA: u64 = 1;
+const SCHEMA: u64 = 2;
+/// The oldest version that is read: all of its fields are still there.
+const OLDEST: u64 = 1;
 
 /// One line of the comparison. Ratios are fractions, not percent; see the [module](super) for the definitions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,12 +44,22 @@ pub struct Record {
     pub wall_secs: f64,
     /// Highest memory use, in bytes.
     pub peak_memory_bytes: u64,
+    /// The last evaluation's loss over all modalities together: what is trained on. Since schema 2, like all below.
+    #[serde(default)]
+    pub final_joint_loss: Option<f64>,
+    /// Of text: its final loss in bits for each byte; `None` of what has no bytes.
+    #[serde(default)]
+    pub bits_per_byte: Option<f64>,
+    /// Relative FLOPs to match by horizons; 1 for dense itself, `None` without horizons or outside of them.
+    #[serde(default)]
+    pub relative_flops_horizons: Option<f64>,
 }
 
 #[derive(Serialize)]
 struct ResultsRef<'a> {
     schema: u64,
     records: &'a [Record],
+    comparisons: &'a [Comparison],
 }
 
 #[derive(Deserialize)]
@@ -55,6 +68,8 @@ struct Results {
     #[serde(rename = "schema")]
     _schema: u64,
     records: Vec<Record>,
+    #[serde(default, rename = "comparisons")]
+    _comparisons: Vec<Comparison>,
 }
 
 #[derive(Deserialize)]
@@ -86,16 +101,33 @@ pub fn read_results(path: &Path) -> Result<Vec<Record>, ReportError> {
     let json = |source| ReportError::Json { path: path.into(), source };
     // The schema first: a later one may well have other fields, and then its number is the better message.
     let Schema { schema } = serde_json::from_str(&text).map_err(json)?;
-    if schema != SCHEMA {
+    if !(OLDEST..=SCHEMA).contains(&schema) {
         return Err(ReportError::Schema { path: path.into(), expected: SCHEMA, got: schema });
     }
     serde_json::from_str::<Results>(&text).map(|results| results.records).map_err(json)
 }
 
 /// The text of `results.json`.
-pub(super) fn results_json(runs: &[RunResult]) -> Result<String, ReportError> {
-    let results = ResultsRef { schema: SCHEMA, records: &records(runs) };
+pub(super) fn results_json(runs: &[RunResult], comparisons: &[Comparison]) -> Result<String, ReportError> {
+    let results = ResultsRef { schema: SCHEMA, records: &records(runs), comparisons };
     serde_json::to_string_pretty(&results).map(|text| text + "\n").map_err(ReportError::Serialize)
+}
+
+/// The text of `horizons.csv`: every end of every run, in long format.
+pub(super) fn horizons_csv(runs: &[RunResult]) -> String {
+    let mut csv = String::from("setting,variant,seed,steps,modality,val_loss\n");
+    for run in sorted(runs) {
+        for modality in modality_names(run).into_iter().chain([JOINT]) {
+            for (steps, loss) in curve::ends(run, modality) {
+                let (setting, variant, modality) =
+                    (csv_field(&run.setting), csv_field(&run.variant), csv_field(modality));
+                // Writing to a String cannot fail.
+                let loss = if loss.is_finite() { loss.to_string() } else { String::new() };
+                let _ = writeln!(csv, "{setting},{variant},{},{steps},{modality},{loss}", run.seed);
+            }
+        }
+    }
+    csv
 }
 
 /// The text of `curves.csv`: every evaluation, in long format. A loss that is not finite is an empty field.
@@ -103,8 +135,8 @@ pub(super) fn curves_csv(runs: &[RunResult]) -> String {
     let mut csv = String::from("setting,variant,seed,step,tokens,modality,val_loss\n");
     for run in sorted(runs) {
         for point in &run.curve {
-            for modality in modality_names(run) {
-                let Some(&loss) = point.loss.get(modality) else { continue };
+            for modality in modality_names(run).into_iter().chain([JOINT]) {
+                let Some(loss) = point.named(modality) else { continue };
                 let loss = if loss.is_finite() { loss.to_string() } else { String::new() };
                 let (setting, variant, modality) =
                     (csv_field(&run.setting), csv_field(&run.variant), csv_field(modality));
@@ -134,7 +166,8 @@ pub(super) fn record(run: &RunResult, dense: Option<&RunResult>, modality: &str)
         None => (None, RelativeFlops::default()),
         Some(_) if run.variant == order::DENSE => {
             let one = loss.map(|_| 1.0);
-            (loss.map(|_| 0.0), RelativeFlops { first_crossing: one, slope: one })
+            let horizons = one.filter(|_| !run.horizons.is_empty());
+            (loss.map(|_| 0.0), RelativeFlops { first_crossing: one, slope: one, horizons })
         }
         Some(dense) => {
             let gain = loss.zip(curve::outcome(dense, modality).loss()).map(|(loss, base)| (base - loss) / base);
@@ -155,6 +188,9 @@ pub(super) fn record(run: &RunResult, dense: Option<&RunResult>, modality: &str)
         active_flops_per_token: run.active_flops_per_token,
         wall_secs: run.wall_secs,
         peak_memory_bytes: run.peak_memory_bytes,
+        final_joint_loss: curve::outcome(run, JOINT).loss(),
+        bits_per_byte: run.curve.last().and_then(|last| last.bits_per_byte).filter(|_| modality == order::TEXT),
+        relative_flops_horizons: relative.horizons,
     }
 }
 

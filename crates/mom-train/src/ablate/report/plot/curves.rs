@@ -3,7 +3,7 @@
 use super::super::{ReportError, curve, group::Group, group::capitalised, order};
 use super::canvas::{Weight, draw, text_width};
 use super::frame::{Frame, Kind, Label, Scale, Titles};
-use super::{Lines, Panel, palette, panel_file};
+use super::{Lines, Panel, palette, panel_file, subtitle};
 
 const HEIGHT: f64 = 335.0;
 const WIDTH: f64 = 420.0;
@@ -15,8 +15,8 @@ const LOG_FROM: f64 = 1.8;
 /// The panels of one group, for the modalities that have a finite loss.
 pub(in super::super) fn curves(group: &Group) -> Result<Vec<Panel>, ReportError> {
     let mut panels = Vec::new();
-    for modality in &group.modalities {
-        if let Some(panel) = panel(group, &modality.name, &modality.loss)? {
+    for target in &group.targets {
+        if let Some(panel) = panel(group, target.name, &subtitle(group, target.loss))? {
             panels.push(panel);
         }
     }

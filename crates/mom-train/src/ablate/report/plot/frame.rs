@@ -46,6 +46,11 @@ impl Scale {
         self.start + share * (self.end - self.start)
     }
 
+    /// The nearest place that is on the axis.
+    pub(super) fn inside(&self, place: f64) -> f64 {
+        place.clamp(self.start.min(self.end), self.start.max(self.end))
+    }
+
     /// Where the scale begins.
     pub(super) fn at_start(&self) -> f64 {
         self.start

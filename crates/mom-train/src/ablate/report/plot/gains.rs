@@ -1,67 +1,94 @@
-//! Gain in final loss over dense: one panel per modality, a bar per variant, a dot per seed, a whisker for the spread.
+//! Gain in final loss over dense: one panel per modality, a bar per variant, a dot per seed, a whisker for the interval, a
+//! band for the null.
 
 use plotters::style::text_anchor::HPos;
 
-use super::super::{ReportError, group::Cell, group::Group, group::capitalised, numbers::Quantity, order};
+use super::super::group::{Cell, Group, Variant, capitalised};
+use super::super::{ReportError, numbers::Quantity, order};
 use super::canvas::{Canvas, Drawn, Type, Weight, draw, text_width};
 use super::frame::{Kind, Scale, heading, round_spacing};
-use super::{Panel, palette, panel_file};
+use super::{Panel, palette, panel_file, subtitle};
+use crate::ablate::statistics::Interval;
 
 const WIDTH: f64 = 420.0;
 const ROW: f64 = 30.0;
 const TOP: f64 = 58.0;
 const BOTTOM: f64 = 48.0;
 
+/// An interval is drawn to so many times the largest gain.
+const WIDEST: f64 = 2.0;
+
+/// A variant's row.
+struct Bar<'a> {
+    name: &'a str,
+    cell: Cell,
+    interval: Option<Interval>,
+}
+
 /// The panels of one group, for the modalities where any variant has a gain; all on the same axis.
-pub(in super::super) fn gains(group: &Group) -> Result<Vec<Panel>, ReportError> {
+pub(in super::super) fn gains<'a>(group: &Group<'a>) -> Result<Vec<Panel>, ReportError> {
     let names: Vec<&str> = group.variants.iter().map(|variant| variant.name).collect();
-    let rows: Vec<Vec<(&str, Cell)>> = group
-        .modalities
+    let rows: Vec<Vec<Bar>> = group
+        .targets
         .iter()
-        .map(|modality| {
+        .map(|target| {
             let variants = group.variants.iter().filter(|variant| variant.name != order::DENSE);
-            variants.map(|variant| (variant.name, variant.cell(&modality.name))).collect()
+            let row = |variant: &Variant<'a>| Bar {
+                name: variant.name,
+                cell: variant.cell(target.name),
+                interval: group.comparison(variant.name, target.name).and_then(|of| of.gain?.interval),
+            };
+            variants.map(row).collect()
         })
         .collect();
-    let reach = |cell: &Cell| {
-        let spread = cell.gain.mean().zip(cell.gain.spread());
-        cell.gain
-            .values
-            .iter()
-            .copied()
-            .chain(spread.into_iter().flat_map(|(mean, sd)| [mean - sd, mean + sd]))
-            .collect::<Vec<_>>()
-    };
-    let all: Vec<f64> = rows.iter().flatten().flat_map(|(_, cell)| reach(cell)).map(|gain| 100.0 * gain).collect();
-    let (low, high) = all.iter().fold((0.0_f64, 0.0_f64), |(low, high), &gain| (low.min(gain), high.max(gain)));
-    if all.is_empty() {
+    let values: Vec<f64> = rows.iter().flatten().flat_map(|bar| bar.cell.gain.values.iter().copied()).collect();
+    if values.is_empty() {
         return Ok(Vec::new());
     }
+    // An interval that stands on little may be much wider than all there is: it then runs out of the frame.
+    let largest = values.iter().fold(0.0_f64, |largest, gain| largest.max(gain.abs()));
+    let ends = rows.iter().flatten().filter_map(|bar| bar.interval).flat_map(|of| [of.low, of.high]);
+    let ends = ends.map(|end| end.clamp(-WIDEST * largest, WIDEST * largest));
+    let reach = |(low, high): (f64, f64), gain: f64| (low.min(100.0 * gain), high.max(100.0 * gain));
+    let (low, high) = values.iter().copied().chain(ends).fold((0.0, 0.0), reach);
     let spacing = round_spacing(((high - low) / 5.0).max(0.02));
     let range = ((low / spacing).floor() * spacing, (high / spacing).ceil() * spacing);
 
     let longest = names.iter().map(|name| text_width(name, 12.5)).fold(0.0, f64::max);
     let axis = Scale::new(Kind::Linear, range, (30.0 + longest, WIDTH - 76.0));
     let mut panels = Vec::new();
-    for (modality, rows) in group.modalities.iter().zip(&rows) {
-        if rows.iter().all(|(_, cell)| cell.gain.values.is_empty()) {
+    for (target, rows) in group.targets.iter().zip(&rows) {
+        if rows.iter().all(|bar| bar.cell.gain.values.is_empty()) {
             continue;
         }
-        let file = panel_file(group, "gain", &modality.name);
+        let file = panel_file(group, "gain", target.name);
+        let null = rows.iter().find(|bar| bar.name == order::NULL);
         let height = TOP + ROW * rows.len() as f64 + BOTTOM;
         let svg = draw(&file, (WIDTH, height), |canvas| {
-            heading(canvas, &capitalised(&modality.name), "right of the line: final loss below dense")?;
+            let below = subtitle(group, "right of the line: final loss below dense");
+            heading(canvas, &capitalised(target.name), &below)?;
+            if let Some(null) = null {
+                band(canvas, &axis, height, &null.cell)?;
+            }
             axis_lines(canvas, &axis, height)?;
-            for (index, (name, cell)) in rows.iter().enumerate() {
-                bar(canvas, &axis, TOP + ROW * (index as f64 + 0.5), name, cell, &names)?;
+            for (index, row) in rows.iter().enumerate() {
+                bar(canvas, &axis, TOP + ROW * (index as f64 + 0.5), row, &names)?;
             }
             let zero = axis.at(0.0);
             canvas.line(&[(zero, TOP - 4.0), (zero, height - BOTTOM)], palette::variant(order::DENSE, &names), 1.6, 1.0)
         })?;
-        let alt = format!("Gain in final {} loss over dense, per variant.", modality.name);
+        let alt = format!("Gain in final {} loss over dense, per variant.", target.name);
         panels.push(Panel { file, alt, svg });
     }
     Ok(panels)
+}
+
+/// Where the null's differences lie: what chance alone makes.
+fn band(canvas: &Canvas, axis: &Scale, height: f64, null: &Cell) -> Drawn {
+    let (low, high) =
+        null.gain.values.iter().fold((0.0_f64, 0.0_f64), |(low, high), &gain| (low.min(gain), high.max(gain)));
+    let (from, to) = (axis.at(100.0 * low), axis.at(100.0 * high));
+    canvas.rectangle((from, TOP - 4.0), (to, height - BOTTOM), palette::NULL, 0.25)
 }
 
 fn axis_lines(canvas: &Canvas, axis: &Scale, height: f64) -> Drawn {
@@ -79,7 +106,9 @@ fn axis_lines(canvas: &Canvas, axis: &Scale, height: f64) -> Drawn {
     canvas.text((middle, bottom + 33.0), "gain over dense in final loss (%)", set)
 }
 
-fn bar(canvas: &Canvas, axis: &Scale, y: f64, name: &str, cell: &Cell, names: &[&str]) -> Drawn {
+fn bar(canvas: &Canvas, axis: &Scale, y: f64, bar: &Bar, names: &[&str]) -> Drawn {
+    let Bar { name, cell, interval } = bar;
+    let name = *name;
     let weight = if name == order::MOM { Weight::Bold } else { Weight::Normal };
     let label = Type::new(12.5).weight(weight);
     canvas.text((axis.at_start() - 10.0, y), name, label.align(HPos::Right))?;
@@ -92,12 +121,16 @@ fn bar(canvas: &Canvas, axis: &Scale, y: f64, name: &str, cell: &Cell, names: &[
     let (from, to) = (place(mean.min(0.0)), place(mean.max(0.0)));
     let opacity = if name == order::MOM { 1.0 } else { 0.75 };
     canvas.rectangle((from, y - 8.0), (to, y + 8.0), palette::variant(name, names), opacity)?;
-    if let Some(spread) = cell.gain.spread() {
-        let (low, high) = (place(mean - spread), place(mean + spread));
-        canvas.line(&[(low, y), (high, y)], palette::INK, 1.3, 1.0)?;
-        for end in [low, high] {
+    if let Some(Interval { low, high }) = *interval {
+        let ends = [low, high].map(place);
+        let [from, to] = ends.map(|end| axis.inside(end));
+        canvas.line(&[(from, y), (to, y)], palette::INK, 1.3, 1.0)?;
+        // What runs out of the frame has no end there.
+        for end in ends.into_iter().filter(|&end| end == axis.inside(end)) {
             canvas.line(&[(end, y - 4.0), (end, y + 4.0)], palette::INK, 1.3, 1.0)?;
         }
+    }
+    if cell.gain.values.len() > 1 {
         for &gain in &cell.gain.values {
             canvas.disc((place(gain), y), 3.6, palette::PAGE)?;
             canvas.disc((place(gain), y), 2.6, palette::INK)?;

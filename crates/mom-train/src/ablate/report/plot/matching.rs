@@ -6,7 +6,7 @@ use plotters::style::text_anchor::HPos;
 use super::super::{ReportError, curve, group::Group, group::capitalised, order};
 use super::canvas::{Type, Weight, draw, text_width};
 use super::frame::{Frame, Kind, Label, Scale, Titles};
-use super::{Lines, Panel, palette, panel_file};
+use super::{Lines, Panel, palette, panel_file, subtitle};
 
 const HEIGHT: f64 = 370.0;
 const WIDTH: f64 = 420.0;
@@ -16,8 +16,8 @@ const BOTTOM: f64 = 48.0;
 /// The panels of one group, for the modalities where any variant matches dense at all.
 pub(in super::super) fn matching(group: &Group) -> Result<Vec<Panel>, ReportError> {
     let mut panels = Vec::new();
-    for modality in &group.modalities {
-        if let Some(panel) = panel(group, &modality.name)? {
+    for target in &group.targets {
+        if let Some(panel) = panel(group, target.name)? {
             panels.push(panel);
         }
     }
@@ -56,7 +56,7 @@ fn panel(group: &Group, modality: &str) -> Result<Option<Panel>, ReportError> {
     let title = capitalised(modality);
     let titles = Titles {
         title: &title,
-        subtitle: "below the diagonal: fewer steps than dense",
+        subtitle: &subtitle(group, "below the diagonal: fewer steps than dense"),
         x: "dense's step",
         y: "step with the same loss",
     };

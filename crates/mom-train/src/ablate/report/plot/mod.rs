@@ -5,13 +5,17 @@ mod canvas;
 mod curves;
 mod frame;
 mod gains;
+mod horizons;
 mod matching;
 mod palette;
+mod rates;
 
 pub(super) use curves::curves;
 pub(super) use gains::gains;
+pub(super) use horizons::horizons;
 pub(super) use matching::matching;
 pub(super) use palette::dark_colours;
+pub(super) use rates::rates;
 
 use super::group::{Group, Paired, file_name};
 
@@ -28,6 +32,11 @@ pub(super) struct Panel {
 /// The file name of a panel.
 fn panel_file(group: &Group, kind: &str, modality: &str) -> String {
     format!("{}-{kind}-{}.svg", group.stem, file_name(modality))
+}
+
+/// What stands below a title; what stands on one seed says so.
+fn subtitle(group: &Group, text: &str) -> String {
+    if group.is_one_seed() { format!("{text}; one seed") } else { text.to_owned() }
 }
 
 /// A variant's lines, one per seed, and their mean at the steps that every seed has.
@@ -74,6 +83,7 @@ mod tests {
             scale: String::new(),
             modalities: Vec::new(),
             curve: Vec::new(),
+            horizons: Vec::new(),
             steps: 0,
             tokens: 0,
             active_flops_per_token: 0.0,

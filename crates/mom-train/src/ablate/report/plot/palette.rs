@@ -17,6 +17,7 @@ pub(super) const MUTED: Colour = Colour { light: 0x5C6570, dark: 0xA2ABB6 };
 pub(super) const GRID: Colour = Colour { light: 0xE4E7EB, dark: 0x2E343C };
 pub(super) const SHADE: Colour = Colour { light: 0xF5F6F8, dark: 0x1F242A };
 const DENSE: Colour = Colour { light: 0x3D444D, dark: 0xC3CAD3 };
+pub(super) const NULL: Colour = Colour { light: 0x8C96A1, dark: 0x8A949F };
 const MOM: Colour = Colour { light: 0xD55E00, dark: 0xFF8A3D };
 const PUBLISHED: Colour = Colour { light: 0x8A6A12, dark: 0xD9B44A };
 const PROJECTIONS: [(&str, Colour); 4] = [
@@ -51,6 +52,7 @@ pub(super) fn variant(name: &str, all: &[&str]) -> Colour {
 fn fixed(name: &str) -> Option<Colour> {
     match name {
         order::DENSE => Some(DENSE),
+        order::NULL => Some(NULL),
         order::MOM => Some(MOM),
         order::PUBLISHED => Some(PUBLISHED),
         _ => PROJECTIONS.iter().find(|(projection, _)| *projection == name).map(|&(_, colour)| colour),
@@ -59,7 +61,7 @@ fn fixed(name: &str) -> Option<Colour> {
 
 /// Every drawn colour with its twin for dark pages, as `#RRGGBB` the way the plots spell it.
 pub(in super::super) fn dark_colours() -> impl Iterator<Item = (String, String)> {
-    [PAGE, INK, MUTED, GRID, SHADE, DENSE, MOM, PUBLISHED]
+    [PAGE, INK, MUTED, GRID, SHADE, DENSE, NULL, MOM, PUBLISHED]
         .into_iter()
         .chain(PROJECTIONS.map(|(_, colour)| colour))
         .chain(OTHERS)
