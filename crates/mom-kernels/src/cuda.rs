@@ -44,6 +44,7 @@
 pub use cudarc;
 pub use half;
 
+pub use crate::ops::attention::cuda as attention;
 pub use crate::ops::causal_conv1d::cuda as causal_conv1d;
 pub use crate::ops::cross_entropy::cuda as cross_entropy;
 pub use crate::ops::grouped_gemm::cuda as grouped_gemm;
@@ -52,6 +53,7 @@ pub use crate::ops::mixer::cuda as mixer;
 pub use crate::ops::plan::cuda as plan;
 pub use crate::ops::plan::cuda::{DeviceLayout, DeviceOffsets, DevicePlan};
 pub use crate::ops::rms_norm::cuda as rms_norm;
+pub use crate::ops::rotary_embedding::cuda as rotary_embedding;
 pub use crate::ops::selective_scan::cuda as selective_scan;
 pub use crate::ops::{adamw, column_sums, embedding, weight_average};
 pub use crate::runtime::{

@@ -12,6 +12,8 @@
 //! | causal conv | [`causal_conv1d`] | depthwise convolution along time, then SiLU |
 //! | grouped products | [`grouped_gemm`] | `y = x W_m^T + b_m` for the rows of each modality m, and both gradients |
 //! | RMS norm | [`rms_norm`] | `y = x / rms(x) * w` |
+//! | attention | [`attention`] | `softmax(q k') v` of each head, with a mask of intervals; for what is compared with the mixer |
+//! | rotary embedding | [`rotary_embedding`] | pairs of features turned by an angle of their position |
 //! | cross-entropy | [`cross_entropy`] | loss and gradient of rows of logits, with z-loss |
 //! | mixer | [`mixer`] | the whole Mixture-of-Mamba mixer, forward and backward, from the operations above |
 //!
@@ -54,6 +56,8 @@ pub mod simd;
 
 pub use error::{Error, Result};
 pub use ops::plan::{ModalityOffsets, ModalityPlan, SequenceLayout};
-pub use ops::{causal_conv1d, cross_entropy, grouped_gemm, mixer, plan, rms_norm, selective_scan};
+pub use ops::{
+    attention, causal_conv1d, cross_entropy, grouped_gemm, mixer, plan, rms_norm, rotary_embedding, selective_scan,
+};
 pub use rows::{Rows, RowsMut};
 pub use simd::Element;

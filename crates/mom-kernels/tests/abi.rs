@@ -14,6 +14,7 @@ type Pairs = [(&'static str, &'static str)];
 /// Header, Rust source, and their structs.
 const STRUCTS: &[(&str, &str, &Pairs)] = &[
     ("adamw", "adamw/abi.rs", &[("Raw", "AdamW"), ("RawSquares", "Squares"), ("RawTotal", "NormTotal")]),
+    ("attention", "attention/cuda/abi.rs", &[("RawForward", "AttentionForward"), ("RawBackward", "AttentionBackward")]),
     ("causal_conv1d", "causal_conv1d/cuda/abi.rs", &[("RawForward", "ConvForward"), ("RawBackward", "ConvBackward")]),
     ("column_sums", "column_sums.rs", &[("Raw", "ColumnSums")]),
     (
@@ -49,6 +50,7 @@ const STRUCTS: &[(&str, &str, &Pairs)] = &[
         "rms_norm/cuda/abi.rs",
         &[("RawForward", "NormForward"), ("RawBackward", "NormBackward"), ("RawWeight", "NormWeight")],
     ),
+    ("rotary_embedding", "rotary_embedding/cuda/abi.rs", &[("RawRotary", "Rotary")]),
     (
         "selective_scan",
         "selective_scan/cuda/abi.rs",

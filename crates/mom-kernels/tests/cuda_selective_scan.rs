@@ -206,7 +206,7 @@ fn states_come_through_chunks_or_do_not() {
 #[test]
 fn a_sequence_in_chunks_is_the_sequence() {
     let Some(gpu) = gpu("a_sequence_in_chunks_is_the_sequence") else { return };
-    let case = Case { batch: 100, seqlen: 700, d_inner: 64, n_modalities: 1, dt_rank: 0, documents: false, ..FULL };
+    let case = Case { batch: 100, seqlen: 700, d_inner: 64, n_modalities: 1, dt_rank: 8, documents: false, ..FULL };
     let len = |batch| device::forward_workspace_len(batch, case.seqlen, case.d_inner, case.d_state);
     assert!(len(1) > 0 && len(case.batch) == 0);
     let many = far::<f32>(Problem::new::<f32>(case, 150), -3.0);

@@ -28,9 +28,14 @@ impl Source {
         if self.sm90 { "90a" } else { "80" }
     }
 
-    /// Cards that machine code is made for. That of 8.0 runs on 8.6, 8.7 and 8.9 as it is.
+    /// Cards that machine code is made for. That of 8.0 runs on 8.6, 8.7 and 8.9 as it is. On 10.0, whose owners train in bf16,
+    /// the driver compiles what is for f16: its machine code would take the room of an operation.
     pub fn architectures(&self) -> &'static [&'static str] {
-        if self.sm90 { &["90a"] } else { &["80", "90", "100", "120"] }
+        match (self.sm90, is_f16(&self.module)) {
+            (true, _) => &["90a"],
+            (false, true) => &["80", "90", "120"],
+            (false, false) => &["80", "90", "100", "120"],
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 
 #[cfg(feature = "cuda")]
 pub mod adamw;
+pub mod attention;
 pub mod causal_conv1d;
 #[cfg(feature = "cuda")]
 pub mod column_sums;
@@ -22,6 +23,7 @@ pub mod matmul;
 pub mod mixer;
 pub mod plan;
 pub mod rms_norm;
+pub mod rotary_embedding;
 pub mod selective_scan;
 #[cfg(feature = "cuda")]
 pub mod weight_average;

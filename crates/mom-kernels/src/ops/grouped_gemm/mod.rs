@@ -31,7 +31,7 @@
 //! # Ok::<(), mom_kernels::Error>(())
 //! ```
 
-mod cpu;
+pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod params;

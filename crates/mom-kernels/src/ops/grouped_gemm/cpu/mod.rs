@@ -3,7 +3,7 @@
 mod args;
 mod backward;
 mod forward;
-mod product;
+pub(crate) mod product;
 
 pub use args::{GroupedGrads, GroupedWeights};
 pub use backward::{backward_input, backward_weights};

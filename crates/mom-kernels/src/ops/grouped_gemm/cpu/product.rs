@@ -41,7 +41,7 @@ pub(super) fn by_rows<T: Element>(
 
 /// A matrix for [`product`]: `rows x columns` with strides.
 #[derive(Clone, Copy)]
-pub(super) struct Operand<'a, T> {
+pub(crate) struct Operand<'a, T> {
     data: &'a [T],
     rows: usize,
     columns: usize,
@@ -89,7 +89,7 @@ impl<'a, T> Operand<'a, T> {
 }
 
 /// `to = a b` or `to += a b` through the gemm crate.
-pub(super) fn product<T: Element>(
+pub(crate) fn product<T: Element>(
     to: DisjointRows<'_, T>,
     a: Operand<'_, T>,
     b: Operand<'_, T>,
@@ -136,7 +136,7 @@ pub(super) fn product<T: Element>(
 
 /// Threads that a product may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Threads {
+pub(crate) enum Threads {
     /// Its half of them, at least the calling one.
     Half,
     /// All of rayon's.

@@ -1,0 +1,2 @@
+#include "rotary_embedding.cuh"
+ROTARY(bf16, bf16)

@@ -1,0 +1,2 @@
+#include "rotary_embedding.cuh"
+ROTARY(f32, float)
