@@ -1,10 +1,12 @@
 //! Weights of a projection, and how an operation on the CPU reads them.
 
 use candle_core::{DType, Tensor};
+use candle_nn::VarBuilder;
 use mom_kernels::grouped_gemm::GroupedWeights;
 
 use crate::error::{expect_device, expect_shape, require};
 use crate::host::{Float, Host, contiguous, tensor};
+use crate::init::{Draw, Init};
 use crate::{Error, Result};
 
 const OP: &str = "grouped_linear";
@@ -42,6 +44,37 @@ impl GroupedLinear {
         }
         let contiguous_all = |tensors: Vec<Tensor>| tensors.iter().map(contiguous).collect::<Result<Vec<_>>>();
         Ok(Self { in_features, out_features, weights: contiguous_all(weights)?, biases: contiguous_all(biases)? })
+    }
+
+    /// The weights of `vb` under the names of the published state dict: `BASE.weight` where all modalities share them,
+    /// `local_experts_BASE.M.weight` where each has its own, and the same with `bias`. Those that a builder over a `VarMap`
+    /// does not have yet are drawn from `init`, each modality's apart; a shared one starts as modality 0's.
+    ///
+    /// * `own`: the number of modalities, where each has weights of its own.
+    /// * `draws`: of the weights, and of the biases where there are any.
+    ///
+    /// # Errors
+    /// A parameter that is missing, of another shape, or not finite.
+    pub fn load(
+        init: &Init,
+        vb: &VarBuilder,
+        base: &str,
+        (in_features, out_features): (usize, usize),
+        own: Option<usize>,
+        (of_weights, of_biases): (Draw, Option<Draw>),
+    ) -> Result<Self> {
+        let (mut weights, mut biases) = (Vec::new(), Vec::new());
+        for modality in 0..own.unwrap_or(1) {
+            let prefix = if own.is_some() { format!("local_experts_{base}.{modality}") } else { base.to_owned() };
+            let names = |part: &str| (format!("{prefix}.{part}"), format!("{base}.{modality}.{part}"));
+            let (name, key) = names("weight");
+            weights.push(init.parameter(vb, &[out_features, in_features], &name, &key, of_weights)?);
+            if let Some(draw) = of_biases {
+                let (name, key) = names("bias");
+                biases.push(init.precise(vb, &[out_features], &name, &key, draw)?);
+            }
+        }
+        Self::new(in_features, out_features, weights, biases)
     }
 
     /// Features of an input row.

@@ -1,10 +1,11 @@
 //! A batch's plan, shared by the nodes of a tape.
 
-use std::ops::Deref;
-use std::sync::Arc;
+use std::ops::{Deref, Range};
+use std::sync::{Arc, OnceLock};
 
 use candle_core::Device;
 use mom_kernels::ModalityPlan;
+use mom_kernels::attention::AttentionMask;
 
 #[cfg(feature = "cuda")]
 use crate::Error;
@@ -17,17 +18,17 @@ pub struct Plan(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     host: ModalityPlan,
+    /// Made when an attention asks for it, unless spans were given.
+    mask: OnceLock<AttentionMask>,
     #[cfg(feature = "cuda")]
-    device: std::sync::OnceLock<crate::cuda::PlanOnDevice>,
+    device: OnceLock<crate::cuda::PlanOnDevice>,
+    #[cfg(feature = "cuda")]
+    mask_on_device: OnceLock<crate::cuda::MaskOnDevice>,
 }
 
 impl From<ModalityPlan> for Plan {
     fn from(host: ModalityPlan) -> Self {
-        Self(Arc::new(Shared {
-            host,
-            #[cfg(feature = "cuda")]
-            device: std::sync::OnceLock::new(),
-        }))
+        Self::with_mask(host, OnceLock::new())
     }
 }
 
@@ -40,6 +41,40 @@ impl Deref for Plan {
 }
 
 impl Plan {
+    fn with_mask(host: ModalityPlan, mask: OnceLock<AttentionMask>) -> Self {
+        Self(Arc::new(Shared {
+            host,
+            mask,
+            #[cfg(feature = "cuda")]
+            device: OnceLock::new(),
+            #[cfg(feature = "cuda")]
+            mask_on_device: OnceLock::new(),
+        }))
+    }
+
+    /// A plan in whose spans an attention looks in both directions; a mixer does not see them.
+    ///
+    /// `spans`: flat positions, batch index * seqlen + t, in ascending order, each inside of a document.
+    ///
+    /// # Errors
+    /// As [`AttentionMask::new`].
+    pub fn with_spans(host: ModalityPlan, spans: &[Range<usize>]) -> Result<Self> {
+        let mask = AttentionMask::new(host.layout(), spans)?;
+        Ok(Self::with_mask(host, OnceLock::from(mask)))
+    }
+
+    /// Which keys a query of an attention meets.
+    ///
+    /// # Errors
+    /// None: without spans there is nothing to refuse.
+    pub fn attention_mask(&self) -> Result<&AttentionMask> {
+        if let Some(mask) = self.0.mask.get() {
+            return Ok(mask);
+        }
+        let mask = AttentionMask::new(self.0.host.layout(), &[])?;
+        Ok(self.0.mask.get_or_init(|| mask))
+    }
+
     /// Sorts the positions of a batch by modality.
     ///
     /// * `modality_ids`: `(batch, seqlen)`, each below `n_modalities`.
@@ -113,7 +148,21 @@ impl Plan {
         };
         to.copy_from(from)?;
         shared.host = other.0.host.clone();
+        // An attention's masks have no place in a graph.
+        (shared.mask, shared.mask_on_device) = (OnceLock::new(), OnceLock::new());
         Ok(())
+    }
+
+    /// The attention's mask in a device's memory, copied there at the first call.
+    pub(crate) fn mask_on(&self, device: &crate::cuda::OnGpu) -> Result<&crate::cuda::MaskOnDevice> {
+        let mask = match self.0.mask_on_device.get() {
+            Some(mask) => mask,
+            None => {
+                let mask = crate::cuda::MaskOnDevice::upload(device, self.attention_mask()?)?;
+                self.0.mask_on_device.get_or_init(|| mask)
+            }
+        };
+        mask.on(device)
     }
 
     /// The plan in a device's memory, copied there at the first call; a plan belongs to one device.

@@ -108,24 +108,13 @@ impl Weights {
 }
 
 fn projection(config: &MixerConfig, projection: Projection, init: &Init, vb: &VarBuilder) -> Result<GroupedLinear> {
-    let (n_in, n_out) = config.features(projection);
-    let base = format!("{}_proj", projection.name());
-    let bound = (n_in as f64).powf(-0.5);
+    let features = config.features(projection);
+    let bound = (features.0 as f64).powf(-0.5);
     let scale = if projection == Projection::Out { init.residual_scale() } else { 1.0 };
     let bias_draw = if projection == Projection::Dt { Draw::DtBias } else { Draw::Uniform(bound) };
-    let (mut weights, mut biases) = (Vec::new(), Vec::new());
-    let untied = config.untied.contains(projection);
-    for modality in 0..if untied { config.n_modalities } else { 1 } {
-        let prefix = if untied { format!("local_experts_{base}.{modality}") } else { base.clone() };
-        let names = |part: &str| (format!("{prefix}.{part}"), format!("{base}.{modality}.{part}"));
-        let (name, key) = names("weight");
-        weights.push(init.parameter(vb, &[n_out, n_in], &name, &key, Draw::Uniform(bound * scale))?);
-        if config.has_bias(projection) {
-            let (name, key) = names("bias");
-            biases.push(init.precise(vb, &[n_out], &name, &key, bias_draw)?);
-        }
-    }
-    GroupedLinear::new(n_in, n_out, weights, biases)
+    let draws = (Draw::Uniform(bound * scale), config.has_bias(projection).then_some(bias_draw));
+    let own = config.untied.contains(projection).then_some(config.n_modalities);
+    GroupedLinear::load(init, vb, &format!("{}_proj", projection.name()), features, own, draws)
 }
 
 /// [`Weights`] read as slices.

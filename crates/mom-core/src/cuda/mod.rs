@@ -7,10 +7,11 @@
 //! on_gpu, on_device, plan    the kernels of a device, its tensors and plans as views
 //! device                     which device, and its memory
 //! weights                    projections and mixers as the kernels read them
-//! grouped_linear, causal_conv1d, selective_scan, rms_norm, rows, mixer     nodes of the tape
+//! grouped_linear, causal_conv1d, selective_scan, rms_norm, rows, mixer, attention     nodes of the tape
 //! graph, step                captured work
 //! ```
 
+mod attention;
 mod causal_conv1d;
 mod device;
 mod graph;
@@ -32,11 +33,12 @@ pub use on_device::OnDevice;
 pub use on_gpu::{GpuFloat, OnGpu, dispatch};
 pub use step::{StepHead, StepMemory};
 
+pub(crate) use attention::{attention, rotary_embedding};
 pub(crate) use causal_conv1d::causal_conv1d;
 pub(crate) use device::device;
 pub(crate) use grouped_linear::grouped_linear;
 pub(crate) use mixer::{Link, chain, initial_state, mixer, mixer_from};
-pub(crate) use plan::PlanOnDevice;
+pub(crate) use plan::{MaskOnDevice, PlanOnDevice};
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rows::move_rows;
 pub(crate) use selective_scan::selective_scan;

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use candle_core::{CudaDevice, Device};
 use mom_kernels::ModalityPlan;
+use mom_kernels::attention::AttentionMask;
+use mom_kernels::cuda::attention::DeviceMask;
+use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::{DevicePlan, Gpu};
 
 use super::on_gpu::OnGpu;
@@ -38,11 +41,44 @@ impl PlanOnDevice {
     }
 
     fn expect_on(&self, device: &CudaDevice) -> Result<()> {
-        if self.device.id() == device.id() {
-            return Ok(());
-        }
-        let (of_plan, wanted) = (Device::Cuda(self.device.clone()), Device::Cuda(device.clone()));
-        let (expected, got) = (place(&wanted), other_place(&of_plan, &wanted));
-        Err(Error::Device { op: "plan", arg: "plan", expected, got })
+        expect_on(&self.device, device)
     }
+}
+
+/// An attention's mask and the device that it is on.
+#[derive(Debug)]
+pub(crate) struct MaskOnDevice {
+    mask: DeviceMask,
+    /// The place of each position in its document.
+    positions: CudaSlice<u32>,
+    device: CudaDevice,
+}
+
+impl MaskOnDevice {
+    pub fn upload(on: &OnGpu, mask: &AttentionMask) -> Result<Self> {
+        let positions = on.gpu.upload(&mask.positions_in_documents())?;
+        Ok(Self { mask: DeviceMask::upload(&on.gpu, mask)?, positions, device: on.device.clone() })
+    }
+
+    pub fn positions(&self) -> &CudaSlice<u32> {
+        &self.positions
+    }
+
+    pub fn on(&self, on: &OnGpu) -> Result<&Self> {
+        expect_on(&self.device, &on.device)?;
+        Ok(self)
+    }
+
+    pub fn mask(&self) -> &DeviceMask {
+        &self.mask
+    }
+}
+
+fn expect_on(of_plan: &CudaDevice, wanted: &CudaDevice) -> Result<()> {
+    if of_plan.id() == wanted.id() {
+        return Ok(());
+    }
+    let (of_plan, wanted) = (Device::Cuda(of_plan.clone()), Device::Cuda(wanted.clone()));
+    let (expected, got) = (place(&wanted), other_place(&of_plan, &wanted));
+    Err(Error::Device { op: "plan", arg: "plan", expected, got })
 }

@@ -107,7 +107,7 @@ fn tensors_on_several_devices_are_refused() {
             z: None,
             delta_activation: DeltaActivation::Softplus,
         };
-        told(ops::selective_scan(scan, &plan()), "an input");
+        told(ops::selective_scan(scan, &plan()), "a is on");
     }
     // What is right goes on to be.
     here.forward(&Tensor::zeros((plan().n_rows(), D_MODEL), DType::F32, &device).unwrap(), &plan()).unwrap();
