@@ -1,11 +1,13 @@
 //! What a model reads: plain host arrays.
 
+use std::ops::Range;
+
 use mom_core::Plan;
 use mom_kernels::ModalityPlan;
 use rayon::prelude::*;
 
 use crate::error::require_batch;
-use crate::{ModelConfig, Result, Setting};
+use crate::{Architecture, ModelConfig, Result, Setting};
 
 /// Marks a position whose next token is not to be predicted.
 pub const NO_TARGET: u32 = u32::MAX;
@@ -103,7 +105,27 @@ impl Batch<'_> {
             require_batch(false, "target_modality_ids", Some(p), expected, self.target_modality_ids[p])?;
         }
         self.check_patches(config, &plan)?;
-        Ok(Plan::from(plan))
+        // A mixer is causal everywhere: it sees no spans.
+        Ok(match config.variant.architecture() {
+            Architecture::Transformer(_) => Plan::with_spans(plan, &self.pictures())?,
+            Architecture::Mamba | Architecture::Routed(_) => Plan::from(plan),
+        })
+    }
+
+    /// Positions of each continuous picture, which an attention sees in both directions.
+    fn pictures(&self) -> Vec<Range<usize>> {
+        let ImagePatches { positions, images, .. } = self.patches;
+        let of_pictures = images.chunk_by(|a, b| a == b).scan(0, |first, of_picture| {
+            let at = *first..*first + of_picture.len();
+            *first = at.end;
+            Some(&positions[at])
+        });
+        // Where something lies between its patches, or a sequence ends, each run of them is seen apart.
+        let goes_on = |a: &u32, b: &u32| a + 1 == *b && !(*b as usize).is_multiple_of(self.seqlen);
+        of_pictures
+            .flat_map(|positions| positions.chunk_by(goes_on))
+            .map(|run| run[0] as usize..run[run.len() - 1] as usize + 1)
+            .collect()
     }
 
     fn check_patches(&self, config: &ModelConfig, plan: &ModalityPlan) -> Result<()> {

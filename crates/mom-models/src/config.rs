@@ -6,8 +6,10 @@ use std::str::FromStr;
 use mom_core::{BlockConfig, MixerConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::blocks::TransformerConfig;
+use crate::blocks::transformer::Tying;
 use crate::error::require;
-use crate::{Error, Result, Scale, Variant};
+use crate::{Architecture, Error, Result, Scale, Variant, flops};
 
 /// What is trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -110,6 +112,14 @@ pub struct ModelConfig {
     /// Added to the mean square in the norms.
     #[serde(default = "defaults::norm_eps")]
     pub norm_eps: f64,
+    /// Keys that a query of an attention meets on average, as its cost is counted: a transformer's feed-forward layer is so
+    /// wide that a token costs what it costs in the dense model.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mean_keys: usize,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 mod defaults {
@@ -147,38 +157,74 @@ impl ModelConfig {
             expand: defaults::expand(),
             dt_rank: None,
             norm_eps: defaults::norm_eps(),
+            mean_keys: 0,
         }
     }
 
-    /// Every block of the backbone.
+    /// Every block of a backbone of Mamba's, routed or not.
     pub fn block(&self) -> BlockConfig {
+        // As many times the channels give the dense model the weights of all modalities.
+        let wider = if self.variant == Variant::WideDense { self.setting.n_modalities() } else { 1 };
         let mixer = MixerConfig {
             n_modalities: self.setting.n_modalities(),
             untied: self.variant.untied(),
             shared_dt_bias: self.variant.shared_dt_bias(),
             d_state: self.d_state,
             d_conv: self.d_conv,
-            expand: self.expand,
+            expand: self.expand * wider,
             dt_rank: self.dt_rank,
             ..MixerConfig::new(self.scale.d_model)
         };
         BlockConfig { mixer, norm_eps: self.norm_eps }
     }
 
+    /// Every block of a transformer, which costs a token what two blocks of the dense model do.
+    pub fn transformer(&self) -> TransformerConfig {
+        let d_model = self.scale.d_model;
+        let dense = Self { variant: Variant::Dense, ..self.clone() };
+        let budget = 2.0 * flops::mamba_block(&dense);
+        let tying = match self.variant.architecture() {
+            Architecture::Transformer(tying) => tying,
+            Architecture::Mamba | Architecture::Routed(_) => Tying::Shared,
+        };
+        TransformerConfig {
+            d_model,
+            n_heads: TransformerConfig::heads(d_model),
+            d_ff: TransformerConfig::d_ff_for(d_model, budget, self.mean_keys),
+            n_modalities: self.setting.n_modalities(),
+            tying,
+            norm_eps: self.norm_eps,
+        }
+    }
+
+    /// Weights of the router of each block; 0 where there is none.
+    fn router_parameters(&self) -> usize {
+        match self.variant {
+            Variant::Router => self.setting.n_modalities() * self.scale.d_model,
+            _ => 0,
+        }
+    }
+
     /// Weights of backbone, embedding and head that a token meets. The patcher of Transfusion is counted apart, see
     /// [`Self::patcher_parameters`].
     pub fn active_parameters(&self) -> usize {
-        self.parameters_with(self.block().active_parameters())
+        let of_mamba = self.block().active_parameters() + self.router_parameters();
+        self.parameters_with(of_mamba, self.transformer().active_parameters())
     }
 
     /// Weights of backbone, embedding and head, all modalities together.
     pub fn total_parameters(&self) -> usize {
-        self.parameters_with(self.block().total_parameters())
+        let of_mamba = self.block().total_parameters() + self.router_parameters();
+        self.parameters_with(of_mamba, self.transformer().total_parameters())
     }
 
-    fn parameters_with(&self, block: usize) -> usize {
+    fn parameters_with(&self, of_mamba: usize, of_transformer: usize) -> usize {
         let d_model = self.scale.d_model;
-        self.scale.n_blocks() * block + d_model + 2 * self.vocab_size * d_model
+        let blocks = match self.variant.architecture() {
+            Architecture::Mamba | Architecture::Routed(_) => self.scale.n_blocks() * of_mamba,
+            Architecture::Transformer(_) => self.scale.n_layers * of_transformer,
+        };
+        blocks + d_model + 2 * self.vocab_size * d_model
     }
 
     /// Weights of Transfusion's patcher and timestep embedding; 0 elsewhere.
@@ -202,6 +248,9 @@ impl ModelConfig {
             require(value.is_finite() && value >= 0.0, field, "finite and not negative", value)?;
         }
         require(self.scale.n_layers > 0, "scale", "at least one layer", self.scale)?;
+        if let Architecture::Transformer(_) = self.variant.architecture() {
+            self.transformer().validate()?;
+        }
         Ok(self.block().validate()?)
     }
 }

@@ -1,6 +1,7 @@
 //! Where a value that is not finite comes from.
 
 use candle_core::{DType, Tensor};
+use mom_core::Block;
 use mom_core::autograd::without_tape;
 
 use crate::{Inputs, Model, Result};
@@ -30,21 +31,13 @@ impl Model {
         if !is_finite(&x)? {
             return Ok(Some("the embedding of tokens and patches".to_owned()));
         }
-        for (i, block) in self.backbone().blocks().iter().enumerate() {
+        let blocks = self.backbone().all_blocks();
+        for i in 0..blocks.len() {
             let layer = format!("backbone.layers.{i}");
-            let normed = block.norm().forward(&x)?;
-            if !is_finite(&normed)? {
-                return Ok(Some(format!("{layer}.norm")));
-            }
-            let y = block.forward(&x, plan)?;
+            let y = blocks.forward_one(i, &x, plan)?;
             if !is_finite(&y)? {
-                return self.within_mixer(i, &normed, inputs).map(|part| {
-                    Some(
-                        part.map_or(format!("{layer}.mixer or the sum behind it"), |part| {
-                            format!("{layer}.mixer.{part}")
-                        }),
-                    )
-                });
+                let within = self.backbone().blocks().get(i).map(|block| self.within_block(block, &x, inputs));
+                return Ok(Some(format!("{layer}{}", within.transpose()?.unwrap_or_default())));
             }
             x = y;
         }
@@ -54,19 +47,22 @@ impl Model {
         Ok(None)
     }
 
-    /// The operation of a mixer that gives it; `None` where that cannot be told.
-    fn within_mixer(&self, layer: usize, normed: &Tensor, inputs: &Inputs) -> Result<Option<&'static str>> {
-        if !normed.device().is_cpu() {
-            return Ok(None);
+    /// The operation of one of Mamba's blocks that gives it, behind the block's name.
+    fn within_block(&self, block: &Block, x: &Tensor, inputs: &Inputs) -> Result<String> {
+        let normed = block.norm().forward(x)?;
+        if !is_finite(&normed)? {
+            return Ok(".norm".to_owned());
         }
         let mut first = None;
-        self.backbone().blocks()[layer].mixer().forward_watched(normed, &inputs.plan, &mut |name, tensor| {
-            if first.is_none() && !is_finite(tensor)? {
-                first = Some(name);
-            }
-            Ok(())
-        })?;
-        Ok(first)
+        if normed.device().is_cpu() {
+            block.mixer().forward_watched(&normed, &inputs.plan, &mut |name, tensor| {
+                if first.is_none() && !is_finite(tensor)? {
+                    first = Some(name);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(first.map_or(".mixer or the sum behind it".to_owned(), |name| format!(".mixer.{name}")))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! | item | what it is |
 //! | --- | --- |
-//! | [`ModelConfig`], [`Scale`], [`Variant`] | what is built: setting, size, and which projections are per modality |
+//! | [`ModelConfig`], [`Scale`], [`Variant`] | what is built: setting, size, and which arm of the comparison |
+//! | [`blocks`] | the blocks of every arm: Mamba's, routed ones, a transformer's |
 //! | [`Model`] | embedding, backbone and heads; [`Model::loss`] takes a [`Batch`] of plain host arrays |
 //! | [`Inputs`] | a batch that was checked and sent to where the model is, while a device works on another |
 //! | [`Setting`] | Transfusion, Chameleon, three modalities |
@@ -39,6 +40,7 @@
 
 mod backbone;
 mod batch;
+pub mod blocks;
 mod config;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -62,4 +64,4 @@ pub use model::{Inputs, Losses, ModalityLoss, Model};
 pub use parameters::Parameters;
 pub use patcher::Patcher;
 pub use scale::{SCALES, Scale, TINY};
-pub use variant::Variant;
+pub use variant::{Architecture, Variant};

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use mom_core::{Draw, Init, Plan};
 
+use crate::blocks::Passed;
 use crate::diffusion::Noise;
 use crate::error::{require, require_batch};
 use crate::layers::{Ids, RowLosses, embedding, linear_cross_entropy};
@@ -71,6 +72,9 @@ enum Head {
 }
 
 const NO_MODALITY: u8 = u8::MAX;
+
+/// Weight of what keeps a router in balance (arXiv 2101.03961, section 2.2).
+const BALANCE_WEIGHT: f64 = 0.01;
 
 /// The patches of a batch with their noise.
 #[derive(Debug)]
@@ -291,6 +295,8 @@ impl Model {
     #[cfg(feature = "cuda")]
     pub fn inputs_for_graph(&self, batch: &Batch<'_>, normaliser: Normaliser) -> Result<Inputs> {
         require(self.patcher.is_none(), "setting", "one without continuous patches", self.config.setting)?;
+        let has_graph = self.config.variant.architecture() == crate::Architecture::Mamba;
+        require(has_graph, "variant", "one of Mamba's blocks", self.config.variant)?;
         let device = self.like().device();
         require(device.is_cuda(), "device", "a GPU", format!("{device:?}"))?;
         let plan = batch.plan(&self.config)?;
@@ -347,7 +353,7 @@ impl Model {
     /// Inputs of another model, out of memory.
     pub fn loss_of(&self, inputs: &Inputs, normaliser: Normaliser) -> Result<Losses> {
         let Inputs { plan, patches, .. } = inputs;
-        let x = self.backbone.forward(&self.residual_stream(inputs)?, plan)?;
+        let Passed { x, balance } = self.backbone.forward(&self.residual_stream(inputs)?, plan)?;
         let z = self.config.z_loss;
         let text = match &inputs.head {
             Head::Some { rows, targets } => {
@@ -373,6 +379,13 @@ impl Model {
             let scale = self.config.diffusion_weight / normaliser.n_patches.max(1) as f64;
             total = (total + error.affine(scale, 0.0)?)?;
             diffusion = Some((error.detach(), images.len()));
+        }
+        if let Some(balance) = balance {
+            // A batch's share of the step.
+            let own = inputs.target_modalities.iter().filter(|&&modality| modality != NO_MODALITY).count();
+            let of_batch = own + diffusion.as_ref().map_or(0, |(_, n)| *n);
+            let share = of_batch as f64 / (normaliser.n_targets + normaliser.n_patches).max(1) as f64;
+            total = (&total + balance.to_dtype(total.dtype())?.affine(BALANCE_WEIGHT * share, 0.0)?)?;
         }
         let n_modalities = self.config.setting.n_modalities();
         let target_modalities = inputs.target_modalities.clone();

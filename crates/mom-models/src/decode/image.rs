@@ -1,10 +1,11 @@
 //! Images of continuous patches, drawn by diffusion in the middle of a sequence.
 
 use candle_core::DType;
-use mom_core::{MixerState, ModalityPlan, Plan};
+use mom_core::{ModalityPlan, Plan};
 use rand::Rng;
 
 use super::Decoder;
+use crate::blocks::States;
 use crate::diffusion::{Sampler, normals};
 use crate::error::{require, require_batch};
 use crate::layers::Ids;
@@ -86,13 +87,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// States behind an image of noisy patches, and the noise that the model sees in it.
-    fn epsilon(
-        mut self,
-        patcher: &Patcher,
-        x: &[f64],
-        t: u32,
-        n_patches: usize,
-    ) -> Result<(Vec<MixerState>, Vec<f64>)> {
+    fn epsilon(mut self, patcher: &Patcher, x: &[f64], t: u32, n_patches: usize) -> Result<(States, Vec<f64>)> {
         let (batch, patch_dim) = (self.batch, self.model.config().patch_dim);
         let values: Vec<f32> = x.iter().map(|&x| x as f32).collect();
         let like = self.model.like();
@@ -100,7 +95,9 @@ impl<'a> Decoder<'a> {
         let images: Vec<u32> = (0..batch * n_patches).map(|i| (i / n_patches) as u32).collect();
         let features = Patcher::time_features(&vec![t; batch], like)?;
         let embedded = patcher.embed(&noisy, &Ids::new(images, like.device())?, &features)?.detach();
-        let plan = Plan::from(ModalityPlan::new(batch, n_patches, 2, &vec![1; batch * n_patches], None)?);
+        let plan = ModalityPlan::new(batch, n_patches, 2, &vec![1; batch * n_patches], None)?;
+        let pictures: Vec<_> = (0..batch).map(|b| b * n_patches..(b + 1) * n_patches).collect();
+        let plan = Plan::with_spans(plan, &pictures)?;
         let out = self.run(&embedded, &plan)?;
         let epsilon = patcher.predict(&out)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
         Ok((self.states, epsilon))

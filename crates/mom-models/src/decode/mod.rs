@@ -7,8 +7,9 @@ mod sampling;
 
 use candle_core::Tensor;
 use mom_core::autograd::without_tape;
-use mom_core::{MixerState, ModalityPlan, Plan};
+use mom_core::{ModalityPlan, Plan};
 
+use crate::blocks::States;
 use crate::error::{config, require, require_batch};
 use crate::layers::Ids;
 use crate::{Model, Result};
@@ -21,7 +22,7 @@ pub use sampling::Sampling;
 pub struct Decoder<'a> {
     model: &'a Model,
     batch: usize,
-    states: Vec<MixerState>,
+    states: States,
     /// Steps of a token on a GPU, which may have got ahead of `states`: see [`Self::settle`].
     #[cfg(feature = "cuda")]
     captured: captured::CapturedSteps,
@@ -36,7 +37,7 @@ impl<'a> Decoder<'a> {
         Ok(Self::at(model, batch, model.backbone().initial_states(batch)?))
     }
 
-    fn at(model: &'a Model, batch: usize, states: Vec<MixerState>) -> Self {
+    fn at(model: &'a Model, batch: usize, states: States) -> Self {
         Self {
             model,
             batch,
@@ -57,7 +58,7 @@ impl<'a> Decoder<'a> {
     /// A sequence that is not there; none at all; out of memory.
     pub fn select(&self, sequences: &[usize]) -> Result<Self> {
         require(!sequences.is_empty(), "sequences", "at least one", 0)?;
-        let states = self.current()?.iter().map(|state| state.select(sequences)).collect::<mom_core::Result<_>>()?;
+        let states = self.current()?.select(sequences)?;
         Ok(Self::at(self.model, sequences.len(), states))
     }
 
@@ -76,9 +77,7 @@ impl<'a> Decoder<'a> {
         let same = decoders.iter().all(|decoder| std::ptr::eq(decoder.model, first.model));
         require(same, "decoders", "of one model", "several")?;
         let all = decoders.iter().map(|decoder| decoder.current()).collect::<Result<Vec<_>>>()?;
-        let states = (0..first.states.len())
-            .map(|block| MixerState::join(all.iter().map(|states| &states[block])))
-            .collect::<mom_core::Result<_>>()?;
+        let states = States::join(&all.iter().collect::<Vec<_>>())?;
         Ok(Self::at(first.model, decoders.iter().map(|decoder| decoder.batch).sum(), states))
     }
 
@@ -94,7 +93,9 @@ impl<'a> Decoder<'a> {
         let n = tokens.len() / self.batch.max(1);
         require_batch(n > 0 && tokens.len() == n * self.batch, "tokens", None, "a multiple of batch", tokens.len())?;
         #[cfg(feature = "cuda")]
-        if let Some(logits) = self.captured.push(self.model, &self.states, tokens, modality_ids)? {
+        if let Some(states) = self.states.mamba()
+            && let Some(logits) = self.captured.push(self.model, states, tokens, modality_ids)?
+        {
             return Ok(logits);
         }
         let n_modalities = self.model.config().setting.n_modalities();
@@ -108,10 +109,10 @@ impl<'a> Decoder<'a> {
     }
 
     /// Where the sequences are.
-    fn current(&self) -> Result<Vec<MixerState>> {
+    fn current(&self) -> Result<States> {
         #[cfg(feature = "cuda")]
         if let Some(states) = self.captured.states()? {
-            return Ok(states);
+            return Ok(States::Mamba(states));
         }
         Ok(self.states.clone())
     }
@@ -120,7 +121,7 @@ impl<'a> Decoder<'a> {
     fn settle(&mut self) -> Result<()> {
         #[cfg(feature = "cuda")]
         if let Some(states) = self.captured.settle()? {
-            self.states = states;
+            self.states = States::Mamba(states);
         }
         Ok(())
     }
