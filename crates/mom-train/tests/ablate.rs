@@ -23,6 +23,9 @@ fn sweep_with_null(out: &Path, more: &[&str]) -> Output {
     if !more.contains(&"--steps") {
         arguments.extend(["--steps", "4"]);
     }
+    if !more.contains(&"--seeds") {
+        arguments.extend(["--seeds", "0"]);
+    }
     arguments.extend(["--batch", "2", "--seqlen", "96", "--out", out.to_str().unwrap()]);
     arguments.extend(["--data", shards().to_str().unwrap()]);
     arguments.extend(more);
@@ -256,6 +259,7 @@ fn only(folder: &Path, parts: &str, path: &Path) -> std::path::PathBuf {
 
 fn sweep_on(data: &Path, out: &Path, more: &[&str]) -> Output {
     let mut arguments = vec!["ablate", "--variants", "dense", "--scale", "nano", "--steps", "2", "--batch", "2"];
+    arguments.extend(["--seeds", "0"]);
     arguments.extend(["--no-bracket", "--no-null"]);
     arguments.extend(["--seqlen", "192", "--out", out.to_str().unwrap(), "--data", data.to_str().unwrap()]);
     arguments.extend(more);

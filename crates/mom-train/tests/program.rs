@@ -14,6 +14,9 @@ fn sweep<'a>(out: &'a Path, steps: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let mut arguments = vec!["ablate", "--setting", "chameleon", "--variants", "dense,mom,in", "--scale", "nano"];
     arguments.extend(["--steps", steps, "--batch", "2", "--seqlen", "96", "--out", out.to_str().unwrap()]);
     arguments.extend(["--data", shards().to_str().unwrap()]);
+    if !more.contains(&"--seeds") {
+        arguments.extend(["--seeds", "0"]);
+    }
     arguments.extend(more);
     arguments.extend(SMALL);
     arguments
@@ -100,7 +103,7 @@ fn a_dry_run_prints_the_runs_and_touches_nothing() {
     );
     assert!(!out.exists());
     let mut all = vec!["ablate", "--dry-run", "--scale", "nano", "--variants", "all16,published", "--seeds", "0,1"];
-    all.extend(["--no-bracket", "--no-null"]);
+    all.extend(["--no-bracket", "--no-null", "--setting", "all"]);
     let all = mom_train(&all);
     let text = String::from_utf8(all.stdout).unwrap();
     assert!(text.contains("102 runs"), "{text}");
@@ -478,6 +481,7 @@ fn a_setting_that_cannot_run_does_not_stop_the_others() {
     }
     let sweep = |settings: &str, seqlen: &str| {
         let mut arguments = vec!["ablate", "--setting", settings, "--variants", "dense", "--scale", "nano"];
+        arguments.extend(["--seeds", "0"]);
         arguments.extend(["--steps", "2", "--batch", "2", "--seqlen", seqlen, "--out", out.to_str().unwrap()]);
         arguments.extend(["--data", data.to_str().unwrap(), "--no-bracket", "--no-null"]);
         arguments.extend(SMALL);

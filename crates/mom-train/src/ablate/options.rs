@@ -107,12 +107,12 @@ impl std::str::FromStr for Horizons {
 impl Default for SweepOptions {
     fn default() -> Self {
         Self {
-            settings: Setting::ALL.to_vec(),
-            unserved: Unserved::Skip,
+            settings: vec![Setting::ThreeModality],
+            unserved: Unserved::Refuse,
             variants: Variants::Default,
             scale: mom_models::TINY,
             steps: 280,
-            seeds: vec![0],
+            seeds: vec![0, 1, 2],
             rates: Rates::Bracket,
             horizons: Horizons::Auto,
             null: true,
@@ -129,14 +129,6 @@ impl Default for SweepOptions {
 }
 
 impl SweepOptions {
-    /// Seeds where none are given: three on a GPU, so that differences can be told from chance; on a CPU one, for the time's sake.
-    pub fn seeds_of(device: DeviceKind) -> Vec<u64> {
-        match device {
-            DeviceKind::Cpu => vec![0],
-            DeviceKind::Cuda => vec![0, 1, 2],
-        }
-    }
-
     /// Checks what does not depend on the data.
     pub(super) fn check(&self) -> Result<()> {
         require(!self.settings.is_empty(), "settings", "at least one", 0)?;

@@ -152,6 +152,7 @@ mod tests {
             variants: Variants::List(vec![Variant::Mom]),
             rates: if learning_rates.is_empty() { Rates::Own } else { Rates::List(learning_rates.to_vec()) },
             null: false,
+            seeds: vec![0],
             overrides: overrides.iter().map(|&text| text.to_owned()).collect(),
             ..SweepOptions::default()
         };

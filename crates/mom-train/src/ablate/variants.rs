@@ -25,7 +25,8 @@ impl Variants {
     }
 }
 
-/// `all16`, or names joined by commas: `dense,mom,in+out,published`.
+/// Names joined by commas, `dense,mom,in+out,published`; `all16` stands for every choice of projections, `baselines` for what
+/// else there is to pick.
 impl FromStr for Variants {
     type Err = Error;
 
@@ -34,6 +35,7 @@ impl FromStr for Variants {
         for name in text.split(',') {
             match name {
                 "all16" => list.extend(Variant::all16()),
+                "baselines" => list.extend(Variant::BASELINES),
                 name => list.push(name.parse()?),
             }
         }

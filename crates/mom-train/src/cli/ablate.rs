@@ -16,19 +16,22 @@ use super::terminal::{self, Terminal};
 impl AblateArguments {
     fn options(&self) -> Result<SweepOptions> {
         let defaults = SweepOptions::default();
-        // A setting that is named is wanted; of all those are, that the data can serve.
-        let (settings, unserved) = match self.setting.as_str() {
-            "all" => (Setting::ALL.to_vec(), Unserved::Skip),
-            names => (names.split(',').map(str::parse).collect::<Result<_, _>>()?, Unserved::Refuse),
-        };
         let device = self.device.parse::<DeviceKind>()?;
+        // A setting that is named is wanted; of all those are, that the data can serve. One setting at its best rates, with a
+        // null and seeds, is what ten minutes of a CPU have room for.
+        let is_default_on_cpu = device == DeviceKind::Cpu && self.data.is_none();
+        let (settings, unserved) = match self.setting.as_deref() {
+            None if is_default_on_cpu => (defaults.settings, defaults.unserved),
+            None | Some("all") => (Setting::ALL.to_vec(), Unserved::Skip),
+            Some(names) => (names.split(',').map(str::parse).collect::<Result<_, _>>()?, Unserved::Refuse),
+        };
         Ok(SweepOptions {
             settings,
             unserved,
             variants: self.variants.as_deref().map(str::parse).transpose()?.unwrap_or(Variants::Default),
             scale: self.scale.as_deref().map(str::parse).transpose()?.unwrap_or(defaults.scale),
             steps: self.steps.unwrap_or(defaults.steps),
-            seeds: if self.seeds.is_empty() { SweepOptions::seeds_of(device) } else { self.seeds.clone() },
+            seeds: if self.seeds.is_empty() { defaults.seeds } else { self.seeds.clone() },
             rates: match (self.learning_rates.as_slice(), self.no_bracket) {
                 ([], false) => Rates::Bracket,
                 ([], true) => Rates::Own,

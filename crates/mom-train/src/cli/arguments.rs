@@ -250,10 +250,12 @@ pub struct SpeedArguments {
 /// What is compared; the defaults end within ten minutes on two cores.
 #[derive(Debug, clap::Args)]
 pub struct AblateArguments {
-    /// transfusion, chameleon, three-modality, or all that the data can serve; several joined by commas.
-    #[arg(long, default_value = "all")]
-    pub setting: String,
-    /// dense, mom, published, some of in, x, dt, out joined by +, or all16; several joined by commas.
+    /// transfusion, chameleon, three-modality, or all that the data can serve; several joined by commas. Default: three-modality
+    /// on a CPU without data of one's own, else all.
+    #[arg(long)]
+    pub setting: Option<String>,
+    /// dense, mom, published, transformer, mot (Mixture-of-Transformers), router, random-router, wide-dense, or some of in, x, dt,
+    /// out joined by +; several joined by commas. all16 is every choice of projections, baselines are the five from transformer on.
     /// Default: dense,mom; the null comes by itself.
     #[arg(long)]
     pub variants: Option<String>,
@@ -263,7 +265,7 @@ pub struct AblateArguments {
     /// Optimiser steps of each run.
     #[arg(long)]
     pub steps: Option<u64>,
-    /// Seeds, joined by commas. Default: 0,1,2 on a GPU, 0 on a CPU.
+    /// Seeds, joined by commas. Default: 0,1,2.
     #[arg(long, value_delimiter = ',')]
     pub seeds: Vec<u64>,
     /// Learning rates, joined by commas: every run is made at each, and a variant is compared at its best, the lowest final joint

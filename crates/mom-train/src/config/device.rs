@@ -1,6 +1,6 @@
 //! Where and how a run computes.
 
-use mom_models::Setting;
+use mom_models::{Architecture, Setting, Variant};
 use serde::{Deserialize, Serialize};
 
 use crate::error::require;
@@ -41,7 +41,7 @@ impl Graph {
     pub(crate) fn captures(
         self,
         device: DeviceKind,
-        setting: Setting,
+        (setting, variant): (Setting, Variant),
         accumulate: usize,
         elements: usize,
     ) -> Result<bool> {
@@ -52,6 +52,12 @@ impl Graph {
                 setting != Setting::Transfusion,
                 "one without continuous patches for a captured step",
                 setting.name().to_owned(),
+            ),
+            (
+                "model.variant",
+                variant.architecture() == Architecture::Mamba,
+                "one of Mamba's blocks for a captured step",
+                variant.to_string(),
             ),
             ("train.accumulate", accumulate == 1, "1 for a captured step", accumulate.to_string()),
         ];

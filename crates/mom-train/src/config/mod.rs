@@ -12,7 +12,7 @@ mod train;
 use std::path::Path;
 
 use mom_data::{Forms, ImageNeed, Needs, Tokenizers};
-use mom_models::{ModelConfig, Setting};
+use mom_models::{Architecture, ModelConfig, Setting};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use data::section_of;
@@ -200,6 +200,8 @@ impl RunConfig {
         let fits = on_gpu || train.dtype != Some(Precision::Bf16);
         require(fits, "train.dtype", "f32 on the CPU", "bf16")?;
         require(on_gpu || train.recompute.is_none(), "train.recompute", "none on the CPU", "block")?;
+        let (recomputes, variant) = (self.model.variant.architecture() == Architecture::Mamba, self.model.variant);
+        require(recomputes || train.recompute.is_none(), "train.recompute", &format!("none for {variant}"), "block")?;
         self.captures().map(drop)
     }
 
@@ -207,7 +209,8 @@ impl RunConfig {
     pub(crate) fn captures(&self) -> Result<bool> {
         let Self { data, train, .. } = self;
         let elements = data.batch.saturating_mul(data.seqlen).saturating_mul(self.model.scale.d_model);
-        train.graph.captures(train.device, self.model.setting, train.accumulate, elements)
+        let model = (self.model.setting, self.model.variant);
+        train.graph.captures(train.device, model, train.accumulate, elements)
     }
 
     /// Element type of projections and activations.
@@ -232,8 +235,13 @@ impl RunConfig {
     }
 
     fn model_with(&self, vocab_size: usize) -> ModelConfig {
-        let ModelSection { setting, variant, scale, d_state, d_conv, expand, dt_rank, z_loss, diffusion_weight } =
-            self.model;
+        let ModelSection { setting, variant, scale, d_state, d_conv, expand, dt_rank, .. } = self.model;
+        let ModelSection { z_loss, diffusion_weight, mean_keys, .. } = self.model;
+        // A document of a whole sequence: its queries meet half of it.
+        let mean_keys = match variant.architecture() {
+            Architecture::Transformer(_) => mean_keys.unwrap_or(self.data.seqlen / 2),
+            Architecture::Mamba | Architecture::Routed(_) => 0,
+        };
         let defaults = ModelConfig::new(setting, variant, scale, vocab_size);
         let patched = self.needs().image == ImageNeed::Patches;
         ModelConfig {
@@ -244,6 +252,7 @@ impl RunConfig {
             d_conv,
             expand,
             dt_rank,
+            mean_keys,
             ..defaults
         }
     }

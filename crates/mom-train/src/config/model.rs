@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct ModelSection {
     /// transfusion, chameleon or three-modality.
     pub setting: Setting,
-    /// dense, mom, published, or some of in, x, dt, out joined by +.
+    /// dense, mom, published, transformer, mot, router, random-router, wide-dense, or some of in, x, dt, out joined by +.
     pub variant: Variant,
     /// Size of the backbone: a name, or such as d320-l6. In a file `d_model` and `n_layers` may stand in its place, or beside a
     /// name, for what is other than there. A layer is two blocks.
@@ -27,6 +27,10 @@ pub struct ModelSection {
     /// Features between x_proj and dt_proj; ceil(d_model / 16) if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dt_rank: Option<usize>,
+    /// Keys that a query of a transformer meets on average: its feed-forward layers are so wide that a token then costs what it
+    /// costs in the dense model. Half of data.seqlen if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_keys: Option<usize>,
     /// Weight of the z-loss; the setting's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub z_loss: Option<f64>,
@@ -67,6 +71,7 @@ impl ModelSection {
             d_conv: d_conv(),
             expand: expand(),
             dt_rank: None,
+            mean_keys: None,
             z_loss: None,
             diffusion_weight: None,
         }

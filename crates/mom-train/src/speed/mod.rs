@@ -115,10 +115,11 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
     }
     let defaults = ModelConfig::new(options.setting, options.variant, options.scale, options.vocab_size);
     let patch_dim = if options.setting == Setting::Transfusion { 192 } else { 0 };
-    let config = ModelConfig { patch_dim, ..defaults };
+    let config = ModelConfig { patch_dim, mean_keys: options.seqlen / 2, ..defaults };
     let precision = options.precision.unwrap_or(Precision::of(options.device));
     let tokens = options.batch * options.seqlen;
-    let captures = options.graph.captures(options.device, options.setting, 1, tokens * options.scale.d_model)?;
+    let model = (options.setting, options.variant);
+    let captures = options.graph.captures(options.device, model, 1, tokens * options.scale.d_model)?;
     let SpeedOptions { device, recompute, .. } = *options;
     let mode = Mode { dtype: precision.dtype(), device, recompute, captures };
     let mut engine = Engine::new(&config, 0, mode)?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use candle_core::{DType, Device};
-use mom_models::ModelConfig;
+use mom_models::{Architecture, ModelConfig};
 use safetensors::SafeTensors;
 
 use super::{Trained, weights_at};
@@ -71,6 +71,18 @@ pub(crate) fn check(config: &RunConfig, path: &Path) -> Result<()> {
         let widths = (mixer.d_inner(), mixer.d_state, mixer.d_conv, mixer.dt_rank());
         (config.setting, config.scale.d_model, config.scale.n_layers, widths, config.patch_dim)
     };
+    // A transformer's weights start one for each modality, and the other way they do not fit: by names, further on.
+    let kind = |config: &ModelConfig| match config.variant.architecture() {
+        Architecture::Mamba | Architecture::Routed(_) => None,
+        Architecture::Transformer(_) => Some(config.transformer().d_ff),
+    };
+    if kind(from) != kind(&to) {
+        let words = |config: &ModelConfig| match kind(config) {
+            None => "Mamba's blocks".to_owned(),
+            Some(d_ff) => format!("a transformer's blocks, d_ff {d_ff}"),
+        };
+        return Err(content(format!("train.init_from has a model of {}, expected {}", words(from), words(&to))));
+    }
     if sizes(from) == sizes(&to) {
         return Ok(());
     }

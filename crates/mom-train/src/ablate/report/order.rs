@@ -15,6 +15,10 @@ pub(super) const MOM: &str = "mom";
 /// The variant that repeats the published code's behaviour.
 pub(super) const PUBLISHED: &str = "published";
 
+/// What else there is to pick, in the order of what it tells: more weights alone, routing by nothing, a learned router,
+/// transformers.
+const BASELINES: [&str; 5] = ["wide-dense", "random-router", "router", "transformer", "mot"];
+
 /// Place of a setting: the paper's order, then unknown ones by name.
 pub(super) fn setting(name: &str) -> (usize, &str) {
     (position(&SETTINGS, name), name)
@@ -25,7 +29,7 @@ pub(super) fn modality(name: &str) -> (usize, &str) {
     (position(&MODALITIES, name), name)
 }
 
-/// Place of a variant: dense, the null, mom, single projections, larger combinations, published, then other baselines by name.
+/// Place of a variant: dense, the null, mom, single projections, larger combinations, published, then other baselines, unknown ones by name.
 pub(super) fn variant(name: &str) -> (usize, Vec<usize>, &str) {
     let parts: Vec<usize> = name.split('+').map(|part| position(&PROJECTIONS, part)).collect();
     match name {
@@ -37,7 +41,7 @@ pub(super) fn variant(name: &str) -> (usize, Vec<usize>, &str) {
             // By number of parts first: the count leads the list of places.
             (2, [&[parts.len()], parts.as_slice()].concat(), name)
         }
-        _ => (4, Vec::new(), name),
+        _ => (4, vec![position(&BASELINES, name)], name),
     }
 }
 
@@ -74,7 +78,12 @@ mod tests {
             "x+dt",
             "in+x+dt",
             "published",
+            "wide-dense",
+            "random-router",
             "router",
+            "transformer",
+            "mot",
+            "another",
         ];
         let mut sorted = expected;
         sorted.reverse();
