@@ -1,11 +1,9 @@
-//! What every variant's difference from dense amounts to: the only place where a report judges.
+//! A variant beside dense: what its difference amounts to, and how that is said.
 
 use serde::{Deserialize, Serialize};
 
-use super::group::{Cell, Group, groups};
 use super::numbers::{Quantity, Sample};
-use super::{RunResult, order};
-use crate::ablate::statistics::{Estimate, Interval, Verdict, adjusted, verdicts};
+use crate::ablate::statistics::{Estimate, Interval, Verdict};
 
 /// A variant beside dense: one loss, over the seeds. See [`statistics`](crate::ablate::statistics) for what is estimated how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,63 +76,4 @@ impl Comparison {
 fn interval(Interval { low, high }: Interval, quantity: Quantity) -> String {
     let (low, high) = (quantity.show(low), quantity.show(high));
     format!("[{}, {high}]", low.strip_suffix(" %").unwrap_or(&low))
-}
-
-/// Every variant of every setting and scale beside dense, in the report's order. The verdicts take account of how many there are.
-pub fn comparisons(runs: &[RunResult]) -> Vec<Comparison> {
-    groups(runs, &[]).into_iter().flat_map(|group| group.comparisons).collect()
-}
-
-/// Compares the variants of all groups of a report.
-pub(super) fn compare(groups: &mut [Group]) {
-    for group in groups.iter_mut() {
-        group.comparisons = of_group(group);
-    }
-    let all = || groups.iter().flat_map(|group| &group.comparisons);
-    // The null is what others are judged by; a seed that diverged leaves a mean that flatters.
-    let judged = |comparison: &Comparison| comparison.variant != order::NULL && comparison.n_diverged == 0;
-    let gains: Vec<_> = all().map(|comparison| comparison.gain.filter(|_| judged(comparison))).collect();
-    let p = adjusted(&gains.iter().map(|gain| gain.as_ref()?.p).collect::<Vec<_>>());
-    let judged = verdicts(&gains).into_iter().zip(p);
-    let mut judged = judged.collect::<Vec<_>>().into_iter();
-    for comparison in groups.iter_mut().flat_map(|group| &mut group.comparisons) {
-        if let Some((verdict, p)) = judged.next() {
-            comparison.p_adjusted = p;
-            comparison.verdict = if comparison.variant == order::NULL { Verdict::Null } else { verdict };
-        }
-    }
-}
-
-fn of_group(group: &Group) -> Vec<Comparison> {
-    let mut comparisons = Vec::new();
-    let variants = group.variants.iter().filter(|variant| variant.name != order::DENSE);
-    for (variant, target) in variants.flat_map(|variant| group.targets.iter().map(move |target| (variant, target))) {
-        let cell = variant.cell(target.name);
-        if cell.records.is_empty() {
-            continue;
-        }
-        let is_null = variant.name == order::NULL;
-        let null = group.variant(order::NULL).filter(|_| !is_null).map(|null| null.cell(target.name));
-        let estimate = |of: fn(&Cell) -> &Sample, reference: f64| {
-            // A mean over those seeds alone that came so far would flatter.
-            let whole = |cell: &Cell| (of(cell).values.len() == of(cell).n_runs).then(|| of(cell).values.clone());
-            let null = null.as_ref().and_then(whole).unwrap_or_default();
-            Estimate::of(&whole(&cell)?, &null, reference)
-        };
-        comparisons.push(Comparison {
-            setting: group.setting.to_owned(),
-            scale: group.scale.to_owned(),
-            variant: variant.name.to_owned(),
-            target: target.name.to_owned(),
-            n_seeds: cell.n_comparable,
-            n_diverged: cell.n_diverged,
-            gain: estimate(|cell| &cell.gain, 0.0),
-            relative_flops_first_crossing: estimate(|cell| &cell.first_crossing, 1.0),
-            relative_flops_slope: estimate(|cell| &cell.slope, 1.0),
-            relative_flops_horizons: estimate(|cell| &cell.horizons, 1.0),
-            p_adjusted: None,
-            verdict: Verdict::None,
-        });
-    }
-    comparisons
 }

@@ -3,7 +3,7 @@
 use super::curve::{self, Outcome};
 use super::numbers::Sample;
 use super::records::{dense_of, record, sorted};
-use super::{ArmRates, Comparison, Record, RunResult, comparison, order};
+use super::{ArmRates, Comparison, Record, RunResult, order};
 use crate::config::JOINT;
 
 /// All runs of one setting at one scale.
@@ -20,7 +20,7 @@ pub(super) struct Group<'a> {
     pub(super) variants: Vec<Variant<'a>>,
     /// With several learning rates: every arm at every rate, in order.
     pub(super) arms: Vec<&'a ArmRates>,
-    /// Every variant beside dense.
+    /// Every variant beside dense; none before they are judged.
     pub(super) comparisons: Vec<Comparison>,
 }
 
@@ -204,7 +204,6 @@ pub(super) fn groups<'a>(runs: &'a [RunResult], arms: &'a [ArmRates]) -> Vec<Gro
         }
     }
     name_files(&mut groups);
-    comparison::compare(&mut groups);
     groups
 }
 

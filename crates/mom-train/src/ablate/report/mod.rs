@@ -37,6 +37,7 @@ mod gallery;
 mod group;
 mod html;
 mod input;
+mod judge;
 mod markdown;
 mod numbers;
 mod order;
@@ -51,10 +52,11 @@ mod tables;
 
 use std::path::{Path, PathBuf};
 
-pub use comparison::{Comparison, comparisons};
+pub use comparison::Comparison;
 pub use error::ReportError;
 pub use gallery::{Exhibit, Gallery, GalleryRow};
 pub use input::ReportHeader;
+pub use judge::comparisons;
 pub(super) use order::NULL;
 pub use records::{Record, read_results, records};
 
@@ -100,7 +102,7 @@ pub fn write_with(
 ) -> Result<Vec<PathBuf>, ReportError> {
     let Beside { arms, galleries, n_done } = beside;
     input::check(runs)?;
-    let groups = group::groups(runs, arms);
+    let groups = judge::judged(runs, arms);
     let n_done = n_done.unwrap_or_else(|| if arms.is_empty() { runs.len() } else { rates::n_done(arms) });
     let summary = summary::summary(header, n_done, &groups)?;
 
