@@ -78,6 +78,16 @@ impl Batch<'_> {
         }
     }
 
+    /// Keys that a query of an attention meets on average: those of its document up to itself, and of its picture.
+    ///
+    /// # Errors
+    /// Document starts of another length; pictures that no attention could see.
+    pub fn mean_keys(&self) -> Result<f64> {
+        let plan = ModalityPlan::dense(self.batch, self.seqlen, Some(self.document_starts))?;
+        let n_pairs = Plan::with_spans(plan, &self.pictures())?.attention_mask()?.n_pairs();
+        Ok(n_pairs as f64 / (self.batch * self.seqlen).max(1) as f64)
+    }
+
     /// Checks everything against a model, once, and sorts the positions by modality.
     pub(crate) fn plan(&self, config: &ModelConfig) -> Result<Plan> {
         let n_modalities = config.setting.n_modalities();

@@ -181,8 +181,7 @@ impl ModelConfig {
     /// Every block of a transformer, which costs a token what two blocks of the dense model do.
     pub fn transformer(&self) -> TransformerConfig {
         let d_model = self.scale.d_model;
-        let dense = Self { variant: Variant::Dense, ..self.clone() };
-        let budget = 2.0 * flops::mamba_block(&dense);
+        let budget = self.transformer_budget();
         let tying = match self.variant.architecture() {
             Architecture::Transformer(tying) => tying,
             Architecture::Mamba | Architecture::Routed(_) => Tying::Shared,
@@ -195,6 +194,16 @@ impl ModelConfig {
             tying,
             norm_eps: self.norm_eps,
         }
+    }
+
+    /// What a block of a transformer may cost a token forward: two blocks of the dense model.
+    fn transformer_budget(&self) -> f64 {
+        2.0 * flops::mamba_block(&Self { variant: Variant::Dense, ..self.clone() })
+    }
+
+    /// The most that [`Self::mean_keys`] may be for a transformer of this size.
+    pub fn most_mean_keys(&self) -> usize {
+        TransformerConfig::most_mean_keys(self.scale.d_model, self.transformer_budget())
     }
 
     /// Weights of the router of each block; 0 where there is none.
@@ -249,6 +258,12 @@ impl ModelConfig {
         }
         require(self.scale.n_layers > 0, "scale", "at least one layer", self.scale)?;
         if let Architecture::Transformer(_) = self.variant.architecture() {
+            let most = self.most_mean_keys();
+            let expected = format!(
+                "at most {most} at this size, the keys that a query of the data's documents meets on average (about half of their \
+                 length): more leaves a token's cost no room for a feed-forward layer"
+            );
+            require(self.mean_keys <= most, "mean_keys", &expected, self.mean_keys)?;
             self.transformer().validate()?;
         }
         Ok(self.block().validate()?)
@@ -299,6 +314,8 @@ mod tests {
         let good = ModelConfig::new(Setting::Chameleon, Variant::Mom, "tiny".parse().unwrap(), 100);
         good.validate().unwrap();
         let message = |config: ModelConfig| config.validate().unwrap_err().to_string();
+        let lengthy = ModelConfig { variant: Variant::Transformer, mean_keys: 512, ..good.clone() };
+        assert!(message(lengthy).contains("mean_keys must be at most 376 at this size"));
         let patched = ModelConfig { patch_dim: 3, ..good.clone() };
         assert_eq!(message(patched), "configuration: patch_dim must be 0 outside of Transfusion, got 3");
         assert!(message(ModelConfig { z_loss: f64::NAN, ..good.clone() }).contains("z_loss"));

@@ -128,6 +128,19 @@ fn counted_weights_are_those_that_are_there() {
 }
 
 #[test]
+fn keys_are_counted_by_document_and_picture() {
+    // Documents of 3 and 5 positions, the second with a picture of its last three.
+    let batch = Owned {
+        document_starts: (0..8).map(|p| p == 0 || p == 3).collect(),
+        positions: vec![5, 6, 7],
+        images: vec![0; 3],
+        ..Owned::new(Setting::Transfusion, 1, 8)
+    };
+    let want = (1 + 2 + 3 + 1 + 2 + 5 + 5 + 5) as f64 / 8.0;
+    assert_eq!(batch.view().mean_keys().unwrap(), want);
+}
+
+#[test]
 fn one_modality_of_mot_is_a_transformer_and_one_expert_is_dense() {
     // With a modality absent, Mixture-of-Transformers is the transformer of the other's weights.
     let of = |variant| {

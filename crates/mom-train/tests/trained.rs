@@ -245,3 +245,46 @@ fn a_document_goes_on_behind_text_pictures_and_speech() {
     let message = draft.push_speech(&[]).unwrap_err().to_string();
     assert!(message.contains("speech must be long enough for a unit, got 0 samples"), "{message}");
 }
+
+#[test]
+fn every_arm_goes_on_is_read_again_and_counts_its_keys_in_the_data() {
+    for setting in [Setting::Transfusion, Setting::ThreeModality] {
+        for variant in mom_models::Variant::BASELINES {
+            let folder = tempfile::tempdir().unwrap();
+            let run = folder.path().join("run");
+            let variant = format!("model.variant={variant}");
+            let of = |steps: &str| {
+                config(
+                    setting,
+                    &[&variant, steps, "train.checkpoint_every=2", "train.eval_every=2", "optimizer.schedule=constant"],
+                )
+            };
+            trained(&of("train.steps=2"), &run);
+            let result = trained(&of("train.steps=4"), &run);
+            let whole = folder.path().join("whole");
+            let curve = |result: &mom_train::telemetry::RunResult| -> Vec<_> {
+                result.curve.iter().map(|point| (point.step, point.loss.clone(), point.joint)).collect()
+            };
+            assert_eq!(curve(&trained(&of("train.steps=4"), &whole)), curve(&result), "{setting} {variant}");
+            let model = Trained::open(&run).unwrap();
+            assert_eq!(losses(&run, &run).loss, result.curve.last().unwrap().loss, "{setting} {variant}");
+            // Documents of these data are longer than ten positions, and shorter than a sequence.
+            let keys = model.config().mean_keys;
+            let is_transformer = variant.ends_with("=transformer") || variant.ends_with("=mot");
+            assert!(if is_transformer { (5..config(setting, &[]).data.seqlen).contains(&keys) } else { keys == 0 });
+        }
+    }
+}
+
+#[test]
+fn mixture_of_transformers_starts_from_a_transformer() {
+    let folder = tempfile::tempdir().unwrap();
+    let [dense, mot] = ["dense", "mot"].map(|name| folder.path().join(name));
+    let setting = Setting::Chameleon;
+    trained(&config(setting, &["model.variant=transformer", "train.steps=2"]), &dense);
+    let origin = format!("train.init_from={}", dense.display());
+    let of_mot = config(setting, &["model.variant=mot", "train.steps=1", &origin]);
+    trained(&of_mot, &mot);
+    let sizes = |run: &Path| Trained::open(run).unwrap().config().transformer().d_ff;
+    assert_eq!(sizes(&dense), sizes(&mot));
+}

@@ -89,7 +89,9 @@ fn tell(result: &RunResult, bytes_per_text_token: Option<f64>) -> Result<()> {
 
 /// A run in a line: weights, positions of a step, passes over the data.
 fn in_short(config: &RunConfig, prepared: &Prepared) -> String {
-    let model = config.model_config(&prepared.tokenizers);
+    // What cannot be is told by the run itself.
+    let resolved = prepared.resolved(config).unwrap_or_else(|_| config.clone());
+    let model = resolved.model_config(&prepared.tokenizers);
     let millions = |n: usize| n as f64 / 1e6;
     let of_step = config.data.batch as f64 * config.data.seqlen as f64 * config.train.accumulate as f64;
     let passes = of_step * config.train.steps as f64 / prepared.dataset.train.n_positions().max(1.0);

@@ -78,7 +78,10 @@ pub(crate) fn differences(old: &RunConfig, new: &RunConfig) -> Result<Vec<Differ
             .map_err(|error| Error::Content { path: "config.toml".into(), reason: error.to_string() })
     };
     let mut found = Vec::new();
-    collect("", Some(&value(old)?), Some(&value(new)?), &mut found);
+    // What is not said is what the data told.
+    let mut new = new.clone();
+    new.model.mean_keys = new.model.mean_keys.or(old.model.mean_keys);
+    collect("", Some(&value(old)?), Some(&value(&new)?), &mut found);
     Ok(found)
 }
 

@@ -237,9 +237,9 @@ impl RunConfig {
     fn model_with(&self, vocab_size: usize) -> ModelConfig {
         let ModelSection { setting, variant, scale, d_state, d_conv, expand, dt_rank, .. } = self.model;
         let ModelSection { z_loss, diffusion_weight, mean_keys, .. } = self.model;
-        // A document of a whole sequence: its queries meet half of it.
+        // Before the data have told there are none.
         let mean_keys = match variant.architecture() {
-            Architecture::Transformer(_) => mean_keys.unwrap_or(self.data.seqlen / 2),
+            Architecture::Transformer(_) => mean_keys.unwrap_or(0),
             Architecture::Mamba | Architecture::Routed(_) => 0,
         };
         let defaults = ModelConfig::new(setting, variant, scale, vocab_size);

@@ -28,7 +28,7 @@ pub struct ModelSection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dt_rank: Option<usize>,
     /// Keys that a query of a transformer meets on average: its feed-forward layers are so wide that a token then costs what it
-    /// costs in the dense model. Half of data.seqlen if absent.
+    /// costs in the dense model. Counted over the training split if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_keys: Option<usize>,
     /// Weight of the z-loss; the setting's own if absent.

@@ -6,6 +6,7 @@ mod view;
 use std::path::{Path, PathBuf};
 
 use mom_data::{Dataset, Loader, Order, Progress, SourceConfig, TextConfig, TokenizerConfig, Tokenizers};
+use mom_models::Architecture;
 
 pub(crate) use identity::same_sources;
 pub(crate) use view::view;
@@ -14,6 +15,9 @@ use crate::config::tokenizers_of;
 use crate::error::require;
 use crate::lock::FolderLock;
 use crate::{Error, Result, RunConfig};
+
+/// Positions over which the keys of a query are counted.
+const COUNTED_POSITIONS: usize = 1 << 16;
 
 /// Held while what is missing in a folder is made.
 const PREPARING: &str = ".preparing.lock";
@@ -129,6 +133,30 @@ impl Prepared {
         let lost = self.dataset.tallies.iter().filter(|(_, tally)| tally.n_skipped() + tally.n_ignored() > 0);
         let lost = lost.map(|(name, tally)| format!("{name}: {tally}"));
         self.tokenizers.notes().iter().cloned().chain(lost).collect()
+    }
+
+    /// The configuration with what the data alone can tell: how many keys a query of a transformer meets, where it does not say.
+    ///
+    /// # Errors
+    /// A sequence too short for an image; documents so long that attention alone costs a token more than the dense model does.
+    pub fn resolved(&self, config: &RunConfig) -> Result<RunConfig> {
+        let mut config = config.clone();
+        let is_transformer = matches!(config.model.variant.architecture(), Architecture::Transformer(_));
+        if is_transformer && config.model.mean_keys.is_none() {
+            config.model.mean_keys = Some(self.mean_keys(&config)?.ceil() as usize);
+            config.validate()?;
+        }
+        Ok(config)
+    }
+
+    /// Counted over some sequences of the training split, the same for every seed.
+    fn mean_keys(&self, config: &RunConfig) -> Result<f64> {
+        self.check(config)?;
+        let seqlen = config.data.seqlen;
+        let batch = (COUNTED_POSITIONS / seqlen).clamp(8, 256);
+        let order = Order::Shuffled { seed: 0 };
+        let mut loader = Loader::new(self.dataset.train.clone(), config.forms(), batch, seqlen, order)?;
+        Ok(view(&loader.next_batch()?).mean_keys()?)
     }
 
     /// Batches of the training split, in an order that is a function of the seed.

@@ -88,6 +88,12 @@ impl RunFolder {
         &self.changes
     }
 
+    /// The configuration of the last start; none of a new run.
+    pub(super) fn began_with(&self) -> Result<Option<RunConfig>> {
+        let path = self.path.join(CONFIG);
+        path.is_file().then(|| RunConfig::stored(&path)).transpose()
+    }
+
     /// Records a start from a step.
     pub(super) fn record(&self, config: &RunConfig, trainer: &Trainer, from_step: u64) -> Result<()> {
         #[derive(Serialize)]

@@ -20,12 +20,14 @@ mod warnings;
 use std::path::Path;
 use std::time::Instant;
 
+use mom_models::Architecture;
+
 use crate::checkpoint::{self, State};
 use crate::config::Identity;
 use crate::error::require;
 use crate::samples::{self, Prompt, Shown};
 use crate::telemetry::{EvalPoint, Exhibit, Lengths, Metrics, ModalityInfo, RunResult, best_step, memory, peak};
-use crate::trained;
+use crate::trained::{self, Trained};
 use crate::{DeviceKind, Error, Generator, Prepared, Result, RunConfig, Trainer, Validation};
 
 pub use crate::lock::FolderLock;
@@ -62,6 +64,7 @@ pub fn train_in(
         return Ok(result.clone());
     }
     memory::reset_peak();
+    let config = &resolved(config, folder, prepared)?;
     let mut run = Run::open(config, folder, prepared, observer)?;
     if config.train.device == DeviceKind::Cuda {
         memory::reset(config.train.device)?;
@@ -71,6 +74,21 @@ pub fn train_in(
     let outcome = run.go(observer);
     // Where a step failed while the checkpoint of one before was written: that one is known now, or it failed first.
     run.checkpoints.wait().and(outcome).map_err(|error| error.with_checkpoint(run.checkpoints.last()))
+}
+
+/// The configuration with what it leaves to the data: as the run began with it, or as the model that it starts from has it.
+fn resolved(config: &RunConfig, folder: &RunFolder, prepared: &Prepared) -> Result<RunConfig> {
+    let mut config = config.clone();
+    let is_transformer = matches!(config.model.variant.architecture(), Architecture::Transformer(_));
+    if is_transformer && config.model.mean_keys.is_none() {
+        let origin = config.train.init_from.as_deref().filter(|origin| !origin.is_file());
+        config.model.mean_keys = match (folder.began_with()?, origin) {
+            (Some(began_with), _) => began_with.model.mean_keys,
+            (None, Some(origin)) => Some(Trained::open(origin)?.config().mean_keys),
+            (None, None) => None,
+        };
+    }
+    prepared.resolved(&config)
 }
 
 /// A run in progress.

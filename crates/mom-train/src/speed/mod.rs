@@ -115,7 +115,8 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
     }
     let defaults = ModelConfig::new(options.setting, options.variant, options.scale, options.vocab_size);
     let patch_dim = if options.setting == Setting::Transfusion { 192 } else { 0 };
-    let config = ModelConfig { patch_dim, mean_keys: options.seqlen / 2, ..defaults };
+    let mean_keys = (options.seqlen / 2).min(defaults.most_mean_keys());
+    let config = ModelConfig { patch_dim, mean_keys, ..defaults };
     let precision = options.precision.unwrap_or(Precision::of(options.device));
     let tokens = options.batch * options.seqlen;
     let model = (options.setting, options.variant);

@@ -55,7 +55,7 @@ impl Trainer {
     /// A configuration that does not fit the data, or that this build cannot run.
     pub fn new(config: &RunConfig, prepared: &Prepared) -> Result<Self> {
         config.validate()?;
-        let model_config = config.model_config(&prepared.tokenizers);
+        let model_config = prepared.resolved(config)?.model_config(&prepared.tokenizers);
         let TrainSection { device, recompute, .. } = config.train;
         let mode = Mode { dtype: config.precision().dtype(), device, recompute, captures: config.captures()? };
         let engine = Engine::new(&model_config, config.train.seed_of_weights(), mode)?;

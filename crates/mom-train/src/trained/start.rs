@@ -65,7 +65,10 @@ pub(crate) fn check(config: &RunConfig, path: &Path) -> Result<()> {
         return SafeTensors::deserialize(&bytes).map(drop).map_err(|error| content(error.to_string()));
     }
     let trained = Trained::open(path)?;
-    let (from, to) = (trained.config(), config.model_config(trained.tokenizers()));
+    let (from, mut to) = (trained.config(), config.model_config(trained.tokenizers()));
+    if config.model.mean_keys.is_none() {
+        to.mean_keys = from.mean_keys;
+    }
     let sizes = |config: &ModelConfig| {
         let mixer = config.block().mixer;
         let widths = (mixer.d_inner(), mixer.d_state, mixer.d_conv, mixer.dt_rank());

@@ -50,6 +50,13 @@ impl TransformerConfig {
         ((exact / 8.0).round() as usize).max(1) * 8
     }
 
+    /// The most keys that a query may meet on average, so that the products of attention leave room in `budget` for a
+    /// feed-forward layer of d_model features: below that it would be a transformer in name alone.
+    pub fn most_mean_keys(d_model: usize, budget: f64) -> usize {
+        let rest = budget - (14 * d_model * d_model) as f64;
+        (rest / (4 * d_model) as f64).max(0.0) as usize
+    }
+
     /// Operations of the attention itself for each token.
     pub fn attention_flops(d_model: usize, mean_keys: usize) -> f64 {
         (4 * d_model * mean_keys) as f64
@@ -121,6 +128,8 @@ mod tests {
             };
             config.validate().unwrap();
             assert!((config.forward_flops(keys) / budget - 1.0).abs() < 0.02, "{d_model}");
+            let most = TransformerConfig::most_mean_keys(d_model, budget);
+            assert!(keys < most && TransformerConfig::d_ff_for(d_model, budget, most).abs_diff(d_model) <= 8);
             assert_eq!(config.total_parameters(), 2 * config.active_parameters());
         }
     }
