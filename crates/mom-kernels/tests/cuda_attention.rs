@@ -145,6 +145,15 @@ fn every_shape() {
     check::<f32>(&gpu, "heads of 5", &Problem::new::<f32>(9, (2, 90), (3, 5), true, &[]), F32);
 }
 
+/// Small enough for compute-sanitizer: more than one block, tiles with a mask and without, rows past the end.
+#[test]
+fn a_few_tiles() {
+    let Some(gpu) = gpu("attention::a_few_tiles") else { return };
+    let spans: &[Range<usize>] = &[10..200];
+    check::<bf16>(&gpu, "spans", &Problem::new::<bf16>(7, (1, 270), (1, 64), true, spans), BF16);
+    check::<f32>(&gpu, "spans", &Problem::new::<f32>(8, (1, 100), (1, 24), true, &[10..40]), F32);
+}
+
 #[test]
 fn what_the_kernels_are_not_written_for_is_refused() {
     let Some(gpu) = gpu("attention::refused") else { return };
