@@ -197,6 +197,7 @@ fn wrong_arguments_are_named_and_nothing_is_written() {
         (inputs(&mask, 4, x), "q"),
         (inputs(&mask, 0, x), "n_heads"),
         (inputs(&mask, 2, short), "k"),
+        (inputs(&mask, 2, x).with_scale(f64::NAN), "scale"),
     ] {
         let mut out = [9.0f32; 24];
         let message = forward(&inputs, RowsMut::new("out", &mut out, 6).unwrap(), None).unwrap_err().to_string();

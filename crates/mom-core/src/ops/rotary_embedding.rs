@@ -22,11 +22,11 @@ pub struct Rotary {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
-    pub table: Option<Arc<RotaryTable>>,
+struct Kept {
+    table: Option<Arc<RotaryTable>>,
     /// `(n_positions, head_dim / 2, 2)` in f32, where tensors are on a GPU.
     #[cfg(feature = "cuda")]
-    pub on_device: Option<Tensor>,
+    on_device: Option<Tensor>,
 }
 
 impl Rotary {

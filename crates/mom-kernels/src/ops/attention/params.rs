@@ -99,6 +99,7 @@ impl<Rows, Layout, Mask> AttentionInputs<Rows, Layout, Mask> {
         expect_size(OP, "mask", "positions", seqlen, self.mask.seqlen())?;
         let head_dim = width / n_heads;
         let scale = self.scale.unwrap_or((head_dim as f64).sqrt().recip());
+        expect_size(OP, "scale", "finite numbers", 1, usize::from(scale.is_finite()))?;
         let dims = Dims { batch, seqlen, n_heads, head_dim, scale };
         for (arg, rows) in [("q", &self.q), ("k", &self.k), ("v", &self.v)] {
             expect_matrix(OP, arg, dims.rows(), rows)?;

@@ -2,7 +2,7 @@
 
 use super::abi::{RawBackward, RawForward};
 use super::args::{AttentionGrads, AttentionInputs, expect_vectors};
-use crate::error::{Error, expect_size};
+use crate::error::Error;
 use crate::ops::attention::params::{Dims, OP};
 use crate::runtime::{
     CudaError, DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype, Gpu, Grid, Result, blocks,
@@ -111,7 +111,6 @@ fn grid(dims: Dims, dtype: Dtype) -> Result<Option<Grid>> {
     if dims.batch * dims.seqlen == 0 {
         return Ok(None);
     }
-    expect_size(OP, "scale", "finite numbers", 1, usize::from(dims.scale.is_finite()))?;
     let x = blocks(OP, "seqlen", dims.seqlen, owned)?;
     Ok(Some(Grid { blocks: (x, (dims.batch * dims.n_heads) as u32, 1), threads: (THREADS, 1, 1) }))
 }
