@@ -3,7 +3,8 @@
 //
 //   P = exp(scale q k - lse),  dS = P (grad_out v - delta),  grad_q = scale dS k,  grad_k = scale dS' q,  grad_v = P' grad_out
 #pragma once
-#include "tile.cuh"
+#include "mma_sync.cuh"
+#include "query_sums.cuh"
 
 namespace attention {
 
@@ -11,10 +12,9 @@ namespace attention {
 constexpr int STEP_Q = MET, STEP_KV = MET / 2;
 
 template <typename T, int D> struct BackwardTile {
-    using Own = Rows<T, OWN, D>;
-    using Met = Rows<T, MET, D>;
-    static constexpr int STAGES = 2, STAGE_BYTES = 2 * Met::BYTES + 2 * MET * 4;
-    static constexpr int SHARED_BYTES = 2 * Own::BYTES + STAGES * STAGE_BYTES;
+    using Own = Rows<T, OWN, D, THREADS<F>>;
+    using Met = Rows<T, MET, D, THREADS<F>>;
+    static constexpr int STAGE_BYTES = 2 * Met::BYTES + 2 * MET * 4, SHARED_BYTES = 2 * Own::BYTES + 2 * STAGE_BYTES;
 };
 
 // sums[i][j] += own rows (from shared memory) times met rows n .. n + STEP, along D.
@@ -60,64 +60,34 @@ template <typename T, int D> __device__ __forceinline__ void backward_q(const At
     using Met = typename Tile::Met;
     const AttentionInputs& in = p.in;
     const Place place(in, gridDim.x - 1 - blockIdx.x);
-    const Walk walk(in.key_first, in.key_end, place);
+    const Walk walk(in.key_first, in.key_end, place, int(threadIdx.x) / 32 * M, M);
     const uint32_t q = shared, grad_out = shared + Own::BYTES;
-    auto k_at = [&](int stage) { return shared + 2 * Own::BYTES + stage * Tile::STAGE_BYTES; };
-    uint32_t rows[Met::EACH];
-    auto load = [&](int tile) {
-        if (tile < walk.to) {
-            const uint32_t to = k_at((tile - walk.from) % Tile::STAGES);
-            Met::load(to, in.k, in.k_stride, in, place, rows);
-            Met::load(to + Met::BYTES, in.v, in.v_stride, in, place, rows);
-        }
-        cp_async_commit();
-        Met::find(in, place.base, (tile + 1) * MET, rows);
-    };
-    {
-        uint32_t own[Own::EACH];
-        Own::find(in, place.base, place.first, own);
-        Own::load(q, in.q, in.q_stride, in, place, own);
-        Own::load(grad_out, p.grad_out, p.grad_out_stride, in, place, own);
-        Met::find(in, place.base, walk.from * MET, rows);
-    }
-    load(walk.from);
-    load(walk.from + 1);
+    Stream<T, D, F> keys{in, place, in.k, in.v, in.k_stride, in.v_stride, shared + 2 * Own::BYTES, Tile::STAGE_BYTES, walk.from, walk.to};
+    load_own<T, D, F>(q, in.q, in.q_stride, in, place);
+    load_own<T, D, F>(grad_out, p.grad_out, p.grad_out_stride, in, place);
+    keys.begin(Nothing());
     // A thread sums out * grad_out of one row, and hands it to those that hold the row's fragments.
     const float scale = in.scale * LOG2_E;
     float lse[2][2], delta[2][2];
     {
-        const int t = place.first + int(threadIdx.x);
-        float sum = 0.f;
-        if (t < place.end) {
-            const uint32_t row = in.row_of_position ? in.row_of_position[place.base + t] : place.base + t;
-#pragma unroll
-            for (int chunk = 0; chunk < D / 8; chunk++) {
-                if (chunk * 8 >= int(in.head_dim)) break;
-                const int column = place.column(in) + chunk * 8;
-                const Vec<T, 8> x = load_vec<true, T, 8>(at_row<T>(p.out, row, p.out_stride, column), 8);
-                const Vec<T, 8> g = load_vec<true, T, 8>(at_row<T>(p.grad_out, row, p.grad_out_stride, column), 8);
-#pragma unroll
-                for (int c = 0; c < 8; c++) sum = fmaf(x.get(c), g.get(c), sum);
-            }
-            p.delta[place.at(in, t)] = sum;
-        }
+        const float sum = delta_of_row<T, D>(p, place, place.first + int(threadIdx.x));
 #pragma unroll
         for (int i = 0; i < 2; i++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 delta[i][half] = __shfl_sync(~0u, sum, i * 16 + half * 8 + (threadIdx.x & 31) / 4);
-                const int at = place.first + row_of_fragment(i, half);
+                const int at = place.first + row_of_fragment<F>(i, half);
                 lse[i][half] = at < place.end ? p.lse[place.at(in, at)] * LOG2_E : 0.f;
             }
     }
-    const Mask mask(in.key_first, in.key_end, place);
+    const Mask<F> mask(in.key_first, in.key_end, place);
     float grad_q[2][D / 8][4];
     zero(grad_q);
 #pragma unroll 1
     for (int tile = walk.from; tile < walk.to; tile++) {
         cp_async_wait<1>();
         __syncthreads();
-        const uint32_t k = k_at((tile - walk.from) % Tile::STAGES), v = k + Met::BYTES;
+        const uint32_t k = keys.at(tile), v = k + Met::BYTES;
 #pragma unroll
         for (int n = 0; n < MET; n += STEP_Q) {
             if (walk.skips(tile * MET + n, STEP_Q)) continue;
@@ -140,7 +110,7 @@ template <typename T, int D> __device__ __forceinline__ void backward_q(const At
             weigh<T, D, STEP_Q>(grad_q, ds, k, n);
         }
         __syncthreads();
-        load(tile + 2);
+        keys.ask(tile + 2, Nothing());
     }
     cp_async_wait<0>();
     const float scales[2][2] = {{in.scale, in.scale}, {in.scale, in.scale}};
@@ -153,36 +123,15 @@ template <typename T, int D> __device__ __forceinline__ void backward_kv(const A
     using Met = typename Tile::Met;
     const AttentionInputs& in = p.in;
     const Place place(in, blockIdx.x);
-    const Walk walk(in.query_first, in.query_end, place);
+    const Walk walk(in.query_first, in.query_end, place, int(threadIdx.x) / 32 * M, M);
     const uint32_t k = shared, v = shared + Own::BYTES;
-    auto q_at = [&](int stage) { return shared + 2 * Own::BYTES + stage * Tile::STAGE_BYTES; };
-    uint32_t rows[Met::EACH];
-    auto load = [&](int tile) {
-        if (tile < walk.to) {
-            const uint32_t to = q_at((tile - walk.from) % Tile::STAGES);
-            Met::load(to, in.q, in.q_stride, in, place, rows);
-            Met::load(to + Met::BYTES, p.grad_out, p.grad_out_stride, in, place, rows);
-            // lse and delta of a query lie side by side.
-            const int n = threadIdx.x % MET, t = tile * MET + n;
-            const float* from = threadIdx.x < MET ? p.lse : p.delta;
-            const float x = t < int(in.seqlen) ? from[place.at(in, t)] : 0.f;
-            asm volatile("st.shared.f32 [%0], %1;" ::"r"(to + 2 * Met::BYTES + n * 8 + int(threadIdx.x) / MET * 4),
-                         "f"(threadIdx.x < MET ? x * LOG2_E : x) : "memory");
-        }
-        cp_async_commit();
-        Met::find(in, place.base, (tile + 1) * MET, rows);
-    };
-    {
-        uint32_t own[Own::EACH];
-        Own::find(in, place.base, place.first, own);
-        Own::load(k, in.k, in.k_stride, in, place, own);
-        Own::load(v, in.v, in.v_stride, in, place, own);
-        Met::find(in, place.base, walk.from * MET, rows);
-    }
-    load(walk.from);
-    load(walk.from + 1);
+    Stream<T, D, F> queries{in, place, in.q, p.grad_out, in.q_stride, p.grad_out_stride, shared + 2 * Own::BYTES, Tile::STAGE_BYTES, walk.from, walk.to};
+    const QuerySums sums_of{p, place};
+    load_own<T, D, F>(k, in.k, in.k_stride, in, place);
+    load_own<T, D, F>(v, in.v, in.v_stride, in, place);
+    queries.begin(sums_of);
     const float scale = in.scale * LOG2_E;
-    const Mask mask(in.query_first, in.query_end, place);
+    const Mask<F> mask(in.query_first, in.query_end, place);
     float grad_k[2][D / 8][4], grad_v[2][D / 8][4];
     zero(grad_k);
     zero(grad_v);
@@ -190,7 +139,7 @@ template <typename T, int D> __device__ __forceinline__ void backward_kv(const A
     for (int tile = walk.from; tile < walk.to; tile++) {
         cp_async_wait<1>();
         __syncthreads();
-        const uint32_t q = q_at((tile - walk.from) % Tile::STAGES), grad_out = q + Met::BYTES, sums = grad_out + Met::BYTES;
+        const uint32_t q = queries.at(tile), grad_out = q + Met::BYTES, sums = grad_out + Met::BYTES;
 #pragma unroll 1
         for (int n = 0; n < MET; n += STEP_KV) {
             if (walk.skips(tile * MET + n, STEP_KV)) continue;
@@ -219,7 +168,7 @@ template <typename T, int D> __device__ __forceinline__ void backward_kv(const A
             weigh<T, D, STEP_KV>(grad_k, ds, q, n);
         }
         __syncthreads();
-        load(tile + 2);
+        queries.ask(tile + 2, sums_of);
     }
     cp_async_wait<0>();
     const float ones[2][2] = {{1.f, 1.f}, {1.f, 1.f}}, scales[2][2] = {{in.scale, in.scale}, {in.scale, in.scale}};
@@ -231,7 +180,7 @@ template <typename T, int D> __device__ __forceinline__ void backward_kv(const A
 
 #define ATTENTION_BACKWARD(NAME, T, D, WHAT)                                                                          \
     extern "C" __constant__ const uint32_t NAME##_shared_bytes = attention::BackwardTile<T, D>::SHARED_BYTES;         \
-    extern "C" __global__ void __launch_bounds__(attention::THREADS, 2) NAME(const __grid_constant__ AttentionBackward p) { \
+    extern "C" __global__ void __launch_bounds__(attention::THREADS<2>, 2) NAME(const __grid_constant__ AttentionBackward p) { \
         extern __shared__ __align__(128) uint8_t shared[];                                                            \
         attention::WHAT<T, D>(p, uint32_t(__cvta_generic_to_shared(shared)));                                         \
     }

@@ -4,14 +4,14 @@
 // A warp has 32 queries: what it reads of keys and values from shared memory serves two fragments. Queries stay in registers;
 // the next keys and values are on their way while these are met.
 #pragma once
-#include "tile.cuh"
+#include "mma_sync.cuh"
 
 namespace attention {
 
 template <typename T, int D> struct ForwardTile {
-    using Own = Rows<T, OWN, D>;
-    using Met = Rows<T, MET, D>;
-    static constexpr int STAGES = 2, SHARED_BYTES = Own::BYTES + STAGES * 2 * Met::BYTES;
+    using Own = Rows<T, OWN, D, THREADS<F>>;
+    using Met = Rows<T, MET, D, THREADS<F>>;
+    static constexpr int SHARED_BYTES = Own::BYTES + 4 * Met::BYTES;
 };
 
 template <typename T, int D> __device__ __forceinline__ void forward(const AttentionForward& p, uint32_t shared) {
@@ -21,27 +21,11 @@ template <typename T, int D> __device__ __forceinline__ void forward(const Atten
     const AttentionInputs& in = p.in;
     // Blocks with most keys first: those that begin last are then short.
     const Place place(in, gridDim.x - 1 - blockIdx.x);
-    const Walk walk(in.key_first, in.key_end, place);
-    auto k_at = [&](int stage) { return shared + Own::BYTES + stage * 2 * Met::BYTES; };
-    uint32_t rows[Met::EACH];
-    auto load = [&](int tile) {
-        if (tile < walk.to) {
-            const uint32_t to = k_at((tile - walk.from) % Tile::STAGES);
-            Met::load(to, in.k, in.k_stride, in, place, rows);
-            Met::load(to + Met::BYTES, in.v, in.v_stride, in, place, rows);
-        }
-        cp_async_commit();
-        Met::find(in, place.base, (tile + 1) * MET, rows);
-    };
-    {
-        uint32_t own[Own::EACH];
-        Own::find(in, place.base, place.first, own);
-        Own::load(shared, in.q, in.q_stride, in, place, own);
-        Met::find(in, place.base, walk.from * MET, rows);
-    }
-    load(walk.from);
-    load(walk.from + 1);
-    const Mask mask(in.key_first, in.key_end, place);
+    const Walk walk(in.key_first, in.key_end, place, int(threadIdx.x) / 32 * M, M);
+    Stream<T, D, F> keys{in, place, in.k, in.v, in.k_stride, in.v_stride, shared + Own::BYTES, 2 * Met::BYTES, walk.from, walk.to};
+    load_own<T, D, F>(shared, in.q, in.q_stride, in, place);
+    keys.begin(Nothing());
+    const Mask<F> mask(in.key_first, in.key_end, place);
     const float scale = in.scale * LOG2_E;
     uint32_t q[2][D / 16][4];
     float out[2][D / 8][4], most[2][2], sum[2][2];
@@ -55,7 +39,7 @@ template <typename T, int D> __device__ __forceinline__ void forward(const Atten
     for (int tile = walk.from; tile < walk.to; tile++) {
         cp_async_wait<1>();
         __syncthreads();
-        const uint32_t k = k_at((tile - walk.from) % Tile::STAGES), v = k + Met::BYTES;
+        const uint32_t k = keys.at(tile), v = k + Met::BYTES;
         if (tile == walk.from) {
 #pragma unroll
             for (int i = 0; i < 2; i++)
@@ -122,7 +106,7 @@ template <typename T, int D> __device__ __forceinline__ void forward(const Atten
         }
         // Nobody reads the tile any more: the next but one goes to its place.
         __syncthreads();
-        load(tile + 2);
+        keys.ask(tile + 2, Nothing());
     }
     cp_async_wait<0>();
     float inverse[2][2];
@@ -134,7 +118,7 @@ template <typename T, int D> __device__ __forceinline__ void forward(const Atten
             total += __shfl_xor_sync(~0u, total, 1);
             total += __shfl_xor_sync(~0u, total, 2);
             inverse[i][half] = total > 0.f ? 1.f / total : 0.f;
-            const int t = place.first + row_of_fragment(i, half);
+            const int t = place.first + row_of_fragment<F>(i, half);
             if (threadIdx.x % 4 == 0 && t < place.end) p.lse[place.at(in, t)] = most[i][half] * in.scale + logf(total);
         }
     store_rows<T, D>(shared, out, inverse, p.out, uint32_t(p.out_stride), in, place);
@@ -144,7 +128,7 @@ template <typename T, int D> __device__ __forceinline__ void forward(const Atten
 
 #define ATTENTION_FORWARD(NAME, T, D)                                                                                 \
     extern "C" __constant__ const uint32_t NAME##_shared_bytes = attention::ForwardTile<T, D>::SHARED_BYTES;          \
-    extern "C" __global__ void __launch_bounds__(attention::THREADS, 2) NAME(const __grid_constant__ AttentionForward p) { \
+    extern "C" __global__ void __launch_bounds__(attention::THREADS<2>, 2) NAME(const __grid_constant__ AttentionForward p) { \
         extern __shared__ __align__(128) uint8_t shared[];                                                            \
         attention::forward<T, D>(p, uint32_t(__cvta_generic_to_shared(shared)));                                      \
     }

@@ -7,10 +7,12 @@
 
 namespace attention {
 
-constexpr int THREADS = 128, WARPS = 4;
-constexpr int M = 32;        // rows of a warp: two fragments
-constexpr int OWN = WARPS * M;  // rows that a block owns
-constexpr int MET = 64;      // rows that it meets at a time
+constexpr int OWN = 128;  // rows that a block owns
+constexpr int MET = 64;   // rows that it meets at a time
+
+// Warps of 16 F rows each share what a block owns: F fragments of 16 rows.
+template <int F> constexpr int WARPS = OWN / (16 * F);
+template <int F> constexpr int THREADS = 32 * WARPS<F>;
 
 // Where a block works.
 struct Place {
@@ -34,7 +36,8 @@ struct Place {
 
 // N rows of D elements in shared memory, of which those past head_dim are zero. Chunks of 16 bytes are permuted by the row, so that eight rows of one chunk lie in
 // eight different banks.
-template <typename T, int N, int D> struct Rows {
+// THREADS copy them.
+template <typename T, int N, int D, int THREADS> struct Rows {
     static constexpr int CHUNKS = D / 8, BYTES = N * D * 2;
     static constexpr int EACH = N * CHUNKS / THREADS;  // chunks of a thread: the same one of rows APART apart
     static constexpr int APART = THREADS / CHUNKS;
@@ -82,8 +85,10 @@ template <typename T, int N, int D> struct Rows {
     }
 };
 
-// Rows of a warp's fragments that a thread holds: two fragments, two rows eight apart of each.
-__device__ __forceinline__ int row_of_fragment(int i, int half) { return int(threadIdx.x) / 32 * M + i * 16 + half * 8 + (threadIdx.x & 31) / 4; }
+// Rows of a warp's F fragments that a thread holds: two rows eight apart of each.
+template <int F> __device__ __forceinline__ int row_of_fragment(int i, int half) {
+    return int(threadIdx.x) / 32 * 16 * F + i * 16 + half * 8 + (threadIdx.x & 31) / 4;
+}
 __device__ __forceinline__ int column_of_fragment(int j) { return j * 8 + threadIdx.x % 4 * 2; }
 
 // Fragments of a sum become the left operand of a product along its columns 16 kk ..: rounded to T.
@@ -104,15 +109,15 @@ template <int A, int B> __device__ __forceinline__ void zero(float (&x)[A][B][4]
 }
 
 // The interval of each row that a thread holds; empty past the end.
-struct Mask {
-    int from[2][2], to[2][2];
+template <int F> struct Mask {
+    int from[F][2], to[F][2];
 
     __device__ __forceinline__ Mask(const uint32_t* first, const uint32_t* end, const Place& place) {
 #pragma unroll
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < F; i++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                const int t = place.first + row_of_fragment(i, half);
+                const int t = place.first + row_of_fragment<F>(i, half);
                 from[i][half] = t < place.end ? int(first[place.base + t]) : 0;
                 to[i][half] = t < place.end ? int(end[place.base + t]) : 0;
             }
@@ -122,42 +127,87 @@ struct Mask {
     }
 };
 
-// What is met: tiles of MET positions by the block, and what of them matters to the rows of a warp. Neither end of the rows'
+// What is met: tiles of MET positions by the block, and what of them matters to the rows of a warp (or of several). Neither end of the rows'
 // intervals falls along a sequence, so that the first and the last row tell of all between.
 struct Walk {
     int from, to;                                  // tiles of the block
-    int met_from, met_to, whole_from, whole_to;    // positions that some row of the warp meets, and that all do
+    int met_from, met_to, whole_from, whole_to;    // positions that some of these rows meet, and that all do
 
-    __device__ __forceinline__ Walk(const uint32_t* first, const uint32_t* end, const Place& place) {
+    // `own`: the first of the rows, `n` of them.
+    __device__ __forceinline__ Walk(const uint32_t* first, const uint32_t* end, const Place& place, int own, int n) {
         from = int(first[place.base + place.first]) / MET;
         to = (int(end[place.base + place.end - 1]) + MET - 1) / MET;
-        const int top = place.first + int(threadIdx.x) / 32 * M, bottom = min(top + M, place.end) - 1;
+        const int top = place.first + own, bottom = min(top + n, place.end) - 1;
         const bool exists = top < place.end;
         met_from = exists ? int(first[place.base + top]) : 0;
         met_to = exists ? int(end[place.base + bottom]) : 0;
         whole_from = exists ? int(first[place.base + bottom]) : 0;
         // Rows that do not exist meet nothing.
-        whole_to = top + M <= place.end ? int(end[place.base + top]) : 0;
+        whole_to = top + n <= place.end ? int(end[place.base + top]) : 0;
     }
     __device__ __forceinline__ bool skips(int at, int n) const { return at >= met_to || at + n <= met_from; }
     __device__ __forceinline__ bool is_whole(int at, int n) const { return at >= whole_from && at + n <= whole_to; }
 };
 
+// The rows of two matrices that a block meets: MET of each at a time, two times ahead, through two stages of shared memory.
+template <typename T, int D, int F> struct Stream {
+    using Met = Rows<T, MET, D, THREADS<F>>;
+    const AttentionInputs& in;
+    const Place& place;
+    const void *first, *second;
+    uint32_t first_stride, second_stride;
+    uint32_t stages, stage_bytes;  // where, and bytes from the one to the other
+    int from, to;                  // tiles
+    uint32_t rows[Met::EACH];      // of the tile that is asked for next
+
+    // The first matrix's rows of a tile; the second's follow behind them.
+    __device__ __forceinline__ uint32_t at(int tile) const { return stages + (tile - from) % 2 * stage_bytes; }
+
+    // `more(tile, place)` brings what else belongs to a tile.
+    template <typename More> __device__ __forceinline__ void begin(More more) {
+        Met::find(in, place.base, from * MET, rows);
+        ask(from, more);
+        ask(from + 1, more);
+    }
+    template <typename More> __device__ __forceinline__ void ask(int tile, More more) {
+        if (tile < to) {
+            Met::load(at(tile), first, first_stride, in, place, rows);
+            Met::load(at(tile) + Met::BYTES, second, second_stride, in, place, rows);
+            more(tile, at(tile) + 2 * Met::BYTES);
+        }
+        cp_async_commit();
+        Met::find(in, place.base, (tile + 1) * MET, rows);
+    }
+};
+struct Nothing {
+    __device__ __forceinline__ void operator()(int, uint32_t) const {}
+};
+
+// Begins to copy the rows that the block owns.
+template <typename T, int D, int F>
+__device__ __forceinline__ void load_own(uint32_t to, const void* from, uint32_t stride, const AttentionInputs& in, const Place& place) {
+    using Own = Rows<T, OWN, D, THREADS<F>>;
+    uint32_t rows[Own::EACH];
+    Own::find(in, place.base, place.first, rows);
+    Own::load(to, from, stride, in, place, rows);
+}
+
 // A warp's own rows of a block's result, times `scale` by row: through shared memory that nobody but the warp uses, so that they
 // leave as whole vectors.
-template <typename T, int D>
-__device__ __forceinline__ void store_rows(uint32_t shared, const float (&sums)[2][D / 8][4], const float (&scale)[2][2], void* to,
+template <typename T, int D, int F>
+__device__ __forceinline__ void store_rows(uint32_t shared, const float (&sums)[F][D / 8][4], const float (&scale)[F][2], void* to,
                                            uint32_t stride, const AttentionInputs& in, const Place& place) {
-    using Own = Rows<T, OWN, D>;
+    using Own = Rows<T, OWN, D, THREADS<F>>;
+    constexpr int M = 16 * F;
     __syncwarp();  // all lanes have read what lay there
 #pragma unroll
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < F; i++)
 #pragma unroll
         for (int half = 0; half < 2; half++)
 #pragma unroll
             for (int j = 0; j < D / 8; j++) {
                 const uint32_t word = words_from_f32<T>(sums[i][j][2 * half] * scale[i][half], sums[i][j][2 * half + 1] * scale[i][half]);
-                asm volatile("st.shared.b32 [%0], %1;" ::"r"(shared + Own::at(row_of_fragment(i, half), j) + threadIdx.x % 4 * 4), "r"(word) : "memory");
+                asm volatile("st.shared.b32 [%0], %1;" ::"r"(shared + Own::at(row_of_fragment<F>(i, half), j) + threadIdx.x % 4 * 4), "r"(word) : "memory");
             }
     __syncwarp();
     constexpr int CHUNKS = D / 8;

@@ -137,8 +137,11 @@ fn every_shape() {
         ("long", (1, 2100), (1, 64), false, &[1000..1256]),
         ("heads of 48", (1, 200), (2, 48), true, &[]),
     ];
+    let portable = with_stream(gpu.stream().clone()).portable();
     for (name, sizes, heads, documents, spans) in cases {
-        check::<bf16>(&gpu, name, &Problem::new::<bf16>(7, sizes, heads, documents, spans), BF16);
+        let in_bf16 = Problem::new::<bf16>(7, sizes, heads, documents, spans);
+        check::<bf16>(&gpu, name, &in_bf16, BF16);
+        check::<bf16>(&portable, &format!("{name}, for every card"), &in_bf16, BF16);
         check::<f32>(&gpu, name, &Problem::new::<f32>(8, sizes, heads, documents, spans), F32);
     }
     // Heads that are no whole vectors, in f32 alone.
@@ -150,7 +153,10 @@ fn every_shape() {
 fn a_few_tiles() {
     let Some(gpu) = gpu("attention::a_few_tiles") else { return };
     let spans: &[Range<usize>] = &[10..200];
-    check::<bf16>(&gpu, "spans", &Problem::new::<bf16>(7, (1, 270), (1, 64), true, spans), BF16);
+    let in_bf16 = Problem::new::<bf16>(7, (1, 270), (1, 64), true, spans);
+    check::<bf16>(&gpu, "spans", &in_bf16, BF16);
+    let portable = with_stream(gpu.stream().clone()).portable();
+    check::<bf16>(&portable, "spans, for every card", &in_bf16, BF16);
     check::<f32>(&gpu, "spans", &Problem::new::<f32>(8, (1, 100), (1, 24), true, &[10..40]), F32);
 }
 

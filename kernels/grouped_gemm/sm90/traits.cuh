@@ -2,16 +2,16 @@
 // scheduler.cuh, mainloop.cuh and epilogue.cuh.
 #pragma once
 #include "../../common/dependent_launch.cuh"
+#include "../../common/wgmma.cuh"
 #include "../k_grouped.cuh"
 #include "../leaving_rows.cuh"
 #include "../m_grouped.cuh"
 #include "../tma.cuh"
-#include "../wgmma.cuh"
 
 namespace grouped_gemm {
 
 constexpr int PANEL = 64;  // elements of a row of a box: 128 bytes, which the copy engine permutes as wgmma reads them
-constexpr int WARPGROUP = 128, WARPGROUP_ROWS = 64;
+constexpr int WARPGROUP_ROWS = 64;
 
 // A block alone on its multiprocessor has a whole warpgroup that asks for copies, and leaves the others its registers; else
 // two warps ask.

@@ -29,6 +29,8 @@ pub use element::{DeviceElement, Dtype, GradientOf};
 pub use error::{CudaError, Result};
 pub use gpu::Gpu;
 pub(crate) use launch::{Grid, blocks};
+#[cfg(test)]
+pub(crate) use module::Kernel;
 pub use module::Module;
 pub(crate) use place::Overlap;
 pub use profile::{Detail, Time};

@@ -2,15 +2,13 @@
 
 use super::abi::{RawBackward, RawForward};
 use super::args::{AttentionGrads, AttentionInputs, expect_vectors};
-use crate::error::Error;
+use super::select::{self, Part};
 use crate::ops::attention::params::{Dims, OP};
 use crate::runtime::{
-    CudaError, DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype, Gpu, Grid, Result, blocks,
+    DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype, Gpu, Grid, Result, blocks,
 };
 use crate::shape::{expect_elements, expect_matrix};
 
-/// Threads of a block.
-const THREADS: u32 = 128;
 const VECTOR: usize = 8;
 
 /// Attends; see [`crate::attention`] for the equation.
@@ -37,10 +35,11 @@ pub fn forward<T: DeviceElement>(
         lse: lse.address(gpu)?,
         out_stride: u64::from(out.stride_bytes()),
     };
-    let Some(grid) = grid(dims, T::DTYPE)? else { return Ok(()) };
+    let Some(blocks) = blocks_of(dims, T::DTYPE)? else { return Ok(()) };
+    let (kernel, threads) = select::kernel(gpu.card(), Part::Forward, T::DTYPE)?;
     // SAFETY: the checks have bound every matrix to the positions and heads that the kernel takes its borders from, lse to a
     // number for each, and the mask was made for as many positions. A block owns the rows of its queries.
-    unsafe { gpu.launch(&format!("attention_forward_{}", kernel_type(T::DTYPE)?), grid, &params) }
+    unsafe { gpu.launch(&kernel, Grid { blocks, threads: (threads, 1, 1) }, &params) }
 }
 
 /// Elements of the workspace of [`backward`].
@@ -94,33 +93,22 @@ pub fn backward<T: DeviceElement>(
         grad_v_stride: grads.grad_v.stride_bytes(),
         unused: 0,
     };
-    let Some(grid) = grid(dims, T::DTYPE)? else { return Ok(()) };
-    let dtype = kernel_type(T::DTYPE)?;
+    let Some(blocks) = blocks_of(dims, T::DTYPE)? else { return Ok(()) };
     // The first one leaves `delta` for the second.
-    for part in ["q", "kv"] {
+    for part in [Part::BackwardQ, Part::BackwardKv] {
+        let (kernel, threads) = select::kernel(gpu.card(), part, T::DTYPE)?;
         // SAFETY: as in the forward pass; the workspace has a number for each head and position, and gradients are borrowed
         // exclusively and apart from what is read.
-        unsafe { gpu.launch(&format!("attention_backward_{part}_{dtype}"), grid, &params)? };
+        unsafe { gpu.launch(&kernel, Grid { blocks, threads: (threads, 1, 1) }, &params)? };
     }
     Ok(())
 }
 
 /// A block for the rows that it owns of each head; none without positions.
-fn grid(dims: Dims, dtype: Dtype) -> Result<Option<Grid>> {
-    let owned = if dtype == Dtype::F32 { 64 } else { 128 };
+fn blocks_of(dims: Dims, dtype: Dtype) -> Result<Option<(u32, u32, u32)>> {
     if dims.batch * dims.seqlen == 0 {
         return Ok(None);
     }
-    let x = blocks(OP, "seqlen", dims.seqlen, owned)?;
-    Ok(Some(Grid { blocks: (x, (dims.batch * dims.n_heads) as u32, 1), threads: (THREADS, 1, 1) }))
-}
-
-/// The types that there are kernels for.
-fn kernel_type(dtype: Dtype) -> std::result::Result<&'static str, CudaError> {
-    match dtype {
-        Dtype::Bf16 | Dtype::F32 => Ok(dtype.name()),
-        Dtype::F16 => {
-            Err(Error::Presence { op: OP, arg: "kernels for f16", expected: "present", got: "absent" }.into())
-        }
-    }
+    let x = blocks(OP, "seqlen", dims.seqlen, select::owned_rows(dtype))?;
+    Ok(Some((x, (dims.batch * dims.n_heads) as u32, 1)))
 }

@@ -1,8 +1,8 @@
 // wgmma, the matrix instruction of compute capability 9.0: a warpgroup multiplies 64 x 16 by 16 x N from shared memory.
 #pragma once
-#include "../common/dtype.cuh"
+#include "dtype.cuh"
 
-namespace grouped_gemm {
+constexpr int WARPGROUP = 128;  // threads
 
 // A matrix in shared memory whose rows are panels of 128 bytes permuted by 128-byte swizzling, aligned to 1024 bytes. Rows
 // along the sum (transposed operands): panels of 64 columns lie `panel_bytes` apart.
@@ -14,6 +14,11 @@ __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.a
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
+// Behind a wait: sums are read here at the earliest.
+template <int N> __device__ __forceinline__ void wgmma_sums(float (&d)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
 // What cp.async and st.shared wrote is seen by wgmma behind the next barrier.
 __device__ __forceinline__ void fence_shared_for_wgmma() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
@@ -186,4 +191,21 @@ WGMMA(bf16, "bf16")
 WGMMA(f16, "f16")
 #undef WGMMA
 
-}  // namespace grouped_gemm
+// The same with a in registers, whose fragments are those of `mma`: a warp of the four holds 16 rows.
+template <typename T, bool B_TRANS> __device__ __forceinline__ void wgmma_n64(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int add);
+#define WGMMA(T, NAME) \
+    template <> __device__ __forceinline__ void wgmma_n64<T, false>(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int add) { WGMMA_N64(NAME, 0); } \
+    template <> __device__ __forceinline__ void wgmma_n64<T, true>(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int add) { WGMMA_N64(NAME, 1); }
+#define WGMMA_N64(NAME, B_TRANS) \
+    asm volatile("{ .reg .pred add; setp.ne.b32 add, %37, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32." NAME "." NAME " {" \
+            "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+            "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, add, 1, 1, " #B_TRANS "; }" \
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
+              "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
+              "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
+              "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]) \
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
+WGMMA(bf16, "bf16")
+WGMMA(f16, "f16")
+#undef WGMMA_N64
+#undef WGMMA
