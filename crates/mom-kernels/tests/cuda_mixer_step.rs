@@ -233,6 +233,23 @@ fn steps_of_the_kernels_for_every_card_agree_too() {
     every_size::<f16>(&gpu);
 }
 
+/// Each kernel once, at sizes that the compute-sanitizer gets through.
+#[test]
+fn every_kernel() {
+    fn few_rows<T: TestElement>(gpu: &Gpu) {
+        for (n_rows, n_modalities) in [(1, 2), (2, 1), (8, 2)] {
+            Case::new::<T>(n_rows, n_modalities, SMALL, ALL, &[]).check::<T>(gpu, &format!("{n_rows} rows"));
+        }
+    }
+    let Some(gpu) = gpu("every_kernel") else { return };
+    let portable = with_stream(gpu.stream().clone()).portable();
+    for gpu in [&gpu, &portable] {
+        few_rows::<bf16>(gpu);
+        few_rows::<f16>(gpu);
+    }
+    few_rows::<f32>(&gpu);
+}
+
 /// The sizes of the largest scale, where a block has several tiles and units.
 #[test]
 fn the_largest_scale_agrees() {

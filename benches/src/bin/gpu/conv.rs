@@ -31,7 +31,7 @@ pub fn sweep(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
 fn one(bench: &mut Bench<'_>, shape: Shape, timed_as: Option<&str>) -> Result<(), Error> {
     let gpu = bench.gpu;
     let (n, d) = (shape.n_rows(), shape.d_inner());
-    let host_plan = ModalityPlan::new(shape.batch, shape.seqlen, 3, &modality_ids(n), None)?;
+    let host_plan = ModalityPlan::new(shape.batch, shape.seqlen, 3, &modality_ids(n, 3), None)?;
     let plan = DevicePlan::upload(gpu, &host_plan)?;
     let to = |x: Vec<f32>| x.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
     let (xz, grad_out) = (to(noise(n * 2 * d, 1, 2.0)), to(noise(n * d, 2, 1.0)));

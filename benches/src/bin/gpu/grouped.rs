@@ -51,7 +51,7 @@ struct Problem {
 impl Problem {
     fn new(gpu: &Gpu, shape: Shape, p: Projection) -> Result<Self, Error> {
         let n = shape.n_rows();
-        let host_plan = ModalityPlan::new(shape.batch, shape.seqlen, 3, &modality_ids(n), None)?;
+        let host_plan = ModalityPlan::new(shape.batch, shape.seqlen, 3, &modality_ids(n, 3), None)?;
         let to = |x: Vec<f32>| x.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
         let host = [
             to(noise(n * p.x_width, 1, 1.0)),

@@ -50,7 +50,7 @@ pub fn run(arguments: &Arguments) -> Peers {
 fn ask(arguments: &Arguments) -> Result<Peers, Error> {
     let mut shapes = Vec::new();
     for shape in SHAPES {
-        let ids = scan::modality_ids(shape.n_rows());
+        let ids = scan::modality_ids(shape.n_rows(), 3);
         let plan = ModalityPlan::new(shape.batch, shape.seqlen, 3, &ids, None)?;
         let offsets = plan.modality_offsets();
         let counts: Vec<usize> = (0..offsets.n_modalities()).map(|modality| offsets.rows(modality).len()).collect();

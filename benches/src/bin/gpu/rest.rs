@@ -105,7 +105,7 @@ fn check_norm(
 fn plan(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
     let gpu = bench.gpu;
     let n = shape.n_rows();
-    let ids = modality_ids(n);
+    let ids = modality_ids(n, 3);
     let d_ids = gpu.upload(&ids)?;
     let mut plan = DevicePlan::sort(gpu, shape.batch, shape.seqlen, 3, &gpu.read(&d_ids), None)?;
     let want = ModalityPlan::new(shape.batch, shape.seqlen, 3, &ids, None)?;
@@ -120,7 +120,7 @@ fn plan(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
 fn sums(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
     let gpu = bench.gpu;
     let (n, d) = (shape.n_rows(), shape.d_inner());
-    let host_plan = ModalityPlan::new(shape.batch, shape.seqlen, 3, &modality_ids(n), None)?;
+    let host_plan = ModalityPlan::new(shape.batch, shape.seqlen, 3, &modality_ids(n, 3), None)?;
     let plan = DevicePlan::upload(gpu, &host_plan)?;
     let x: Vec<bf16> = noise(n * d, 1, 1.0).into_iter().map(bf16::from_f32).collect();
     let (device_x, mut to) = (gpu.upload(&x)?, gpu.zeros::<f32>(3 * d)?);

@@ -39,16 +39,17 @@ impl Biases {
 pub const D_STATE: usize = 16;
 
 /// Modalities in spans: images of 1024 tokens, text and speech of 64 to 400.
-pub fn modality_ids(n: usize) -> Vec<u8> {
+pub fn modality_ids(n: usize, n_modalities: usize) -> Vec<u8> {
     let mut ids = Vec::with_capacity(n);
     let mut span = 0usize;
     while ids.len() < n {
-        let (id, len) = match span % 3 {
-            0 => (0, 64 + span * 97 % 337),
-            1 => (1, 1024),
-            _ => (2, 64 + span * 57 % 337),
+        let id = span % n_modalities;
+        let len = match id {
+            0 => 64 + span * 97 % 337,
+            1 => 1024,
+            _ => 64 + span * 57 % 337,
         };
-        ids.extend(std::iter::repeat_n(id, len.min(n - ids.len())));
+        ids.extend(std::iter::repeat_n(id as u8, len.min(n - ids.len())));
         span += 1;
     }
     ids
@@ -87,7 +88,7 @@ impl Problem {
 
     fn with_biases(gpu: &Gpu, shape: Shape, biases: Biases) -> Result<Self, Error> {
         let (n, d) = (shape.n_rows(), shape.d_inner());
-        let plan = ModalityPlan::new(shape.batch, shape.seqlen, 3, &modality_ids(n), None)?;
+        let plan = ModalityPlan::new(shape.batch, shape.seqlen, 3, &modality_ids(n, 3), None)?;
         let to = |x: Vec<f32>| x.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
         let host = Host {
             u: to(noise(n * d, 1, 1.0)),
