@@ -113,6 +113,28 @@ fn recompute_changes_no_loss() {
 }
 
 #[test]
+fn two_threads_train_as_one_does_or_are_told() {
+    let Some(_gpu) = gpu("two_threads_train_as_one_does_or_are_told") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let with = |more: &[&'static str]| {
+        config(Setting::Chameleon, &[&["train.device=cuda", "train.steps=30"][..], more].concat())
+    };
+    let prepared = &prepare(&with(&[]), folder.path());
+    let one = &with(&["train.graph=never"]);
+    let other = &with(&["train.graph=never", "train.seed=1"]);
+    let alone = [curve(one, prepared), curve(other, prepared)];
+    let together = std::thread::scope(|scope| {
+        let threads = [one, other].map(|config| scope.spawn(|| curve(config, prepared)));
+        threads.map(|thread| thread.join().unwrap())
+    });
+    assert_eq!(together, alone);
+    let mut captures = Trainer::new(&with(&["train.graph=always"]), prepared).unwrap();
+    let refused = std::thread::scope(|scope| scope.spawn(|| Trainer::new(one, prepared).unwrap_err()).join().unwrap());
+    assert!(refused.to_string().contains("train.graph"), "{refused}");
+    captures.step().unwrap();
+}
+
+#[test]
 fn a_step_that_is_not_finite_writes_nothing() {
     let Some(_gpu) = gpu("a_step_that_is_not_finite_writes_nothing") else { return };
     let folder = tempfile::tempdir().unwrap();

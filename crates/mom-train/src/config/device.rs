@@ -11,8 +11,9 @@ use crate::{Error, Result};
 /// gradients are accumulated.
 ///
 /// Its grouped products find their rows on the device, which for large ones is up to a tenth slower than the library; a step
-/// of a graph is not, to the last bit, that of a run without graphs. While a step is captured, one of the first of a trainer,
-/// no other thread of the process may use the device: what it put there would become a part of the graph.
+/// of a graph is not, to the last bit, that of a run without graphs. A trainer that captures its steps has the
+/// GPU for its thread: what another thread put there meanwhile would become a part of the graph, and a trainer or generator of
+/// another thread is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Graph {

@@ -9,7 +9,7 @@ use mom_data::{Progress, SourceConfig};
 use serde::Serialize;
 
 use crate::error::require;
-use crate::train::validate;
+use crate::train::{Lease, validate};
 use crate::trained::Trained;
 use crate::{DeviceKind, Error, Generator, Precision, Prepared, Result, RunConfig, Validation};
 
@@ -80,6 +80,7 @@ pub fn evaluate(
         config.train.eval_batches = usize::MAX;
         Prepared::to_evaluate(&options.sources, trained.tokenizers().clone(), &tokens, progress)?
     };
+    let _lease = Lease::on(options.device, false)?;
     let (model, _) = trained.model(options.device, options.precision)?;
     let mut loader = prepared.validation_loader(&config)?;
     let mut left = options.batches.unwrap_or(config.train.eval_batches);

@@ -1,6 +1,7 @@
 //! A trained model with its tokenizers, and how it is asked to draw.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use mom_data::{Content, Modality, RgbImage, Tokenizers};
 use mom_models::decode::Sampling;
@@ -8,6 +9,7 @@ use mom_models::diffusion::Sampler;
 use mom_models::{Model, Setting};
 
 use crate::error::{config, require};
+use crate::train::Lease;
 use crate::trained::Trained;
 use crate::{DeviceKind, Precision, Result, RunConfig};
 
@@ -69,6 +71,8 @@ pub struct Generator {
     pub(super) model: Model,
     /// Whether pictures with nothing before them were trained on.
     pub(super) knows_free_images: bool,
+    /// On a GPU, of all clones. What lies there goes before it.
+    pub(super) lease: Option<Arc<Lease>>,
 }
 
 impl Generator {
@@ -84,15 +88,16 @@ impl Generator {
     /// As [`Self::open`], of a model that was opened.
     ///
     /// # Errors
-    /// As [`Trained::model`].
+    /// As [`Trained::model`]. A trainer of another thread that captures its steps (`train.graph`).
     pub fn new(trained: &Trained, device: DeviceKind, precision: Option<Precision>) -> Result<Self> {
+        let lease = Lease::on(device, false)?.map(Arc::new);
         let (model, _) = trained.model(device, precision)?;
-        Ok(Self::of(model, trained.tokenizers().clone(), trained.run()))
+        Ok(Self { lease, ..Self::of(model, trained.tokenizers().clone(), trained.run()) })
     }
 
-    /// A model, its tokenizers and how it was or is being trained.
+    /// A model, its tokenizers and how it was or is being trained: for the thread that trains it, where it is on a GPU.
     pub(crate) fn of(model: Model, tokenizers: Tokenizers, config: &RunConfig) -> Self {
-        Self { tokenizers, model, knows_free_images: config.forms().has_free_images() }
+        Self { tokenizers, model, knows_free_images: config.forms().has_free_images(), lease: None }
     }
 
     pub(crate) fn tokenizers(&self) -> &Tokenizers {

@@ -7,6 +7,7 @@ use mom_models::{Inputs, Losses, ModalityLoss, Model, ModelConfig, Normaliser, P
 use super::StepReport;
 #[cfg(feature = "cuda")]
 use super::captured::CapturedStep;
+use super::lease::Lease;
 use super::work::{Mode, Work, bring};
 use crate::config::OptimizerSection;
 use crate::optim::{Optimiser, global_norm, squares};
@@ -51,6 +52,8 @@ pub(crate) struct Engine {
     /// Launches a captured step's kernels one by one all the same: for a profile.
     #[cfg(feature = "cuda")]
     pub singly: bool,
+    /// On a GPU. What lies there goes before it.
+    lease: Option<Lease>,
 }
 
 impl Engine {
@@ -70,6 +73,7 @@ impl Engine {
     }
 
     fn try_new(config: &ModelConfig, seed: u64, mode: Mode) -> Result<Self> {
+        let lease = Lease::on(mode.device, mode.captures)?;
         let device = mode.device.open()?;
         let (model, parameters) = Model::seeded(config, seed, mode.dtype, &device)?;
         let variables = parameters.iter().map(|(_, variable)| variable);
@@ -86,6 +90,7 @@ impl Engine {
             captured: None,
             #[cfg(feature = "cuda")]
             singly: false,
+            lease,
         })
     }
 
@@ -101,6 +106,7 @@ impl Engine {
         config: &OptimizerSection,
         meanwhile: impl FnMut(&Model, usize) -> Result<()>,
     ) -> Result<StepReport> {
+        self.lease.as_ref().map_or(Ok(()), Lease::work)?;
         let captures = self.mode.captures;
         self.try_step(work, control, config, meanwhile).map_err(|error| {
             error.or_out_of_memory(|| {

@@ -3,6 +3,7 @@
 #[cfg(feature = "cuda")]
 mod captured;
 mod engine;
+mod lease;
 mod outcome;
 mod snapshot;
 mod trainer;
@@ -10,6 +11,7 @@ mod validation;
 mod work;
 
 pub(crate) use engine::{Engine, StepControl};
+pub(crate) use lease::Lease;
 pub use outcome::{Skipped, StepReport, Validation};
 pub(crate) use trainer::Counters;
 pub use trainer::Trainer;
