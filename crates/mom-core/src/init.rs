@@ -20,6 +20,7 @@ const PIECE: usize = 1 << 16;
 pub struct Init {
     seed: u64,
     residual_scale: f64,
+    alike: bool,
 }
 
 /// Values of a new parameter.
@@ -40,12 +41,23 @@ pub enum Draw {
 impl Init {
     /// Initial values from a seed.
     pub fn seeded(seed: u64) -> Self {
-        Self { seed, residual_scale: 1.0 }
+        Self { seed, residual_scale: 1.0, alike: false }
     }
 
     /// Multiplies out_proj's draw: mamba_ssm divides it by the square root of the number of residual blocks.
     pub fn with_residual_scale(self, residual_scale: f64) -> Self {
         Self { residual_scale, ..self }
+    }
+
+    /// Every modality's projections start with the values of modality 0's, rather than with a draw of their own: a mixture is
+    /// then, at its start, the dense model of that seed.
+    pub fn with_experts_alike(self) -> Self {
+        Self { alike: true, ..self }
+    }
+
+    /// The modality whose draw a modality's projections start with.
+    pub(crate) fn draw_of(&self, modality: usize) -> usize {
+        if self.alike { 0 } else { modality }
     }
 
     /// Factor on out_proj's draw.

@@ -48,7 +48,8 @@ impl GroupedLinear {
 
     /// The weights of `vb` under the names of the published state dict: `BASE.weight` where all modalities share them,
     /// `local_experts_BASE.M.weight` where each has its own, and the same with `bias`. Those that a builder over a `VarMap`
-    /// does not have yet are drawn from `init`, each modality's apart; a shared one starts as modality 0's.
+    /// does not have yet are drawn from `init`, each modality's apart ([`Init::with_experts_alike`]: all as the first); a shared
+    /// one starts as modality 0's.
     ///
     /// * `own`: the number of modalities, where each has weights of its own.
     /// * `draws`: of the weights, and of the biases where there are any.
@@ -66,7 +67,7 @@ impl GroupedLinear {
         let (mut weights, mut biases) = (Vec::new(), Vec::new());
         for modality in 0..own.unwrap_or(1) {
             let prefix = if own.is_some() { format!("local_experts_{base}.{modality}") } else { base.to_owned() };
-            let names = |part: &str| (format!("{prefix}.{part}"), format!("{base}.{modality}.{part}"));
+            let names = |part: &str| (format!("{prefix}.{part}"), format!("{base}.{}.{part}", init.draw_of(modality)));
             let (name, key) = names("weight");
             weights.push(init.parameter(vb, &[out_features, in_features], &name, &key, of_weights)?);
             if let Some(draw) = of_biases {

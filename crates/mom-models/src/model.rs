@@ -208,7 +208,9 @@ impl Model {
             let has = matches!(dtype, DType::BF16 | DType::F16 | DType::F32);
             require(has, "dtype", "bf16, f16 or f32 on a GPU", dtype.as_str())?;
         }
-        Parameters::collect(dtype, device, |vb| Self::new(config, &Init::seeded(seed), vb))
+        let init = Init::seeded(seed);
+        let init = if config.variant.starts_alike() { init.with_experts_alike() } else { init };
+        Parameters::collect(dtype, device, |vb| Self::new(config, &init, vb))
     }
 
     /// The same model with or without recompute, see [`mom_core::Block::with_recompute`].

@@ -18,6 +18,8 @@ pub enum Variant {
     Dense,
     /// All four projections per modality: the paper's model.
     Mom,
+    /// The same, whose experts start with the same values: at its start it is the dense model of that seed.
+    MomAlike,
     /// Some of them.
     Parts(Untied),
     /// in, x and out per modality, and a shared dt_proj whose bias is dropped: the defect of the published code. `in+x+out`
@@ -48,9 +50,10 @@ pub enum Architecture {
 }
 
 /// Arms by name that are no choice of projections.
-const NAMED: [(&str, Variant); 8] = [
+const NAMED: [(&str, Variant); 9] = [
     ("dense", Variant::Dense),
     ("mom", Variant::Mom),
+    ("mom-alike", Variant::MomAlike),
     ("published", Variant::Published),
     ("transformer", Variant::Transformer),
     ("mot", Variant::Mot),
@@ -70,7 +73,9 @@ impl Variant {
             Self::Mot => Architecture::Transformer(Tying::PerModality),
             Self::Router => Architecture::Routed(Route::Learned),
             Self::RandomRouter => Architecture::Routed(Route::Hashed),
-            Self::Dense | Self::Mom | Self::Parts(_) | Self::Published | Self::WideDense => Architecture::Mamba,
+            Self::Dense | Self::Mom | Self::MomAlike | Self::Parts(_) | Self::Published | Self::WideDense => {
+                Architecture::Mamba
+            }
         }
     }
 
@@ -93,10 +98,15 @@ impl Variant {
     pub fn untied(self) -> Untied {
         match self {
             Self::Dense | Self::WideDense | Self::Transformer | Self::Mot => Untied::NONE,
-            Self::Mom | Self::Router | Self::RandomRouter => Untied::ALL,
+            Self::Mom | Self::MomAlike | Self::Router | Self::RandomRouter => Untied::ALL,
             Self::Parts(untied) => untied,
             Self::Published => Untied { dt_proj: false, ..Untied::ALL },
         }
+    }
+
+    /// Whether the experts start with the same values.
+    pub fn starts_alike(self) -> bool {
+        self == Self::MomAlike
     }
 
     /// What a shared dt_proj does with its bias.
@@ -154,7 +164,7 @@ mod tests {
         let names: Vec<String> = Variant::all16().map(|v| v.to_string()).collect();
         assert_eq!(names.len(), 16);
         assert!(names.contains(&"dense".to_owned()) && names.contains(&"mom".to_owned()));
-        for variant in Variant::all16().chain([Variant::Published]).chain(Variant::BASELINES) {
+        for variant in Variant::all16().chain([Variant::Published, Variant::MomAlike]).chain(Variant::BASELINES) {
             assert_eq!(variant.to_string().parse::<Variant>().unwrap(), variant);
         }
         assert_eq!("in+x+dt+out".parse::<Variant>().unwrap(), Variant::Mom);

@@ -172,6 +172,19 @@ fn single_precision_agrees_with_double() {
 }
 
 #[test]
+fn experts_that_start_alike_start_as_the_dense_model() {
+    for setting in Setting::ALL {
+        let batch = Owned::new(setting, 2, 13);
+        let noise = batch.noise();
+        let loss = |variant| total(&model(&config(setting, variant)).0, &batch, noise.as_ref());
+        let [dense, alike, apart] = [Variant::Dense, Variant::MomAlike, Variant::Mom].map(loss);
+        assert!((alike / dense - 1.0).abs() < 1e-14, "{setting}: {alike}, {dense}");
+        // A transfusion model predicts no noise at its start, whatever its blocks do: its text tells them apart.
+        assert!((apart / dense - 1.0).abs() > 1e-5, "{setting}: {apart}, {dense}");
+    }
+}
+
+#[test]
 fn parameter_counts_are_those_of_the_configuration() {
     for setting in Setting::ALL {
         for variant in [Variant::Dense, Variant::Mom, Variant::Published, "in+dt".parse().unwrap()] {

@@ -254,8 +254,9 @@ pub struct AblateArguments {
     /// on a CPU without data of one's own, else all.
     #[arg(long)]
     pub setting: Option<String>,
-    /// dense, mom, published, transformer, mot (Mixture-of-Transformers), router, random-router, wide-dense, or some of in, x, dt,
-    /// out joined by +; several joined by commas. all16 is every choice of projections, baselines are the five from transformer on.
+    /// dense, mom, mom-alike, published, transformer, mot (Mixture-of-Transformers), router, random-router, wide-dense, or some
+    /// of in, x, dt, out joined by +; several joined by commas. all16 is every choice of projections, baselines are the five from
+    /// transformer on.
     /// Default: dense,mom; the null comes by itself.
     #[arg(long)]
     pub variants: Option<String>,

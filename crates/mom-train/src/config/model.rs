@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct ModelSection {
     /// transfusion, chameleon or three-modality.
     pub setting: Setting,
-    /// dense, mom, published, transformer, mot, router, random-router, wide-dense, or some of in, x, dt, out joined by +.
+    /// dense, mom, mom-alike, published, transformer, mot, router, random-router, wide-dense, or some of in, x, dt, out joined
+    /// by +.
     pub variant: Variant,
     /// Size of the backbone: a name, or such as d320-l6. In a file `d_model` and `n_layers` may stand in its place, or beside a
     /// name, for what is other than there. A layer is two blocks.

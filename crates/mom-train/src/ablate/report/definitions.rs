@@ -6,8 +6,8 @@ pub(super) const DEFINITIONS: [(&str, &str); 12] = [
         "Variants",
         "dense: Mamba, whose projections serve all modalities. mom: Mixture-of-Mamba, with in_proj, x_proj, dt_proj and \
          out_proj per modality. null: dense from other initial weights on the same data in the same order; whatever it differs \
-         from dense by is chance. in, x, dt, out and their sums: only these per modality. published: the behaviour of the \
-         paper's published code.",
+         from dense by is chance. mom-alike: mom, whose experts start with the same values. in, x, dt, out and their sums: \
+         only these per modality. published: the behaviour of the paper's published code.",
     ),
     (
         "Comparison",

@@ -12,6 +12,8 @@ pub(super) const DENSE: &str = "dense";
 pub(crate) const NULL: &str = "null";
 /// The variant with all four projections per modality.
 pub(super) const MOM: &str = "mom";
+/// The same, whose experts start alike.
+const MOM_ALIKE: &str = "mom-alike";
 /// The variant that repeats the published code's behaviour.
 pub(super) const PUBLISHED: &str = "published";
 
@@ -29,13 +31,14 @@ pub(super) fn modality(name: &str) -> (usize, &str) {
     (position(&MODALITIES, name), name)
 }
 
-/// Place of a variant: dense, the null, mom, single projections, larger combinations, published, then other baselines, unknown ones by name.
+/// Place of a variant: dense, the null, mom, mom-alike, single projections, larger combinations, published, then other baselines, unknown ones by name.
 pub(super) fn variant(name: &str) -> (usize, Vec<usize>, &str) {
     let parts: Vec<usize> = name.split('+').map(|part| position(&PROJECTIONS, part)).collect();
     match name {
         DENSE => (0, Vec::new(), name),
         NULL => (0, vec![1], name),
         MOM => (1, Vec::new(), name),
+        MOM_ALIKE => (1, vec![1], name),
         PUBLISHED => (3, Vec::new(), name),
         _ if parts.iter().all(|&part| part < PROJECTIONS.len()) => {
             // By number of parts first: the count leads the list of places.
