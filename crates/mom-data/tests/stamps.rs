@@ -11,9 +11,10 @@ use mom_data::{Dataset, Documents, SourceConfig, TokenizerConfig, Tokenizers};
 
 /// Pictures of a split: keys are `PICTURE#LANGUAGE`.
 fn pictures(documents: &Documents) -> (BTreeSet<String>, usize) {
+    let n_documents = (0..documents.len()).count();
     let key = |at| documents.document(at).unwrap().key;
     let picture = |key: String| key.split('#').next().unwrap_or_default().to_owned();
-    ((0..documents.len()).map(|at| picture(key(at))).collect(), documents.len())
+    ((0..documents.len()).map(|at| picture(key(at))).collect(), n_documents)
 }
 
 #[test]

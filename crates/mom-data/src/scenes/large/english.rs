@@ -8,6 +8,7 @@ type Rgb = [f32; 3];
 
 /// Words and their phonemes, sorted by word.
 const WORDS: &[(&str, &str)] = &[
+    ("as", "AE Z"),
     ("belong", "B IH L AO1 NG"),
     ("belongs", "B IH L AO1 NG Z"),
     ("between", "B IH T W IY1 N"),

@@ -89,8 +89,7 @@ mod tests {
                     _ => {}
                 }
                 // A colour before a noun is that of the thing of this noun.
-                let thing =
-                    picture.things.iter().find(|thing| super::words::words().nouns[thing.noun].contains(&pair[1]));
+                let thing = picture.things.iter().find(|thing| words::words().nouns[thing.noun].contains(&pair[1]));
                 let colour = COLOURS.iter().position(|colour| colour.name() == pair[0]);
                 if let (Some(thing), Some(colour)) = (thing, colour) {
                     assert_eq!(thing.colour, colour, "{text}");
@@ -103,7 +102,7 @@ mod tests {
     fn things_are_where_the_picture_says_in_the_colour_it_says() {
         let config = SceneConfig { image_size: 96, speech: Speech::Silent, ..SceneConfig::default() };
         let mut checked = 0;
-        for index in 0..400 {
+        for index in 0..1600 {
             let (picture, _) = told(index);
             if picture.weather.is_some() {
                 continue;
@@ -130,7 +129,7 @@ mod tests {
                 }
             }
         }
-        assert!(checked > 30, "{checked}");
+        assert!(checked > 40, "{checked}");
     }
 
     #[test]
