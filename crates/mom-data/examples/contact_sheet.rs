@@ -1,12 +1,12 @@
 //! Writes a contact sheet of generated scenes, their captions and one utterance:
 //!
-//! `cargo run --release -p mom-data --example contact_sheet -- [folder] [first document] [image size]`
+//! `cargo run --release -p mom-data --example contact_sheet -- [folder] [first document] [image size] [small | large]`
 
 use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
-use mom_data::scenes::{self, SceneConfig};
+use mom_data::scenes::{self, SceneConfig, World};
 use mom_data::{RgbImage, encode};
 
 const COLUMNS: usize = 8;
@@ -23,7 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&folder)?;
 
     let image_size: usize = arguments.next().map_or(Ok(32), |text| text.parse())?;
-    let config = SceneConfig { image_size, ..SceneConfig::default() };
+    let world: World = arguments.next().map_or(Ok(World::Small), |text| text.parse())?;
+    let config = SceneConfig { image_size, world, ..SceneConfig::default() };
     config.validate()?;
     let documents: Vec<_> = (0..(COLUMNS * ROWS) as u64).map(|i| scenes::document(SEED, first + i, &config)).collect();
     let images: Vec<&RgbImage> = documents.iter().map(|document| &document.image).collect();

@@ -91,7 +91,7 @@ fn speech_has_the_length_of_its_words_and_never_clips() {
 
 #[test]
 fn sizes_and_rates_are_configurable_and_checked() {
-    let config = SceneConfig { image_size: 48, sample_rate: 16_000, speech: Speech::Spoken };
+    let config = SceneConfig { image_size: 48, sample_rate: 16_000, ..SceneConfig::default() };
     let document = scenes::document(0, 0, &config);
     assert_eq!((document.image.width, document.image.pixels.len()), (48, 48 * 48 * 3));
     let slow = scenes::document(0, 0, &SceneConfig::default()).speech.len();

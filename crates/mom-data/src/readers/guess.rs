@@ -48,6 +48,9 @@ pub(super) fn guess(listing: &Listing) -> Result<Format> {
     if has(&["txt", "txt.gz", "txt.zst", "text", "md"]) {
         return Ok(Format::Text);
     }
+    if has(&["dict", "dz"]) {
+        return Ok(Format::Dictd);
+    }
     let mut endings: Vec<String> = listing.entries.iter().map(Entry::ending).collect();
     endings.sort();
     endings.dedup();

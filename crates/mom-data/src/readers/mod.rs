@@ -50,6 +50,8 @@ pub enum Format {
     Jsonl,
     /// `.txt`, also `.gz` and `.zst`: one text a file.
     Text,
+    /// Dictionaries of dictd, `.dict` and `.dict.dz`: one text an entry.
+    Dictd,
     /// MMC4: `.jsonl` of `text_list` and `image_info`, with the images beside.
     Mmc4,
     /// LibriSpeech: `SPEAKER/CHAPTER/*.flac` and `*.trans.txt`.
@@ -113,13 +115,14 @@ pub trait Reader: Send + Sync + std::fmt::Debug {
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Webdataset,
         Self::Loose,
         Self::Metadata,
         Self::Parquet,
         Self::Jsonl,
         Self::Text,
+        Self::Dictd,
         Self::Mmc4,
         Self::Librispeech,
         Self::Tuxpaint,
@@ -137,6 +140,7 @@ impl Format {
             Self::Parquet => "parquet",
             Self::Jsonl => "jsonl",
             Self::Text => "text",
+            Self::Dictd => "dictd",
             Self::Mmc4 => "mmc4",
             Self::Librispeech => "librispeech",
             Self::Tuxpaint => "tuxpaint",
@@ -183,6 +187,7 @@ pub fn open(path: &Path, format: Option<Format>, options: &ReadOptions) -> Resul
         Format::Parquet => Box::new(parquet::Parquet::open(listing, options)?),
         Format::Jsonl => Box::new(text::Jsonl::open(listing, options)?),
         Format::Text => Box::new(text::Text::open(listing, options)?),
+        Format::Dictd => Box::new(text::Dictionary::open(listing, options)?),
         Format::Mmc4 => Box::new(mmc4::Mmc4::open(listing, options)?),
         Format::Librispeech => Box::new(librispeech::LibriSpeech::open(listing, options)?),
         Format::Tuxpaint => Box::new(tuxpaint::TuxPaint::open(listing, options)?),

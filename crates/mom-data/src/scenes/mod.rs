@@ -8,6 +8,7 @@ mod caption;
 mod compose;
 mod gestures;
 mod kinds;
+mod large;
 mod lexicon;
 mod outline;
 mod phonemes;
@@ -24,13 +25,15 @@ pub use kinds::{Background, Colour, Ground, Shade, Shape, Size, Sky, Texture};
 pub use reader::{SceneReader, SceneSource};
 pub use write::{ImageFormat, ShardOptions, WriteSummary, write_shards};
 
-use crate::Result;
 use crate::error::require;
 use crate::pixels::RgbImage;
 use crate::rng::{Domain, Stream};
+use crate::{DataError, Result};
 
-/// Raised whenever a document of the same seed and index would differ.
+/// Raised whenever a document of the same seed and index would differ, in the small world.
 pub const GENERATOR_VERSION: u32 = 1;
+/// The same of the large world.
+pub const LARGE_WORLD_VERSION: u32 = 1;
 
 /// What generated documents look and sound like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +45,35 @@ pub struct SceneConfig {
     pub sample_rate: u32,
     /// Whether the caption is spoken.
     pub speech: Speech,
+    /// How much there is to learn.
+    #[serde(skip_serializing_if = "World::is_small")]
+    pub world: World,
+}
+
+/// How much there is in the world that is shown, told and spoken of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum World {
+    /// Ten shapes, some 200 words, eight voices: a small model learns most of it in some million positions.
+    #[default]
+    Small,
+    /// Some 9,000 words with a look of their own, thousands of voices, captions of several sentences.
+    Large,
+}
+
+impl World {
+    /// What is not written down, so that shards and sources of the small world are known by what they were known by before.
+    pub(crate) fn is_small(&self) -> bool {
+        *self == Self::Small
+    }
+
+    /// Raised whenever a document of the same seed and index would differ.
+    pub const fn version(self) -> u32 {
+        match self {
+            Self::Small => GENERATOR_VERSION,
+            Self::Large => LARGE_WORLD_VERSION,
+        }
+    }
 }
 
 /// Whether captions are spoken. The rest of a document is the same either way.
@@ -55,9 +87,26 @@ pub enum Speech {
     Silent,
 }
 
+/// `small` or `large`.
+impl std::str::FromStr for World {
+    type Err = DataError;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "small" => Ok(Self::Small),
+            "large" => Ok(Self::Large),
+            other => Err(DataError::Config {
+                field: "scenes.world",
+                expected: "small or large".to_owned(),
+                got: other.chars().take(40).collect(),
+            }),
+        }
+    }
+}
+
 impl Default for SceneConfig {
     fn default() -> Self {
-        Self { image_size: 32, sample_rate: 8000, speech: Speech::Spoken }
+        Self { image_size: 32, sample_rate: 8000, speech: Speech::Spoken, world: World::Small }
     }
 }
 
@@ -77,19 +126,22 @@ impl SceneConfig {
 pub struct SceneDocument {
     /// The picture, `image_size` x `image_size`.
     pub image: RgbImage,
-    /// One English sentence in lower case, 8 to 22 words.
+    /// In lower case: one English sentence of 8 to 22 words, in the large world several.
     pub caption: String,
     /// The caption spoken: mono samples in (-1, 1) at `sample_rate`; empty if [`Speech::Silent`].
     pub speech: Vec<f32>,
 }
 
-/// What document `index` of `seed` shows.
+/// What document `index` of `seed` shows, in the small world.
 pub fn scene(seed: u64, index: u64) -> Scene {
     Scene::draw(&mut Stream::new(seed, Domain::Scene, index, 0))
 }
 
 /// Document `index` of `seed`. Defined for every index; cheap enough to make on the fly.
 pub fn document(seed: u64, index: u64, config: &SceneConfig) -> SceneDocument {
+    if config.world == World::Large {
+        return large::document(seed, index, config);
+    }
     let scene = scene(seed, index);
     let image = render::render(&scene, config.image_size, &mut Stream::new(seed, Domain::Noise, index, 0));
     let words = caption::describe(&scene, &mut Stream::new(seed, Domain::Caption, index, 0));

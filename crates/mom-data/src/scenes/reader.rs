@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{GENERATOR_VERSION, SceneConfig, SceneDocument, Speech, document};
+use super::{SceneConfig, SceneDocument, Speech, World, document};
 use crate::error::require;
 use crate::readers::{Format, Outcome, Part, PartOrder, Picture, Place, Reader, Sample, Sound, Unit};
 use crate::{Result, rng};
@@ -27,12 +27,15 @@ pub struct SceneSource {
     pub image_size: usize,
     /// Rate of the speech in Hz.
     pub sample_rate: u32,
+    /// How much there is to learn.
+    #[serde(skip_serializing_if = "World::is_small")]
+    pub world: World,
 }
 
 impl Default for SceneSource {
     fn default() -> Self {
         let SceneConfig { image_size, sample_rate, .. } = SceneConfig::default();
-        Self { seed: 0, documents: 6000, image_size, sample_rate }
+        Self { seed: 0, documents: 6000, image_size, sample_rate, world: World::Small }
     }
 }
 
@@ -48,12 +51,18 @@ impl SceneSource {
 
     fn scene(&self, spoken: bool) -> SceneConfig {
         let speech = if spoken { Speech::Spoken } else { Speech::Silent };
-        SceneConfig { image_size: self.image_size, sample_rate: self.sample_rate, speech }
+        SceneConfig { image_size: self.image_size, sample_rate: self.sample_rate, speech, world: self.world }
     }
 
     /// Changes when the documents do.
     pub fn stamp(&self) -> u64 {
-        rng::stable_hash(format!("{self:?}, version {GENERATOR_VERSION}").as_bytes())
+        let Self { seed, documents, image_size, sample_rate, world } = self;
+        // What was prepared of the small world before there was another stays valid: its words are the same.
+        let world = if world.is_small() { String::new() } else { format!(", world: {world:?}") };
+        let version = self.world.version();
+        let fields =
+            format!("seed: {seed}, documents: {documents}, image_size: {image_size}, sample_rate: {sample_rate}");
+        rng::stable_hash(format!("SceneSource {{ {fields}{world} }}, version {version}").as_bytes())
     }
 }
 

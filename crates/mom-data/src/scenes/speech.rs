@@ -121,7 +121,7 @@ fn smooth(gestures: &[Gesture], voice: &Voice, stream: &mut Stream) -> Vec<Frame
 
 /// A two-pole resonator.
 #[derive(Debug, Clone, Copy, Default)]
-struct Resonator {
+pub(super) struct Resonator {
     a: f32,
     b: f32,
     c: f32,
@@ -130,7 +130,7 @@ struct Resonator {
 }
 
 impl Resonator {
-    fn tune(&mut self, hertz: f32, width_hertz: f32, sample_rate: f32) {
+    pub fn tune(&mut self, hertz: f32, width_hertz: f32, sample_rate: f32) {
         let hertz = hertz.min(0.47 * sample_rate);
         let radius = (-std::f32::consts::PI * width_hertz / sample_rate).exp();
         self.c = -radius * radius;
@@ -139,14 +139,14 @@ impl Resonator {
     }
 
     /// Scales the input so that white noise of power 1 comes out with power about 1.
-    fn level_noise(&mut self) {
+    pub fn level_noise(&mut self) {
         // Power gain of 1 / (1 - b z^-1 - c z^-2) for white noise.
         let (b, c) = (self.b, self.c);
         let power = (1.0 - c) / ((1.0 + c) * ((1.0 - c) * (1.0 - c) - b * b));
         self.a = power.max(1e-6).sqrt().recip();
     }
 
-    fn next(&mut self, x: f32) -> f32 {
+    pub fn next(&mut self, x: f32) -> f32 {
         let y = self.a * x + self.b * self.y1 + self.c * self.y2;
         self.y2 = self.y1;
         self.y1 = y;

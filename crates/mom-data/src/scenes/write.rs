@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{GENERATOR_VERSION, SceneConfig, SceneDocument, Speech, document};
+use super::{SceneConfig, SceneDocument, Speech, document};
 use crate::error::{IoContext, require};
 use crate::{DataError, Result, encode, files};
 
@@ -143,7 +143,7 @@ fn claim_folder(dir: &Path, options: &ShardOptions) -> Result<()> {
     files::create_folder(dir)?;
     let wanted = Manifest {
         generator: "mom-data scenes".to_owned(),
-        generator_version: GENERATOR_VERSION,
+        generator_version: options.scene.world.version(),
         n_shards: options.n_shards(),
         options: options.clone(),
     };

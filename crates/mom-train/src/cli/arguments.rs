@@ -198,6 +198,9 @@ pub struct ShardsArguments {
     /// Seed of the documents.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// How much there is to learn: small, or large
+    #[arg(long, default_value = "small", value_parser = PossibleValuesParser::new(["small", "large"]))]
+    pub world: String,
 }
 
 /// A model to time.

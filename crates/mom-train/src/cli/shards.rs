@@ -11,12 +11,12 @@ use super::terminal::Terminal;
 
 /// Writes generated documents.
 pub fn shards(arguments: &ShardsArguments) -> Result<()> {
-    let ShardsArguments { out, documents, per_shard, image_size, seed } = arguments;
+    let ShardsArguments { out, documents, per_shard, image_size, seed, world } = arguments;
     let options = ShardOptions {
         seed: *seed,
         documents: *documents,
         documents_per_shard: *per_shard,
-        scene: SceneConfig { image_size: *image_size, ..SceneConfig::default() },
+        scene: SceneConfig { image_size: *image_size, world: world.parse()?, ..SceneConfig::default() },
         ..ShardOptions::default()
     };
     let mut terminal = Terminal::new(Signals::catch()?);

@@ -1,8 +1,9 @@
-//! Plain text: one document a file, or one a line of JSON.
+//! Plain text: one document a file, one a line of JSON, or one an entry of a dictionary.
 //!
 //! [`records`] reads files of one JSON record a line for [`Jsonl`] and for MMC4, [`media`] finds the files that records
 //! name, [`pieces`] cuts long files into units (of token files too).
 
+mod dictionary;
 mod json_lines;
 mod lines;
 pub(super) mod media;
@@ -11,6 +12,7 @@ pub(super) mod pieces;
 pub(super) mod records;
 mod whole;
 
+pub(super) use dictionary::Dictionary;
 pub(super) use lines::Jsonl;
 pub(super) use whole::Text;
 

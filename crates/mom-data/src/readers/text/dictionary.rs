@@ -1,0 +1,218 @@
+//! Dictionaries of dictd (`.dict`, and `.dict.dz`, which is gzip): each entry is one document.
+//!
+//! An entry begins with a line that is not indented, behind a blank line or at the start of the file, and reaches to the next
+//! one. The `.index` beside it is not needed: it lists an entry once for each of its headwords, and a rest that is not listed
+//! would be lost. An entry is its text as it stands, without blank lines at its end. Entries of one headword (the first line up
+//! to a comma, bracket or backslash, in lower case) stay on one side of the split.
+//!
+//! An entry that is not UTF-8, or longer than 1 MiB, is skipped and counted. A file that ends inside of its compression is an
+//! error that names it and the entry.
+
+use std::ops::ControlFlow;
+
+use super::json_lines::Lines;
+use super::pieces::broken_stream;
+use crate::Result;
+use crate::readers::listing::{Entry, Listing};
+use crate::readers::{
+    Format, Outcome, Part, PartOrder, Place, ReadOptions, Reader, Sample, Skip, SkipReason, Unit, compressed,
+};
+
+/// Endings of dictionaries.
+const ENDINGS: [&str; 2] = ["dict", "dz"];
+/// Bytes of the longest entry.
+const MAX_ENTRY_BYTES: usize = 1 << 20;
+
+/// Dictionaries, a document for each entry.
+#[derive(Debug)]
+pub(in crate::readers) struct Dictionary {
+    files: Vec<Entry>,
+    units: Vec<Unit>,
+    ignored: Vec<Outcome>,
+}
+
+impl Dictionary {
+    /// All dictionaries of a source, or the one file that it is, whatever its ending.
+    pub fn open(listing: Listing, _options: &ReadOptions) -> Result<Self> {
+        let named = listing.root.is_file();
+        let is_dictionary = |entry: &Entry| named || ENDINGS.contains(&entry.ending().as_str());
+        let (files, others): (Vec<Entry>, Vec<Entry>) = listing.entries.into_iter().partition(is_dictionary);
+        let mut ignored = listing.ignored;
+        ignored.extend(others.iter().map(Entry::ignored));
+        Ok(Self { units: files.iter().map(Entry::unit).collect(), files, ignored })
+    }
+}
+
+impl Reader for Dictionary {
+    fn format(&self) -> Format {
+        Format::Dictd
+    }
+
+    fn units(&self) -> &[Unit] {
+        &self.units
+    }
+
+    fn ignored(&self) -> &[Outcome] {
+        &self.ignored
+    }
+
+    fn read(&self, unit: usize, sink: &mut dyn FnMut(Outcome) -> ControlFlow<()>) -> Result<()> {
+        let file = &self.files[unit];
+        let mut lines = Lines::new(compressed::open(&file.path)?, 0, u64::MAX);
+        let (mut entry, mut row, mut after_blank) = (Open::default(), 0, true);
+        while let Some(length) = lines.advance() {
+            let line = lines.buffer.as_slice();
+            let is_blank = line.trim_ascii().is_empty();
+            if after_blank && !is_blank && !line[0].is_ascii_whitespace() && entry.length > 0 {
+                if sink(std::mem::take(&mut entry).close(file, row)).is_break() {
+                    return Ok(());
+                }
+                row += 1;
+            }
+            // Blank lines before the first entry belong to none.
+            if entry.length > 0 || !is_blank {
+                entry.add(line, length);
+            }
+            after_blank = is_blank;
+        }
+        if let Some(error) = lines.error {
+            return Err(broken_stream(&file.path, format!("entry {row}"), error));
+        }
+        if entry.length > 0 {
+            let _ = sink(entry.close(file, row));
+        }
+        Ok(())
+    }
+}
+
+/// An entry that is being read.
+#[derive(Default)]
+struct Open {
+    /// Not more than [`MAX_ENTRY_BYTES`] of it.
+    bytes: Vec<u8>,
+    /// All of it.
+    length: u64,
+}
+
+impl Open {
+    fn add(&mut self, line: &[u8], length: u64) {
+        self.length = self.length.saturating_add(length);
+        let room = MAX_ENTRY_BYTES - self.bytes.len();
+        self.bytes.extend_from_slice(&line[..line.len().min(room)]);
+    }
+
+    fn close(mut self, file: &Entry, row: u64) -> Outcome {
+        let (key, place) = (format!("{}:{row}", file.name), Place { file: file.name.clone(), row: Some(row) });
+        let items = vec!["entry".to_owned()];
+        let skip = |detail| Skip::new(SkipReason::BrokenText, detail);
+        if self.length > MAX_ENTRY_BYTES as u64 {
+            let skip = skip(format!("it has {} bytes, more than 1 MiB", self.length));
+            return Outcome::Skipped { key, place, items, skip };
+        }
+        self.bytes.truncate(self.bytes.trim_ascii_end().len());
+        match String::from_utf8(self.bytes) {
+            Ok(text) => {
+                let group = headword(&text);
+                let parts = vec![Part::Text(text)];
+                Outcome::Sample(Sample { key, place, group, order: PartOrder::Free, parts, items })
+            }
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                let skip = skip(format!("byte {at} of {}", error.as_bytes().len()));
+                Outcome::Skipped { key, place, items, skip }
+            }
+        }
+    }
+}
+
+/// What entries of one word agree in; `None` where the first line names none.
+fn headword(text: &str) -> Option<String> {
+    let line = text.lines().next()?;
+    let word = line.split(['\\', ',', ';', '(', '[']).next()?.trim().to_lowercase();
+    (!word.is_empty()).then_some(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+
+    use super::*;
+    use crate::DataError;
+
+    const TEXT: &str = "\n\nabbey \\Ab\"bey\\, n.\n   A house of monks.\n\n   2. Its church.\n\nAbbey, adj.\n   Of one.\n\n\nzebra\n   An animal.\n";
+
+    fn read(name: &str, bytes: &[u8]) -> (Result<()>, Vec<Outcome>) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(name), bytes).unwrap();
+        let reader = crate::readers::open(folder.path(), None, &ReadOptions::default()).unwrap();
+        assert_eq!(reader.format(), Format::Dictd);
+        let mut seen = Vec::new();
+        let result = reader.read(0, &mut |outcome| {
+            seen.push(outcome);
+            ControlFlow::Continue(())
+        });
+        (result, seen)
+    }
+
+    fn gzip(text: &str) -> Vec<u8> {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packed.write_all(text.as_bytes()).unwrap();
+        packed.finish().unwrap()
+    }
+
+    fn texts(outcomes: &[Outcome]) -> Vec<(&str, Option<&str>)> {
+        let text = |outcome: &'_ Outcome| match outcome {
+            Outcome::Sample(Sample { parts, .. }) => matches!(parts.as_slice(), [Part::Text(_)]),
+            _ => false,
+        };
+        assert!(outcomes.iter().all(text));
+        outcomes
+            .iter()
+            .filter_map(|outcome| match outcome {
+                Outcome::Sample(Sample { parts, group, .. }) => match &parts[0] {
+                    Part::Text(text) => Some((text.as_str(), group.as_deref())),
+                    _ => None,
+                },
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn entries_are_documents_and_homonyms_stay_together() {
+        let expected = [
+            ("abbey \\Ab\"bey\\, n.\n   A house of monks.\n\n   2. Its church.", Some("abbey")),
+            ("Abbey, adj.\n   Of one.", Some("abbey")),
+            ("zebra\n   An animal.", Some("zebra")),
+        ];
+        for (name, bytes) in [("small.dict", TEXT.as_bytes().to_vec()), ("small.dict.dz", gzip(TEXT))] {
+            let (result, seen) = read(name, &bytes);
+            result.unwrap();
+            assert_eq!(texts(&seen), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_cut_is_an_error_and_what_is_no_text_is_skipped() {
+        let long: String = (0..4000).map(|word| format!("word{word}\n   Meaning {}.\n\n", word * word)).collect();
+        let packed = gzip(&long);
+        let (result, seen) = read("cut.dict.dz", &packed[..packed.len() / 2]);
+        assert!(
+            matches!(result, Err(DataError::Damaged { ref place, .. }) if place.starts_with("entry ")),
+            "{result:?}"
+        );
+        assert!(!seen.is_empty() && seen.len() < 4000, "{}", seen.len());
+
+        let (result, seen) = read("latin.dict", b"one\n   1.\n\ncaf\xe9\n   2.\n\nthree\n   3.\n");
+        result.unwrap();
+        assert_eq!(seen.len(), 3);
+        assert!(matches!(&seen[1], Outcome::Skipped { key, .. } if key == "latin.dict:1"), "{:?}", seen[1]);
+
+        let huge = format!("one\n   {}\n\ntwo\n   2.\n", "x".repeat(MAX_ENTRY_BYTES));
+        let (result, seen) = read("huge.dict", huge.as_bytes());
+        result.unwrap();
+        assert!(matches!(&seen[0], Outcome::Skipped { skip, .. } if skip.to_string().contains("more than 1 MiB")));
+        assert_eq!(texts(&seen[1..]), [("two\n   2.", Some("two"))]);
+    }
+}
