@@ -242,7 +242,6 @@ impl Model {
         embedding(&self.embedding, tokens)
     }
 
-    #[cfg(feature = "cuda")]
     pub(crate) fn lm_head(&self) -> &Tensor {
         &self.lm_head
     }

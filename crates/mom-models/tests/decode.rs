@@ -5,7 +5,7 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{Owned, config};
-use mom_models::decode::{Decoder, Guidance, Sampling};
+use mom_models::decode::{Continuation, Decoder, Guidance, Sampling};
 use mom_models::{Batch, Model, NO_TARGET, Normaliser, Setting, Variant};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -51,6 +51,39 @@ fn pushed_tokens_of(variant: Variant) {
         let losses = model.loss(&view, None, Normaliser::of(&view)).unwrap();
         let want: f64 = losses.by_modality().unwrap().iter().map(|loss| loss.sum).sum();
         assert!((got - want).abs() < 1e-9, "{variant}, first push of {chunk}: {got} {want}");
+    }
+}
+
+#[test]
+fn continuations_are_as_likely_as_tokens_that_are_pushed() {
+    for variant in [Variant::Dense, Variant::Mom].into_iter().chain(Variant::BASELINES) {
+        let (model, _) = Model::seeded(&config(Setting::ThreeModality, variant), 5, DType::F64, &Device::Cpu).unwrap();
+        let mut decoder = Decoder::new(&model, 1).unwrap();
+        decoder.push(&[1, 2, 9, 10], &[0, 0, 1, 1]).unwrap();
+        let (short, long): (&[u32], &[u32]) = (&[3, 5, 6], &[3, 7, 5, 9, 4, 6]);
+        let ids = |tokens: &[u32]| tokens.iter().map(|&token| u8::from(token == 9)).collect::<Vec<_>>();
+        let by_pushes = |tokens: &[u32]| -> f64 {
+            let mut decoder = decoder.clone();
+            tokens
+                .windows(2)
+                .map(|pair| {
+                    let logits = decoder.push(&pair[..1], &ids(&pair[..1])).unwrap();
+                    log_softmax(&logits.get(0).unwrap(), pair[1])
+                })
+                .sum()
+        };
+        let want = [by_pushes(short), by_pushes(long), 0.0];
+        let pair = decoder.select(&[0; 3]).unwrap();
+        let ids = [ids(short), ids(long), ids(&short[..1])];
+        let of = |tokens, at: usize| Continuation { tokens, modality_ids: &ids[at] };
+        let all = [of(short, 0), of(long, 1), of(&short[..1], 2)];
+        // Twice, since the sequences stay as they are.
+        for _ in 0..2 {
+            for (got, want) in pair.log_likelihoods(&all).unwrap().iter().zip(want) {
+                assert!((got - want).abs() < 1e-9, "{variant}: {got} {want}");
+            }
+        }
+        assert!(pair.log_likelihoods(&all[..2]).is_err() && pair.log_likelihoods(&[of(&[], 0); 3]).is_err());
     }
 }
 

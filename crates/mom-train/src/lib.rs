@@ -60,7 +60,7 @@ pub use error::{Error, Origin, Result};
 pub use eval::{EvalOptions, Evaluation, Score, evaluate};
 pub use files::{FileError, replace as replace_file};
 pub use generate::{Draft, GenerateOptions, Generator, Part, PromptPart, draw, read_prompts};
-pub use telemetry::memory;
+pub use telemetry::{Downstream, Figure, memory};
 pub use train::{Skipped, StepReport, Trainer, Validation};
 pub use trained::Trained;
 

@@ -37,6 +37,7 @@ fn run(setting: &str, variant: &str, seed: u64, losses: &[(&str, f64)]) -> RunRe
         modalities: modalities.map(|(name, _)| ModalityInfo { name: (*name).into(), loss: "nats".into() }).collect(),
         curve: vec![last],
         horizons: Vec::new(),
+        downstream: None,
         steps: 100,
         tokens: 100,
         active_flops_per_token: 1.0,

@@ -57,7 +57,8 @@ fn be(phrase: &[&str]) -> &'static str {
 
 /// Where one group is, seen from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Relation {
+#[allow(missing_docs)]
+pub enum Relation {
     LeftOf,
     RightOf,
     Above,
@@ -65,6 +66,24 @@ enum Relation {
     InFront,
     Behind,
     Near,
+}
+
+impl Relation {
+    pub(super) const ALL: [Self; 7] =
+        [Self::LeftOf, Self::RightOf, Self::Above, Self::Below, Self::InFront, Self::Behind, Self::Near];
+
+    /// The words for it.
+    pub(super) fn ways(self) -> &'static [&'static [&'static str]] {
+        match self {
+            Self::LeftOf => &[&["to", "the", "left", "of"], &["left", "of"], &["on", "the", "left", "of"]],
+            Self::RightOf => &[&["to", "the", "right", "of"], &["right", "of"], &["on", "the", "right", "of"]],
+            Self::Above => &[&["above"], &["over"], &["higher", "than"]],
+            Self::Below => &[&["below"], &["under"], &["beneath"], &["lower", "than"]],
+            Self::InFront => &[&["in", "front", "of"], &["partly", "in", "front", "of"]],
+            Self::Behind => &[&["behind"], &["partly", "behind"]],
+            Self::Near => &[&["near"], &["beside"], &["next", "to"]],
+        }
+    }
 }
 
 struct Speaker<'a> {
@@ -250,15 +269,7 @@ impl Speaker<'_> {
 
     fn relation(&mut self, a: usize, b: usize) -> Words {
         let holds = relations(self.scene, a, b);
-        let ways: &[&[&str]] = match self.stream.pick(&holds) {
-            Relation::LeftOf => &[&["to", "the", "left", "of"], &["left", "of"], &["on", "the", "left", "of"]],
-            Relation::RightOf => &[&["to", "the", "right", "of"], &["right", "of"], &["on", "the", "right", "of"]],
-            Relation::Above => &[&["above"], &["over"], &["higher", "than"]],
-            Relation::Below => &[&["below"], &["under"], &["beneath"], &["lower", "than"]],
-            Relation::InFront => &[&["in", "front", "of"], &["partly", "in", "front", "of"]],
-            Relation::Behind => &[&["behind"], &["partly", "behind"]],
-            Relation::Near => &[&["near"], &["beside"], &["next", "to"]],
-        };
+        let ways = self.stream.pick(&holds).ways();
         self.stream.pick(ways).to_vec()
     }
 
@@ -307,17 +318,33 @@ impl Speaker<'_> {
     }
 }
 
+/// A place in the picture that an object takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Placed {
+    pub centre: [f32; 2],
+    pub radius: f32,
+}
+
 /// All relations of group `a` to group `b` that hold, at least one.
-fn relations(scene: &Scene, a: usize, b: usize) -> Vec<Relation> {
-    let bounds = |group: usize, axis: usize| {
-        scene
-            .members(group)
+pub(super) fn relations(scene: &Scene, a: usize, b: usize) -> Vec<Relation> {
+    let places = |group: usize| -> Vec<Placed> {
+        scene.members(group).map(|object| Placed { centre: object.centre, radius: object.radius }).collect()
+    };
+    // Later groups are drawn over earlier ones.
+    relations_of(&places(a), &places(b), a > b)
+}
+
+/// All relations that hold of objects of one group to those of another, which they are drawn over if they are in front.
+pub(super) fn relations_of(a: &[Placed], b: &[Placed], in_front: bool) -> Vec<Relation> {
+    let bounds = |objects: &[Placed], axis: usize| {
+        objects
+            .iter()
             .map(|object| object.centre[axis])
             .fold((f32::MAX, f32::MIN), |(low, high), value| (low.min(value), high.max(value)))
     };
     // Two objects that overlap are told apart by depth alone.
-    if let Some(relation) = depth(scene, a, b) {
-        return vec![relation];
+    if overlap(a, b) {
+        return vec![if in_front { Relation::InFront } else { Relation::Behind }];
     }
     let ((ax0, ax1), (bx0, bx1)) = (bounds(a, 0), bounds(b, 0));
     let ((ay0, ay1), (by0, by1)) = (bounds(a, 1), bounds(b, 1));
@@ -337,14 +364,9 @@ fn relations(scene: &Scene, a: usize, b: usize) -> Vec<Relation> {
     holds
 }
 
-/// In front or behind, for two single objects that overlap.
-fn depth(scene: &Scene, a: usize, b: usize) -> Option<Relation> {
-    if scene.groups[a].count > 1 || scene.groups[b].count > 1 {
-        return None;
-    }
-    let (first, second) = (scene.members(a).next()?, scene.members(b).next()?);
+/// Whether two single objects overlap.
+pub(super) fn overlap(a: &[Placed], b: &[Placed]) -> bool {
+    let ([first], [second]) = (a, b) else { return false };
     let [dx, dy] = [first.centre[0] - second.centre[0], first.centre[1] - second.centre[1]];
-    let overlap = dx.hypot(dy) < 0.88 * (first.radius + second.radius);
-    // Later groups are drawn over earlier ones.
-    overlap.then_some(if a > b { Relation::InFront } else { Relation::Behind })
+    dx.hypot(dy) < 0.88 * (first.radius + second.radius)
 }

@@ -172,6 +172,8 @@ impl Shade {
 }
 
 impl Sky {
+    pub(super) const ALL: [Self; 4] = [Self::Blue, Self::Grey, Self::Evening, Self::Night];
+
     pub(super) const fn rgb(self) -> [[f32; 3]; 2] {
         match self {
             Self::Blue => [[0.36, 0.60, 0.92], [0.74, 0.86, 0.97]],
@@ -183,6 +185,8 @@ impl Sky {
 }
 
 impl Ground {
+    pub(super) const ALL: [Self; 5] = [Self::Field, Self::Sand, Self::Snow, Self::Water, Self::Floor];
+
     pub(super) const fn rgb(self) -> [[f32; 3]; 2] {
         match self {
             Self::Field => [[0.42, 0.64, 0.28], [0.25, 0.46, 0.17]],

@@ -15,11 +15,13 @@ mod phonemes;
 mod reader;
 mod render;
 mod speech;
+pub mod truth;
 mod words;
 mod write;
 
 use serde::{Deserialize, Serialize};
 
+pub use caption::Relation;
 pub use compose::{Group, Object, Scene};
 pub use kinds::{Background, Colour, Ground, Shade, Shape, Size, Sky, Texture};
 pub use reader::{SceneReader, SceneSource};

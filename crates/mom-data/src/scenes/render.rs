@@ -37,17 +37,7 @@ fn background(background: &Background, size: usize, noise: &mut Stream) -> Vec<R
         let y = (row as f32 + 0.5) / size as f32;
         for column in 0..size {
             let x = (column as f32 + 0.5) / size as f32;
-            let base = match *background {
-                Background::Plain(shade) | Background::Noise(shade) => shade.rgb(),
-                Background::Gradient(top, bottom) => mix(top.rgb(), bottom.rgb(), y),
-                Background::Horizon(sky, ground, level) => {
-                    let below = ((y - level) * size as f32 + 0.5).clamp(0.0, 1.0);
-                    let [high, low] = sky.rgb();
-                    let [far, near] = ground.rgb();
-                    let sky = mix(high, low, (y / level).min(1.0));
-                    mix(sky, mix(far, near, ((y - level) / (1.0 - level)).max(0.0)), below)
-                }
-            };
+            let base = base(background, y, size);
             let fine = f32::from(fine[row * size + column]) / 255.0 - 0.5;
             let coarse = sample_noise(&cells, x, y);
             let offset = tilt_x * (x - 0.5) + tilt_y * (y - 0.5) + grain * (0.6 * fine + coarse);
@@ -55,6 +45,21 @@ fn background(background: &Background, size: usize, noise: &mut Stream) -> Vec<R
         }
     }
     canvas
+}
+
+/// The colour of a background at a height, without grain or tilt, at `size` x `size` pixels.
+pub(super) fn base(background: &Background, y: f32, size: usize) -> Rgb {
+    match *background {
+        Background::Plain(shade) | Background::Noise(shade) => shade.rgb(),
+        Background::Gradient(top, bottom) => mix(top.rgb(), bottom.rgb(), y),
+        Background::Horizon(sky, ground, level) => {
+            let below = ((y - level) * size as f32 + 0.5).clamp(0.0, 1.0);
+            let [high, low] = sky.rgb();
+            let [far, near] = ground.rgb();
+            let sky = mix(high, low, (y / level).min(1.0));
+            mix(sky, mix(far, near, ((y - level) / (1.0 - level)).max(0.0)), below)
+        }
+    }
 }
 
 const CELLS: usize = 9;

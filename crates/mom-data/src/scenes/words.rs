@@ -58,7 +58,7 @@ pub(super) fn colour(colour: Colour) -> &'static [&'static str] {
     }
 }
 
-fn size(size: Size) -> &'static [&'static str] {
+pub(super) fn size(size: Size) -> &'static [&'static str] {
     match size {
         Size::Small => &["small", "small", "little", "tiny"],
         Size::Medium => &[],

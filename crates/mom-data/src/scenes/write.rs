@@ -15,7 +15,7 @@ use super::{SceneConfig, SceneDocument, Speech, document};
 use crate::error::{IoContext, require};
 use crate::{DataError, Result, encode, files};
 
-const MANIFEST: &str = "manifest.json";
+pub(super) const MANIFEST: &str = "manifest.json";
 
 /// Documents that are rendered together before they are appended to a shard.
 const CHUNK: usize = 128;

@@ -4,6 +4,7 @@
 mod captured;
 mod image;
 mod sampling;
+mod score;
 
 use candle_core::Tensor;
 use mom_core::autograd::without_tape;
@@ -16,6 +17,7 @@ use crate::{Model, Result};
 
 pub use image::Guidance;
 pub use sampling::Sampling;
+pub use score::Continuation;
 
 /// Sequences in the middle of being decoded. A clone is a snapshot: decoding may branch from it.
 #[derive(Debug, Clone)]

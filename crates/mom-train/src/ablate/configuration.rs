@@ -70,6 +70,7 @@ impl SweepOptions {
                 keep_every: None,
                 keep_best: None,
                 sample_every: Some(self.steps),
+                downstream: self.downstream,
                 horizons: horizons.clone(),
                 ema: None,
                 on_spike: OnSpike::Stop,

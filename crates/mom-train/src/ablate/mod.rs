@@ -184,7 +184,7 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
         let Some(planned) = plan.iter().find(|planned| sweep.is_next(planned)) else { break };
         sweep.begun.insert(planned.folder.clone());
         observer.run_started(sweep.begun.len() - 1, plan.len(), planned);
-        match planned.end()? {
+        let had = match planned.end()? {
             Some(End::Diverged(reason)) => {
                 let again = diverged::path(&planned.folder);
                 let told =
@@ -193,14 +193,23 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
                 course.diverged.push(planned.clone());
                 continue;
             }
-            Some(End::Done(result)) => {
+            // One that ended before anybody asked is asked now.
+            Some(End::Done(result)) if result.has_downstream(&planned.config) => {
                 observer.run_ended(planned, &Ok((*result).clone()));
                 course.done.push((planned.clone(), *result));
                 continue;
             }
-            None => {}
-        }
-        let result = runner.result(planned, observer);
+            Some(End::Done(result)) => Some(*result),
+            None => None,
+        };
+        let result = match (runner.result(planned, observer), had) {
+            // What it is compared by is there all the same.
+            (Err(error), Some(had)) => {
+                observer.note(&format!("{}: it has no downstream figures: {error}", planned.name()));
+                Ok(had)
+            }
+            (result, _) => result,
+        };
         observer.run_ended(planned, &result);
         match result {
             Ok(result) => course.done.push((planned.clone(), result)),
@@ -276,6 +285,7 @@ mod tests {
             modalities: Vec::new(),
             curve: vec![last],
             horizons: Vec::new(),
+            downstream: None,
             steps: 1,
             tokens: 1,
             active_flops_per_token: 1.0,

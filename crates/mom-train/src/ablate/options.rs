@@ -6,6 +6,7 @@ use std::time::Duration;
 use mom_models::{Scale, Setting};
 
 use super::{Unserved, Variants};
+use crate::config::check_downstream;
 use crate::error::require;
 use crate::{DeviceKind, Result, RunConfig};
 
@@ -30,6 +31,8 @@ pub struct SweepOptions {
     pub horizons: Horizons,
     /// Whether the null arm is run beside dense: dense from other initial weights, see [`Arm`](super::Arm).
     pub null: bool,
+    /// Held-out documents of each kind whose truth each compared run's model is asked for; 0 for none.
+    pub downstream: usize,
     /// The user's data: a file or folder of any format, or a TOML file whose section `[data]` is taken (`sources`, and
     /// what else of it is not a flag here). Scenes are generated if there are none.
     pub data: Option<PathBuf>,
@@ -116,6 +119,7 @@ impl Default for SweepOptions {
             rates: Rates::Bracket,
             horizons: Horizons::Auto,
             null: true,
+            downstream: 0,
             data: None,
             out: PathBuf::from("runs/ablation"),
             device: DeviceKind::Cpu,
@@ -139,6 +143,7 @@ impl SweepOptions {
             let expected = format!("anything but {key}, which the sweep sets itself");
             require(text.is_none(), "override", &expected, text.unwrap_or_default())?;
         }
+        check_downstream("downstream", self.downstream)?;
         self.check_rates()
     }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use mom_models::Setting;
 use mom_train::ablate::rates::ArmRates;
-use mom_train::ablate::report::Comparison;
+use mom_train::ablate::report::{Comparison, DownstreamComparison};
 use mom_train::ablate::{self, Rates, Served, Stage, SweepOptions, Unserved, Variants};
 use mom_train::{DeviceKind, run};
 
@@ -38,6 +38,7 @@ impl AblateArguments {
                 (rates, _) => Rates::List(rates.to_vec()),
             },
             horizons: self.horizons.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
+            downstream: self.downstream.unwrap_or(defaults.downstream),
             null: !self.no_null,
             data: self.data.clone(),
             out: self.out.clone().unwrap_or(defaults.out),
@@ -83,6 +84,7 @@ pub fn ablate(arguments: &AblateArguments) -> Result<Ended> {
         )?;
     }
     comparisons(&ablate::report::comparisons(&outcome.results))?;
+    downstream(&ablate::report::downstream_comparisons(&outcome.results))?;
     rates(&outcome.rates)?;
     say!("report: {}", options.out.join("report.html").display())?;
     if outcome.stopped && !signals.raised() {
@@ -130,6 +132,17 @@ fn comparisons(all: &[Comparison]) -> Result<()> {
         let interval = of.gain_interval().unwrap_or_else(|| "-".to_owned());
         let Comparison { setting, variant, target, n_seeds, .. } = of;
         say!("{setting:<15} {variant:<10} {target:<7} {gain:>8}  {interval:<18} {n_seeds:<5} {}", of.words())?;
+    }
+    Ok(())
+}
+
+/// What every headline of the downstream figures amounts to beside dense's.
+fn downstream(all: &[DownstreamComparison]) -> Result<()> {
+    for of in all.iter().filter(|of| of.is_headline()) {
+        let difference = of.difference.map_or("-".to_owned(), |of| format!("{:+.1} points", 100.0 * of.mean));
+        let interval = of.interval().unwrap_or_else(|| "-".to_owned());
+        let DownstreamComparison { setting, variant, task, measure, .. } = of;
+        say!("{setting:<15} {variant:<10} {task} ({measure}): {difference} {interval} {}", of.words())?;
     }
     Ok(())
 }

@@ -90,6 +90,10 @@ pub struct EvalArguments {
     /// Draw captions, pictures and speech for so many documents of each kind, and score them against the documents' own.
     #[arg(long, default_value_t = 0)]
     pub scores: usize,
+    /// Ask about the truth of so many documents of each kind, at least 16: what of a caption is right, what of its caption a drawn
+    /// picture shows (both of generated scenes), and which of 16 texts belongs to a picture or an utterance (of any data).
+    #[arg(long, default_value_t = 0)]
+    pub downstream: usize,
     /// Where it runs, wherever the run was trained.
     #[arg(long, default_value = "cpu", value_parser = device())]
     pub device: String,
@@ -283,6 +287,10 @@ pub struct AblateArguments {
     /// commas. Default: 3 from 240 steps on, else 1.
     #[arg(long)]
     pub horizons: Option<String>,
+    /// At the end of each compared run ask its model about the truth of so many held-out documents of each kind, at least 16
+    /// (see eval --downstream); the report compares the arms in that, too. 0 is none. Runs that were made without are asked now.
+    #[arg(long)]
+    pub downstream: Option<usize>,
     /// Leave out the null arm: dense from other initial weights, which shows what chance alone makes.
     #[arg(long)]
     pub no_null: bool,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use mom_train::ablate::SweepObserver;
-use mom_train::{EvalOptions, Prepared, Score, config, evaluate};
+use mom_train::{Downstream, EvalOptions, Figure, Prepared, Score, config, evaluate};
 
 use super::arguments::{EvalArguments, ExportArguments};
 use super::output::say;
@@ -21,6 +21,7 @@ pub fn eval(arguments: &EvalArguments) -> Result<()> {
         device: arguments.device.parse()?,
         precision: arguments.dtype.as_deref().map(str::parse).transpose()?,
         scored: arguments.scores,
+        downstream: arguments.downstream,
     };
     let temporary;
     let (folder, _lock): (PathBuf, _) = match (&arguments.tokens, trained.folder()) {
@@ -57,7 +58,26 @@ pub fn eval(arguments: &EvalArguments) -> Result<()> {
             .collect();
         say!("{given} to {drawn}, {n} documents: {}", parts.join(", "))?;
     }
+    if let Some(of) = &evaluation.downstream {
+        downstream(of)?;
+    }
     say!("joint: loss {:.4} after {} steps, over {} targets", evaluation.joint, evaluation.step, evaluation.n_targets)
+}
+
+/// A line for each figure, and for what could not be asked.
+fn downstream(of: &Downstream) -> Result<()> {
+    for Figure { task, measure, value, n, ceiling, chance } in &of.figures {
+        if measure == "facts" {
+            let own = ceiling.map(|ceiling| format!(" (their own captions: {ceiling:.2})")).unwrap_or_default();
+            say!("{task}, facts a caption: {value:.2}{own}")?;
+            continue;
+        }
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let beside = |name: &str, share: &Option<f64>| share.map(|share| format!("; {name} {}", percent(share)));
+        let [ceiling, chance] = [beside("their own", ceiling), beside("chance", chance)].map(Option::unwrap_or_default);
+        say!("{task}, {measure}: {} of {n}{ceiling}{chance}", percent(*value))?;
+    }
+    of.notes.iter().try_for_each(|note| say!("{note}"))
 }
 
 /// Writes a trained model into a folder of its own.

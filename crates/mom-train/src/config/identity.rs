@@ -7,7 +7,7 @@ use super::RunConfig;
 use crate::{Error, Result};
 
 /// Keys of operation.
-const OPERATION: [&str; 17] = [
+const OPERATION: [&str; 18] = [
     "train.steps",
     "train.init_from",
     "train.eval_every",
@@ -17,6 +17,7 @@ const OPERATION: [&str; 17] = [
     "train.keep_every",
     "train.keep_best",
     "train.sample_every",
+    "train.downstream",
     "train.horizons",
     "train.ema",
     "train.on_spike",
@@ -28,12 +29,13 @@ const OPERATION: [&str; 17] = [
 ];
 
 /// Keys of operation that change no number of a run: where runs are compared, all but these are equal.
-const FREE: [&str; 8] = [
+const FREE: [&str; 9] = [
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.keep_every",
     "train.keep_best",
     "train.sample_every",
+    "train.downstream",
     "train.ema",
     "train.recompute",
     "train.graph",
@@ -143,6 +145,7 @@ mod tests {
             "train.keep_every=2",
             "train.keep_best=joint",
             "train.sample_every=3",
+            "train.downstream=16",
             "train.ema=0.99",
             "train.on_spike=skip",
             "train.spike_factor=9.0",

@@ -23,8 +23,8 @@ pub use model::ModelSection;
 pub(crate) use model::needs;
 pub use optimizer::{OptimizerSection, Schedule};
 pub(crate) use overrides::tokenizers_of;
-pub(crate) use train::Keep;
-pub use train::{OnSpike, TrainSection};
+pub use train::{CANDIDATES, OnSpike, TrainSection};
+pub(crate) use train::{Keep, check_downstream};
 
 use crate::error::require;
 use crate::files::At;
@@ -139,6 +139,7 @@ impl RunConfig {
         at_least_one("train.keep_checkpoints", train.keep_checkpoints as u64)?;
         at_least_one("train.keep_every", train.keep_every.unwrap_or(1))?;
         at_least_one("train.sample_every", train.sample_every.unwrap_or(1))?;
+        check_downstream("train.downstream", train.downstream)?;
         if let Some(decay) = train.ema {
             require(decay > 0.0 && decay < 1.0, "train.ema", "above 0 and below 1", decay)?;
         }

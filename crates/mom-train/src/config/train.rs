@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{DeviceKind, Graph, Precision, Recompute};
+use crate::Result;
+use crate::error::require;
 
 /// The course of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +52,10 @@ pub struct TrainSection {
     /// run's `samples/` and TensorBoard. The last step then has samples too. If absent, there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_every: Option<u64>,
+    /// Held-out documents of each kind whose truth the model is asked for at the last step, at least 16 (`eval --downstream`): the
+    /// figures stand in `result.json`. 0 is none; a run that ended with another number is asked when it is started again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub downstream: usize,
     /// Steps at which the run is brought to an end on the way, ascending (`optimizer.schedule = "wsd"`): where the decay of a run of so
     /// many steps would begin, a copy of it is trained through that decay, in memory, and validated. The run itself goes on as if
     /// nothing had been.
@@ -119,6 +125,22 @@ impl TrainSection {
     pub(crate) fn keep(&self) -> Keep {
         Keep { last: self.keep_checkpoints, every: self.keep_every, best: self.keep_best.clone() }
     }
+}
+
+/// Documents whose truth a model is asked for, at least: texts that one is picked of.
+pub const CANDIDATES: usize = 16;
+
+/// Checks a number of documents whose truth a model is asked for; 0 is none.
+///
+/// # Errors
+/// Some, but fewer than [`CANDIDATES`].
+pub(crate) fn check_downstream(field: &'static str, n: usize) -> Result<()> {
+    require(n == 0 || n >= CANDIDATES, field, &format!("0, or at least {CANDIDATES}"), n)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 const fn one() -> usize {

@@ -1,5 +1,6 @@
 //! Losses of a trained model on held-out documents: its own run's, or any source's.
 
+mod downstream;
 mod measures;
 mod scores;
 
@@ -8,11 +9,14 @@ use std::path::Path;
 use mom_data::{Progress, SourceConfig};
 use serde::Serialize;
 
+use crate::config::check_downstream;
 use crate::error::require;
+use crate::telemetry::Downstream;
 use crate::train::{Lease, validate};
 use crate::trained::Trained;
 use crate::{DeviceKind, Error, Generator, Precision, Prepared, Result, RunConfig, Validation};
 
+pub(crate) use downstream::downstream;
 pub use scores::Score;
 
 /// What a model is evaluated on, and how.
@@ -29,6 +33,8 @@ pub struct EvalOptions {
     pub precision: Option<Precision>,
     /// Documents of each kind that the model draws for, to be scored; 0 for none.
     pub scored: usize,
+    /// Documents of each kind whose truth the model is asked for, at least [`CANDIDATES`](crate::config::CANDIDATES); 0 for none.
+    pub downstream: usize,
 }
 
 /// Losses on held-out documents.
@@ -47,6 +53,9 @@ pub struct Evaluation {
     /// What the model draws, against what the documents have.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub scores: Vec<Score>,
+    /// What of the documents' truth it tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downstream: Option<Downstream>,
 }
 
 /// Evaluates a model. Tokens lie in `folder`/tokens; what is missing there is made.
@@ -65,6 +74,7 @@ pub fn evaluate(
         require(batches > 0, "batches", "at least 1", batches)?;
     }
     require(options.scored != 1, "scores", "0, or at least 2", options.scored)?;
+    check_downstream("downstream", options.downstream)?;
     let (mut config, tokens): (RunConfig, _) = (trained.run().clone(), folder.join("tokens"));
     let prepared = if options.sources.is_empty() {
         let dataset = mom_data::Dataset::prepare(&config.data.sources(), trained.tokenizers(), &tokens, progress)?;
@@ -90,11 +100,21 @@ pub fn evaluate(
     });
     let bytes = prepared.dataset.bytes_per_text_token();
     let Validation { step, by_modality, joint, bits_per_byte } = validate(&model, batches, bytes, trained.step())?;
+    let generator = Generator::of(model, trained.tokenizers().clone(), trained.run());
     let scores = match options.scored {
         0 => Vec::new(),
+        n => scores::scores(trained.run(), &prepared, &generator, n)?,
+    };
+    let own = trained.run().data.sources();
+    let sources = if options.sources.is_empty() { &own } else { &options.sources };
+    let downstream = match options.downstream {
+        0 => None,
         n => {
-            let generator = Generator::of(model, trained.tokenizers().clone(), trained.run());
-            scores::scores(trained.run(), &prepared, &generator, n)?
+            let told = downstream(trained.run(), sources, &prepared, &generator, n)?;
+            // Nothing would be told, and nobody would know why.
+            let expected = format!("0 for these data: {}", told.notes.join("; "));
+            require(!told.figures.is_empty(), "downstream", &expected, n)?;
+            Some(told)
         }
     };
     let named = trained.config().setting.modalities().iter().zip(&by_modality).filter(|(_, loss)| loss.count > 0);
@@ -105,5 +125,6 @@ pub fn evaluate(
         bits_per_byte,
         n_targets: by_modality.iter().map(|loss| loss.count).sum(),
         scores,
+        downstream,
     })
 }

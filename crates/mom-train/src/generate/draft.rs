@@ -19,8 +19,8 @@ pub struct Draft<'a> {
     pub(super) options: GenerateOptions,
     pub(super) decoder: Decoder<'a>,
     /// Tokens that the decoder has not read yet, with their modalities.
-    tokens: Vec<u32>,
-    modalities: Vec<u8>,
+    pub(super) tokens: Vec<u32>,
+    pub(super) modalities: Vec<u8>,
     /// Of what follows all that the decoder has read.
     pub(super) logits: Vec<f32>,
     /// Nothing stands in the document yet.

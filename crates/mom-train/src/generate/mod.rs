@@ -3,6 +3,7 @@
 mod draft;
 mod draw;
 mod generator;
+mod likelihood;
 mod prompt;
 
 pub use draft::Draft;

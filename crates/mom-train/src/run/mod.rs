@@ -12,6 +12,7 @@
 //! | `checkpoints/` | the newest few, and what else is to be kept |
 //! | `result.json` | the outcome, once the run is done |
 
+mod downstream;
 mod folder;
 mod horizons;
 mod observer;
@@ -61,7 +62,11 @@ pub fn train_in(
     observer: &mut dyn Observer,
 ) -> Result<RunResult> {
     if let Some(result) = folder.finished(config) {
-        return Ok(result.clone());
+        return if result.has_downstream(config) {
+            Ok(result.clone())
+        } else {
+            downstream::add(folder, config, prepared)
+        };
     }
     memory::reset_peak();
     let config = &resolved(config, folder, prepared)?;
@@ -96,6 +101,7 @@ struct Run<'a> {
     config: &'a RunConfig,
     folder: &'a Path,
     trainer: Trainer,
+    prepared: &'a Prepared,
     metrics: Metrics,
     curve: Vec<EvalPoint>,
     horizons: Vec<EvalPoint>,
@@ -118,7 +124,7 @@ impl<'a> Run<'a> {
     fn open(
         config: &'a RunConfig,
         folder: &'a RunFolder,
-        prepared: &Prepared,
+        prepared: &'a Prepared,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         let path = folder.path();
@@ -179,6 +185,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             sampler: sampler.transpose()?.filter(|sampler| !sampler.prompts.is_empty()),
             config,
+            prepared,
             folder: path,
             checkpoints: checkpoint::Writer::new(path, &trainer, config.train.keep(), last)?,
             trainer,
@@ -335,6 +342,7 @@ impl<'a> Run<'a> {
                 .collect(),
             curve: self.curve.clone(),
             horizons: self.horizons.clone(),
+            downstream: self.downstream()?,
             steps: self.trainer.steps_done(),
             tokens: self.trainer.tokens_seen(),
             active_flops_per_token: self.trainer.active_flops_per_token(),

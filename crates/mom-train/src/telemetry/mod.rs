@@ -1,11 +1,13 @@
 //! What a run tells: losses, time, memory, and its result.
 
+mod downstream;
 pub mod memory;
 mod metrics;
 pub(crate) mod peak;
 mod result;
 mod tensorboard;
 
+pub use downstream::{Downstream, Figure, HEADLINES};
 pub use metrics::Pace;
 pub(crate) use metrics::{Ends, Exhibit, Lengths, Metrics};
 pub(crate) use result::best_step;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Downstream;
+use crate::RunConfig;
 use crate::config::JOINT;
 
 /// One finished training run, as the trainer leaves it in its run folder.
@@ -26,6 +28,9 @@ pub struct RunResult {
     /// curve's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub horizons: Vec<EvalPoint>,
+    /// What its model tells of the truth of held-out documents (`train.downstream`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downstream: Option<Downstream>,
     /// Optimiser steps of the run.
     pub steps: u64,
     /// Training tokens seen.
@@ -40,6 +45,13 @@ pub struct RunResult {
     pub total_parameters: u64,
     /// Weights that a token meets.
     pub active_parameters: u64,
+}
+
+impl RunResult {
+    /// Whether its model was asked about as many documents as a configuration says.
+    pub(crate) fn has_downstream(&self, config: &RunConfig) -> bool {
+        self.downstream.as_ref().map_or(0, |of| of.documents) == config.train.downstream || config.train.downstream == 0
+    }
 }
 
 /// A modality and how its loss is measured.

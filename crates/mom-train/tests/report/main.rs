@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod downstream;
 mod pages;
 mod records;
 
@@ -36,6 +37,7 @@ fn run(variant: &str, seed: u64, loss: impl Fn(f64) -> f64) -> RunResult {
         modalities: modalities.to_vec(),
         curve,
         horizons: Vec::new(),
+        downstream: None,
         steps: STEPS,
         tokens: STEPS * 64,
         active_flops_per_token: 1e6,

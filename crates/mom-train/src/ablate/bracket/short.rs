@@ -20,6 +20,7 @@ pub(in super::super) fn short(whole: &RunConfig) -> RunConfig {
     train.keep_every = None;
     train.keep_best = None;
     train.sample_every = None;
+    train.downstream = 0;
     train.ema = None;
     train.horizons = Vec::new();
     config.optimizer.warmup_steps = scaled(whole.optimizer.warmup_steps);

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::numbers::{Quantity, Sample};
 use crate::ablate::statistics::{Estimate, Interval, Verdict};
+use crate::telemetry::HEADLINES;
 
 /// A variant beside dense: one loss, over the seeds. See [`statistics`](crate::ablate::statistics) for what is estimated how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,4 +77,50 @@ impl Comparison {
 fn interval(Interval { low, high }: Interval, quantity: Quantity) -> String {
     let (low, high) = (quantity.show(low), quantity.show(high));
     format!("[{}, {high}]", low.strip_suffix(" %").unwrap_or(&low))
+}
+
+/// A variant beside dense in one downstream figure, over the seeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DownstreamComparison {
+    /// Setting of the runs.
+    pub setting: String,
+    /// Scale of the runs.
+    pub scale: String,
+    /// The variant; `null` for dense from other initial weights.
+    pub variant: String,
+    /// What was asked.
+    pub task: String,
+    /// What of it was counted.
+    pub measure: String,
+    /// Seeds of which both the variant's run and dense's have the figure, of as many documents.
+    pub n_seeds: usize,
+    /// The figure less dense's of the same seed: above zero is better. Only where every seed has one.
+    pub difference: Option<Estimate>,
+    /// Its probability under chance, adjusted for the number of headlines in the report; only of a headline.
+    pub p_adjusted: Option<f64>,
+    /// What it says; nothing but of a headline.
+    pub verdict: Verdict,
+}
+
+impl DownstreamComparison {
+    /// Whether it stands for its task.
+    pub fn is_headline(&self) -> bool {
+        HEADLINES.contains(&&*self.measure)
+    }
+
+    /// The verdict in words.
+    pub fn words(&self) -> &'static str {
+        self.verdict.words(self.n_seeds)
+    }
+
+    /// The 95 % interval of the difference, in points of percent.
+    pub fn interval(&self) -> Option<String> {
+        Some(interval(self.difference?.interval?, quantity(&self.measure, Quantity::Gain)))
+    }
+}
+
+/// Facts a document are a number, all else is a share.
+pub(super) fn quantity(measure: &str, share: Quantity) -> Quantity {
+    if measure == "facts" { Quantity::Loss } else { share }
 }

@@ -1,7 +1,7 @@
 //! What the words of a report mean.
 
 /// The definitions behind the numbers: term and meaning.
-pub(super) const DEFINITIONS: [(&str, &str); 12] = [
+pub(super) const DEFINITIONS: [(&str, &str); 13] = [
     (
         "Variants",
         "dense: Mamba, whose projections serve all modalities. mom: Mixture-of-Mamba, with in_proj, x_proj, dt_proj and \
@@ -55,6 +55,14 @@ pub(super) const DEFINITIONS: [(&str, &str); 12] = [
         "better or worse: the gain is more than chance. Its probability under chance is below 5 % after Holm's adjustment \
          for all comparisons of this report, and its 95 % interval lies beyond dense and beyond the null's mean. Otherwise: \
          not told apart from dense. If all variants were equal to dense, 95 of 100 reports would not tell a single one apart.",
+    ),
+    (
+        "Downstream figures",
+        "What a model tells of held-out documents (where asked for). image-to-text, speech-to-text: the share of what its likeliest \
+         caption says that is true of the scene, by attribute. text-to-image: the share of what a caption says that the picture drawn \
+         for it shows, read from its pixels. text-by-image, text-by-speech: the share of documents whose own text is picked among 16, by \
+         log p(text | given) (likelihood) or by that less log p(text) (pmi); chance is 1/16. Their verdicts are adjusted among \
+         themselves.",
     ),
     (
         "Bits per byte",

@@ -3,7 +3,7 @@
 use super::curve::{self, Outcome};
 use super::numbers::Sample;
 use super::records::{dense_of, record, sorted};
-use super::{ArmRates, Comparison, Record, RunResult, order};
+use super::{ArmRates, Comparison, DownstreamComparison, Record, RunResult, order};
 use crate::config::JOINT;
 
 /// All runs of one setting at one scale.
@@ -22,6 +22,8 @@ pub(super) struct Group<'a> {
     pub(super) arms: Vec<&'a ArmRates>,
     /// Every variant beside dense; none before they are judged.
     pub(super) comparisons: Vec<Comparison>,
+    /// The same in downstream figures.
+    pub(super) downstream: Vec<DownstreamComparison>,
 }
 
 /// What has a loss of its own.
@@ -171,6 +173,7 @@ pub(super) fn groups<'a>(runs: &'a [RunResult], arms: &'a [ArmRates]) -> Vec<Gro
         variants: Vec::new(),
         arms: Vec::new(),
         comparisons: Vec::new(),
+        downstream: Vec::new(),
     };
     for run in sorted(runs) {
         if groups.last().is_none_or(|group| (group.setting, group.scale) != (&run.setting, &run.scale)) {

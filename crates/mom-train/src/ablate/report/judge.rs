@@ -2,7 +2,7 @@
 
 use super::group::{Cell, Group, groups};
 use super::numbers::Sample;
-use super::{ArmRates, Comparison, RunResult, order};
+use super::{ArmRates, Comparison, DownstreamComparison, RunResult, downstream, order};
 use crate::ablate::statistics::{Estimate, Verdict, adjusted, verdicts};
 
 /// Every variant of every setting and scale beside dense, in the report's order. The verdicts take account of how many there are.
@@ -10,10 +10,16 @@ pub fn comparisons(runs: &[RunResult]) -> Vec<Comparison> {
     judged(runs, &[]).into_iter().flat_map(|group| group.comparisons).collect()
 }
 
+/// The same in every downstream figure that runs have. These verdicts take account of how many headlines there are.
+pub fn downstream_comparisons(runs: &[RunResult]) -> Vec<DownstreamComparison> {
+    judged(runs, &[]).into_iter().flat_map(|group| group.downstream).collect()
+}
+
 /// The groups of a report, whose variants are compared.
 pub(super) fn judged<'a>(runs: &'a [RunResult], arms: &'a [ArmRates]) -> Vec<Group<'a>> {
     let mut groups = groups(runs, arms);
     compare(&mut groups);
+    downstream::compare(&mut groups);
     groups
 }
 

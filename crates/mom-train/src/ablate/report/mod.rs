@@ -30,6 +30,7 @@
 mod comparison;
 mod curve;
 mod definitions;
+mod downstream;
 mod error;
 mod escape;
 mod files;
@@ -52,11 +53,11 @@ mod tables;
 
 use std::path::{Path, PathBuf};
 
-pub use comparison::Comparison;
+pub use comparison::{Comparison, DownstreamComparison};
 pub use error::ReportError;
 pub use gallery::{Exhibit, Gallery, GalleryRow};
 pub use input::ReportHeader;
-pub use judge::comparisons;
+pub use judge::{comparisons, downstream_comparisons};
 pub(super) use order::NULL;
 pub use records::{Record, read_results, records};
 
@@ -119,8 +120,13 @@ pub fn write_with(
     if groups.iter().any(group::Group::has_horizons) {
         written.push(files::replace(dir, "horizons.csv", &records::horizons_csv(runs))?);
     }
+    if let Some(csv) = downstream::csv(runs) {
+        written.push(files::replace(dir, "downstream.csv", &csv)?);
+    }
+    let downstream: Vec<DownstreamComparison> =
+        groups.iter().flat_map(|group| group.downstream.iter().cloned()).collect();
     let comparisons: Vec<Comparison> = groups.iter().flat_map(|group| group.comparisons.iter().cloned()).collect();
-    written.push(files::replace(dir, "results.json", &records::results_json(runs, &comparisons)?)?);
+    written.push(files::replace(dir, "results.json", &records::results_json(runs, &comparisons, &downstream)?)?);
     written.push(files::replace(dir, "report.md", &markdown::render(&summary))?);
     written.push(files::replace(dir, "report.html", &html::render(&summary, galleries))?);
     Ok(written)

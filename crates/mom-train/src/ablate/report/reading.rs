@@ -3,7 +3,7 @@
 use super::curve;
 use super::group::{Cell, Group, Variant, capitalised};
 use super::numbers::{self, Quantity, Sample};
-use super::{Comparison, order, rates};
+use super::{Comparison, downstream, order, rates};
 use crate::ablate::statistics::{Estimate, Verdict};
 
 /// A dense curve that passes its own final loss before this share of its run makes first crossings look early.
@@ -43,6 +43,7 @@ pub(super) fn reading(group: &Group) -> Reading {
             sentences.extend(modalities().filter_map(|modality| early_dense(dense, modality)));
         }
     }
+    sentences.extend(downstream::sentences(group));
     sentences.extend(rates::sentences(group));
     sentences.extend(unequal_lengths(group));
     if group.is_one_seed() {

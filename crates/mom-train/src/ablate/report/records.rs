@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::curve::{self, RelativeFlops};
-use super::{Comparison, ReportError, RunResult, order};
+use super::{Comparison, DownstreamComparison, ReportError, RunResult, order};
 use crate::config::JOINT;
 
 /// Version of `results.json`.
@@ -60,6 +60,8 @@ struct ResultsRef<'a> {
     schema: u64,
     records: &'a [Record],
     comparisons: &'a [Comparison],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    downstream: &'a [DownstreamComparison],
 }
 
 #[derive(Deserialize)]
@@ -70,6 +72,8 @@ struct Results {
     records: Vec<Record>,
     #[serde(default, rename = "comparisons")]
     _comparisons: Vec<Comparison>,
+    #[serde(default, rename = "downstream")]
+    _downstream: Vec<DownstreamComparison>,
 }
 
 #[derive(Deserialize)]
@@ -108,8 +112,12 @@ pub fn read_results(path: &Path) -> Result<Vec<Record>, ReportError> {
 }
 
 /// The text of `results.json`.
-pub(super) fn results_json(runs: &[RunResult], comparisons: &[Comparison]) -> Result<String, ReportError> {
-    let results = ResultsRef { schema: SCHEMA, records: &records(runs), comparisons };
+pub(super) fn results_json(
+    runs: &[RunResult],
+    comparisons: &[Comparison],
+    downstream: &[DownstreamComparison],
+) -> Result<String, ReportError> {
+    let results = ResultsRef { schema: SCHEMA, records: &records(runs), comparisons, downstream };
     serde_json::to_string_pretty(&results).map(|text| text + "\n").map_err(ReportError::Serialize)
 }
 
@@ -207,6 +215,6 @@ fn modality_names(run: &RunResult) -> Vec<&str> {
     names
 }
 
-fn csv_field(text: &str) -> String {
+pub(super) fn csv_field(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }

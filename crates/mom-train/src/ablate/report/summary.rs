@@ -5,7 +5,7 @@ use super::numbers::{self, Quantity};
 use super::plot::{self, Panel};
 use super::reading::{self, Reading};
 use super::table::Table;
-use super::{ReportError, ReportHeader, order, paper, rates, tables};
+use super::{ReportError, ReportHeader, downstream, order, paper, rates, tables};
 use crate::ablate::statistics::Verdict;
 
 /// Everything the report says.
@@ -182,6 +182,7 @@ fn section(group: &Group) -> Result<Section, ReportError> {
         ),
     ];
     let mut of_group = vec![tables::results_table(group)];
+    of_group.extend(downstream::table(group));
     of_group.extend(rates::table(group));
     of_group.push(tables::cost_table(group));
     of_group.extend(tables::paper_table(group));

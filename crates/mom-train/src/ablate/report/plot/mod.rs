@@ -84,6 +84,7 @@ mod tests {
             modalities: Vec::new(),
             curve: Vec::new(),
             horizons: Vec::new(),
+            downstream: None,
             steps: 0,
             tokens: 0,
             active_flops_per_token: 0.0,
