@@ -15,7 +15,8 @@ use rayon::prelude::*;
 
 const SAMPLES: usize = 600;
 /// Pictures of a size that people have.
-const SCENE: SceneConfig = SceneConfig { image_size: 256, sample_rate: 16_000, speech: scenes::Speech::Spoken };
+const SCENE: SceneConfig =
+    SceneConfig { image_size: 256, sample_rate: 16_000, speech: scenes::Speech::Spoken, world: scenes::World::Small };
 
 fn shards(folder: &Path) -> SourceConfig {
     let options = ShardOptions {
