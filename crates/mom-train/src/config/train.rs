@@ -138,7 +138,6 @@ pub(crate) fn check_downstream(field: &'static str, n: usize) -> Result<()> {
     require(n == 0 || n >= CANDIDATES, field, &format!("0, or at least {CANDIDATES}"), n)
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 const fn is_zero(n: &usize) -> bool {
     *n == 0
 }

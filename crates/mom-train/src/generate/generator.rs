@@ -72,7 +72,7 @@ pub struct Generator {
     /// Whether pictures with nothing before them were trained on.
     pub(super) knows_free_images: bool,
     /// On a GPU, of all clones. What lies there goes before it.
-    pub(super) lease: Option<Arc<Lease>>,
+    _lease: Option<Arc<Lease>>,
 }
 
 impl Generator {
@@ -92,12 +92,12 @@ impl Generator {
     pub fn new(trained: &Trained, device: DeviceKind, precision: Option<Precision>) -> Result<Self> {
         let lease = Lease::on(device, false)?.map(Arc::new);
         let (model, _) = trained.model(device, precision)?;
-        Ok(Self { lease, ..Self::of(model, trained.tokenizers().clone(), trained.run()) })
+        Ok(Self { _lease: lease, ..Self::of(model, trained.tokenizers().clone(), trained.run()) })
     }
 
     /// A model, its tokenizers and how it was or is being trained: for the thread that trains it, where it is on a GPU.
     pub(crate) fn of(model: Model, tokenizers: Tokenizers, config: &RunConfig) -> Self {
-        Self { tokenizers, model, knows_free_images: config.forms().has_free_images(), lease: None }
+        Self { tokenizers, model, knows_free_images: config.forms().has_free_images(), _lease: None }
     }
 
     pub(crate) fn tokenizers(&self) -> &Tokenizers {

@@ -63,7 +63,7 @@ impl CaptionReading {
 
 /// Reads a text as a caption of a scene; upper and lower case are the same.
 pub fn read_caption(text: &str) -> CaptionReading {
-    let spaced = text.to_lowercase().replace(',', " ").replace('.', " ");
+    let spaced = text.to_lowercase().replace([',', '.'], " ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let (mut at, mut n_unread, mut phrases) = (0, 0, Vec::new());
     while let Some(rest) = words.get(at..).filter(|rest| !rest.is_empty()) {
