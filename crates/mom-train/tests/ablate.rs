@@ -179,6 +179,19 @@ fn a_bracket_widens_to_a_best_inside_and_goes_on_where_it_was_stopped() {
     let dry = text(&sweep_with_null(&folder.path().join("none"), &[&options[..], &["--dry-run"]].concat())).0;
     assert!(dry.contains("12 runs at least, about") && dry.contains("(rate not chosen yet)"), "{dry}");
 
+    // Whole runs of the first seed may make the bracket: those of the best rate are what is compared.
+    let by_whole = folder.path().join("by-whole");
+    let (said, _) = text(&sweep_with_null(&by_whole, &[&options[..], &["--whole-bracket"]].concat()));
+    assert!(!said.contains("at the edge"), "{said}");
+    assert!(folders(&by_whole).iter().all(|name| !name.contains("-short")), "{:?}", folders(&by_whole));
+    let rates = read(by_whole.join("rates.csv"));
+    let results = read(by_whole.join("results.json"));
+    for arm in ["dense", "mom", "null"] {
+        let of_arm = format!("\"variant\": \"{arm}\",\n      \"seed\": ");
+        assert_eq!(results.matches(&of_arm).count(), 2 * 2, "{arm}, two seeds of two modalities: {results}");
+        assert!(arm == "null" || rates.matches(&format!(",{arm},")).count() > 3, "{rates}");
+    }
+
     // One seed says so on the terminal, too.
     let alone = ["--no-bracket", "--seeds", "0"];
     let (said, _) = text(&sweep_with_null(&folder.path().join("one"), &alone));

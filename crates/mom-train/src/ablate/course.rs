@@ -46,12 +46,12 @@ impl Course {
                 arms.push(ArmRates::new(model.setting, model.scale, planned.arm));
                 arms.len() - 1
             });
-            if planned.stage == Stage::Short {
-                arms[at].short_steps = Some(planned.config.train.steps);
+            if matches!(planned.stage, Stage::Short | Stage::Tried) {
+                arms[at].bracket_steps = Some(planned.config.train.steps);
             }
             arms[at].set(rate, planned.config.train.seed, trial);
         };
-        let says_of_rate = |planned: &&Planned| matches!(planned.stage, Stage::Short | Stage::Listed);
+        let says_of_rate = |planned: &&Planned| matches!(planned.stage, Stage::Short | Stage::Tried | Stage::Listed);
         plan.iter().filter(says_of_rate).for_each(|planned| set(planned, Trial::Undone));
         for (planned, result) in self.done.iter().filter(|(planned, _)| says_of_rate(&planned)) {
             set(planned, Trial::of(result.curve.last().map(|last| last.joint)));
@@ -87,7 +87,7 @@ impl Course {
         let is_compared = move |(planned, _): &&(Planned, RunResult)| {
             let best = || arms.iter().find(|arm| is_of(arm, planned, planned.arm.rated_as())).and_then(ArmRates::best);
             match planned.stage {
-                Stage::Listed | Stage::Whole => planned.rate.is_none() || planned.rate == best(),
+                Stage::Tried | Stage::Listed | Stage::Whole => planned.rate.is_none() || planned.rate == best(),
                 Stage::Short | Stage::Pending => false,
             }
         };

@@ -54,6 +54,17 @@ pub(super) fn header(options: &SweepOptions, command: &str, missing: Vec<String>
                     .to_owned(),
             );
         }
+        Rates::WholeBracket => {
+            config.push((
+                "learning rates",
+                format!("a bracket of whole runs for each variant, seed {}", options.seeds[0]),
+            ));
+            notes.push(
+                "Every variant is compared at its own best learning rate: that with the lowest joint validation loss at the end \
+                 of whole runs of the first seed, in a bracket that widens until the best lies inside."
+                    .to_owned(),
+            );
+        }
     }
     let horizons = options.horizon_steps();
     if !horizons.is_empty() {

@@ -58,10 +58,19 @@ pub enum Rates {
     /// By short runs around the configured rate, see [`bracket`](super::bracket).
     #[default]
     Bracket,
+    /// The same by whole runs of the first seed, of which that at the chosen rate is compared: for runs whose short ones would mislead.
+    WholeBracket,
     /// Every run is made at each of these, and an arm is compared at its best, see [`rates`](super::rates).
     List(Vec<f64>),
     /// It is the configured one.
     Own,
+}
+
+impl Rates {
+    /// Whether a bracket finds the rate of each arm.
+    pub fn is_bracket(&self) -> bool {
+        matches!(self, Self::Bracket | Self::WholeBracket)
+    }
 }
 
 /// At which lengths every run is brought to an end.
@@ -148,7 +157,7 @@ impl SweepOptions {
     }
 
     fn check_rates(&self) -> Result<()> {
-        let last = self.overriding("optimizer.final_learning_rate").filter(|_| self.rates == Rates::Bracket);
+        let last = self.overriding("optimizer.final_learning_rate").filter(|_| self.rates.is_bracket());
         let expected =
             "anything but optimizer.final_learning_rate beside a bracket, whose runs have it at one share of each rate";
         require(last.is_none(), "override", expected, last.unwrap_or_default())?;

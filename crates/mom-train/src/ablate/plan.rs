@@ -53,7 +53,7 @@ impl SweepOptions {
                             .try_for_each(|&seed| plan.whole(setting, Arm::Null, chosen.as_ref(), seed))?;
                     }
                 }
-                Rates::Bracket => {
+                Rates::Bracket | Rates::WholeBracket => {
                     let mut chosen = Vec::new();
                     for &arm in &arms {
                         chosen.push((arm, plan.bracket(setting, arm, course)?));
@@ -86,7 +86,7 @@ impl SweepOptions {
             Stage::Short => "-short",
             // No folder has this name.
             Stage::Pending => "-pending",
-            Stage::Listed | Stage::Whole => "",
+            Stage::Tried | Stage::Listed | Stage::Whole => "",
         };
         let name = format!("{setting}-{}-{arm}{rate_in_name}{of}-seed{seed}", config.model.scale);
         Ok(Planned { config, folder: self.runs().join(name), arm, rate, stage })
@@ -107,8 +107,8 @@ struct Plan<'a> {
 impl Plan<'_> {
     fn add(&mut self, setting: Setting, arm: Arm, rate: Option<f64>, seed: u64, stage: Stage) -> Result<()> {
         let next = self.options.planned(setting, arm, rate, seed, stage)?;
-        // A name given twice is one run.
-        if !self.runs.contains(&next) {
+        // A name given twice is one run; the whole run of a bracket is that of its seed, too.
+        if !self.runs.iter().any(|have| have.folder == next.folder) {
             self.runs.push(next);
         }
         Ok(())
@@ -123,7 +123,7 @@ impl Plan<'_> {
         }
     }
 
-    /// The short runs of an arm: those that ended, and those that come next.
+    /// The runs of an arm's bracket: those that ended, and those that come next.
     fn bracket(&mut self, setting: Setting, arm: Arm, course: &Course) -> Result<Next> {
         // The first seed alone: a bracket finds the place of the best, not how good it is.
         let seed = self.options.seeds[0];
@@ -135,7 +135,8 @@ impl Plan<'_> {
             rates.extend(new.iter().filter(|&&rate| !tried.rates().iter().any(|have| have.rate == rate)));
         }
         rates.sort_by(f64::total_cmp);
-        rates.into_iter().try_for_each(|rate| self.add(setting, arm, Some(rate), seed, Stage::Short))?;
+        let stage = if self.options.rates == Rates::WholeBracket { Stage::Tried } else { Stage::Short };
+        rates.into_iter().try_for_each(|rate| self.add(setting, arm, Some(rate), seed, stage))?;
         Ok(next)
     }
 }
@@ -214,6 +215,38 @@ mod tests {
         let mut twin = null.config.clone();
         twin.train.init_seed = None;
         assert_eq!(twin, dense.config, "it differs from dense in nothing else");
+    }
+
+    #[test]
+    fn the_best_run_of_a_whole_bracket_is_compared_with_the_other_seeds() {
+        let options = SweepOptions {
+            settings: vec![Setting::Chameleon],
+            variants: Variants::List(vec![Variant::Dense]),
+            rates: Rates::WholeBracket,
+            seeds: vec![4, 5],
+            ..SweepOptions::default()
+        };
+        let mut course = Course::default();
+        for (loss, rate) in [(3.0, 1e-2), (2.0, 2e-2), (2.5, 4e-2)] {
+            let dense = Arm::Variant(Variant::Dense);
+            let run = options.planned(Setting::Chameleon, dense, Some(rate), 4, Stage::Tried).unwrap();
+            assert!(run.config.train.steps == options.steps, "it is as long as any");
+            course.done.push((run, crate::ablate::tests::ended(loss)));
+        }
+        let plan = options.plan_after(&course).unwrap();
+        let names: Vec<String> = plan.iter().map(Planned::name).collect();
+        let expected = [
+            "dense lr 0.01 seed 4 (bracket)",
+            "dense lr 0.02 seed 4 (bracket)",
+            "dense lr 0.04 seed 4 (bracket)",
+            "null lr 0.02 seed 4",
+            "dense lr 0.02 seed 5",
+            "null lr 0.02 seed 5",
+        ];
+        assert_eq!(names, expected.map(|name| format!("chameleon {name}")));
+        let arms = course.arms(&plan);
+        assert_eq!(arms[0].bracket_steps, Some(options.steps));
+        assert_eq!(course.compared(&arms).len(), 1, "that at the best rate alone");
     }
 
     #[test]

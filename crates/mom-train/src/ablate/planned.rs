@@ -26,6 +26,8 @@ pub struct Planned {
 pub enum Stage {
     /// A short run of a bracket: it says how good its rate is, and is not compared.
     Short,
+    /// A whole run of a bracket: it says how good its rate is, and is compared if that is the best.
+    Tried,
     /// A run at one of several given rates: it says how good its rate is, and is compared if that is the best.
     Listed,
     /// A run that is compared.
@@ -47,7 +49,7 @@ impl Planned {
     pub fn name(&self) -> String {
         let rate = self.rate.map(|rate| format!(" lr {rate}")).unwrap_or_default();
         let of = match self.stage {
-            Stage::Short => " (bracket)",
+            Stage::Short | Stage::Tried => " (bracket)",
             Stage::Pending => " (rate not chosen yet)",
             Stage::Listed | Stage::Whole => "",
         };

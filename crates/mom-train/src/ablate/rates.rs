@@ -80,8 +80,8 @@ pub struct ArmRates {
     pub scale: String,
     /// Variant.
     pub variant: String,
-    /// Steps of the runs that its rates were tried by, where those are the short ones of a bracket.
-    pub short_steps: Option<u64>,
+    /// Steps of the runs that its rates were tried by, where those are of a bracket: of one seed.
+    pub bracket_steps: Option<u64>,
     /// Its rates, ascending.
     rates: Vec<RateTrials>,
 }
@@ -101,7 +101,7 @@ impl ArmRates {
     /// An arm without rates.
     pub fn new(setting: impl ToString, scale: impl ToString, variant: impl ToString) -> Self {
         let (setting, scale, variant) = (setting.to_string(), scale.to_string(), variant.to_string());
-        Self { setting, scale, variant, short_steps: None, rates: Vec::new() }
+        Self { setting, scale, variant, bracket_steps: None, rates: Vec::new() }
     }
 
     /// Says how the run of a rate and a seed ended; the last word counts.
@@ -155,7 +155,7 @@ impl ArmRates {
             Edge::Only => "below and above",
         };
         let best = self.best()?;
-        Some(match self.short_steps {
+        Some(match self.bracket_steps {
             None => format!("its best is at the edge: widen --learning-rates {beyond} {best}"),
             Some(_) => format!(
                 "its best is at the edge of its bracket, which ends there: the true best may lie {beyond} {best}; do not \
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn a_bracket_that_ended_at_its_edge_says_so_and_asks_for_no_list() {
         let mut arm = arm(&[(1.0, &[Joint(3.0)]), (2.0, &[Joint(2.0)]), (4.0, &[Joint(1.0)])]);
-        arm.short_steps = Some(80);
+        arm.bracket_steps = Some(80);
         let advice = arm.advice().unwrap();
         assert!(
             advice.starts_with("its best is at the edge of its bracket") && advice.contains("may lie above 4"),

@@ -33,6 +33,7 @@ impl AblateArguments {
             steps: self.steps.unwrap_or(defaults.steps),
             seeds: if self.seeds.is_empty() { defaults.seeds } else { self.seeds.clone() },
             rates: match (self.learning_rates.as_slice(), self.no_bracket) {
+                ([], false) if self.whole_bracket => Rates::WholeBracket,
                 ([], false) => Rates::Bracket,
                 ([], true) => Rates::Own,
                 (rates, _) => Rates::List(rates.to_vec()),
@@ -99,7 +100,7 @@ pub fn ablate(arguments: &AblateArguments) -> Result<Ended> {
     if !hopeless.is_empty() {
         bail!(
             "diverged at every rate of {}, so that there is nothing to compare: {}",
-            if options.rates == Rates::Bracket { "the bracket" } else { "--learning-rates" },
+            if options.rates.is_bracket() { "the bracket" } else { "--learning-rates" },
             hopeless.join(", ")
         );
     }

@@ -280,6 +280,10 @@ pub struct AblateArguments {
     /// validation loss over the seeds. Default: a bracket of short runs finds the rate of each variant.
     #[arg(long, value_delimiter = ',')]
     pub learning_rates: Vec<f64>,
+    /// Let whole runs of the first seed find the rate of each variant, rather than short ones: dearer, and right where short runs
+    /// mislead. That at the chosen rate is compared with the other seeds'.
+    #[arg(long, conflicts_with_all = ["learning_rates", "no_bracket"])]
+    pub whole_bracket: bool,
     /// Make every run at the configured rate, whichever variant it suits.
     #[arg(long, conflicts_with = "learning_rates")]
     pub no_bracket: bool,

@@ -5,8 +5,9 @@
 //! best is the lowest or the highest rate that was tried, the next one beyond is tried too, up to [`DOUBLINGS`] doublings away from
 //! the middle: a best rate lies between two that are worse. A run that diverges is an upper edge, infinitely bad.
 //!
-//! A short run is the whole run made shorter: warm-up, course and decay of the rate keep their shares. Short runs like higher rates
-//! than long ones do, all arms alike.
+//! A short run is the whole run made shorter: warm-up, course and decay of the rate keep their shares. Short runs like other rates
+//! than long ones do, and not all arms alike where they are very short: whole runs of one seed make a bracket too
+//! (`Rates::WholeBracket`).
 
 mod short;
 

@@ -33,9 +33,9 @@ pub(super) fn table(group: &Group) -> Option<Table> {
     let columns = columns.chain(rates.iter().map(f64::to_string)).chain(["Best".to_owned()]).collect();
     (!rates.is_empty()).then(|| Table {
         title: "Learning rates",
-        note: match group.arms.iter().find_map(|arm| arm.short_steps) {
+        note: match group.arms.iter().find_map(|arm| arm.bracket_steps) {
             Some(steps) => format!(
-                "Bracket of each variant: joint validation loss (what is trained on) at the end of short runs of {steps} \
+                "Bracket of each variant: joint validation loss (what is trained on) at the end of runs of {steps} \
                  steps, one seed, at rates a factor of two apart; it widens until the best lies between two that are worse. A \
                  run that diverged counts as infinitely bad. All other tables and figures show whole runs of each variant at \
                  its best rate; the null has dense's."

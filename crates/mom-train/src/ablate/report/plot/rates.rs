@@ -38,11 +38,11 @@ pub(in super::super) fn rates(group: &Group) -> Result<Vec<Panel>, ReportError> 
         x: Scale::new(Kind::Log, (0.9 * of_rates.0, 1.1 * of_rates.1), (62.0, WIDTH - 38.0 - longest)),
         y: Scale::new(Kind::Linear, (losses.0 * 0.998, losses.1 * 1.002), (HEIGHT - 48.0, 58.0)),
     };
-    let is_short = group.arms.iter().any(|arm| arm.short_steps.is_some());
+    let is_bracket = group.arms.iter().any(|arm| arm.bracket_steps.is_some());
     let file = format!("{}-rates.svg", group.stem);
     let titles = Titles {
         title: "Learning rates",
-        subtitle: if is_short { "short runs, one seed; rings mark the best" } else { "rings mark the best" },
+        subtitle: if is_bracket { "a bracket, one seed; rings mark the best" } else { "rings mark the best" },
         x: "learning rate (log scale)",
         y: "joint validation loss",
     };
