@@ -8,7 +8,8 @@ use super::compose::{MEDIUM, Picture, Thing};
 use super::english::{COLOURS, WEATHERS, english};
 use super::meaning::Outline;
 use super::relations::{is_between, relations};
-use super::words::{Role, Word, words};
+use super::word::{Role, Word};
+use super::words::words;
 use crate::rng::Stream;
 
 /// Nothing is begun behind so many words.

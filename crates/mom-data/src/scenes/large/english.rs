@@ -1,7 +1,7 @@
 //! English words of the large world beside those of the small one, with their pronunciations; colours and weathers with what
 //! they look like.
 
-use super::words::{Role, Word};
+use super::word::{Role, Word};
 use crate::scenes::lexicon::pronounce;
 
 type Rgb = [f32; 3];

@@ -18,6 +18,7 @@ mod render;
 mod speaker;
 mod speech;
 mod syllables;
+mod word;
 mod words;
 
 use super::{SceneConfig, SceneDocument, Speech};
@@ -48,7 +49,7 @@ mod tests {
     use super::compose::Picture;
     use super::english::COLOURS;
     use super::meaning::Outline;
-    use super::words::{Role, Word};
+    use super::word::{Role, Word};
     use super::*;
 
     fn told(index: u64) -> (Picture, Vec<Word>) {

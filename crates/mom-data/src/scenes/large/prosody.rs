@@ -6,7 +6,7 @@
 //! Matthews 1991); a short vowel does not reach its target (undershoot: Lindblom 1963).
 
 use super::speaker::Speaker;
-use super::words::{Role, Word};
+use super::word::{Role, Word};
 use crate::rng::Stream;
 use crate::scenes::phonemes::{Manner, Noise, Phoneme};
 

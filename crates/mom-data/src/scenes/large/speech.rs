@@ -5,7 +5,7 @@ use std::f32::consts::TAU;
 
 use super::prosody::{Target, articulate};
 use super::speaker::{Room, Speaker};
-use super::words::Word;
+use super::word::Word;
 use crate::rng::Stream;
 use crate::scenes::speech::Resonator;
 

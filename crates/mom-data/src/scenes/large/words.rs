@@ -7,29 +7,8 @@ use std::sync::OnceLock;
 use super::WORLD;
 use super::english::is_english;
 use super::syllables::{Coined, coin, with_s};
+use super::word::{Role, Word};
 use crate::rng::{Domain, Stream};
-
-/// A word of a caption, as it is written and said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Word {
-    pub text: &'static str,
-    /// Separated by spaces; 1 marks the stressed vowel.
-    pub phonemes: &'static str,
-    pub role: Role,
-}
-
-/// What a word is in its sentence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// May carry an accent.
-    Content,
-    /// Never does.
-    Function,
-    /// A short rest.
-    Comma,
-    /// The end of a sentence.
-    Stop,
-}
 
 /// Number of kinds of things.
 pub(super) const N_NOUNS: usize = 1200;
