@@ -204,8 +204,13 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
         };
         let result = match (runner.result(planned, observer), had) {
             // What it is compared by is there all the same.
-            (Err(error), Some(had)) => {
+            (Err(Error::Stopped { .. }), Some(had)) => {
+                sweep.stopped = true;
+                Ok(had)
+            }
+            (Err(error), Some(had)) if !ends_sweep(&error) => {
                 observer.note(&format!("{}: it has no downstream figures: {error}", planned.name()));
+                sweep.failed.push((planned.clone(), error));
                 Ok(had)
             }
             (result, _) => result,
@@ -217,15 +222,7 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
                 sweep.stopped = true;
                 continue;
             }
-            // These concern every run: a disk that is full, a folder that is not ours.
-            Err(
-                error @ (Error::File(_)
-                | Error::Data(DataError::Io { .. })
-                | Error::Locked { .. }
-                | Error::OtherConfig { .. }
-                | Error::OtherData { .. }
-                | Error::Report(_)),
-            ) => return Err(error),
+            Err(error) if ends_sweep(&error) => return Err(error),
             Err(error) if planned.may_diverge() && diverged::is_divergence(&error) => {
                 diverged::remember(planned, &error)?;
                 course.diverged.push(planned.clone());
@@ -238,6 +235,19 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
     let rates = course.arms(&options.plan_after(&course)?);
     let Progress { failed, stopped, .. } = sweep;
     Ok(Outcome { results: course.compared(&rates), rates, failed, files, stopped })
+}
+
+/// Whether an error concerns every run: a disk that is full, a folder that is not ours.
+fn ends_sweep(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::File(_)
+            | Error::Data(DataError::Io { .. })
+            | Error::Locked { .. }
+            | Error::OtherConfig { .. }
+            | Error::OtherData { .. }
+            | Error::Report(_)
+    )
 }
 
 /// How far a sweep is.

@@ -91,7 +91,7 @@ pub struct EvalArguments {
     #[arg(long, default_value_t = 0)]
     pub scores: usize,
     /// Ask about the truth of so many documents of each kind, at least 16: what of a caption is right, what of its caption a drawn
-    /// picture shows (both of generated scenes), and which of 16 texts belongs to a picture or an utterance (of any data).
+    /// picture shows (both of the generator's small world), and which of 16 texts belongs to a picture or an utterance (of any data).
     #[arg(long, default_value_t = 0)]
     pub downstream: usize,
     /// Where it runs, wherever the run was trained.
@@ -291,7 +291,7 @@ pub struct AblateArguments {
     /// commas. Default: 3 from 240 steps on, else 1.
     #[arg(long)]
     pub horizons: Option<String>,
-    /// At the end of each compared run ask its model about the truth of so many held-out documents of each kind, at least 16
+    /// At the end of each whole run ask its model about the truth of so many held-out documents of each kind, at least 16
     /// (see eval --downstream); the report compares the arms in that, too. 0 is none. Runs that were made without are asked now.
     #[arg(long)]
     pub downstream: Option<usize>,

@@ -353,7 +353,7 @@ mod tests {
             assert!(path.file_stem().unwrap().to_str().unwrap().starts_with(config.model.setting.name()));
             names.push(config.model.setting.name());
         }
-        assert_eq!(names.len(), 9);
+        assert_eq!(names.len(), 11);
         let mix = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/three-modality-mix.toml");
         let read = |text: &str| RunConfig::read(&mix, &[text.to_owned()]);
         assert_eq!(read("data.sources.2.path=/data/pairs").unwrap().data.sources[2].name(), "pairs");

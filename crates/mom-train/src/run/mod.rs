@@ -342,7 +342,7 @@ impl<'a> Run<'a> {
                 .collect(),
             curve: self.curve.clone(),
             horizons: self.horizons.clone(),
-            downstream: self.downstream()?,
+            downstream: None,
             steps: self.trainer.steps_done(),
             tokens: self.trainer.tokens_seen(),
             active_flops_per_token: self.trainer.active_flops_per_token(),
@@ -351,6 +351,10 @@ impl<'a> Run<'a> {
             total_parameters: (model.total_parameters() + model.patcher_parameters()) as u64,
             active_parameters: (model.active_parameters() + model.patcher_parameters()) as u64,
         };
+        // Its losses are there, whatever comes of the questions.
+        folder::write_result(self.folder, &result)?;
+        let Some(downstream) = self.downstream()? else { return Ok(result) };
+        let result = RunResult { downstream: Some(downstream), ..result };
         folder::write_result(self.folder, &result)?;
         Ok(result)
     }

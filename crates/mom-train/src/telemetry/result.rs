@@ -48,9 +48,9 @@ pub struct RunResult {
 }
 
 impl RunResult {
-    /// Whether its model was asked about as many documents as a configuration says.
+    /// Whether its model was asked about as many documents as a configuration says, or more.
     pub(crate) fn has_downstream(&self, config: &RunConfig) -> bool {
-        self.downstream.as_ref().map_or(0, |of| of.documents) == config.train.downstream || config.train.downstream == 0
+        self.downstream.as_ref().map_or(0, |of| of.documents) >= config.train.downstream
     }
 }
 

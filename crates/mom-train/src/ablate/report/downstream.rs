@@ -60,6 +60,12 @@ fn difference(paired: &Paired, task: &str, measure: &str) -> Option<f64> {
     (documents(paired.run) == documents(dense)).then_some(of(paired.run)? - of(dense)?)
 }
 
+/// By how much a figure differs where one thing more of those that are counted is right.
+fn step(variant: &Variant, task: &str, measure: &str) -> f64 {
+    let counted = variant.runs.iter().filter_map(|paired| figure(paired.run, task, measure)).map(|figure| figure.n);
+    1.0 / counted.min().unwrap_or(1).max(1) as f64
+}
+
 fn differences(variant: &Variant, task: &str, measure: &str) -> Sample {
     let paired = variant.runs.iter().filter(|paired| paired.dense.is_some());
     Sample::of(paired.map(|paired| difference(paired, task, measure)))
@@ -84,7 +90,8 @@ fn of_group(group: &Group) -> Vec<DownstreamComparison> {
                 task: task.clone(),
                 measure: measure.clone(),
                 n_seeds: sample.values.len(),
-                difference: whole(sample).and_then(|values| Estimate::of(&values, null, 0.0)),
+                difference: whole(sample)
+                    .and_then(|values| Estimate::in_steps(&values, null, 0.0, step(variant, &task, &measure))),
                 p_adjusted: None,
                 verdict: Verdict::None,
             });

@@ -38,8 +38,15 @@ impl Estimate {
     /// The mean of `values`, one for each seed, and its interval; the noise is told by them and by `null`, the values of an arm
     /// that is equal to dense, whose true mean is `reference`. `None` without a value.
     pub fn of(values: &[f64], null: &[f64], reference: f64) -> Option<Self> {
+        Self::in_steps(values, null, reference, 0.0)
+    }
+
+    /// As [`Self::of`], of figures that are counted and so differ by whole `step`s: seeds that agree exactly say no more than that they
+    /// lie within one step, so that a single difference has a standard deviation of a step at least.
+    pub fn in_steps(values: &[f64], null: &[f64], reference: f64, step: f64) -> Option<Self> {
         let mean = mean(values)?;
         let noise = Noise::of(values, mean, null, reference);
+        let noise = noise.map(|noise| Noise { variance: noise.variance.max(step * step), ..noise });
         let error = |noise: &Noise| (noise.variance / values.len() as f64).sqrt();
         let interval = noise.as_ref().map(|noise| {
             let reach = noise.quantile(0.5 + 0.5 * LEVEL) * error(noise);
@@ -115,6 +122,22 @@ mod tests {
         // t = 2 sqrt(3) with two degrees of freedom.
         close(estimate.p.unwrap(), 0.074_180);
         assert!(!estimate.is_above() && !estimate.is_below());
+    }
+
+    #[test]
+    fn counted_figures_that_agree_exactly_are_not_certain() {
+        // One document of 32 more, in each of three seeds, where the null found as many as dense.
+        let (values, null) = ([1.0 / 32.0; 3], [0.0; 3]);
+        close(Estimate::of(&values, &null, 0.0).unwrap().p.unwrap(), 0.0);
+        let estimate = Estimate::in_steps(&values, &null, 0.0, 1.0 / 32.0).unwrap();
+        // t = sqrt(3) with five degrees of freedom.
+        close(estimate.p.unwrap(), 0.143_8);
+        assert!(!estimate.is_above());
+        // Five documents more are told.
+        let estimate = Estimate::in_steps(&[5.0 / 32.0; 3], &null, 0.0, 1.0 / 32.0).unwrap();
+        assert!(estimate.is_above() && estimate.p.unwrap() < 0.01);
+        // Noise above a step is as it is.
+        assert_eq!(Estimate::in_steps(&[1.0, 2.0, 3.0], &[], 0.0, 0.5), Estimate::of(&[1.0, 2.0, 3.0], &[], 0.0));
     }
 
     #[test]

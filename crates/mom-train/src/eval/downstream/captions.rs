@@ -4,7 +4,7 @@ use mom_data::scenes::truth::{Judged, Origin, judge, read_caption};
 use mom_models::decode::Sampling;
 
 use super::figure::of_judged;
-use super::truth::{UNKNOWN, of_prompts};
+use super::truth::of_prompts;
 use super::{drawn, task};
 use crate::samples::Prompt;
 use crate::telemetry::Figure;
@@ -19,9 +19,11 @@ pub(super) fn figures(
     generator: &Generator,
     prompts: &[Prompt],
 ) -> Result<std::result::Result<Vec<Figure>, String>> {
-    let known = of_prompts(scenes, generator, prompts, |prompt| &prompt.truth)?;
-    let [first, _, ..] = &known[..] else { return Ok(Err(UNKNOWN.to_owned())) };
-    let task = task(first.0.given, first.0.wanted);
+    let known = match of_prompts(scenes, generator, prompts, |prompt| &prompt.truth)? {
+        Ok(known) => known,
+        Err(why) => return Ok(Err(why)),
+    };
+    let task = task(prompts[0].given, prompts[0].wanted);
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
     let options = GenerateOptions { sampling, max_tokens: MAX_TOKENS, ..GenerateOptions::default() };
     let asked: Vec<&Prompt> = known.iter().map(|(prompt, ..)| *prompt).collect();

@@ -5,6 +5,8 @@
 //! the text with nothing before it (`pmi`). The first prefers texts that are short or likely anyway; the second does not.
 //! Of texts that are as likely as each other each counts its share, so that a model that tells nothing apart comes to chance: 1/16.
 
+use std::collections::BTreeSet;
+
 use mom_data::Content;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -25,7 +27,7 @@ const SEED: u64 = 0x00ca_5e1e;
 pub(super) fn figures(generator: &Generator, prompts: &[Prompt]) -> Result<std::result::Result<Vec<Figure>, String>> {
     let texts: Vec<&[u32]> = prompts.iter().map(|prompt| text(&prompt.truth)).collect();
     let Some(candidates) = candidates(&texts) else {
-        let n = texts.iter().collect::<std::collections::BTreeSet<_>>().len();
+        let n = texts.iter().collect::<BTreeSet<_>>().len();
         return Ok(Err(format!("{CANDIDATES} different texts are needed to pick of, and there are {n}")));
     };
     let mut alone = Vec::new();
@@ -64,13 +66,10 @@ fn text(content: &Content) -> &[u32] {
 /// For each text itself first, then others that differ from it and from each other; `None` where there are too few.
 fn candidates(texts: &[&[u32]]) -> Option<Vec<Vec<usize>>> {
     let mut candidates = Vec::new();
+    let mut seen = BTreeSet::new();
+    let distinct: Vec<usize> = (0..texts.len()).filter(|&at| seen.insert(texts[at])).collect();
     for (own, text) in texts.iter().enumerate() {
-        let mut different: Vec<usize> = Vec::new();
-        for (at, other) in texts.iter().enumerate() {
-            if other != text && !different.iter().any(|&have| texts[have] == *other) {
-                different.push(at);
-            }
-        }
+        let mut different: Vec<usize> = distinct.iter().copied().filter(|&at| texts[at] != *text).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(SEED ^ own as u64);
         let (others, _) = different.partial_shuffle(&mut rng, CANDIDATES - 1);
         if others.len() < CANDIDATES - 1 {
@@ -99,7 +98,7 @@ mod tests {
         let all = candidates(&texts).unwrap();
         for (own, of) in all.iter().enumerate() {
             assert_eq!((of.len(), of[0]), (CANDIDATES, own));
-            let different: std::collections::BTreeSet<&[u32]> = of.iter().map(|&at| texts[at]).collect();
+            let different: BTreeSet<&[u32]> = of.iter().map(|&at| texts[at]).collect();
             assert_eq!(different.len(), CANDIDATES);
         }
         assert_eq!(candidates(&texts), Some(all.clone()));

@@ -2,6 +2,7 @@
 
 use mom_data::scenes::truth::{Facts, Origin, read_caption};
 
+use crate::config::CANDIDATES;
 use crate::samples::Prompt;
 use crate::{Generator, Part, Result};
 
@@ -13,14 +14,18 @@ pub(super) fn text_of(generator: &Generator, content: &mom_data::Content) -> Res
     })
 }
 
-/// Prompts whose caption is one of a scene, with what is true of the scene: all that it holds where it can be made again, else what its
-/// caption says. `caption`: of a prompt, the part that is it.
+/// A prompt with what its caption says, and what is true.
+pub(super) type Known<'a> = (&'a Prompt, Facts, Facts);
+
+/// Prompts whose caption is read as one of a scene of the small world, with what is true of the scene: all that it holds where it can be made again, else what its
+/// caption says. `caption`: of a prompt, the part that is it. Or why there are none: a caption of other data may be read by chance ("a star."), so
+/// that half of all, and [`CANDIDATES`], have to be.
 pub(super) fn of_prompts<'a>(
     scenes: &Origin,
     generator: &Generator,
     prompts: &'a [Prompt],
     caption: fn(&Prompt) -> &mom_data::Content,
-) -> Result<Vec<(&'a Prompt, Facts, Facts)>> {
+) -> Result<std::result::Result<Vec<Known<'a>>, String>> {
     let mut known = Vec::new();
     for prompt in prompts {
         let text = text_of(generator, caption(prompt))?;
@@ -30,9 +35,13 @@ pub(super) fn of_prompts<'a>(
             known.push((prompt, reading.facts.clone(), truth.unwrap_or(reading.facts)));
         }
     }
-    Ok(known)
+    let (n, least) = (known.len(), CANDIDATES.max(prompts.len().div_ceil(2)));
+    Ok(if n >= least {
+        Ok(known)
+    } else {
+        Err(format!(
+            "no attributes, since {n} of {} captions can be read as those of the generator's small world; at least {least} have to be",
+            prompts.len()
+        ))
+    })
 }
-
-/// Why there are no figures of attributes, of fewer than two documents.
-pub(super) const UNKNOWN: &str =
-    "no attributes, since fewer than two captions of these data are those of generated scenes";
