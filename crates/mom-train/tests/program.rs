@@ -169,7 +169,7 @@ fn bad_options_are_named() {
     for (arguments, expected) in [
         (&["--scale", "2B"][..], "scale must be one of nano, tiny"),
         (&["--setting", "video"], "setting must be one of transfusion, chameleon, three-modality, got video"),
-        (&["--variants", "moe"], "variant must be dense, mom, published"),
+        (&["--variants", "moe"], "variant must be dense, mom, mom-alike, published"),
         (&["--device", "tpu"], "[possible values: cpu, cuda]"),
         (&["--device", "cuda"], "device must be cpu: this program was built without the feature"),
         (&["--steps", "0"], "train.steps must be at least 1, got 0"),

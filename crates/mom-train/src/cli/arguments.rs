@@ -216,7 +216,7 @@ pub struct SpeedArguments {
     /// Modalities and losses of the model.
     #[arg(long, default_value = "chameleon", value_parser = setting())]
     pub setting: String,
-    /// dense, mom, published, or some of in, x, dt, out joined by +.
+    /// dense, mom, mom-alike, published, or some of in, x, dt, out joined by +.
     #[arg(long, default_value = "mom")]
     pub variant: String,
     /// Size of the model: a name, or such as d320-l6.
