@@ -135,7 +135,7 @@ fn accent(texture: Texture, u: f32, v: f32, object: &Object, radius_pixels: f32)
 }
 
 /// Calls `draw(index, x, y)` for the pixels within `reach` of a centre in both directions.
-fn for_pixels(size: usize, centre: [f32; 2], reach: f32, mut draw: impl FnMut(usize, f32, f32)) {
+pub(super) fn for_pixels(size: usize, centre: [f32; 2], reach: f32, mut draw: impl FnMut(usize, f32, f32)) {
     let span = |c: f32| {
         let first = ((c - reach) * size as f32).floor().max(0.0) as usize;
         let last = ((c + reach) * size as f32).ceil().clamp(0.0, size as f32) as usize;
@@ -154,6 +154,7 @@ fn smooth(x: f32, width: f32) -> f32 {
     t * t * (3.0 - 2.0 * t)
 }
 
-fn mix(a: Rgb, b: Rgb, share: f32) -> Rgb {
+/// `a` where `share` is 0, `b` where it is 1.
+pub(super) fn mix(a: Rgb, b: Rgb, share: f32) -> Rgb {
     std::array::from_fn(|channel| a[channel] + (b[channel] - a[channel]) * share)
 }

@@ -3,6 +3,7 @@
 
 use std::f32::consts::TAU;
 
+use super::super::render::{for_pixels, mix};
 use super::compose::{Body, Picture, Thing};
 use super::english::{COLOURS, WEATHERS};
 use super::meaning::{Landscape, Mark, Outline, Pattern, Pose, Trail, Weave};
@@ -198,22 +199,4 @@ fn cover(canvas: &mut [Rgb], size: usize, weather: usize, noise: &mut Stream) {
             (x, y) = (x + 0.3 / size as f32, y + 1.0 / size as f32);
         }
     }
-}
-
-/// Calls `draw(index, x, y)` for the pixels within `reach` of a centre in both directions.
-fn for_pixels(size: usize, centre: [f32; 2], reach: f32, mut draw: impl FnMut(usize, f32, f32)) {
-    let span = |c: f32| {
-        let first = ((c - reach) * size as f32).floor().max(0.0) as usize;
-        let last = ((c + reach) * size as f32).ceil().clamp(0.0, size as f32) as usize;
-        first..last
-    };
-    for row in span(centre[1]) {
-        for column in span(centre[0]) {
-            draw(row * size + column, (column as f32 + 0.5) / size as f32, (row as f32 + 0.5) / size as f32);
-        }
-    }
-}
-
-fn mix(a: Rgb, b: Rgb, share: f32) -> Rgb {
-    std::array::from_fn(|channel| a[channel] + (b[channel] - a[channel]) * share)
 }
