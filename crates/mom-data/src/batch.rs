@@ -1,5 +1,7 @@
 //! What crosses from the data to a model: plain host arrays.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 /// Marks a position whose next token is not to be predicted.
@@ -55,6 +57,35 @@ impl Batch {
         }
     }
 
+    /// Some of its sequences, as a batch of its own.
+    ///
+    /// # Panics
+    /// Where it has fewer.
+    pub fn sequences(&self, sequences: Range<usize>) -> Self {
+        let positions = sequences.start * self.seqlen..sequences.end * self.seqlen;
+        let patches = self.patches_of(&sequences);
+        let first_image = self.patch_images.get(patches.start).copied().unwrap_or(0);
+        Self {
+            batch: sequences.len(),
+            seqlen: self.seqlen,
+            tokens: self.tokens[positions.clone()].to_vec(),
+            targets: self.targets[positions.clone()].to_vec(),
+            modality_ids: self.modality_ids[positions.clone()].to_vec(),
+            target_modality_ids: self.target_modality_ids[positions.clone()].to_vec(),
+            document_starts: self.document_starts[positions.clone()].to_vec(),
+            patch_dim: self.patch_dim,
+            patches: self.patches[patches.start * self.patch_dim..patches.end * self.patch_dim].to_vec(),
+            patch_positions: self.patch_positions[patches.clone()].iter().map(|p| p - positions.start as u32).collect(),
+            patch_images: self.patch_images[patches].iter().map(|image| image - first_image).collect(),
+        }
+    }
+
+    /// The continuous patches that lie in some of its sequences.
+    pub fn patches_of(&self, sequences: &Range<usize>) -> Range<usize> {
+        let before = |sequence: usize| self.patch_positions.partition_point(|&p| (p as usize) < sequence * self.seqlen);
+        before(sequences.start)..before(sequences.end)
+    }
+
     /// Number of continuous patches.
     pub fn n_patches(&self) -> usize {
         self.patch_positions.len()
@@ -107,4 +138,26 @@ pub struct Share {
 impl Share {
     /// All of it.
     pub const WHOLE: Self = Self { rank: 0, of: 1 };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sequences_of_a_batch_are_batches() {
+        let mut batch = Batch::padding(3, 4, 2);
+        batch.tokens = (0..12).collect();
+        // An image in each of the first two sequences, two in the last.
+        batch.patch_positions = vec![1, 2, 6, 8, 10, 11];
+        batch.patch_images = vec![0, 0, 1, 2, 3, 3];
+        batch.patches = (0..12u8).map(f32::from).collect();
+        let last = batch.sequences(1..3);
+        assert_eq!((last.batch, last.tokens[0], last.n_images()), (2, 4, 3));
+        assert_eq!(last.patch_positions, [2, 4, 6, 7]);
+        assert_eq!(last.patch_images, [0, 1, 2, 2]);
+        assert_eq!(last.patches, [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);
+        assert_eq!(batch.sequences(0..3), batch);
+        assert_eq!(batch.sequences(1..1).n_patches(), 0);
+    }
 }

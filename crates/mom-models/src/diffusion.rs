@@ -168,6 +168,14 @@ impl Noise {
         Self { timesteps, epsilon }
     }
 
+    /// That of some of its images, whose values are given by their range in all values.
+    ///
+    /// # Panics
+    /// Where it has fewer.
+    pub fn images(&self, images: std::ops::Range<usize>, values: std::ops::Range<usize>) -> Self {
+        Self { timesteps: self.timesteps[images].to_vec(), epsilon: self.epsilon[values].to_vec() }
+    }
+
     /// The noisy patches: `clean` is `(n_patches, patch_dim)`, `images` the image of each patch.
     pub fn add_to(&self, clean: &[f32], images: &[u32]) -> Vec<f32> {
         let patch_dim = (clean.len() / images.len().max(1)).max(1);

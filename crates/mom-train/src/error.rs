@@ -95,6 +95,20 @@ pub enum Error {
         /// What to change.
         advice: String,
     },
+    /// A rank of the run failed, and the run ends with it.
+    #[error("rank {rank} failed: {message}")]
+    Rank {
+        /// Which.
+        rank: usize,
+        /// What it said, or what was seen of it.
+        message: String,
+    },
+    /// The ranks of a run cannot work together.
+    #[error("several ranks: {reason}")]
+    World {
+        /// Why.
+        reason: String,
+    },
     /// An observer ended a run early, see [`crate::run::Observer::goes_on`].
     #[error("stopped after step {step}, which has a checkpoint; the same command goes on from there")]
     Stopped {

@@ -8,6 +8,7 @@
 //! | [`run`] | a whole run in a folder: resumes, evaluates, writes metrics and its result |
 //! | [`ablate`] | many runs, side by side: settings, variants, seeds; goes on where it stopped |
 //! | [`Trained`], [`evaluate`] | the model of a run, a checkpoint or an export, and its losses on any source |
+//! | [`dist`] | the ranks of a run: one process a GPU |
 //! | [`speed`] | how fast a model trains on this machine |
 //! | [`Generator`] | goes on with a document of text, pictures and speech, on either device |
 //! | [`samples`] | what a model makes of held-out documents while it is trained |
@@ -41,6 +42,7 @@ pub mod ablate;
 mod checkpoint;
 pub mod config;
 mod data;
+pub mod dist;
 mod error;
 mod eval;
 mod files;

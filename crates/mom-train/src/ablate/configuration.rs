@@ -6,7 +6,8 @@ use mom_models::{Scale, Setting};
 
 use super::{Arm, Horizons, SweepOptions};
 use crate::config::{
-    DataSection, Graph, ModelSection, OnSpike, OptimizerSection, Recompute, Schedule, TrainSection, needs, section_of,
+    DataSection, DistSection, Graph, ModelSection, OnSpike, OptimizerSection, Recompute, Schedule, TrainSection, needs,
+    section_of,
 };
 use crate::{Error, Result, RunConfig};
 
@@ -79,6 +80,7 @@ impl SweepOptions {
                 dtype: None,
                 recompute: Recompute::None,
                 graph: Graph::Auto,
+                dist: DistSection::default(),
             },
             optimizer: OptimizerSection {
                 learning_rate,

@@ -6,11 +6,14 @@
 //! hidden name, synced, and renamed; what stands under its final name was whole once, and its checksums tell whether it still
 //! is. Noise and data order are functions of the seed and the step, so no generator's state need be kept beside them.
 //!
+//! Several ranks write files of their own instead of the first three, see `shares`; they are whole or absent as one.
+//!
 //! Only folders whose name is `step-` and digits are checkpoints of a run: others, such as `step-400.keep`, are the user's.
 
 mod keep;
 mod read;
 mod sealed;
+mod shares;
 mod state;
 mod write;
 

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors};
 
 use super::sealed::{Broken, Sealed};
+use super::shares::{self, RANKS, Whole};
 use super::{EMA, OPTIMIZER, STATE, State, WEIGHTS, list};
 use crate::files::At;
 use crate::optim::{Moments, squares};
@@ -93,6 +94,10 @@ impl Loaded {
         let state = sealed.read(STATE)?;
         let state = serde_json::from_slice(&state)
             .map_err(|error| Broken::Damaged(format!("{STATE} is of another version: {error}")))?;
+        if sealed.has(RANKS) {
+            let Whole { weights, optimizer, ema } = shares::read(&sealed)?;
+            return Ok(Self { path: path.into(), state, weights, ema, optimizer });
+        }
         let (weights, optimizer) = (sealed.read(WEIGHTS)?, sealed.read(OPTIMIZER)?);
         let ema = if sealed.has(EMA) { Some(sealed.read(EMA)?) } else { None };
         Ok(Self { path: path.into(), state, weights, ema, optimizer })

@@ -17,7 +17,7 @@ const CHECKSUMS: &str = "checksums.json";
 /// Length and checksum of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Seal {
+pub(crate) struct Seal {
     bytes: u64,
     /// CRC-32C of its contents, in hexadecimal.
     crc32c: String,
@@ -43,7 +43,17 @@ impl<'a> Sealing<'a> {
             fs::remove_dir_all(folder).at("remove", folder)?;
         }
         files::create_folder(folder)?;
-        Ok(Self { folder, seals: BTreeMap::new() })
+        Ok(Self::beside(folder, BTreeMap::new()))
+    }
+
+    /// Goes on with a folder that others write to as well: `seals` are those of their files, as far as they are known.
+    pub fn beside(folder: &'a Path, seals: BTreeMap<String, Seal>) -> Self {
+        Self { folder, seals }
+    }
+
+    /// The checksums of what was written, for whoever finishes the folder.
+    pub fn into_seals(self) -> BTreeMap<String, Seal> {
+        self.seals
     }
 
     /// Writes a file and waits until it is on the disk.
@@ -60,19 +70,8 @@ impl<'a> Sealing<'a> {
     /// Writes f32 tensors, given by name, shape and values, as safetensors.
     pub fn tensors(&mut self, name: &str, tensors: &[(String, &[usize], &[f32])]) -> Result<()> {
         let content = |reason: String| Error::Content { path: self.folder.join(name), reason };
-        let mut at = 0;
-        let info = tensors.iter().map(|(name, shape, values)| {
-            let start = at;
-            at += size_of_val(*values);
-            let (shape, data_offsets) = (shape.to_vec(), (start, at));
-            (name.clone(), TensorInfo { dtype: Dtype::F32, shape, data_offsets })
-        });
-        let header = Metadata::new(None, info.collect()).map_err(|error| content(error.to_string()))?;
-        let mut header = serde_json::to_vec(&header).map_err(|error| content(error.to_string()))?;
-        // The format: length of the header, the header, the values; those begin at a multiple of eight.
-        header.resize(header.len().next_multiple_of(8), b' ');
+        let header = header_of(tensors).map_err(content)?;
         self.write(name, |to| {
-            to.write_all(&(header.len() as u64).to_le_bytes())?;
             to.write_all(&header)?;
             for (.., values) in tensors {
                 write_floats(to, values)?;
@@ -86,6 +85,31 @@ impl<'a> Sealing<'a> {
         files::write_json(&self.folder.join(CHECKSUMS), &self.seals)?;
         Ok(files::sync_folder(self.folder)?)
     }
+}
+
+/// What stands before the values of a file: the length of the table, and the table.
+fn header_of(tensors: &[(String, &[usize], &[f32])]) -> Result<Vec<u8>, String> {
+    let mut at = 0;
+    let info = tensors.iter().map(|(name, shape, values)| {
+        let start = at;
+        at += size_of_val(*values);
+        let (shape, data_offsets) = (shape.to_vec(), (start, at));
+        (name.clone(), TensorInfo { dtype: Dtype::F32, shape, data_offsets })
+    });
+    let table = Metadata::new(None, info.collect()).map_err(|error| error.to_string())?;
+    let mut table = serde_json::to_vec(&table).map_err(|error| error.to_string())?;
+    // The values begin at a multiple of eight.
+    table.resize(table.len().next_multiple_of(8), b' ');
+    Ok([&(table.len() as u64).to_le_bytes()[..], &table].concat())
+}
+
+/// The file that [`Sealing::tensors`] writes, in memory.
+pub(super) fn safetensors_bytes(tensors: &[(String, &[usize], &[f32])]) -> Result<Vec<u8>, String> {
+    let mut bytes = header_of(tensors)?;
+    for (.., values) in tensors {
+        write_floats(&mut bytes, values).map_err(|error| error.to_string())?;
+    }
+    Ok(bytes)
 }
 
 fn write_floats(to: &mut dyn Write, values: &[f32]) -> io::Result<()> {

@@ -1,9 +1,11 @@
 //! `train` and `data`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use mom_train::ablate::SweepObserver;
+use mom_train::dist::{Place, World};
 use mom_train::run::{self, Observer, RunFolder};
 use mom_train::telemetry::RunResult;
 use mom_train::{Error, Prepared, RunConfig};
@@ -15,8 +17,9 @@ use super::signals::Signals;
 use super::terminal::Terminal;
 
 /// Opens or makes the data of a run.
-fn prepare(config: &RunConfig, out: &Path, terminal: &mut Terminal) -> Result<Prepared> {
+fn prepare(config: &RunConfig, out: &Path, terminal: &mut Terminal, moves: &dyn Fn()) -> mom_train::Result<Prepared> {
     let prepared = Prepared::new(config, &Prepared::folder_of(config, out), |progress| {
+        moves();
         terminal.preparing(progress.what, progress.done, progress.total);
     })?;
     terminal.clear();
@@ -30,7 +33,7 @@ pub fn data(arguments: &RunArguments) -> Result<()> {
     let config = &RunConfig::read_for(out, &arguments.config, &arguments.overrides)?;
     let mut terminal = Terminal::new(Signals::catch()?);
     let _folder = RunFolder::open(out, config)?;
-    let prepared = prepare(config, out, &mut terminal)?;
+    let prepared = prepare(config, out, &mut terminal, &|| {})?;
     let dataset = &prepared.dataset;
     for (split, set) in [("training", &dataset.train), ("held-out", &dataset.held_out)] {
         let by_source = set.by_source().map(|(name, n)| format!("{n} of {name}")).collect::<Vec<_>>();
@@ -52,28 +55,70 @@ pub fn data(arguments: &RunArguments) -> Result<()> {
     Ok(())
 }
 
-/// Trains one model.
+/// Trains one model: alone, or as one of the ranks that a launcher started.
 pub fn train(arguments: &RunArguments) -> Result<Ended> {
     let out = arguments.out.as_path();
     let config = &RunConfig::read_for(out, &arguments.config, &arguments.overrides)?;
-    let mut terminal = Terminal::new(Signals::catch()?);
-    // Before the data is read: a folder that is in use, or another run's, is refused as it is.
-    let folder = RunFolder::open(out, config)?;
-    if let Some(result) = folder.finished(config) {
-        return tell(result, None).map(|()| Ended::Done);
-    }
-    let prepared = prepare(config, out, &mut terminal)?;
-    terminal.note(&in_short(config, &prepared));
-    let result = run::train_in(&folder, config, &prepared, &mut terminal);
-    terminal.clear();
-    let result = match result {
+    let place = Place::of_process()?;
+    let signals = Signals::catch()?;
+    let world = Arc::new(World::join(place, out, &config.train.dist)?);
+    let outcome = train_in(&world, out, config, signals);
+    match world.settle(outcome) {
         Err(error @ Error::Stopped { .. }) => {
-            aside(&error.to_string());
-            return Ok(Ended::Stopped);
+            if world.is_root() {
+                aside(&error.to_string());
+            }
+            Ok(Ended::Stopped)
         }
-        other => other?,
-    };
-    tell(&result, prepared.dataset.bytes_per_text_token()).map(|()| Ended::Done)
+        other => {
+            if let Some((result, bytes_per_text_token)) = other? {
+                tell(&result, bytes_per_text_token)?;
+            }
+            Ok(Ended::Done)
+        }
+    }
+}
+
+/// What is told at the end: a result, and the bytes that a text token stands for.
+type Told = Option<(RunResult, Option<f64>)>;
+
+/// Trains as a rank of its world.
+fn train_in(world: &Arc<World>, out: &Path, config: &RunConfig, signals: Signals) -> mom_train::Result<Told> {
+    world.pick_gpu();
+    // Before the data is read: a folder that is in use, or another run's, is refused as it is.
+    let folder = world.root_first("the run's folder", || {
+        if world.is_root() { RunFolder::open(out, config) } else { RunFolder::beside_root(out, config) }
+    })?;
+    if !world.is_root() {
+        let mut quiet = Quiet(signals);
+        let prepared = world.root_first("the data", || {
+            Prepared::new(config, &Prepared::folder_of(config, out), |_| world.moves("the data"))
+        })?;
+        return run::train_in_world(&folder, config, &prepared, &mut quiet, world).map(|_| None);
+    }
+    let mut terminal = Terminal::new(signals);
+    if !world.is_shared()
+        && let Some(result) = folder.finished(config)
+    {
+        return Ok(Some((result.clone(), None)));
+    }
+    let prepared = world.root_first("the data", || prepare(config, out, &mut terminal, &|| world.moves("the data")))?;
+    terminal.note(&in_short(config, &prepared));
+    if world.is_shared() {
+        terminal.note(&format!("{} ranks", world.size()));
+    }
+    let result = run::train_in_world(&folder, config, &prepared, &mut terminal, world);
+    terminal.clear();
+    Ok(Some((result?, prepared.dataset.bytes_per_text_token())))
+}
+
+/// A rank that tells nothing, and can be asked to end.
+struct Quiet(Signals);
+
+impl Observer for Quiet {
+    fn goes_on(&mut self) -> bool {
+        !self.0.raised()
+    }
 }
 
 /// The last losses of a run.

@@ -1,5 +1,7 @@
 //! Where and how a run computes.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use mom_models::{Architecture, Setting, Variant};
 use serde::{Deserialize, Serialize};
 
@@ -146,7 +148,8 @@ pub enum DeviceKind {
     /// The processor.
     #[default]
     Cpu,
-    /// The first GPU that the driver shows (`CUDA_VISIBLE_DEVICES`), in a build with the feature `cuda`.
+    /// The first GPU that the driver shows (`CUDA_VISIBLE_DEVICES`), of several ranks on a host that of each one's number, in a build with
+    /// the feature `cuda`.
     Cuda,
 }
 
@@ -174,6 +177,16 @@ impl std::str::FromStr for DeviceKind {
     }
 }
 
+/// The GPU that this process computes on, by its number among those that the driver shows.
+static GPU: AtomicUsize = AtomicUsize::new(0);
+
+/// Picks the GPU of a process that is one of several on its host; the first where it is shown no more than one.
+pub(crate) fn pick_gpu(number: usize) {
+    // A launcher that gives each process its own shows it that one alone.
+    let is_alone = std::env::var("CUDA_VISIBLE_DEVICES").is_ok_and(|list| !list.is_empty() && !list.contains(','));
+    GPU.store(if is_alone { 0 } else { number }, Ordering::Relaxed);
+}
+
 impl DeviceKind {
     /// Name: `cpu` or `cuda`.
     pub const fn name(self) -> &'static str {
@@ -187,7 +200,7 @@ impl DeviceKind {
     pub(crate) fn open(self) -> Result<candle_core::Device> {
         Ok(match self {
             Self::Cpu => candle_core::Device::Cpu,
-            Self::Cuda => mom_core::cuda_device(0)?,
+            Self::Cuda => mom_core::cuda_device(GPU.load(Ordering::Relaxed))?,
         })
     }
 }

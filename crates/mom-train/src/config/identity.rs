@@ -7,7 +7,7 @@ use super::RunConfig;
 use crate::{Error, Result};
 
 /// Keys of operation.
-const OPERATION: [&str; 18] = [
+const OPERATION: [&str; 21] = [
     "train.steps",
     "train.init_from",
     "train.eval_every",
@@ -26,10 +26,13 @@ const OPERATION: [&str; 18] = [
     "train.dtype",
     "train.recompute",
     "train.graph",
+    "train.dist.reduce",
+    "train.dist.timeout_secs",
+    "train.dist.bucket_mib",
 ];
 
 /// Keys of operation that change no number of a run: where runs are compared, all but these are equal.
-const FREE: [&str; 9] = [
+const FREE: [&str; 11] = [
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.keep_every",
@@ -39,6 +42,8 @@ const FREE: [&str; 9] = [
     "train.ema",
     "train.recompute",
     "train.graph",
+    "train.dist.timeout_secs",
+    "train.dist.bucket_mib",
 ];
 
 /// How much of two configurations must be equal.

@@ -2,6 +2,7 @@
 
 mod data;
 mod device;
+mod dist;
 mod horizons;
 mod identity;
 mod model;
@@ -17,7 +18,9 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use data::section_of;
 pub use data::{DataSection, sources_at};
+pub(crate) use device::pick_gpu;
 pub use device::{DeviceKind, Graph, Precision, Recompute};
+pub use dist::{DistSection, Reduce};
 pub(crate) use identity::{Difference, Identity, differences};
 pub use model::ModelSection;
 pub(crate) use model::needs;
@@ -140,6 +143,7 @@ impl RunConfig {
         at_least_one("train.keep_every", train.keep_every.unwrap_or(1))?;
         at_least_one("train.sample_every", train.sample_every.unwrap_or(1))?;
         check_downstream("train.downstream", train.downstream)?;
+        train.dist.validate()?;
         if let Some(decay) = train.ema {
             require(decay > 0.0 && decay < 1.0, "train.ema", "above 0 and below 1", decay)?;
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceKind, Graph, Precision, Recompute};
+use super::{DeviceKind, DistSection, Graph, Precision, Recompute};
 use crate::Result;
 use crate::error::require;
 
@@ -86,6 +86,9 @@ pub struct TrainSection {
     /// Whether a step on a GPU is a captured graph.
     #[serde(default, skip_serializing_if = "Graph::is_auto")]
     pub graph: Graph,
+    /// How several ranks work together.
+    #[serde(default, skip_serializing_if = "DistSection::is_default")]
+    pub dist: DistSection,
 }
 
 /// What is done about a step that cannot be taken, or whose gradient stands out.

@@ -100,20 +100,9 @@ impl AdamW {
         config: &OptimizerSection,
     ) -> Result<()> {
         self.steps += 1;
-        let bias = |beta: f64| 1.0 - beta.powf(self.steps as f64);
-        let (bias1, bias2) = (bias(config.beta1), bias(config.beta2));
         for (parameter, gradient) in self.parameters.iter_mut().zip(gradients) {
-            let decay = if parameter.decays { 1.0 - learning_rate * config.weight_decay } else { 1.0 };
-            let update = Update {
-                moments: std::sync::Mutex::new(&mut parameter.moments),
-                factor: factor as f32,
-                beta1: config.beta1 as f32,
-                beta2: config.beta2 as f32,
-                rate: (learning_rate / bias1) as f32,
-                root_scale: (1.0 / bias2.sqrt()) as f32,
-                eps: config.eps as f32,
-                decay: decay as f32,
-            };
+            let update = Update::new(self.steps, factor, learning_rate, config, parameter.decays);
+            let update = InPlace { update, moments: std::sync::Mutex::new(&mut parameter.moments) };
             // The variable's own storage changes, which its Tensor face would not allow through candle's operations.
             parameter.variable.as_tensor().inplace_op2(&gradient.contiguous()?, &update)?;
         }
@@ -172,15 +161,19 @@ pub(crate) fn squares(tensor: &Tensor) -> Result<f64> {
     let candle_core::Storage::Cpu(CpuStorage::F32(values)) = &*guard else {
         return require(false, "gradient", "f32 on the CPU", tensor.dtype().as_str()).map(|()| f64::NAN);
     };
-    let values = &values[layout.start_offset()..layout.start_offset() + tensor.elem_count()];
-    let partial: Vec<f64> =
-        values.par_chunks(CHUNK).map(|part| part.iter().map(|&x| f64::from(x) * f64::from(x)).sum()).collect();
-    Ok(partial.iter().sum())
+    Ok(squares_of(&values[layout.start_offset()..layout.start_offset() + tensor.elem_count()]))
 }
 
-struct Update<'a> {
-    // The trait hands out a shared reference alone; there is one call, so the lock is free.
-    moments: std::sync::Mutex<&'a mut Moments>,
+/// The same of values.
+pub(crate) fn squares_of(values: &[f32]) -> f64 {
+    let partial: Vec<f64> =
+        values.par_chunks(CHUNK).map(|part| part.iter().map(|&x| f64::from(x) * f64::from(x)).sum()).collect();
+    partial.iter().sum()
+}
+
+/// The constants of a step for parameters that decay, or do not.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Update {
     factor: f32,
     beta1: f32,
     beta2: f32,
@@ -193,7 +186,48 @@ struct Update<'a> {
     decay: f32,
 }
 
-impl InplaceOp2 for Update<'_> {
+impl Update {
+    /// Step `step`, counted from 1; `factor` scales gradients.
+    pub fn new(step: u64, factor: f64, learning_rate: f64, config: &OptimizerSection, decays: bool) -> Self {
+        let bias = |beta: f64| 1.0 - beta.powf(step as f64);
+        let (bias1, bias2) = (bias(config.beta1), bias(config.beta2));
+        let decay = if decays { 1.0 - learning_rate * config.weight_decay } else { 1.0 };
+        Self {
+            factor: factor as f32,
+            beta1: config.beta1 as f32,
+            beta2: config.beta2 as f32,
+            rate: (learning_rate / bias1) as f32,
+            root_scale: (1.0 / bias2.sqrt()) as f32,
+            eps: config.eps as f32,
+            decay: decay as f32,
+        }
+    }
+
+    /// Updates weights and moments of as many elements as there are gradients.
+    pub fn run(&self, weights: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+        weights
+            .par_chunks_mut(CHUNK)
+            .zip(gradient.par_chunks(CHUNK))
+            .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
+            .for_each(|((weights, gradient), (first, second))| {
+                for (((w, &g), m), v) in weights.iter_mut().zip(gradient).zip(first).zip(second) {
+                    let g = g * self.factor;
+                    *m = self.beta1 * *m + (1.0 - self.beta1) * g;
+                    *v = self.beta2 * *v + (1.0 - self.beta2) * g * g;
+                    *w = self.decay * *w - self.rate * *m / (v.sqrt() * self.root_scale + self.eps);
+                }
+            });
+    }
+}
+
+/// An update as candle takes one: of a variable's own storage.
+struct InPlace<'a> {
+    update: Update,
+    // The trait hands out a shared reference alone; there is one call, so the lock is free.
+    moments: std::sync::Mutex<&'a mut Moments>,
+}
+
+impl InplaceOp2 for InPlace<'_> {
     fn name(&self) -> &'static str {
         "adamw"
     }
@@ -213,18 +247,7 @@ impl InplaceOp2 for Update<'_> {
         let gradient = &gradient[gradient_layout.start_offset()..][..n];
         let mut moments = self.moments.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Moments { first, second } = &mut **moments;
-        weights
-            .par_chunks_mut(CHUNK)
-            .zip(gradient.par_chunks(CHUNK))
-            .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
-            .for_each(|((weights, gradient), (first, second))| {
-                for (((w, &g), m), v) in weights.iter_mut().zip(gradient).zip(first).zip(second) {
-                    let g = g * self.factor;
-                    *m = self.beta1 * *m + (1.0 - self.beta1) * g;
-                    *v = self.beta2 * *v + (1.0 - self.beta2) * g * g;
-                    *w = self.decay * *w - self.rate * *m / (v.sqrt() * self.root_scale + self.eps);
-                }
-            });
+        self.update.run(weights, gradient, first, second);
         Ok(())
     }
 }

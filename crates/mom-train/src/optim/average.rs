@@ -20,6 +20,8 @@ const CHUNK: usize = 1 << 14;
 #[derive(Debug)]
 pub(crate) enum Average {
     Host(Vec<Vec<f32>>),
+    /// Of what a rank owns.
+    Share(Vec<f32>),
     #[cfg(feature = "cuda")]
     Device(super::device_average::DeviceAverage),
 }
@@ -44,6 +46,10 @@ impl Average {
                 };
                 Ok(Self::Host(averages))
             }
+            Optimiser::Sharded(adamw) => Ok(Self::Share(match values {
+                Some(values) => adamw.share_of(values)?,
+                None => adamw.weights().to_vec(),
+            })),
             #[cfg(feature = "cuda")]
             Optimiser::Device(adamw) => Ok(Self::Device(super::device_average::DeviceAverage::new(adamw, values)?)),
         }
@@ -60,13 +66,15 @@ impl Average {
             (Self::Device(average), Optimiser::Device(adamw)) => average.update(adamw, share),
             #[cfg(feature = "cuda")]
             (Self::Device(_), _) => Err(crate::error::config("train.device", "that of the average", "another")),
+            (Self::Share(average), Optimiser::Sharded(adamw)) => {
+                towards(average, adamw.weights(), share);
+                Ok(())
+            }
+            (Self::Share(_), _) => Err(crate::error::config("average", "that of the optimiser's ranks", "another")),
             (Self::Host(averages), _) => {
                 for (average, (_, weight)) in averages.iter_mut().zip(parameters.tensors()) {
                     let host = mom_core::host::Host::<f32>::of("average", "weight", weight)?;
-                    let pairs = average.par_chunks_mut(CHUNK).zip(host.slice()?.par_chunks(CHUNK));
-                    pairs.for_each(|(average, weight)| {
-                        average.iter_mut().zip(weight).for_each(|(a, w)| *a += share * (w - *a));
-                    });
+                    towards(average, host.slice()?, share);
                 }
                 Ok(())
             }
@@ -92,14 +100,29 @@ impl Average {
                 }
                 Ok(())
             }
+            Self::Share(average) => {
+                to.copy_from_slice(average);
+                Ok(())
+            }
             #[cfg(feature = "cuda")]
             Self::Device(average) => average.copy(optimiser.on_device()?, to),
         }
     }
 
+    /// Puts back what [`Self::copy`] copied of a rank's share.
+    pub fn put_back_share(&mut self, values: &[f32]) {
+        if let Self::Share(average) = self {
+            average.copy_from_slice(values);
+        }
+    }
+
     /// The averages as tensors of the parameters' shapes, in f32.
-    fn tensors(&self, parameters: &Parameters) -> Result<Vec<Tensor>> {
+    fn tensors(&self, optimiser: &Optimiser, parameters: &Parameters) -> Result<Vec<Tensor>> {
         match self {
+            Self::Share(average) => match optimiser {
+                Optimiser::Sharded(adamw) => adamw.whole(parameters, average),
+                _ => Err(crate::error::config("average", "that of the optimiser's ranks", "another")),
+            },
             Self::Host(averages) => {
                 let pairs = averages.iter().zip(parameters.iter());
                 Ok(pairs
@@ -115,7 +138,12 @@ impl Average {
     ///
     /// # Errors
     /// Those of `run`; what the device reports.
-    pub fn in_place<T>(&self, parameters: &Parameters, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub fn in_place<T>(
+        &self,
+        optimiser: &Optimiser,
+        parameters: &Parameters,
+        run: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
         let weights = parameters.tensors().map(|(_, weight)| weight.copy()).collect::<candle_core::Result<Vec<_>>>()?;
         let set = |values: &[Tensor]| {
             parameters.iter().zip(values).try_for_each(|((_, variable), value)| {
@@ -123,9 +151,16 @@ impl Average {
                 Ok::<_, crate::Error>(variable.set(&value.to_dtype(dtype)?)?)
             })
         };
-        let outcome = set(&self.tensors(parameters)?).and_then(|()| run());
+        let outcome = set(&self.tensors(optimiser, parameters)?).and_then(|()| run());
         set(&weights).and(outcome)
     }
+}
+
+/// Moves averages towards weights.
+fn towards(average: &mut [f32], weights: &[f32], share: f32) {
+    average.par_chunks_mut(CHUNK).zip(weights.par_chunks(CHUNK)).for_each(|(average, weights)| {
+        average.iter_mut().zip(weights).for_each(|(a, w)| *a += share * (w - *a));
+    });
 }
 
 #[cfg(test)]
@@ -151,9 +186,9 @@ mod tests {
             assert!((got - want).abs() < 1e-6, "{got} {want}");
         }
         let values = || variable.to_vec1::<f32>().unwrap();
-        let inside = average.in_place(&parameters, || Ok(values())).unwrap();
+        let inside = average.in_place(&optimiser, &parameters, || Ok(values())).unwrap();
         assert_eq!((inside, values()), (got.to_vec(), vec![2.0, 4.0, 0.0]));
-        assert!(average.in_place::<()>(&parameters, || Err(crate::error::config("a", "b", "c"))).is_err());
+        assert!(average.in_place::<()>(&optimiser, &parameters, || Err(crate::error::config("a", "b", "c"))).is_err());
         assert_eq!(values(), [2.0, 4.0, 0.0], "an error leaves the weights as they were");
         assert!((share(0.99, 100_000) - 0.01).abs() < 1e-7);
     }

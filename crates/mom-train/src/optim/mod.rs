@@ -9,9 +9,11 @@ mod device_average;
 #[cfg(feature = "cuda")]
 mod download;
 mod schedule;
+mod sharded;
 mod spike;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use mom_models::Parameters;
@@ -22,20 +24,35 @@ pub(crate) use average::Average;
 #[cfg(feature = "cuda")]
 pub(crate) use device_adamw::DeviceAdamW;
 pub use schedule::learning_rate;
+pub(crate) use sharded::{ShardedAdamW, Stretch};
 pub(crate) use spike::Norms;
 
 use crate::Result;
+use crate::config::DistSection;
+use crate::dist::World;
 use crate::error::require;
 
-/// AdamW on the host or on a device.
+/// AdamW on the host or on a device, whole or split between ranks.
 #[derive(Debug)]
 pub(crate) enum Optimiser {
     Host(AdamW),
+    Sharded(Box<ShardedAdamW>),
     #[cfg(feature = "cuda")]
     Device(Box<DeviceAdamW>),
 }
 
 impl Optimiser {
+    /// That of a rank among others.
+    pub fn in_world(parameters: &Parameters, world: &Arc<World>, dist: &DistSection) -> Result<Self> {
+        if !world.is_shared() {
+            return Self::new(parameters);
+        }
+        let on_host = parameters.iter().all(|(_, variable)| variable.device().is_cpu());
+        require(on_host, "train.device", "cpu for several ranks", "cuda")?;
+        Ok(Self::Sharded(Box::new(ShardedAdamW::new(parameters, world.clone(), dist)?)))
+    }
+
+    /// The only one of a run.
     pub fn new(parameters: &Parameters) -> Result<Self> {
         #[cfg(feature = "cuda")]
         if parameters.iter().any(|(_, variable)| variable.device().is_cuda()) {
@@ -48,6 +65,7 @@ impl Optimiser {
     pub fn steps(&self) -> u64 {
         match self {
             Self::Host(adamw) => adamw.steps(),
+            Self::Sharded(adamw) => adamw.steps(),
             #[cfg(feature = "cuda")]
             Self::Device(adamw) => adamw.steps(),
         }
@@ -61,20 +79,40 @@ impl Optimiser {
     pub fn on_device(&mut self) -> Result<&mut DeviceAdamW> {
         match self {
             Self::Device(adamw) => Ok(adamw),
-            Self::Host(_) => Err(crate::error::config("train.device", "cuda", "cpu")),
+            Self::Host(_) | Self::Sharded(_) => Err(crate::error::config("train.device", "cuda", "cpu")),
         }
     }
 
-    /// Copies weights, first and second moments to the host: f32, each in the order of the parameters, end to end. Waits for
-    /// the device.
+    /// Weights whose state this process holds: all, or a rank's share of them.
+    pub fn n_own(&self, parameters: &Parameters) -> usize {
+        match self {
+            Self::Sharded(adamw) => adamw.n_own(),
+            _ => parameters.n_elements(),
+        }
+    }
+
+    /// What this process holds of each parameter; `None` where it holds all of them, in their order.
+    pub fn stretches(&self) -> Option<&[Stretch]> {
+        match self {
+            Self::Sharded(adamw) => Some(adamw.stretches()),
+            _ => None,
+        }
+    }
+
+    /// Copies weights, first and second moments to the host: f32, each in the order of the parameters, end to end, or in that of
+    /// [`Self::stretches`]. Waits for the device.
     ///
     /// # Errors
     /// Room for another number of values; what the device reports.
     pub fn copy_state(&mut self, parameters: &Parameters, to: &mut [f32]) -> Result<()> {
-        let n = parameters.n_elements();
+        let n = self.n_own(parameters);
         require(to.len() == 3 * n, "snapshot", &format!("{} values", 3 * n), to.len())?;
         match self {
             Self::Host(adamw) => adamw.copy_state(to),
+            Self::Sharded(adamw) => {
+                adamw.copy_state(to);
+                Ok(())
+            }
             #[cfg(feature = "cuda")]
             Self::Device(adamw) => adamw.copy_state(to),
         }
@@ -89,11 +127,12 @@ impl Optimiser {
         &mut self,
         path: &Path,
         steps: u64,
-        #[cfg_attr(not(feature = "cuda"), allow(unused_variables))] weights: &[Tensor],
+        weights: &[Tensor],
         moments: impl FnMut(&str) -> Result<Moments>,
     ) -> Result<()> {
         match self {
             Self::Host(adamw) => adamw.restore(path, steps, moments),
+            Self::Sharded(adamw) => adamw.restore(path, steps, weights, moments),
             #[cfg(feature = "cuda")]
             Self::Device(adamw) => adamw.restore(path, steps, weights, moments),
         }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::config::{Identity, differences};
 use crate::data::same_sources;
 use crate::error::require;
-use crate::files::{self, At};
+use crate::files::{self, At, FileError};
 use crate::lock::FolderLock;
 use crate::telemetry::RunResult;
 use crate::{Error, Result, RunConfig, Trainer, checkpoint, trained};
@@ -42,10 +42,23 @@ impl RunFolder {
     pub fn open(path: &Path, config: &RunConfig) -> Result<Self> {
         config.validate()?;
         let lock = match FolderLock::new(path) {
-            Ok(lock) => Ok(lock),
+            Ok(lock) => Ok(Some(lock)),
             Err(Error::File(error)) if error.is_read_only() => Err(error),
             Err(error) => return Err(error),
         };
+        Self::compared(path, config, lock)
+    }
+
+    /// As [`Self::open`], by a rank of the run that [`crate::dist::World::is_root`] holds the folder for, and has compared it.
+    ///
+    /// # Errors
+    /// As there, but for [`Error::Locked`].
+    pub fn beside_root(path: &Path, config: &RunConfig) -> Result<Self> {
+        config.validate()?;
+        Self::compared(path, config, Ok(None))
+    }
+
+    fn compared(path: &Path, config: &RunConfig, lock: Result<Option<FolderLock>, FileError>) -> Result<Self> {
         let changes = changes(path, config)?;
         let result = read_result(path)?;
         if let Some(result) = &result {
@@ -54,7 +67,7 @@ impl RunFolder {
         }
         let done = result.as_ref().is_some_and(|result| result.steps == config.train.steps);
         let lock = match lock {
-            Ok(lock) => Some(lock),
+            Ok(lock) => lock,
             // What is done is told from where nothing can be written, too.
             Err(_) if done => None,
             Err(error) => return Err(error.into()),
@@ -103,6 +116,7 @@ impl RunFolder {
             time: String,
             version: &'a str,
             device: &'a str,
+            ranks: usize,
             changes: &'a [String],
         }
         let start = Start {
@@ -111,6 +125,7 @@ impl RunFolder {
             time: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             version: env!("CARGO_PKG_VERSION"),
             device: config.train.device.name(),
+            ranks: trainer.world().size(),
             changes: &self.changes,
         };
         let path = self.path.join(STARTS);

@@ -18,7 +18,7 @@ impl Run<'_> {
             let Some((validation, tokens)) = self.trainer.branch(&optimizer, end, || observer.goes_on())? else {
                 return Ok(false);
             };
-            self.metrics.horizon(&validation, tokens)?;
+            self.tell(|metrics| metrics.horizon(&validation, tokens))?;
             self.horizons.push(EvalPoint { tokens, ..self.point(&validation, wall_secs) });
             self.horizons.sort_by_key(|point| point.step);
         }

@@ -19,15 +19,18 @@ mod observer;
 mod warnings;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use mom_models::Architecture;
 
 use crate::checkpoint::{self, State};
 use crate::config::Identity;
+use crate::dist::World;
 use crate::error::require;
 use crate::samples::{self, Prompt, Shown};
 use crate::telemetry::{EvalPoint, Exhibit, Lengths, Metrics, ModalityInfo, RunResult, best_step, memory, peak};
+use crate::train::Word;
 use crate::trained::{self, Trained};
 use crate::{DeviceKind, Error, Generator, Prepared, Result, RunConfig, Trainer, Validation};
 
@@ -61,8 +64,28 @@ pub fn train_in(
     prepared: &Prepared,
     observer: &mut dyn Observer,
 ) -> Result<RunResult> {
+    train_in_world(folder, config, prepared, observer, &Arc::new(World::alone()))
+}
+
+/// As [`train_in`], as one of several ranks, of which the folder is held by rank 0 alone ([`RunFolder::beside_root`]). All get the same
+/// result. Rank 0 writes what the run tells, each rank its part of checkpoints. An observer of any rank may end the run.
+///
+/// # Errors
+/// As there; [`Error::Rank`] where another rank failed; [`Error::World`] for ranks whose configurations, programs or data differ.
+pub fn train_in_world(
+    folder: &RunFolder,
+    config: &RunConfig,
+    prepared: &Prepared,
+    observer: &mut dyn Observer,
+    world: &Arc<World>,
+) -> Result<RunResult> {
+    world.same("configuration", config.to_toml()?)?;
+    world.same("the program", program())?;
+    world.same("the data (a hash of all documents)", format!("{:016x}", prepared.fingerprint()))?;
     if let Some(result) = folder.finished(config) {
-        return if result.has_downstream(config) {
+        return if !world.is_root() {
+            Ok(result.clone())
+        } else if result.has_downstream(config) {
             Ok(result.clone())
         } else {
             downstream::add(folder, config, prepared)
@@ -70,15 +93,25 @@ pub fn train_in(
     }
     memory::reset_peak();
     let config = &resolved(config, folder, prepared)?;
-    let mut run = Run::open(config, folder, prepared, observer)?;
+    let mut run = Run::open(config, folder, prepared, observer, world)?;
     if config.train.device == DeviceKind::Cuda {
         memory::reset(config.train.device)?;
     }
-    warnings::of(config, prepared).iter().for_each(|warning| observer.note(warning));
+    if world.is_root() {
+        warnings::of(config, prepared).iter().for_each(|warning| observer.note(warning));
+    }
     observer.started(run.trainer.steps_done(), config.train.steps);
     let outcome = run.go(observer);
     // Where a step failed while the checkpoint of one before was written: that one is known now, or it failed first.
-    run.checkpoints.wait().and(outcome).map_err(|error| error.with_checkpoint(run.checkpoints.last()))
+    let last = if outcome.is_ok() || !world.is_shared() { run.checkpoints.wait() } else { Ok(()) };
+    last.and(outcome).map_err(|error| error.with_checkpoint(run.checkpoints.last()))
+}
+
+/// A hash of the program: ranks of one run compute alike.
+fn program() -> String {
+    let bytes = std::env::current_exe().and_then(std::fs::read).unwrap_or_default();
+    let hash = crc32c::crc32c(&bytes);
+    format!("{} {} ({hash:08x})", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
 }
 
 /// The configuration with what it leaves to the data: as the run began with it, or as the model that it starts from has it.
@@ -100,9 +133,11 @@ fn resolved(config: &RunConfig, folder: &RunFolder, prepared: &Prepared) -> Resu
 struct Run<'a> {
     config: &'a RunConfig,
     folder: &'a Path,
+    world: Arc<World>,
     trainer: Trainer,
     prepared: &'a Prepared,
-    metrics: Metrics,
+    /// Of rank 0.
+    metrics: Option<Metrics>,
     curve: Vec<EvalPoint>,
     horizons: Vec<EvalPoint>,
     data: String,
@@ -126,26 +161,33 @@ impl<'a> Run<'a> {
         folder: &'a RunFolder,
         prepared: &'a Prepared,
         observer: &mut dyn Observer,
+        world: &Arc<World>,
     ) -> Result<Self> {
         let path = folder.path();
-        let mut trainer = Trainer::new(config, prepared)?;
+        let mut trainer = Trainer::in_world(config, prepared, world.clone())?;
         let modalities = config.model.setting.modalities();
         let data = format!("{:016x}", prepared.fingerprint());
-        let newest = checkpoint::newest(path)?;
-        if let Some(newest) = &newest {
-            let (at, state) = (&newest.loaded.path, &newest.loaded.state);
-            folder::same_config(at, &state.config, config, Identity::OfRun)?;
-            if state.data != data {
-                let differences = vec![format!("data (a hash of all documents) = {} (now {data})", state.data)];
-                return Err(Error::OtherConfig { path: at.clone(), differences });
+        // The others find what rank 0 has set aside gone.
+        let newest = world.root_first("the newest checkpoint", || {
+            let newest = checkpoint::newest(path)?;
+            if let Some(newest) = &newest {
+                let (at, state) = (&newest.loaded.path, &newest.loaded.state);
+                folder::same_config(at, &state.config, config, Identity::OfRun)?;
+                if state.data != data {
+                    let differences = vec![format!("data (a hash of all documents) = {} (now {data})", state.data)];
+                    return Err(Error::OtherConfig { path: at.clone(), differences });
+                }
+                let expected = format!("at least {}, which {} has done", state.step, at.display());
+                require(config.train.steps >= state.step, "train.steps", &expected, config.train.steps)?;
+                newest.loaded.restore(&mut trainer)?;
+                for (path, what) in newest.set_aside()? {
+                    observer.note(&format!("a checkpoint is damaged ({what}) and was set aside as {}", path.display()));
+                }
             }
-            let expected = format!("at least {}, which {} has done", state.step, at.display());
-            require(config.train.steps >= state.step, "train.steps", &expected, config.train.steps)?;
-            newest.loaded.restore(&mut trainer)?;
-            for (path, what) in newest.set_aside()? {
-                observer.note(&format!("a checkpoint is damaged ({what}) and was set aside as {}", path.display()));
-            }
-        }
+            Ok(newest)
+        })?;
+        world
+            .same("the newest checkpoint", newest.as_ref().map_or(0, |newest| newest.loaded.state.step).to_string())?;
         let begins_anew = folder.changes().iter().any(|change| change.starts_with("train.init_from"));
         match (&newest, &config.train.init_from, folder.steps_of_result()) {
             (None, _, Some(steps)) => {
@@ -158,21 +200,30 @@ impl<'a> Run<'a> {
             }
             _ => {}
         }
-        folder.record(config, &trainer, trainer.steps_done())?;
-        // A run that is copied elsewhere can still be decoded.
-        let tokenizers = path.join("tokenizers");
-        let have = tokenizers.join("tokenizers.json").is_file();
-        // Without a checkpoint nothing was trained with those that are there.
-        if !have || (newest.is_none() && Prepared::folder_of(config, path) != path) {
-            prepared.tokenizers.save(&tokenizers)?;
+        world.root_first("the run's folder", || {
+            if !world.is_root() {
+                return Ok(());
+            }
+            folder.record(config, &trainer, trainer.steps_done())?;
+            save_tokenizers(config, path, prepared, newest.is_none())
+        })?;
+        if world.is_root() {
+            folder
+                .changes()
+                .iter()
+                .for_each(|change| observer.note(&format!("changed since the last start: {change}")));
         }
-        folder.changes().iter().for_each(|change| observer.note(&format!("changed since the last start: {change}")));
         let state = newest.map(|newest| (newest.loaded.path, newest.loaded.state));
         let (last, state) = state.map_or((None, None), |(path, state)| (Some(path), Some(state)));
         let lengths = state.as_ref().map_or(Lengths::default(), |state| state.metrics);
-        let (metrics, lost) = Metrics::open(path, modalities, lengths)?;
-        lost.iter().for_each(|note| observer.note(note));
-        let sampler = config.train.sample_every.map(|_| {
+        let metrics = if world.is_root() {
+            let (metrics, lost) = Metrics::open(path, modalities, lengths)?;
+            lost.iter().for_each(|note| observer.note(note));
+            Some(metrics)
+        } else {
+            None
+        };
+        let sampler = config.train.sample_every.filter(|_| world.is_root()).map(|_| {
             let generator = Generator::of(trainer.model().clone(), prepared.tokenizers.clone(), config);
             let prompts = samples::prompts_of(config, prepared, samples::EACH)?;
             if prompts.is_empty() {
@@ -184,6 +235,7 @@ impl<'a> Run<'a> {
         });
         Ok(Self {
             sampler: sampler.transpose()?.filter(|sampler| !sampler.prompts.is_empty()),
+            world: world.clone(),
             config,
             prepared,
             folder: path,
@@ -208,17 +260,20 @@ impl<'a> Run<'a> {
             return Err(Error::Stopped { step: self.trainer.steps_done() });
         }
         while self.trainer.steps_done() < train.steps {
-            self.checkpoints.poll()?;
+            let heard = self.trainer.heard();
+            self.checkpoints.poll(heard.has_written)?;
+            let has_written = self.checkpoints.has_written();
+            self.trainer.says(Word { stops: self.world.is_shared() && !observer.goes_on(), has_written });
             let start = Instant::now();
             let report = self.trainer.step();
             for skipped in self.trainer.take_skipped() {
-                self.metrics.skipped(&skipped)?;
+                self.tell(|metrics| metrics.skipped(&skipped))?;
                 observer.note(&skipped.to_string());
             }
             let report = report?;
             secs_here += start.elapsed().as_secs_f64();
             let (step, tokens) = (report.step, self.trainer.tokens_seen());
-            self.metrics.step(&report, tokens)?;
+            self.tell(|metrics| metrics.step(&report, tokens))?;
             let flops_per_sec = (self.trainer.counters().flops - flops_before) / secs_here;
             let pace = Pace {
                 tokens_per_sec: (tokens - tokens_before) as f64 / secs_here,
@@ -228,15 +283,16 @@ impl<'a> Run<'a> {
                 checkpoint_secs: std::mem::take(&mut checkpoint_secs),
                 peak_memory_bytes: memory::peak(train.device)?,
             };
-            self.metrics.timing(step, self.wall_secs + secs_here, pace)?;
+            let wall_secs = self.wall_secs + secs_here;
+            self.tell(|metrics| metrics.timing(step, wall_secs, pace))?;
             observer.stepped(step, report.loss, &pace);
             let last = step == train.steps;
             let mut is_best = false;
             if last || step.is_multiple_of(train.eval_every) {
                 let validation = self.trainer.validate()?;
-                self.metrics.validation(&validation, tokens)?;
+                self.tell(|metrics| metrics.validation(&validation, tokens))?;
                 if let Some(of_average) = self.trainer.validate_average()? {
-                    self.metrics.validation_ema(&of_average, tokens)?;
+                    self.tell(|metrics| metrics.validation_ema(&of_average, tokens))?;
                 }
                 let point = self.point(&validation, self.wall_secs + secs_here);
                 observer.validated(step, &point.loss);
@@ -247,7 +303,9 @@ impl<'a> Run<'a> {
                 self.sample(step, observer)?;
             }
             let is_whole = last || self.branches(self.wall_secs + secs_here, observer)?;
-            let stops = !is_whole || (!last && !observer.goes_on());
+            // Of several ranks all have heard in the same step that one wants no more.
+            let wants_more = if self.world.is_shared() { !self.trainer.heard_to_stop() } else { observer.goes_on() };
+            let stops = !is_whole || (!last && !wants_more);
             if last || stops || is_best || step.is_multiple_of(train.checkpoint_every) {
                 let start = Instant::now();
                 self.save(self.wall_secs + secs_here)?;
@@ -264,7 +322,8 @@ impl<'a> Run<'a> {
         if self.curve.last().is_none_or(|point| point.step < train.steps) {
             // Fewer steps are asked for than before, just those that are done.
             let validation = self.trainer.validate()?;
-            self.metrics.validation(&validation, self.trainer.tokens_seen())?;
+            let tokens = self.trainer.tokens_seen();
+            self.tell(|metrics| metrics.validation(&validation, tokens))?;
             self.curve.push(self.point(&validation, self.wall_secs + secs_here));
         }
         self.finish(self.wall_secs + secs_here)
@@ -272,6 +331,7 @@ impl<'a> Run<'a> {
 
     fn sample(&mut self, step: u64, observer: &mut dyn Observer) -> Result<()> {
         let Some(Sampler { generator, prompts }) = &self.sampler else { return Ok(()) };
+        self.world.progress("samples", false);
         let (set, files) = samples::take(generator, prompts, step)?;
         let folder = samples::write(self.folder, &set, &files)?;
         let bytes = |name: &Path| files.iter().find(|(path, _)| path == name).map_or(&[][..], |(_, bytes)| bytes);
@@ -282,11 +342,18 @@ impl<'a> Run<'a> {
                     Shown::Image(name) => Exhibit::Image(bytes(name)),
                     Shown::Speech(name) => Exhibit::Speech { wav: bytes(name), sample_rate: generator.sample_rate() },
                 };
-                self.metrics.exhibit(step, &format!("samples/{i:02}/{what}"), exhibit)?;
+                if let Some(metrics) = &mut self.metrics {
+                    metrics.exhibit(step, &format!("samples/{i:02}/{what}"), exhibit)?;
+                }
             }
         }
         observer.sampled(step, &folder);
         Ok(())
+    }
+
+    /// Tells what is to be told, on the rank that tells.
+    fn tell(&mut self, what: impl FnOnce(&mut Metrics) -> Result<()>) -> Result<()> {
+        self.metrics.as_mut().map_or(Ok(()), what)
     }
 
     /// Whether the last validation is the best so far, by the loss that checkpoints are kept by.
@@ -310,7 +377,8 @@ impl<'a> Run<'a> {
     }
 
     fn save(&mut self, wall_secs: f64) -> Result<()> {
-        let metrics = self.metrics.ends()?;
+        self.world.progress("a checkpoint", false);
+        let metrics = self.metrics.as_ref().map(Metrics::ends).transpose()?;
         let state = State {
             config: self.config.clone(),
             data: self.data.clone(),
@@ -322,7 +390,7 @@ impl<'a> Run<'a> {
             horizons: self.horizons.clone(),
             wall_secs,
             peak_memory_bytes: self.peak_memory_bytes.max(memory::peak(self.config.train.device)?),
-            metrics: metrics.lengths,
+            metrics: metrics.as_ref().map_or(Lengths::default(), |metrics| metrics.lengths),
         };
         self.checkpoints.save(&mut self.trainer, state, metrics)
     }
@@ -351,6 +419,9 @@ impl<'a> Run<'a> {
             total_parameters: (model.total_parameters() + model.patcher_parameters()) as u64,
             active_parameters: (model.active_parameters() + model.patcher_parameters()) as u64,
         };
+        if !self.world.is_root() {
+            return Ok(result);
+        }
         // Its losses are there, whatever comes of the questions.
         folder::write_result(self.folder, &result)?;
         let Some(downstream) = self.downstream()? else { return Ok(result) };
@@ -358,6 +429,17 @@ impl<'a> Run<'a> {
         folder::write_result(self.folder, &result)?;
         Ok(result)
     }
+}
+
+/// Keeps the tokenizers with the run: one that is copied elsewhere can still be decoded.
+fn save_tokenizers(config: &RunConfig, path: &Path, prepared: &Prepared, is_new: bool) -> Result<()> {
+    let tokenizers = path.join("tokenizers");
+    let have = tokenizers.join("tokenizers.json").is_file();
+    // Without a checkpoint nothing was trained with those that are there.
+    if !have || (is_new && Prepared::folder_of(config, path) != path) {
+        prepared.tokenizers.save(&tokenizers)?;
+    }
+    Ok(())
 }
 
 fn loss_in_words(setting: mom_models::Setting, modality: &str) -> &'static str {

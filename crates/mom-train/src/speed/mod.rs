@@ -126,19 +126,19 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
     let mut engine = Engine::new(&config, 0, mode)?;
     let input = input(options, patch_dim);
     let optimizer = OptimizerSection::default();
-    let first = Work::new(&engine.model, &input, Vec::new(), mode)?;
+    let first = Work::new(&engine.model, &input, Vec::new(), mode, Ok)?;
     let counts = first.counts;
     let mut next = Some(first);
     let mut step = |engine: &mut Engine| {
         let start = Instant::now();
         let work = match next.take() {
             Some(work) => work,
-            None => Work::new(&engine.model, &input, Vec::new(), mode)?,
+            None => Work::new(&engine.model, &input, Vec::new(), mode, Ok)?,
         };
         // As the trainer does: the next step's batches go to the device while it works on these.
         let report =
             engine.step(work, StepControl { learning_rate: 1e-4, skip_above: None }, &optimizer, |model, _| {
-                next = Some(Work::new(model, &input, Vec::new(), mode)?);
+                next = Some(Work::new(model, &input, Vec::new(), mode, Ok)?);
                 Ok(())
             })?;
         Ok::<_, crate::Error>((start.elapsed().as_secs_f64(), report.loss))

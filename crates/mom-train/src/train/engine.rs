@@ -1,5 +1,7 @@
 //! Model and optimiser: a step over batches that somebody else provides.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Tensor};
 use mom_core::autograd::Sink;
 use mom_models::{Inputs, Losses, ModalityLoss, Model, ModelConfig, Normaliser, Parameters};
@@ -9,7 +11,8 @@ use super::StepReport;
 use super::captured::CapturedStep;
 use super::lease::Lease;
 use super::work::{Mode, Work, bring};
-use crate::config::OptimizerSection;
+use crate::config::{DistSection, OptimizerSection};
+use crate::dist::World;
 use crate::optim::{Optimiser, global_norm, squares};
 use crate::{Error, Recompute, Result};
 
@@ -54,6 +57,7 @@ pub(crate) struct Engine {
     pub singly: bool,
     /// On a GPU. What lies there goes before it.
     lease: Option<Lease>,
+    world: Arc<World>,
 }
 
 impl Engine {
@@ -62,7 +66,21 @@ impl Engine {
     /// # Errors
     /// A configuration, device or element type that cannot be had.
     pub fn new(config: &ModelConfig, seed: u64, mode: Mode) -> Result<Self> {
-        Self::try_new(config, seed, mode).map_err(|error| {
+        Self::in_world(config, seed, mode, Arc::new(World::alone()), &DistSection::default())
+    }
+
+    /// That of a rank: the same model on all of them.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn in_world(
+        config: &ModelConfig,
+        seed: u64,
+        mode: Mode,
+        world: Arc<World>,
+        dist: &DistSection,
+    ) -> Result<Self> {
+        Self::try_new(config, seed, mode, world, dist).map_err(|error| {
             error.or_out_of_memory(|| {
                 // Weights of 16 bits have masters beside them; all have two moments.
                 let bytes = if mode.dtype == DType::F32 { 12 } else { 14 };
@@ -72,13 +90,13 @@ impl Engine {
         })
     }
 
-    fn try_new(config: &ModelConfig, seed: u64, mode: Mode) -> Result<Self> {
+    fn try_new(config: &ModelConfig, seed: u64, mode: Mode, world: Arc<World>, dist: &DistSection) -> Result<Self> {
         let lease = Lease::on(mode.device, mode.captures)?;
         let device = mode.device.open()?;
         let (model, parameters) = Model::seeded(config, seed, mode.dtype, &device)?;
         let variables = parameters.iter().map(|(_, variable)| variable);
         let sink = device.is_cuda().then(|| Sink::new(variables, &device)).transpose()?;
-        let optimiser = Optimiser::new(&parameters)?;
+        let optimiser = Optimiser::in_world(&parameters, &world, dist)?;
         let model = model.with_recompute(mode.recompute == Recompute::Block);
         Ok(Self {
             model,
@@ -91,6 +109,7 @@ impl Engine {
             #[cfg(feature = "cuda")]
             singly: false,
             lease,
+            world,
         })
     }
 
@@ -141,8 +160,8 @@ impl Engine {
         let mut next = Some(first);
         while let Some(inputs) = next.take() {
             let of_batch = self.loss(&inputs, counts)?;
-            // On a device reading the loss would wait for it; the gradients are not finite either then.
-            if self.sink.is_none() {
+            // On a device reading the loss would wait for it; the gradients are not finite either then. Nor does one rank alone end a step.
+            if self.sink.is_none() && !self.world.is_shared() {
                 self.finite(step, "the loss", value(&of_batch)?)?;
             }
             let of_batch_gradients = self.gradients(&of_batch)?;
@@ -166,6 +185,7 @@ impl Engine {
             loss += value(&of_batch)?;
             add(&mut by_modality, of_batch.by_modality()?);
         }
+        let (loss, by_modality) = self.of_all_ranks(loss, by_modality)?;
         self.finite(step, "the loss", loss)?;
         Ok(StepReport { step, loss, by_modality, grad_norm, learning_rate: control.learning_rate })
     }
@@ -265,6 +285,14 @@ impl Engine {
                 }
                 norm
             }
+            Optimiser::Sharded(adamw) => {
+                let norm = adamw.reduce(gradients)?;
+                if norm.is_finite() && !control.stands_out(norm) {
+                    let factor = if norm > config.clip_norm { config.clip_norm / norm } else { 1.0 };
+                    adamw.step(&self.parameters, factor, control.learning_rate, config)?;
+                }
+                norm
+            }
             #[cfg(feature = "cuda")]
             Optimiser::Device(adamw) => {
                 adamw.begin_step(control.learning_rate, control.skip_above)?;
@@ -333,6 +361,19 @@ impl Engine {
             }
         }
         Ok(Error::NonFinite { step, tensor, value, origin: None, checkpoint: None })
+    }
+
+    /// Losses of a step, summed over all ranks in their order.
+    fn of_all_ranks(&self, loss: f64, by_modality: Vec<ModalityLoss>) -> Result<(f64, Vec<ModalityLoss>)> {
+        // JSON knows no NaN.
+        let own: Vec<(u64, usize)> = by_modality.iter().map(|loss| (loss.sum.to_bits(), loss.count)).collect();
+        let (mut loss_of_all, mut sums) = (0.0, self.no_losses());
+        for (loss, by_modality) in self.world.gather("the losses of a step", (loss.to_bits(), own))? {
+            loss_of_all += f64::from_bits(loss);
+            let of_rank = by_modality.into_iter().map(|(sum, count)| ModalityLoss { sum: f64::from_bits(sum), count });
+            add(&mut sums, of_rank.collect());
+        }
+        Ok((loss_of_all, sums))
     }
 
     /// A loss of zero for each modality.
@@ -409,7 +450,7 @@ mod tests {
         let config = OptimizerSection { weight_decay: 0.0, clip_norm: 1e9, ..OptimizerSection::default() };
         let n = inputs.len();
         let first = inputs.remove(0);
-        let work = Work::new(&engine.model, &first, inputs, engine.mode).unwrap();
+        let work = Work::new(&engine.model, &first, inputs, engine.mode, Ok).unwrap();
         let mut turns = Vec::new();
         let control = StepControl { learning_rate: 1e-2, skip_above: None };
         let report = engine.step(work, control, &config, |_, i| {

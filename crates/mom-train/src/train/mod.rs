@@ -3,6 +3,7 @@
 #[cfg(feature = "cuda")]
 mod captured;
 mod engine;
+mod feed;
 mod lease;
 mod outcome;
 mod snapshot;
@@ -13,7 +14,7 @@ mod work;
 pub(crate) use engine::{Engine, StepControl};
 pub(crate) use lease::Lease;
 pub use outcome::{Skipped, StepReport, Validation};
-pub(crate) use trainer::Counters;
 pub use trainer::Trainer;
+pub(crate) use trainer::{Counters, Word};
 pub(crate) use validation::validate;
 pub(crate) use work::{Input, Mode, Work};

@@ -43,6 +43,9 @@ impl Snapshot {
     /// # Errors
     /// What the device reports.
     pub fn put_back(self, trainer: &mut Trainer) -> Result<()> {
+        if trainer.put_back_share(self.step, &self.values)? {
+            return trainer.restore(self.position, self.counters, self.norms);
+        }
         let n = trainer.parameters().n_elements();
         let block = |index: usize| self.values.get(index * n..(index + 1) * n);
         let weights = tensors(trainer, block(0).unwrap_or_default())?;

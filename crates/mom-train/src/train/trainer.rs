@@ -1,20 +1,22 @@
 //! Steps and validations of one model.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
-use mom_data::{Batch, Loader, Position};
-use mom_models::diffusion::Timesteps;
-use mom_models::{Model, Parameters, flops};
+use mom_data::{Batch, Position};
+use mom_models::{Model, Normaliser, Parameters, flops};
 
 use super::engine::{Engine, StepControl};
+use super::feed::Feed;
 use super::snapshot::Snapshot;
-use super::validation::{self, noise};
-use super::work::{Input, Mode, Work};
+use super::validation;
+use super::work::{Content, Input, Mode, Work};
 use super::{Skipped, StepReport, Validation};
 use crate::config::{OptimizerSection, TrainSection};
 use crate::data::view;
-use crate::optim::{Average, Norms, Optimiser, learning_rate};
+use crate::dist::World;
+use crate::optim::{Average, Norms, Optimiser, Stretch, learning_rate};
 use crate::{DeviceKind, Error, OnSpike, Origin, Prepared, Result, RunConfig};
 
 /// Model, optimiser and place in the data.
@@ -22,7 +24,8 @@ use crate::{DeviceKind, Error, OnSpike, Origin, Prepared, Result, RunConfig};
 pub struct Trainer {
     config: RunConfig,
     engine: Engine,
-    loader: Loader,
+    world: Arc<World>,
+    feed: Feed,
     /// The next step's batches, made and sent while the device was busy, and the loader's place before them.
     prefetched: Option<(Work, Position)>,
     data_wait: Duration,
@@ -34,6 +37,18 @@ pub struct Trainer {
     average: Option<Average>,
     /// Since [`Self::take_skipped`].
     skipped: Vec<Skipped>,
+    /// What this rank has to say at the next exchange, and what all said at the last one.
+    own: Word,
+    heard: Word,
+}
+
+/// What ranks tell each other once a step, beside counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Word {
+    /// Somebody wants the run to end: of all, whether anybody does.
+    pub stops: bool,
+    /// The checkpoint is on the disk, as far as it is this rank's: of all, whether it is everybody's.
+    pub has_written: bool,
 }
 
 /// What has been seen so far.
@@ -54,15 +69,26 @@ impl Trainer {
     /// # Errors
     /// A configuration that does not fit the data, or that this build cannot run.
     pub fn new(config: &RunConfig, prepared: &Prepared) -> Result<Self> {
+        Self::in_world(config, prepared, Arc::new(World::alone()))
+    }
+
+    /// As [`Self::new`], as one of several ranks. Every rank makes its trainer and calls the same methods in the same order.
+    ///
+    /// # Errors
+    /// As there; a step that cannot be shared out evenly.
+    pub fn in_world(config: &RunConfig, prepared: &Prepared, world: Arc<World>) -> Result<Self> {
         config.validate()?;
+        let pieces = world.pieces(config)?;
         let model_config = prepared.resolved(config)?.model_config(&prepared.tokenizers);
         let TrainSection { device, recompute, .. } = config.train;
         let mode = Mode { dtype: config.precision().dtype(), device, recompute, captures: config.captures()? };
-        let engine = Engine::new(&model_config, config.train.seed_of_weights(), mode)?;
+        let (seed, dist) = (config.train.seed_of_weights(), &config.train.dist);
+        let engine = Engine::in_world(&model_config, seed, mode, world.clone(), dist)?;
         Ok(Self {
             average: average(&engine, config, None)?,
             engine,
-            loader: prepared.train_loader(config)?,
+            feed: Feed::new(prepared.train_loader(config)?, pieces, config.train.seed),
+            world,
             prefetched: None,
             data_wait: Duration::ZERO,
             validation: validation::batches(config, prepared)?,
@@ -70,6 +96,8 @@ impl Trainer {
             counters: Counters::default(),
             norms: Norms::default(),
             skipped: Vec::new(),
+            own: Word::default(),
+            heard: Word::default(),
             config: config.clone(),
         })
     }
@@ -131,22 +159,22 @@ impl Trainer {
             };
             // What was made for the next step is made again.
             self.prefetched = None;
-            self.loader.seek(before)?;
+            self.feed.seek(before)?;
             let (what, value) = match &error {
                 Error::NonFinite { tensor, value, .. } => (tensor.clone(), *value),
                 Error::Spike { norm, .. } => ("the gradient's norm".to_owned(), *norm),
                 _ => return Err(error),
             };
-            let origin = self.origin(step)?;
-            let after = self.loader.position();
+            let (what, value, origin) = self.origin_of_all(step, what, value)?;
+            let after = self.feed.position();
             // A weight that is not finite stays so, whatever comes next.
             let of_weights = self.parameters().get(&what).is_some();
             if self.config.train.on_spike == OnSpike::Stop || of_weights || skips == Self::MOST_SKIPS {
                 // What was read for this step is read again.
-                self.loader.seek(before)?;
+                self.feed.seek(before)?;
                 return Err(error.with_origin(origin));
             }
-            self.loader.seek(after)?;
+            self.feed.seek(after)?;
             skips += 1;
             self.counters.skipped += 1;
             self.skipped.push(Skipped { step, what, value, origin });
@@ -156,17 +184,26 @@ impl Trainer {
     /// Steps that are skipped one after the other before training stops all the same.
     pub const MOST_SKIPS: u32 = 10;
 
-    /// Where the next step's batches lead to what is not finite. The loader goes on behind them.
+    /// What is wrong with a step, and where it comes from: of all ranks, that of the first one whose own batches lead to it.
+    fn origin_of_all(&mut self, step: u64, what: String, value: f64) -> Result<(String, f64, Origin)> {
+        let own = self.origin(step)?;
+        let all =
+            self.world.gather("a step that cannot be taken", (what, value.to_bits(), own.operation, own.documents))?;
+        let documents: Vec<String> = all.iter().flat_map(|(.., documents)| documents.clone()).collect();
+        let first = all.iter().position(|(_, _, operation, _)| operation.is_some()).unwrap_or(0);
+        let (what, value, operation, of_rank) = all[first].clone();
+        let documents = if operation.is_some() { of_rank } else { documents };
+        Ok((what, f64::from_bits(value), Origin { operation, documents }))
+    }
+
+    /// Where this rank's batches of the next step lead to what is not finite. The feed goes on behind them.
     fn origin(&mut self, step: u64) -> Result<Origin> {
-        let before = self.loader.position();
-        let mut documents = Vec::new();
-        for _ in 0..self.config.train.accumulate {
-            documents.extend(self.loader.next_keys()?);
-        }
-        self.loader.seek(before)?;
+        let before = self.feed.position();
+        let documents = self.feed.keys()?;
+        self.feed.seek(before)?;
         let mut operation = None;
-        for i in 0..self.config.train.accumulate {
-            let Input { batch, noise } = input(&mut self.loader, &self.config, step, i)?;
+        for i in 0..self.feed.n_pieces() {
+            let Input { batch, noise } = self.feed.piece(step, i)?;
             if operation.is_none() {
                 let model = &self.engine.model;
                 operation = model.first_not_finite(&model.inputs(&view(&batch), noise.as_ref())?)?;
@@ -186,13 +223,15 @@ impl Trainer {
 
     fn try_step(&mut self, step: u64, start: Instant) -> Result<StepReport> {
         let RunConfig { train, optimizer, .. } = &self.config;
+        self.world.progress("a step", true);
+        let n_pieces = self.feed.n_pieces();
         let work = match self.prefetched.take() {
             Some((work, _)) => work,
             None => {
-                let first = input(&mut self.loader, &self.config, step, 0)?;
-                let rest = 1..train.accumulate;
-                let rest = rest.map(|i| input(&mut self.loader, &self.config, step, i)).collect::<Result<_>>()?;
-                Work::new(&self.engine.model, &first, rest, self.engine.mode)?
+                let first = self.feed.piece(step, 0)?;
+                let rest = (1..n_pieces).map(|i| self.feed.piece(step, i)).collect::<Result<_>>()?;
+                let of_all = |own| exchange(&self.world, own, self.own, &mut self.heard);
+                Work::new(&self.engine.model, &first, rest, self.engine.mode, of_all)?
             }
         };
         let mut waited = start.elapsed();
@@ -201,8 +240,9 @@ impl Trainer {
             skip_above: self.norms.limit(train.spike_factor),
         };
         let (n_tokens, counts, mode) = (work.n_tokens, work.counts, self.engine.mode);
-        let (loader, prefetched, config) = (&mut self.loader, &mut self.prefetched, &self.config);
-        let place = loader.position();
+        let (feed, prefetched, world) = (&mut self.feed, &mut self.prefetched, &self.world);
+        let (own, heard) = (self.own, &mut self.heard);
+        let place = feed.position();
         let mut first = None;
         let mut rest = Vec::new();
         let result = self.engine.step(work, control, optimizer, |model, i| {
@@ -210,15 +250,16 @@ impl Trainer {
                 return Ok(());
             }
             let start = Instant::now();
-            let next = input(loader, config, step + 1, i)?;
+            let next = feed.piece(step + 1, i)?;
             match &first {
                 None => first = Some(next),
                 Some(_) => rest.push(next),
             }
-            if i + 1 == train.accumulate
+            if i + 1 == n_pieces
                 && let Some(first) = first.take()
             {
-                *prefetched = Some((Work::new(model, &first, std::mem::take(&mut rest), mode)?, place));
+                let of_all = |content| exchange(world, content, own, heard);
+                *prefetched = Some((Work::new(model, &first, std::mem::take(&mut rest), mode, of_all)?, place));
             }
             // The processor does nothing else meanwhile.
             if train.device == DeviceKind::Cpu {
@@ -239,8 +280,9 @@ impl Trainer {
     /// [`crate::Error::NonFinite`] where a loss is not finite.
     pub fn validate(&self) -> Result<Validation> {
         let step = self.steps_done();
+        self.world.progress("a validation", false);
         let validation =
-            validation::validate(&self.engine.model, self.validation.iter().map(Ok), self.bytes_per_text_token, step)?;
+            validation::shared(&self.world, &self.engine.model, &self.validation, self.bytes_per_text_token, step)?;
         for (loss, name) in validation.by_modality.iter().zip(self.engine.model.config().setting.modalities()) {
             self.engine.finite(step, &format!("the validation loss of {name}"), loss.sum)?;
         }
@@ -252,28 +294,59 @@ impl Trainer {
     /// # Errors
     /// As there.
     pub fn validate_average(&self) -> Result<Option<Validation>> {
-        let run = |average: &Average| average.in_place(&self.engine.parameters, || self.validate());
+        let run =
+            |average: &Average| average.in_place(&self.engine.optimiser, &self.engine.parameters, || self.validate());
         self.average.as_ref().map(run).transpose()
     }
 
     /// Where the next step's batches begin.
     pub(crate) fn position(&self) -> Position {
-        self.prefetched.as_ref().map_or_else(|| self.loader.position(), |(_, place)| *place)
+        self.prefetched.as_ref().map_or_else(|| self.feed.position(), |(_, place)| *place)
     }
 
     pub(crate) fn counters(&self) -> Counters {
         self.counters
     }
 
+    /// Weights whose state this process holds.
+    pub(crate) fn n_own(&self) -> usize {
+        self.engine.optimiser.n_own(self.parameters())
+    }
+
+    /// What this rank owns of the weights; `None` of a process that owns all.
+    pub(crate) fn stretches(&self) -> Option<&[Stretch]> {
+        self.engine.optimiser.stretches()
+    }
+
+    /// The other ranks.
+    pub fn world(&self) -> &Arc<World> {
+        &self.world
+    }
+
+    /// What this rank says to the others from its next step on.
+    pub(crate) fn says(&mut self, word: Word) {
+        self.own = word;
+    }
+
+    /// What all ranks said since this was last asked: the same on each.
+    pub(crate) fn heard(&mut self) -> Word {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// Whether any rank wanted no more at the last step.
+    pub(crate) fn heard_to_stop(&self) -> bool {
+        self.heard.stops
+    }
+
     /// Values of [`Self::copy_state`].
     pub(crate) fn state_len(&self) -> usize {
-        self.parameters().n_elements() * if self.average.is_some() { 4 } else { 3 }
+        self.n_own() * if self.average.is_some() { 4 } else { 3 }
     }
 
     /// Weights, first and second moments, and the weights' average where there is one: f32, each in the order of the parameters,
     /// end to end.
     pub(crate) fn copy_state(&mut self, to: &mut [f32]) -> Result<()> {
-        let (state, averages) = to.split_at_mut(3 * self.parameters().n_elements());
+        let (state, averages) = to.split_at_mut(3 * self.n_own());
         self.engine.optimiser.copy_state(&self.engine.parameters, state)?;
         self.average.as_ref().map_or(Ok(()), |average| average.copy(&mut self.engine.optimiser, averages))
     }
@@ -301,7 +374,10 @@ impl Trainer {
         config.train.steps = end;
         let trunk = std::mem::replace(&mut self.config, config);
         let mut outcome = Ok(None);
-        while self.steps_done() < end && goes_on() {
+        while self.steps_done() < end {
+            if self.world.any("the wish to end", !goes_on())? {
+                break;
+            }
             if let Err(error) = self.step() {
                 outcome = Err(error);
                 break;
@@ -317,13 +393,25 @@ impl Trainer {
         outcome
     }
 
+    /// Puts back what [`Self::copy_state`] copied of a rank's share; `false` where this process holds all.
+    pub(super) fn put_back_share(&mut self, step: u64, values: &[f32]) -> Result<bool> {
+        let n = 3 * self.n_own();
+        let Optimiser::Sharded(adamw) = &mut self.engine.optimiser else { return Ok(false) };
+        let (state, averages) = values.split_at(n.min(values.len()));
+        adamw.put_back(&self.engine.parameters, step, state)?;
+        if let Some(average) = &mut self.average {
+            average.put_back_share(averages);
+        }
+        Ok(true)
+    }
+
     pub(crate) fn optimiser_mut(&mut self) -> &mut Optimiser {
         &mut self.engine.optimiser
     }
 
     pub(crate) fn restore(&mut self, position: Position, counters: Counters, norms: Norms) -> Result<()> {
         self.prefetched = None;
-        self.loader.seek(position)?;
+        self.feed.seek(position)?;
         self.counters = counters;
         self.norms = norms;
         Ok(())
@@ -335,10 +423,16 @@ fn average(engine: &Engine, config: &RunConfig, values: Option<&[Tensor]>) -> Re
     config.train.ema.map(|_| average()).transpose()
 }
 
-/// Batch `i` of a step and its noise.
-fn input(loader: &mut Loader, config: &RunConfig, step: u64, i: usize) -> Result<Input> {
-    let batch = loader.next_batch()?;
-    let index = (step - 1) * config.train.accumulate as u64 + i as u64;
-    let noise = noise(&batch, config.train.seed, index, Timesteps::Independent);
-    Ok(Input { batch, noise })
+/// Tells the other ranks what this one has, and hears what all have together.
+fn exchange(world: &World, own: Content, says: Word, heard: &mut Word) -> Result<Content> {
+    if !world.is_shared() {
+        return Ok(own);
+    }
+    let counts = (own.counts.n_targets, own.counts.n_patches, own.n_tokens);
+    let all = world.gather("the counts of a step", (counts, says))?;
+    heard.stops = all.iter().any(|(_, word)| word.stops);
+    heard.has_written = all.iter().all(|(_, word)| word.has_written);
+    let content =
+        |((n_targets, n_patches, n_tokens), _)| Content { counts: Normaliser { n_targets, n_patches }, n_tokens };
+    Ok(all.into_iter().map(content).sum())
 }

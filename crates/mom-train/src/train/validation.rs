@@ -9,6 +9,7 @@ use mom_models::{ModalityLoss, Model, ModelConfig, Normaliser, Setting};
 
 use super::Validation;
 use crate::data::view;
+use crate::dist::World;
 use crate::{Prepared, Result, RunConfig};
 
 /// Seed of the noise in validations: the same in every run.
@@ -35,14 +36,47 @@ pub(crate) fn validate(
     bytes_per_text_token: Option<f64>,
     step: u64,
 ) -> Result<Validation> {
+    let losses = batches.enumerate().map(|(index, batch)| of_batch(model, batch?.borrow(), index));
+    finish(model, losses.collect::<Result<Vec<_>>>()?, bytes_per_text_token, step)
+}
+
+/// The same of a rank's model: each rank looks at some of the batches, and all have the losses over all of them, as one would.
+pub(super) fn shared(
+    world: &World,
+    model: &Model,
+    batches: &[Batch],
+    bytes_per_text_token: Option<f64>,
+    step: u64,
+) -> Result<Validation> {
+    let own = batches.iter().enumerate().skip(world.rank()).step_by(world.size());
+    let own = own.map(|(index, batch)| of_batch(model, batch, index)).collect::<Result<Vec<_>>>()?;
+    // JSON knows no NaN.
+    let bits = |losses: &Vec<ModalityLoss>| losses.iter().map(|loss| (loss.sum.to_bits(), loss.count)).collect();
+    let own: Vec<Vec<(u64, usize)>> = own.iter().map(bits).collect();
+    let all = world.gather("the losses of a validation", own)?;
+    let losses = (0..batches.len()).filter_map(|index| all.get(index % world.size())?.get(index / world.size()));
+    let floats = |bits: &Vec<(u64, usize)>| {
+        bits.iter().map(|&(sum, count)| ModalityLoss { sum: f64::from_bits(sum), count }).collect()
+    };
+    finish(model, losses.map(floats).collect(), bytes_per_text_token, step)
+}
+
+/// Losses of one batch, with its noise.
+fn of_batch(model: &Model, batch: &Batch, index: usize) -> Result<Vec<ModalityLoss>> {
+    let noise = noise(batch, SEED, index as u64, Timesteps::Stratified);
+    let losses = without_tape(|| model.loss(&view(batch), noise.as_ref(), Normaliser::of(&view(batch))))?;
+    Ok(losses.by_modality()?)
+}
+
+/// A validation of the losses of its batches, in their order.
+fn finish(
+    model: &Model,
+    losses: Vec<Vec<ModalityLoss>>,
+    bytes_per_text_token: Option<f64>,
+    step: u64,
+) -> Result<Validation> {
     let mut by_modality = vec![ModalityLoss::default(); model.config().setting.n_modalities()];
-    for (index, batch) in batches.enumerate() {
-        let batch = batch?;
-        let batch = batch.borrow();
-        let noise = noise(batch, SEED, index as u64, Timesteps::Stratified);
-        let losses = without_tape(|| model.loss(&view(batch), noise.as_ref(), Normaliser::of(&view(batch))))?;
-        super::engine::add(&mut by_modality, losses.by_modality()?);
-    }
+    losses.into_iter().for_each(|of_batch| super::engine::add(&mut by_modality, of_batch));
     let text = by_modality.first().filter(|loss| loss.count > 0);
     let bits_per_byte =
         text.zip(bytes_per_text_token).map(|(loss, bytes)| loss.mean() / std::f64::consts::LN_2 / bytes);

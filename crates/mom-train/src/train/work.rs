@@ -32,21 +32,43 @@ pub(crate) struct Mode {
 pub(crate) struct Work {
     pub first: Inputs,
     pub rest: Vec<Input>,
-    /// What their losses are divided by.
+    /// What their losses are divided by: of all ranks.
     pub counts: Normaliser,
-    /// Positions of all batches.
+    /// Positions of all batches, of all ranks.
     pub n_tokens: usize,
 }
 
+/// What the batches of a step, or of a rank's share of it, hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Content {
+    pub counts: Normaliser,
+    /// Positions.
+    pub n_tokens: usize,
+}
+
+impl std::iter::Sum for Content {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), |a, b| Self { counts: a.counts + b.counts, n_tokens: a.n_tokens + b.n_tokens })
+    }
+}
+
 impl Work {
-    /// Brings the first batch to where the model is. On a device this waits for nothing.
+    /// Brings the first batch to where the model is. On a device this waits for nothing. `of_all` gives what the step holds on all ranks, from
+    /// what it holds on this one.
     ///
     /// # Errors
-    /// A batch that does not fit the model, out of memory.
-    pub fn new(model: &Model, first: &Input, rest: Vec<Input>, mode: Mode) -> Result<Self> {
-        let all = || std::iter::once(first).chain(&rest).map(|input| &input.batch);
-        let counts = all().map(|batch| Normaliser::of(&view(batch))).fold(Normaliser::default(), |a, b| a + b);
-        let n_tokens = all().map(|batch| batch.batch * batch.seqlen).sum();
+    /// A batch that does not fit the model, out of memory; those of `of_all`.
+    pub fn new(
+        model: &Model,
+        first: &Input,
+        rest: Vec<Input>,
+        mode: Mode,
+        of_all: impl FnOnce(Content) -> Result<Content>,
+    ) -> Result<Self> {
+        let content =
+            |batch: &Batch| Content { counts: Normaliser::of(&view(batch)), n_tokens: batch.batch * batch.seqlen };
+        let own = std::iter::once(first).chain(&rest).map(|input| content(&input.batch)).sum();
+        let Content { counts, n_tokens } = of_all(own)?;
         Ok(Self { first: bring(model, first, counts, mode)?, rest, counts, n_tokens })
     }
 }

@@ -1,0 +1,46 @@
+//! `[train.dist]`: how the ranks of a run work together.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::error::require;
+
+/// How gradients of several ranks are added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reduce {
+    /// As NCCL does it: in an order that depends on how cards are linked, and in the gradients' own element type.
+    #[default]
+    Fastest,
+    /// In the order of the ranks, in f32: every run of one number of ranks has the same bits.
+    FixedOrder,
+}
+
+/// How the ranks of a run work together; nothing of it matters to a run of one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DistSection {
+    /// How gradients are added.
+    pub reduce: Reduce,
+    /// Seconds without a sign of life, or within a step without progress, after which a rank has failed, and with it the run.
+    pub timeout_secs: u64,
+    /// MiB of gradients that are sent together.
+    pub bucket_mib: usize,
+}
+
+impl Default for DistSection {
+    fn default() -> Self {
+        Self { reduce: Reduce::default(), timeout_secs: 25, bucket_mib: 32 }
+    }
+}
+
+impl DistSection {
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        require(self.timeout_secs >= 1, "train.dist.timeout_secs", "at least 1", self.timeout_secs)?;
+        require(self.bucket_mib >= 1, "train.dist.bucket_mib", "at least 1", self.bucket_mib)
+    }
+}

@@ -1,0 +1,27 @@
+//! Several processes that make one run: a *world* of *ranks*, one rank a GPU.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `place` | which rank this process is, as torchrun, Slurm, Open MPI or `--gpus` say |
+//! | `hub` | the ranks' word to each other, by TCP through rank 0: who takes part, counts, stops, failures, the id for NCCL |
+//! | `world` | what a run asks: am I the root, what do all say, has somebody failed |
+//! | `collective` | sums and copies of large arrays: by NCCL on GPUs, through the hub on CPUs |
+//! | `pieces` | which sequences of a step are a rank's |
+//!
+//! Every rank runs the same program over the same configuration. Training data, noise and losses are functions of the *global*
+//! step: `train.accumulate` batches of `data.batch` sequences, however many ranks share them, see [`pieces`]. Gradients are
+//! summed over ranks, the optimiser's state is split between them (ZeRO, arXiv 1910.02054), and each rank has all weights.
+//!
+//! A rank that fails ends all of them, with its message: errors that every rank meets at once (a loss that is not finite) are
+//! agreed on and returned by all; any other one is told to the hub, which wakes those that wait ([`World::settle`]).
+
+mod collective;
+mod hub;
+mod pieces;
+mod place;
+mod world;
+
+pub(crate) use collective::Collective;
+pub(crate) use pieces::{Piece, Pieces};
+pub use place::{Launcher, Place};
+pub use world::World;

@@ -1,0 +1,279 @@
+//! What a run asks of the other ranks.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::hub::{Hub, Meeting, Secret};
+use super::{Pieces, Place};
+use crate::config::DistSection;
+use crate::files::{self, At};
+use crate::{Error, Result, RunConfig};
+
+/// How long ranks wait for each other at the start: a queue may start hosts one by one.
+const START: Duration = Duration::from_secs(300);
+
+/// Beside a run's other files: what a process must know to be one of its ranks.
+const SECRET: &str = ".ranks-secret";
+
+/// The variable that the secret may come by instead.
+pub(super) const SECRET_VARIABLE: &str = "MOM_RANKS_SECRET";
+
+/// The ranks of a run, as one of them sees them. A run of one process is a world of one rank, which asks nobody.
+#[derive(Debug)]
+pub struct World {
+    place: Place,
+    hub: Option<Hub>,
+}
+
+impl World {
+    /// One rank.
+    pub fn alone() -> Self {
+        Self { place: Place::alone(), hub: None }
+    }
+
+    /// Meets the other ranks of a run. `folder` is the run's, which all of them can read: rank 0 leaves a secret there, unless the
+    /// variable `MOM_RANKS_SECRET` has one. Waits up to five minutes.
+    ///
+    /// # Errors
+    /// [`Error::World`]: a rank that does not come, no free port; a file that cannot be written or read.
+    pub fn join(place: Place, folder: &Path, dist: &DistSection) -> Result<Self> {
+        Self::meet(place, folder, dist, START, true)
+    }
+
+    /// As [`Self::join`], for ranks that are threads of one process.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn join_thread(place: Place, folder: &Path, dist: &DistSection) -> Result<Self> {
+        Self::meet(place, folder, dist, START, false)
+    }
+
+    fn meet(place: Place, folder: &Path, dist: &DistSection, patience: Duration, is_process: bool) -> Result<Self> {
+        if place.size == 1 {
+            return Ok(Self { place, hub: None });
+        }
+        let path = folder.join(SECRET);
+        let of_job = |text: &str| Secret::of(&format!("{text} {} {}", place.job, place.size));
+        if place.is_root() && std::env::var_os(SECRET_VARIABLE).is_none() {
+            files::create_folder(folder)?;
+            write_secret(&path)?;
+        }
+        let secret = || match std::env::var(SECRET_VARIABLE) {
+            Ok(text) => Ok(of_job(&text)),
+            Err(_) => Ok(of_job(&std::fs::read_to_string(&path).at("read", &path)?)),
+        };
+        let meeting = Meeting {
+            rank: place.rank,
+            size: place.size,
+            host: &place.host,
+            port: place.port,
+            secret: &secret,
+            patience,
+            timeout: Duration::from_secs(dist.timeout_secs),
+            is_process,
+        };
+        let hub = Hub::meet(&meeting)?;
+        Ok(Self { hub: Some(hub), place })
+    }
+
+    /// Its place.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Which rank this is.
+    pub fn rank(&self) -> usize {
+        self.place.rank
+    }
+
+    /// Ranks of the run.
+    pub fn size(&self) -> usize {
+        self.place.size
+    }
+
+    /// Whether this is rank 0, which alone writes what belongs to the run as a whole.
+    pub fn is_root(&self) -> bool {
+        self.place.is_root()
+    }
+
+    /// Whether there are others.
+    pub fn is_shared(&self) -> bool {
+        self.hub.is_some()
+    }
+
+    /// From now on this process computes on the GPU of its rank: that of the rank's number on its host, or the only one that it is shown.
+    pub fn pick_gpu(&self) {
+        crate::config::pick_gpu(self.place.local_rank);
+    }
+
+    /// Tells that this rank moves, in what may take its time.
+    pub fn moves(&self, what: &'static str) {
+        self.progress(what, false);
+    }
+
+    /// What this rank has of every step.
+    ///
+    /// # Errors
+    /// A step that cannot be shared out evenly.
+    pub(crate) fn pieces(&self, config: &RunConfig) -> Result<Pieces> {
+        Pieces::of(self.rank(), self.size(), config.data.batch, config.train.accumulate)
+    }
+
+    /// Tells what this rank does now; within a step it is watched more closely.
+    pub(crate) fn progress(&self, what: &'static str, in_step: bool) {
+        if let Some(hub) = &self.hub {
+            hub.watch().progress(what, in_step);
+        }
+    }
+
+    /// Runs what waits for other ranks on a device.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "a host waits in the hub alone"))]
+    pub(crate) fn waiting<T>(&self, run: impl FnOnce() -> T) -> T {
+        let _waits = self.hub.as_ref().map(|hub| hub.watch().waits());
+        run()
+    }
+
+    /// The failure that ends the run, if a rank failed.
+    ///
+    /// # Errors
+    /// That failure.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.hub.as_ref().and_then(|hub| hub.watch().failure()).map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    /// Rings on a thread of its own where a rank fails.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "the hub's own connections need no alarm"))]
+    pub(crate) fn on_failure(&self, alarm: impl Fn() + Send + 'static) {
+        if let Some(hub) = &self.hub {
+            hub.watch().on_failure(alarm);
+        }
+    }
+
+    pub(super) fn exchange(
+        &self,
+        what: &'static str,
+        own: Vec<u8>,
+        combine: impl FnOnce(Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>>,
+    ) -> Result<Vec<u8>> {
+        match &self.hub {
+            Some(hub) => hub.exchange(what, own, combine),
+            None => Ok(combine(vec![own])?.pop().unwrap_or_default()),
+        }
+    }
+
+    /// What every rank says, in their order. All call it with the same `what`.
+    ///
+    /// # Errors
+    /// [`Error::Rank`] where a rank failed.
+    pub(crate) fn gather<T: Serialize + DeserializeOwned>(&self, what: &'static str, own: T) -> Result<Vec<T>> {
+        let Some(hub) = &self.hub else { return Ok(vec![own]) };
+        let unread = |error: serde_json::Error| Error::World { reason: format!("\"{what}\" of a rank: {error}") };
+        let all = hub.gather(what, serde_json::to_vec(&own).map_err(unread)?)?;
+        all.iter().map(|bytes| serde_json::from_slice(bytes).map_err(unread)).collect()
+    }
+
+    /// Rank 0 first, then all others: for what the first makes and the others find made. An error of one is the error of all.
+    ///
+    /// # Errors
+    /// Those of `run`, on any rank.
+    pub fn root_first<T>(&self, what: &'static str, run: impl FnOnce() -> Result<T>) -> Result<T> {
+        if !self.is_shared() {
+            return run();
+        }
+        self.progress(what, false);
+        if self.is_root() {
+            let outcome = run();
+            self.agree(what, outcome)
+        } else {
+            self.agree(what, Ok(()))?;
+            run()
+        }
+    }
+
+    /// An outcome that all ranks have at once: where one has an error, all have.
+    ///
+    /// # Errors
+    /// The own error, or that of another rank as [`Error::Rank`].
+    pub(crate) fn agree<T>(&self, what: &'static str, outcome: Result<T>) -> Result<T> {
+        if !self.is_shared() {
+            return outcome;
+        }
+        let own = outcome.as_ref().err().map(ToString::to_string);
+        let all = self.gather(what, own)?;
+        let value = outcome?;
+        match all.into_iter().enumerate().find_map(|(rank, message)| Some((rank, message?))) {
+            Some((rank, message)) => Err(Error::Rank { rank, message }),
+            None => Ok(value),
+        }
+    }
+
+    /// Refuses ranks that differ in something that must be one for all; `name` says what it is.
+    ///
+    /// # Errors
+    /// [`Error::World`] with both values.
+    pub fn same(&self, name: &'static str, own: String) -> Result<()> {
+        let all = self.gather(name, own)?;
+        let Some(first) = all.first() else { return Ok(()) };
+        match all.iter().enumerate().find(|(_, value)| *value != first) {
+            Some((rank, value)) => {
+                let reason = format!("ranks differ in {name}: rank 0 has {first}, rank {rank} has {value}");
+                Err(Error::World { reason })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether any rank says yes.
+    ///
+    /// # Errors
+    /// [`Error::Rank`] where a rank failed.
+    pub(crate) fn any(&self, what: &'static str, own: bool) -> Result<bool> {
+        Ok(self.gather(what, own)?.contains(&true))
+    }
+
+    /// The end of a run, or of a rank: where the outcome is an error that other ranks do not know, they are told, and end with it.
+    ///
+    /// # Errors
+    /// That of the outcome; where this rank only broke because another one had failed, that one's.
+    pub fn settle<T>(&self, outcome: Result<T>) -> Result<T> {
+        let Some(hub) = &self.hub else { return outcome };
+        match outcome {
+            Ok(value) => {
+                self.progress("the end", false);
+                self.gather("the end", true)?;
+                hub.watch().over();
+                Ok(value)
+            }
+            // All ranks have it, or know of it.
+            Err(error @ Error::Stopped { .. }) => {
+                self.gather("the end", true)?;
+                hub.watch().over();
+                Err(error)
+            }
+            Err(error) => {
+                let known = hub.watch().failure().filter(|failure| failure.rank != self.rank());
+                hub.watch().fail(error.to_string());
+                Err(known.map_or(error, Into::into))
+            }
+        }
+    }
+}
+
+/// Makes a new secret, which the user alone can read.
+fn write_secret(path: &Path) -> Result<()> {
+    let secret: [u64; 4] = rand::random();
+    let text: String = secret.iter().map(|word| format!("{word:016x}")).collect();
+    let partial = path.with_extension("partial");
+    let _ = std::fs::remove_file(&partial);
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&partial).at("create", &partial)?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).at("write", &partial)?;
+    std::fs::rename(&partial, path).at("rename", path)?;
+    Ok(())
+}
