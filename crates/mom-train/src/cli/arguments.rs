@@ -13,7 +13,7 @@ pub enum Command {
     /// Compare variants: the paper's tables and curves.
     Ablate(AblateArguments),
     /// Train one model; a folder with checkpoints goes on where it stopped.
-    Train(RunArguments),
+    Train(TrainArguments),
     /// Fit the tokenizers of a run and tokenise its sources, and stop there; stopped, it goes on where it was.
     Data(RunArguments),
     /// Show what a source holds, as the reader of its format sees it.
@@ -43,6 +43,18 @@ pub struct RunArguments {
     pub out: PathBuf,
     /// Changes to the configuration: `train.steps=200 model.scale=94M data.shards=DIR`.
     pub overrides: Vec<String>,
+}
+
+/// A run, and who trains it.
+#[derive(Debug, clap::Args)]
+pub struct TrainArguments {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArguments,
+    /// Start so many processes on this machine, one a GPU (with train.device=cpu: all on the processor), which train together: each step
+    /// is shared out among them. torchrun, srun and mpirun need no such flag: they start the processes themselves.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub gpus: Option<u32>,
 }
 
 /// A source to look at.

@@ -6,6 +6,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod interactive;
+mod launch;
 mod output;
 mod parts;
 mod shards;

@@ -11,7 +11,8 @@ use mom_train::telemetry::RunResult;
 use mom_train::{Error, Prepared, RunConfig};
 
 use super::Ended;
-use super::arguments::RunArguments;
+use super::arguments::{RunArguments, TrainArguments};
+use super::launch;
 use super::output::{aside, say};
 use super::signals::Signals;
 use super::terminal::Terminal;
@@ -56,7 +57,14 @@ pub fn data(arguments: &RunArguments) -> Result<()> {
 }
 
 /// Trains one model: alone, or as one of the ranks that a launcher started.
-pub fn train(arguments: &RunArguments) -> Result<Ended> {
+pub fn train(arguments: &TrainArguments) -> Result<Ended> {
+    let TrainArguments { run: arguments, gpus } = arguments;
+    if let Some(n) = gpus.filter(|n| *n > 1) {
+        // What can be refused is refused by one process, before it starts others.
+        let config = RunConfig::read_for(&arguments.out, &arguments.config, &arguments.overrides)?;
+        config.validate()?;
+        return launch::launch(n as usize);
+    }
     let out = arguments.out.as_path();
     let config = &RunConfig::read_for(out, &arguments.config, &arguments.overrides)?;
     let place = Place::of_process()?;

@@ -24,13 +24,15 @@ pub struct DistSection {
     pub reduce: Reduce,
     /// Seconds without a sign of life, or within a step without progress, after which a rank has failed, and with it the run.
     pub timeout_secs: u64,
+    /// Seconds that ranks wait for each other at the start: a queue may start hosts one by one.
+    pub start_secs: u64,
     /// MiB of gradients that are sent together.
     pub bucket_mib: usize,
 }
 
 impl Default for DistSection {
     fn default() -> Self {
-        Self { reduce: Reduce::default(), timeout_secs: 25, bucket_mib: 32 }
+        Self { reduce: Reduce::default(), timeout_secs: 25, start_secs: 300, bucket_mib: 32 }
     }
 }
 
@@ -41,6 +43,7 @@ impl DistSection {
 
     pub(super) fn validate(&self) -> Result<()> {
         require(self.timeout_secs >= 1, "train.dist.timeout_secs", "at least 1", self.timeout_secs)?;
+        require(self.start_secs >= 1, "train.dist.start_secs", "at least 1", self.start_secs)?;
         require(self.bucket_mib >= 1, "train.dist.bucket_mib", "at least 1", self.bucket_mib)
     }
 }

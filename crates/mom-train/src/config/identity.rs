@@ -7,7 +7,7 @@ use super::RunConfig;
 use crate::{Error, Result};
 
 /// Keys of operation.
-const OPERATION: [&str; 21] = [
+const OPERATION: [&str; 22] = [
     "train.steps",
     "train.init_from",
     "train.eval_every",
@@ -28,11 +28,12 @@ const OPERATION: [&str; 21] = [
     "train.graph",
     "train.dist.reduce",
     "train.dist.timeout_secs",
+    "train.dist.start_secs",
     "train.dist.bucket_mib",
 ];
 
 /// Keys of operation that change no number of a run: where runs are compared, all but these are equal.
-const FREE: [&str; 11] = [
+const FREE: [&str; 12] = [
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.keep_every",
@@ -43,6 +44,7 @@ const FREE: [&str; 11] = [
     "train.recompute",
     "train.graph",
     "train.dist.timeout_secs",
+    "train.dist.start_secs",
     "train.dist.bucket_mib",
 ];
 
@@ -155,13 +157,15 @@ mod tests {
             "train.on_spike=skip",
             "train.spike_factor=9.0",
             "train.init_from=a",
+            "train.dist.timeout_secs=9",
         ];
         let table = toml::Table::try_from(parse(&all)).unwrap();
         // Those that are left out where they have their default.
         let omitted = ["train.horizons", "train.dtype", "train.recompute", "train.graph"];
         for key in OPERATION.iter().filter(|key| !omitted.contains(key)) {
             let (section, name) = key.split_once('.').unwrap();
-            assert!(table[section].get(name).is_some(), "{key}");
+            let value = name.split('.').try_fold(&table[section], |value, name| value.get(name));
+            assert!(value.is_some(), "{key}");
         }
         assert!(FREE.iter().all(|key| OPERATION.contains(key)));
     }

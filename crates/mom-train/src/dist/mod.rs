@@ -24,4 +24,4 @@ mod world;
 pub(crate) use collective::Collective;
 pub(crate) use pieces::{Piece, Pieces};
 pub use place::{Launcher, Place};
-pub use world::World;
+pub use world::{PARENT_VARIABLE, SECRET_VARIABLE, World, new_secret};

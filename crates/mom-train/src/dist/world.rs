@@ -12,14 +12,14 @@ use crate::config::DistSection;
 use crate::files::{self, At};
 use crate::{Error, Result, RunConfig};
 
-/// How long ranks wait for each other at the start: a queue may start hosts one by one.
-const START: Duration = Duration::from_secs(300);
-
 /// Beside a run's other files: what a process must know to be one of its ranks.
 const SECRET: &str = ".ranks-secret";
 
 /// The variable that the secret may come by instead.
-pub(super) const SECRET_VARIABLE: &str = "MOM_RANKS_SECRET";
+pub const SECRET_VARIABLE: &str = "MOM_RANKS_SECRET";
+
+/// The variable by which a launcher names itself: a rank whose launcher is gone ends.
+pub const PARENT_VARIABLE: &str = "MOM_RANKS_PARENT";
 
 /// The ranks of a run, as one of them sees them. A run of one process is a world of one rank, which asks nobody.
 #[derive(Debug)]
@@ -35,12 +35,13 @@ impl World {
     }
 
     /// Meets the other ranks of a run. `folder` is the run's, which all of them can read: rank 0 leaves a secret there, unless the
-    /// variable `MOM_RANKS_SECRET` has one. Waits up to five minutes.
+    /// variable `MOM_RANKS_SECRET` has one. Waits as long as `dist` says.
     ///
     /// # Errors
     /// [`Error::World`]: a rank that does not come, no free port; a file that cannot be written or read.
     pub fn join(place: Place, folder: &Path, dist: &DistSection) -> Result<Self> {
-        Self::meet(place, folder, dist, START, true)
+        end_with_launcher();
+        Self::meet(place, folder, dist, true)
     }
 
     /// As [`Self::join`], for ranks that are threads of one process.
@@ -48,10 +49,10 @@ impl World {
     /// # Errors
     /// As there.
     pub fn join_thread(place: Place, folder: &Path, dist: &DistSection) -> Result<Self> {
-        Self::meet(place, folder, dist, START, false)
+        Self::meet(place, folder, dist, false)
     }
 
-    fn meet(place: Place, folder: &Path, dist: &DistSection, patience: Duration, is_process: bool) -> Result<Self> {
+    fn meet(place: Place, folder: &Path, dist: &DistSection, is_process: bool) -> Result<Self> {
         if place.size == 1 {
             return Ok(Self { place, hub: None });
         }
@@ -71,7 +72,7 @@ impl World {
             host: &place.host,
             port: place.port,
             secret: &secret,
-            patience,
+            patience: Duration::from_secs(dist.start_secs),
             timeout: Duration::from_secs(dist.timeout_secs),
             is_process,
         };
@@ -262,10 +263,14 @@ impl World {
     }
 }
 
-/// Makes a new secret, which the user alone can read.
+/// A new secret, as text.
+pub fn new_secret() -> String {
+    let words: [u64; 4] = rand::random();
+    words.iter().map(|word| format!("{word:016x}")).collect()
+}
+
+/// Leaves a new secret in a file that the user alone can read.
 fn write_secret(path: &Path) -> Result<()> {
-    let secret: [u64; 4] = rand::random();
-    let text: String = secret.iter().map(|word| format!("{word:016x}")).collect();
     let partial = path.with_extension("partial");
     let _ = std::fs::remove_file(&partial);
     let mut options = std::fs::OpenOptions::new();
@@ -273,7 +278,19 @@ fn write_secret(path: &Path) -> Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&partial).at("create", &partial)?;
-    std::io::Write::write_all(&mut file, text.as_bytes()).at("write", &partial)?;
+    std::io::Write::write_all(&mut file, new_secret().as_bytes()).at("write", &partial)?;
     std::fs::rename(&partial, path).at("rename", path)?;
     Ok(())
+}
+
+/// Asks the system to end this process with the launcher that started it, where there is one that says so.
+fn end_with_launcher() {
+    #[cfg(target_os = "linux")]
+    if let Some(parent) = std::env::var(PARENT_VARIABLE).ok().and_then(|text| text.parse::<u32>().ok()) {
+        // Where the system refuses, a launcher that is killed leaves its ranks behind.
+        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+        if std::os::unix::process::parent_id() != parent {
+            std::process::exit(1);
+        }
+    }
 }
