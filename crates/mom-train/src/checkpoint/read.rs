@@ -119,7 +119,7 @@ impl Loaded {
             }
             Ok(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<f32>>())
         };
-        trainer.optimiser_mut().restore(&path, self.state.step, &weights, |name| {
+        trainer.restore_optimiser(&path, self.state.step, &weights, |name| {
             Ok(Moments { first: read(format!("first.{name}"))?, second: read(format!("second.{name}"))? })
         })?;
         let averages = self.ema.as_ref().map(|bytes| tensors(&self.path.join(EMA), bytes, trainer.parameters()));

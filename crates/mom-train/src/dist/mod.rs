@@ -6,6 +6,7 @@
 //! | `hub` | the ranks' word to each other, by TCP through rank 0: who takes part, counts, stops, failures, the id for NCCL |
 //! | `world` | what a run asks: am I the root, what do all say, has somebody failed |
 //! | `collective` | sums and copies of large arrays: by NCCL on GPUs, through the hub on CPUs |
+//! | `nccl` | the library, loaded where GPUs need it |
 //! | `pieces` | which sequences of a step are a rank's |
 //!
 //! Every rank runs the same program over the same configuration. Training data, noise and losses are functions of the *global*
@@ -17,11 +18,15 @@
 
 mod collective;
 mod hub;
+#[cfg(feature = "cuda")]
+mod nccl;
 mod pieces;
 mod place;
 mod world;
 
 pub(crate) use collective::Collective;
+#[cfg(feature = "cuda")]
+pub(crate) use nccl::{Memory, Nccl};
 pub(crate) use pieces::{Piece, Pieces};
 pub use place::{Launcher, Place};
 pub use world::{PARENT_VARIABLE, SECRET_VARIABLE, World, new_secret};

@@ -52,6 +52,11 @@ impl Average {
             })),
             #[cfg(feature = "cuda")]
             Optimiser::Device(adamw) => Ok(Self::Device(super::device_average::DeviceAverage::new(adamw, values)?)),
+            #[cfg(feature = "cuda")]
+            Optimiser::ShardedOnDevice(sharded) => {
+                let own = values.map(|values| sharded.share_of(values)).transpose()?;
+                Ok(Self::Device(super::device_average::DeviceAverage::new(sharded.adamw(), own.as_deref())?))
+            }
         }
     }
 
@@ -64,6 +69,8 @@ impl Average {
         match (self, optimiser) {
             #[cfg(feature = "cuda")]
             (Self::Device(average), Optimiser::Device(adamw)) => average.update(adamw, share),
+            #[cfg(feature = "cuda")]
+            (Self::Device(average), Optimiser::ShardedOnDevice(sharded)) => average.update(sharded.adamw(), share),
             #[cfg(feature = "cuda")]
             (Self::Device(_), _) => Err(crate::error::config("train.device", "that of the average", "another")),
             (Self::Share(average), Optimiser::Sharded(adamw)) => {
@@ -110,10 +117,14 @@ impl Average {
     }
 
     /// Puts back what [`Self::copy`] copied of a rank's share.
-    pub fn put_back_share(&mut self, values: &[f32]) {
-        if let Self::Share(average) = self {
-            average.copy_from_slice(values);
+    pub fn put_back_share(&mut self, values: &[f32]) -> Result<()> {
+        match self {
+            Self::Share(average) => average.copy_from_slice(values),
+            Self::Host(_) => {}
+            #[cfg(feature = "cuda")]
+            Self::Device(average) => average.put_back(values)?,
         }
+        Ok(())
     }
 
     /// The averages as tensors of the parameters' shapes, in f32.
@@ -130,7 +141,10 @@ impl Average {
                     .collect::<candle_core::Result<_>>()?)
             }
             #[cfg(feature = "cuda")]
-            Self::Device(average) => average.tensors(parameters),
+            Self::Device(average) => match optimiser {
+                Optimiser::ShardedOnDevice(sharded) => sharded.whole(average.slices()),
+                _ => average.tensors(parameters),
+            },
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::mem::ManuallyDrop;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::cuda_backend::CudaDType;
 use candle_core::{DType, Storage, Tensor, Var};
@@ -15,6 +16,7 @@ use mom_models::Parameters;
 use super::adamw::{Moments, decays};
 use super::download::Download;
 use crate::config::OptimizerSection;
+use crate::dist::{Memory, Nccl};
 use crate::{Result, error};
 
 const OP: &str = "adamw";
@@ -35,6 +37,39 @@ pub(crate) struct DeviceAdamW {
     /// For checkpoints, once there was one.
     download: Option<Download>,
     steps: u64,
+    /// Of a rank among others: how norms go over all of them.
+    shared: Option<Shared>,
+}
+
+/// Partial sums of squares of all ranks.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    nccl: Arc<Nccl>,
+    own: CudaSlice<f32>,
+    all: CudaSlice<f32>,
+}
+
+impl Shared {
+    /// Room for `n` partial sums of each of `size` ranks.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(on: &OnGpu, nccl: Arc<Nccl>, n: usize, size: usize) -> Result<Self> {
+        Ok(Self { nccl, own: on.gpu.zeros(n)?, all: on.gpu.zeros(n * size)? })
+    }
+
+    /// Gathers the partial sums of all ranks.
+    fn gather(&mut self, on: &OnGpu, partial: &CudaSlice<f32>) -> Result<()> {
+        let stream = on.gpu.stream();
+        let copied = stream.memcpy_dtod(partial, &mut self.own.slice_mut(..partial.len()));
+        copied.map_err(|source| CudaError::Driver { what: "copying on the device", source })?;
+        let memory = |slice: &CudaSlice<f32>| Memory {
+            address: slice.device_ptr(stream).0,
+            len: slice.len(),
+            dtype: DType::F32,
+        };
+        self.nccl.all_gather(memory(&self.own), memory(&self.all), stream.cu_stream().cast())
+    }
 }
 
 #[derive(Debug)]
@@ -81,9 +116,21 @@ impl DeviceAdamW {
     /// Parameters that are not on a GPU, or neither bf16 nor f32; out of memory.
     pub fn new(all: &Parameters) -> Result<Self> {
         let (_, any) = all.iter().next().ok_or_else(|| error::config("parameters", "at least one", 0))?;
-        let on = OnGpu::of(any.device())?;
+        Self::over(&OnGpu::of(any.device())?, all.iter(), None)
+    }
+
+    /// Partial sums of squares over gradients of these lengths.
+    pub fn n_partial(lens: impl Iterator<Item = usize>) -> usize {
+        kernels::global_norm_workspace_len(lens)
+    }
+
+    /// As [`Self::new`], over given variables, which have names of parameters: of a rank, stretches of them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn over<'a>(on: &OnGpu, all: impl Iterator<Item = (&'a str, &'a Var)>, shared: Option<Shared>) -> Result<Self> {
+        let on = on.clone();
         let parameters = all
-            .iter()
             .map(|(name, variable)| {
                 let n = variable.elem_count();
                 let weight = match variable.dtype() {
@@ -113,6 +160,7 @@ impl DeviceAdamW {
             on,
             parameters,
             steps: 0,
+            shared,
         })
     }
 
@@ -173,7 +221,14 @@ impl DeviceAdamW {
         if !wide.is_empty() {
             kernels::squares(gpu, &wide, &mut gpu.write_view(tail))?;
         }
-        kernels::norm_of_squares(gpu, &gpu.read(&self.partial), &mut gpu.write(&mut self.norm))?;
+        let partial = match &mut self.shared {
+            Some(shared) => {
+                shared.gather(&self.on, &self.partial)?;
+                &shared.all
+            }
+            None => &self.partial,
+        };
+        kernels::norm_of_squares(gpu, &gpu.read(partial), &mut gpu.write(&mut self.norm))?;
 
         let (mut narrow, mut wide) = (narrow.into_iter(), wide.into_iter());
         let mut of_narrow = Vec::<AdamWTensor<'_, bf16, bf16>>::new();

@@ -49,6 +49,22 @@ impl DeviceAverage {
         Ok(adamw.download()?.copy(&self.averages, to)?)
     }
 
+    /// They, in the order of the optimiser's weights.
+    pub fn slices(&self) -> &[CudaSlice<f32>] {
+        &self.averages
+    }
+
+    /// Puts back what [`Self::copy`] copied.
+    pub fn put_back(&mut self, values: &[f32]) -> Result<()> {
+        let (stream, mut rest) = (self.on.gpu.stream().clone(), values);
+        for average in &mut self.averages {
+            let (own, behind) = rest.split_at(average.len().min(rest.len()));
+            stream.memcpy_htod(own, average).map_err(copying)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
     pub fn tensors(&self, parameters: &Parameters) -> Result<Vec<Tensor>> {
         let pairs = self.averages.iter().zip(parameters.iter());
         pairs

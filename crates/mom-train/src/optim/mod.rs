@@ -24,6 +24,8 @@ pub(crate) use average::Average;
 #[cfg(feature = "cuda")]
 pub(crate) use device_adamw::DeviceAdamW;
 pub use schedule::learning_rate;
+#[cfg(feature = "cuda")]
+pub(crate) use sharded::ShardedOnDevice;
 pub(crate) use sharded::{ShardedAdamW, Stretch};
 pub(crate) use spike::Norms;
 
@@ -39,6 +41,8 @@ pub(crate) enum Optimiser {
     Sharded(Box<ShardedAdamW>),
     #[cfg(feature = "cuda")]
     Device(Box<DeviceAdamW>),
+    #[cfg(feature = "cuda")]
+    ShardedOnDevice(Box<ShardedOnDevice>),
 }
 
 impl Optimiser {
@@ -47,8 +51,10 @@ impl Optimiser {
         if !world.is_shared() {
             return Self::new(parameters);
         }
-        let on_host = parameters.iter().all(|(_, variable)| variable.device().is_cpu());
-        require(on_host, "train.device", "cpu for several ranks", "cuda")?;
+        #[cfg(feature = "cuda")]
+        if parameters.iter().any(|(_, variable)| variable.device().is_cuda()) {
+            return Ok(Self::ShardedOnDevice(Box::new(ShardedOnDevice::new(parameters, world, dist)?)));
+        }
         Ok(Self::Sharded(Box::new(ShardedAdamW::new(parameters, world.clone(), dist)?)))
     }
 
@@ -68,6 +74,8 @@ impl Optimiser {
             Self::Sharded(adamw) => adamw.steps(),
             #[cfg(feature = "cuda")]
             Self::Device(adamw) => adamw.steps(),
+            #[cfg(feature = "cuda")]
+            Self::ShardedOnDevice(sharded) => sharded.adamw().steps(),
         }
     }
 
@@ -79,7 +87,20 @@ impl Optimiser {
     pub fn on_device(&mut self) -> Result<&mut DeviceAdamW> {
         match self {
             Self::Device(adamw) => Ok(adamw),
+            Self::ShardedOnDevice(sharded) => Ok(sharded.adamw_mut()),
             Self::Host(_) | Self::Sharded(_) => Err(crate::error::config("train.device", "cuda", "cpu")),
+        }
+    }
+
+    /// Updates every weight on a GPU, of several ranks by the sums of their gradients.
+    ///
+    /// # Errors
+    /// It is on the host; what the device reports; a rank that failed.
+    #[cfg(feature = "cuda")]
+    pub fn update_on_device(&mut self, gradients: &[Tensor], config: &crate::config::OptimizerSection) -> Result<()> {
+        match self {
+            Self::ShardedOnDevice(sharded) => sharded.update(gradients, config),
+            _ => self.on_device()?.update(gradients, config),
         }
     }
 
@@ -87,6 +108,8 @@ impl Optimiser {
     pub fn n_own(&self, parameters: &Parameters) -> usize {
         match self {
             Self::Sharded(adamw) => adamw.n_own(),
+            #[cfg(feature = "cuda")]
+            Self::ShardedOnDevice(sharded) => sharded.n_own(),
             _ => parameters.n_elements(),
         }
     }
@@ -95,6 +118,8 @@ impl Optimiser {
     pub fn stretches(&self) -> Option<&[Stretch]> {
         match self {
             Self::Sharded(adamw) => Some(adamw.stretches()),
+            #[cfg(feature = "cuda")]
+            Self::ShardedOnDevice(sharded) => Some(sharded.stretches()),
             _ => None,
         }
     }
@@ -115,6 +140,8 @@ impl Optimiser {
             }
             #[cfg(feature = "cuda")]
             Self::Device(adamw) => adamw.copy_state(to),
+            #[cfg(feature = "cuda")]
+            Self::ShardedOnDevice(sharded) => sharded.adamw_mut().copy_state(to),
         }
     }
 
@@ -127,6 +154,7 @@ impl Optimiser {
         &mut self,
         path: &Path,
         steps: u64,
+        #[cfg_attr(not(feature = "cuda"), allow(unused_variables))] parameters: &Parameters,
         weights: &[Tensor],
         moments: impl FnMut(&str) -> Result<Moments>,
     ) -> Result<()> {
@@ -135,6 +163,11 @@ impl Optimiser {
             Self::Sharded(adamw) => adamw.restore(path, steps, weights, moments),
             #[cfg(feature = "cuda")]
             Self::Device(adamw) => adamw.restore(path, steps, weights, moments),
+            #[cfg(feature = "cuda")]
+            Self::ShardedOnDevice(sharded) => {
+                let names: Vec<&str> = parameters.iter().map(|(name, _)| name).collect();
+                sharded.restore(path, steps, &names, weights, moments)
+            }
         }
     }
 }

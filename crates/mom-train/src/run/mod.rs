@@ -83,9 +83,7 @@ pub fn train_in_world(
     world.same("the program", program())?;
     world.same("the data (a hash of all documents)", format!("{:016x}", prepared.fingerprint()))?;
     if let Some(result) = folder.finished(config) {
-        return if !world.is_root() {
-            Ok(result.clone())
-        } else if result.has_downstream(config) {
+        return if !world.is_root() || result.has_downstream(config) {
             Ok(result.clone())
         } else {
             downstream::add(folder, config, prepared)

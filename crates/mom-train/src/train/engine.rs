@@ -294,10 +294,10 @@ impl Engine {
                 norm
             }
             #[cfg(feature = "cuda")]
-            Optimiser::Device(adamw) => {
-                adamw.begin_step(control.learning_rate, control.skip_above)?;
-                adamw.update(gradients, config)?;
-                adamw.take_step();
+            Optimiser::Device(_) | Optimiser::ShardedOnDevice(_) => {
+                self.optimiser.on_device()?.begin_step(control.learning_rate, control.skip_above)?;
+                self.optimiser.update_on_device(gradients, config)?;
+                self.optimiser.on_device()?.take_step();
                 let after = meanwhile(&self.model);
                 let norm = self.checked_norm(step, control, |_| Ok(gradients.to_vec()))?;
                 after?;
@@ -322,7 +322,9 @@ impl Engine {
         gradients: impl FnOnce(&Self) -> Result<Vec<Tensor>>,
     ) -> Result<f64> {
         let adamw = self.optimiser.on_device()?;
-        let norm = adamw.norm()?;
+        let norm = self.world.waiting(|| adamw.norm())?;
+        // A group of ranks that was aborted gives numbers that mean nothing.
+        self.world.check()?;
         if norm.is_finite() && !control.stands_out(norm) {
             return Ok(norm);
         }

@@ -58,7 +58,7 @@ impl Snapshot {
         let mut moments: HashMap<String, Moments> = names.zip(moments).collect();
         let place = Path::new("memory");
         let take = |name: &str| Ok(moments.remove(name).unwrap_or_default());
-        trainer.optimiser_mut().restore(place, self.step, &weights, take)?;
+        trainer.restore_optimiser(place, self.step, &weights, take)?;
         let averages = block(3).map(|values| tensors(trainer, values)).transpose()?;
         trainer.restart_average(averages.as_deref())?;
         trainer.restore(self.position, self.counters, self.norms)

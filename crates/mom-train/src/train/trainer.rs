@@ -1,5 +1,6 @@
 //! Steps and validations of one model.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,9 @@ use super::{Skipped, StepReport, Validation};
 use crate::config::{OptimizerSection, TrainSection};
 use crate::data::view;
 use crate::dist::World;
-use crate::optim::{Average, Norms, Optimiser, Stretch, learning_rate};
-use crate::{DeviceKind, Error, OnSpike, Origin, Prepared, Result, RunConfig};
+use crate::error::require;
+use crate::optim::{Average, Moments, Norms, Optimiser, Stretch, learning_rate};
+use crate::{DeviceKind, Error, Graph, OnSpike, Origin, Prepared, Result, RunConfig};
 
 /// Model, optimiser and place in the data.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub struct Trainer {
     /// What this rank has to say at the next exchange, and what all said at the last one.
     own: Word,
     heard: Word,
+    /// Whether this process has taken a step.
+    has_stepped: bool,
 }
 
 /// What ranks tell each other once a step, beside counts.
@@ -81,7 +85,7 @@ impl Trainer {
         let pieces = world.pieces(config)?;
         let model_config = prepared.resolved(config)?.model_config(&prepared.tokenizers);
         let TrainSection { device, recompute, .. } = config.train;
-        let mode = Mode { dtype: config.precision().dtype(), device, recompute, captures: config.captures()? };
+        let mode = Mode { dtype: config.precision().dtype(), device, recompute, captures: captures(config, &world)? };
         let (seed, dist) = (config.train.seed_of_weights(), &config.train.dist);
         let engine = Engine::in_world(&model_config, seed, mode, world.clone(), dist)?;
         Ok(Self {
@@ -98,6 +102,7 @@ impl Trainer {
             skipped: Vec::new(),
             own: Word::default(),
             heard: Word::default(),
+            has_stepped: false,
             config: config.clone(),
         })
     }
@@ -223,7 +228,8 @@ impl Trainer {
 
     fn try_step(&mut self, step: u64, start: Instant) -> Result<StepReport> {
         let RunConfig { train, optimizer, .. } = &self.config;
-        self.world.progress("a step", true);
+        // The first step of a process loads kernels, which may take longer than any other.
+        self.world.progress("a step", self.has_stepped);
         let n_pieces = self.feed.n_pieces();
         let work = match self.prefetched.take() {
             Some((work, _)) => work,
@@ -268,6 +274,7 @@ impl Trainer {
             Ok(())
         });
         let report = result?;
+        self.has_stepped = true;
         self.data_wait = waited;
         self.counters.tokens += n_tokens as u64;
         self.counters.flops += flops::training_step(self.engine.model.config(), n_tokens, counts);
@@ -396,17 +403,31 @@ impl Trainer {
     /// Puts back what [`Self::copy_state`] copied of a rank's share; `false` where this process holds all.
     pub(super) fn put_back_share(&mut self, step: u64, values: &[f32]) -> Result<bool> {
         let n = 3 * self.n_own();
-        let Optimiser::Sharded(adamw) = &mut self.engine.optimiser else { return Ok(false) };
         let (state, averages) = values.split_at(n.min(values.len()));
-        adamw.put_back(&self.engine.parameters, step, state)?;
+        match &mut self.engine.optimiser {
+            Optimiser::Sharded(adamw) => adamw.put_back(&self.engine.parameters, step, state)?,
+            #[cfg(feature = "cuda")]
+            Optimiser::ShardedOnDevice(sharded) => sharded.put_back(step, state)?,
+            _ => return Ok(false),
+        }
         if let Some(average) = &mut self.average {
-            average.put_back_share(averages);
+            average.put_back_share(averages)?;
         }
         Ok(true)
     }
 
-    pub(crate) fn optimiser_mut(&mut self) -> &mut Optimiser {
-        &mut self.engine.optimiser
+    /// Puts back weights and moments, see [`Optimiser::restore`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn restore_optimiser(
+        &mut self,
+        path: &Path,
+        steps: u64,
+        weights: &[Tensor],
+        moments: impl FnMut(&str) -> Result<Moments>,
+    ) -> Result<()> {
+        self.engine.optimiser.restore(path, steps, &self.engine.parameters, weights, moments)
     }
 
     pub(crate) fn restore(&mut self, position: Position, counters: Counters, norms: Norms) -> Result<()> {
@@ -416,6 +437,13 @@ impl Trainer {
         self.norms = norms;
         Ok(())
     }
+}
+
+/// Whether a step is a captured graph: one process' alone may be.
+fn captures(config: &RunConfig, world: &World) -> Result<bool> {
+    let is_asked = config.train.graph == Graph::Always && world.is_shared();
+    require(!is_asked, "train.graph", "auto or never for several ranks", "always")?;
+    Ok(config.captures()? && !world.is_shared())
 }
 
 fn average(engine: &Engine, config: &RunConfig, values: Option<&[Tensor]>) -> Result<Option<Average>> {

@@ -47,7 +47,7 @@ pub(crate) fn start(trainer: &mut Trainer, path: &Path) -> Result<()> {
     }
     let lengths: std::collections::HashMap<String, usize> =
         trainer.parameters().iter().map(|(name, variable)| (name.to_owned(), variable.elem_count())).collect();
-    trainer.optimiser_mut().restore(&file, 0, &values, |name| {
+    trainer.restore_optimiser(&file, 0, &values, |name| {
         let zeros = vec![0.0; lengths.get(name).copied().unwrap_or_default()];
         Ok(Moments { first: zeros.clone(), second: zeros })
     })?;

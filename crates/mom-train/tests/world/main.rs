@@ -4,6 +4,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
+#[cfg(feature = "cuda")]
+mod gpus;
 mod processes;
 mod threads;
 mod training;

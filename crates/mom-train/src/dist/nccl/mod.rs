@@ -1,0 +1,192 @@
+//! Sums and copies between GPUs, by NCCL.
+//!
+//! Rank 0 makes the group's id, which the hub hands out. Everything is put on a stream and waits for nobody; where a rank fails, the
+//! alarm of the watch aborts the group, so that a stream that waits for that rank goes on, and the next question finds the failure.
+
+mod library;
+
+use std::ffi::{c_int, c_void};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::DType;
+use library::{Comm, Functions, IN_PROGRESS, SUCCESS, UniqueId};
+
+use super::World;
+use crate::error::require;
+use crate::{Error, Result};
+
+/// A group of ranks, one a GPU.
+#[derive(Debug)]
+pub(crate) struct Nccl {
+    functions: Arc<Functions>,
+    comm: Arc<Mutex<Group>>,
+    world: Arc<World>,
+}
+
+/// A communicator; null once it was aborted.
+#[derive(Debug)]
+struct Group(Comm);
+
+// SAFETY: NCCL takes calls from any thread, one at a time: the lock sees to that.
+unsafe impl Send for Group {}
+
+/// Elements at an address of the GPU, and how many.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    pub address: u64,
+    pub len: usize,
+    pub dtype: DType,
+}
+
+impl Memory {
+    /// `len` elements from the one at `start` on.
+    pub fn part(self, start: usize, len: usize) -> Self {
+        Self { address: self.address + (start * self.dtype.size_in_bytes()) as u64, len, ..self }
+    }
+
+    /// NCCL's number of the element type.
+    fn kind(self) -> Result<c_int> {
+        match self.dtype {
+            DType::F32 => Ok(7),
+            DType::BF16 => Ok(9),
+            got => Err(crate::error::config("dtype", "bf16 or f32", got.as_str())),
+        }
+    }
+}
+
+/// NCCL's number of a sum.
+const SUM: c_int = 0;
+
+impl Nccl {
+    /// Brings the ranks of a world together on the GPU that this thread's context is of. Waits for all of them.
+    ///
+    /// # Errors
+    /// No NCCL, or one that is too old; what NCCL reports, such as two ranks on one GPU.
+    pub fn new(world: &Arc<World>) -> Result<Self> {
+        let functions = Arc::new(Functions::load()?);
+        let mut id = UniqueId([0; 128]);
+        let made = if world.is_root() {
+            // SAFETY: writes one id.
+            let status = unsafe { (functions.unique_id)(&raw mut id) };
+            checked(&functions, status, std::ptr::null_mut(), "making an id")
+        } else {
+            Ok(())
+        };
+        world.agree("NCCL", made)?;
+        let ids = world.gather("NCCL's id", id.0.to_vec())?;
+        for (to, from) in id.0.iter_mut().zip(ids.into_iter().next().unwrap_or_default()) {
+            *to = from;
+        }
+        let mut comm = std::ptr::null_mut();
+        // SAFETY: all ranks come here with the same id and size; the context of this thread is that of the rank's GPU.
+        let status = world.waiting(|| unsafe {
+            (functions.init_rank)(&raw mut comm, world.size() as c_int, id, world.rank() as c_int)
+        });
+        checked(&functions, status, comm, "bringing ranks together")?;
+        let group = Arc::new(Mutex::new(Group(comm)));
+        let (alarmed, of_alarm) = (group.clone(), functions.clone());
+        world.on_failure(move || {
+            let mut group = alarmed.lock().unwrap_or_else(PoisonError::into_inner);
+            let comm = std::mem::replace(&mut group.0, std::ptr::null_mut());
+            if !comm.is_null() {
+                // SAFETY: nobody has the communicator any more; what it has on streams is ended by this.
+                unsafe { (of_alarm.abort)(comm) };
+            }
+        });
+        Ok(Self { functions, comm: group, world: world.clone() })
+    }
+
+    /// The sum over all ranks of `all`, of which each gets its stretch in `own`, in the order of the ranks. Put on a stream.
+    ///
+    /// # Errors
+    /// Lengths that do not fit; what NCCL reports; a rank that failed.
+    pub fn reduce_scatter(&self, all: Memory, own: Memory, stream: *mut c_void) -> Result<()> {
+        self.fits(all, own)?;
+        let kind = own.kind()?;
+        self.call("adding gradients", |functions, comm| {
+            // SAFETY: `all` has as many elements as ranks have stretches, `own` one stretch, both on this GPU until the stream is through.
+            unsafe { (functions.reduce_scatter)(at(all), at(own), own.len, kind, SUM, comm, stream) }
+        })
+    }
+
+    /// The stretches of all ranks, in their order, in `all`. Put on a stream.
+    ///
+    /// # Errors
+    /// As [`Self::reduce_scatter`].
+    pub fn all_gather(&self, own: Memory, all: Memory, stream: *mut c_void) -> Result<()> {
+        self.fits(all, own)?;
+        let kind = own.kind()?;
+        self.call("gathering", |functions, comm| {
+            // SAFETY: as above.
+            unsafe { (functions.all_gather)(at(own), at(all), own.len, kind, comm, stream) }
+        })
+    }
+
+    /// Gives each rank its stretch of `from`, and takes this rank's stretch of each into `to`, in the order of the ranks. Put on a stream.
+    ///
+    /// # Errors
+    /// As [`Self::reduce_scatter`].
+    pub fn all_to_all(&self, from: Memory, to: Memory, stream: *mut c_void) -> Result<()> {
+        require(from.len == to.len, "elements", &from.len.to_string(), to.len)?;
+        let (size, kind) = (self.world.size(), from.kind()?);
+        let share = from.len / size;
+        self.call("exchanging gradients", |functions, comm| {
+            let of_rank = |memory: Memory, rank: usize| at(memory.part(rank * share, share));
+            // SAFETY: both have a stretch for each rank, on this GPU until the stream is through.
+            unsafe {
+                let mut status = (functions.group_start)();
+                for rank in 0..size {
+                    let peer = rank as c_int;
+                    status = status.max((functions.send)(of_rank(from, rank), share, kind, peer, comm, stream));
+                    status = status.max((functions.receive)(of_rank(to, rank), share, kind, peer, comm, stream));
+                }
+                status.max((functions.group_end)())
+            }
+        })
+    }
+
+    fn fits(&self, all: Memory, own: Memory) -> Result<()> {
+        let expected = own.len * self.world.size();
+        require(all.len == expected && all.dtype == own.dtype, "elements", &expected.to_string(), all.len)
+    }
+
+    /// One call, unless a rank failed; asks NCCL for what failed since the last one.
+    fn call(&self, what: &str, call: impl FnOnce(&Functions, Comm) -> c_int) -> Result<()> {
+        let group = self.comm.lock().unwrap_or_else(PoisonError::into_inner);
+        if group.0.is_null() {
+            self.world.check()?;
+            return Err(Error::World { reason: "NCCL's group of ranks was aborted".to_owned() });
+        }
+        let mut failed = SUCCESS;
+        // SAFETY: writes one number; the communicator is alive.
+        let asked = unsafe { (self.functions.async_error)(group.0, &raw mut failed) };
+        let status = if asked != SUCCESS { asked } else { failed };
+        if status != SUCCESS && status != IN_PROGRESS {
+            return checked(&self.functions, status, group.0, what);
+        }
+        let status = call(&self.functions, group.0);
+        checked(&self.functions, status, group.0, what)
+    }
+}
+
+impl Drop for Nccl {
+    fn drop(&mut self) {
+        let mut group = self.comm.lock().unwrap_or_else(PoisonError::into_inner);
+        let comm = std::mem::replace(&mut group.0, std::ptr::null_mut());
+        if !comm.is_null() {
+            // SAFETY: nobody has the communicator any more. No rank failed, so what is on streams comes to its end.
+            unsafe { (self.functions.destroy)(comm) };
+        }
+    }
+}
+
+fn at(memory: Memory) -> *mut c_void {
+    memory.address as *mut c_void
+}
+
+fn checked(functions: &Functions, status: c_int, comm: Comm, what: &str) -> Result<()> {
+    if status == SUCCESS {
+        return Ok(());
+    }
+    Err(Error::World { reason: format!("NCCL, {what}: {}", functions.words(status, comm)) })
+}

@@ -1,0 +1,112 @@
+//! Ranks on GPUs: one each where there are enough, else all on the first, which NCCL takes for several hosts.
+
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::processes::{Run, losses, outputs, text, wait_for};
+
+/// The GPUs, for one test at a time. Where there is none, or no NCCL, says so on stderr.
+fn gpus(test: &str) -> Option<MutexGuard<'static, ()>> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let Err(error) = mom_core::cuda_device(0) else {
+        return Some(ONE.lock().unwrap_or_else(PoisonError::into_inner));
+    };
+    eprintln!("SKIPPED {test}: {error}");
+    assert!(std::env::var_os("MOM_REQUIRE_GPU").is_none(), "MOM_REQUIRE_GPU is set, but {error}");
+    None
+}
+
+/// A rank's command: where there are fewer GPUs than ranks all are on the first one.
+fn on_gpus(size: usize) -> impl Fn(usize, Command) -> Command {
+    let enough = mom_core::cuda::memory(size - 1).is_ok();
+    move |rank, mut command| {
+        if !enough {
+            // NCCL refuses two ranks on one GPU of a host; what it takes for other hosts it reaches by sockets.
+            command
+                .env("NCCL_HOSTID", format!("host-{rank}"))
+                .env("NCCL_SOCKET_IFNAME", "lo")
+                .env("CUDA_VISIBLE_DEVICES", "0");
+        }
+        command
+    }
+}
+
+fn furthest(got: &[(u64, f64)], want: &[(u64, f64)]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    got.iter().zip(want).map(|(got, want)| (got.1 / want.1 - 1.0).abs()).fold(0.0, f64::max)
+}
+
+/// Trains and gives the losses of all validations.
+fn trained(size: usize, more: &[&str]) -> (Run, Vec<(u64, f64)>) {
+    let run = Run::new(&[&["train.device=cuda", "train.steps=50", "train.eval_every=5"], more].concat());
+    for output in outputs(run.start(size, &[], on_gpus(size))) {
+        assert!(output.status.success(), "{}: {}", output.status, text(&output));
+    }
+    let losses = losses(&run.out());
+    (run, losses)
+}
+
+#[test]
+fn ranks_on_gpus_train_as_one_does() {
+    let Some(_gpus) = gpus("ranks_on_gpus_train_as_one_does") else { return };
+    for setting in ["chameleon", "transfusion"] {
+        for (dtype, bound) in [("f32", 1e-5), ("bf16", 1e-2)] {
+            let (dtype, setting) = (format!("train.dtype={dtype}"), format!("model.setting={setting}"));
+            let more = [dtype.as_str(), &setting, "train.graph=never", "optimizer.learning_rate=1e-3"];
+            let (_, alone) = trained(1, &more);
+            for reduce in ["fastest", "fixed-order"] {
+                let reduce = format!("train.dist.reduce={reduce}");
+                let several = [&more[..], &[&reduce]].concat();
+                let (_, got) = trained(2, &several);
+                let off = furthest(&got, &alone);
+                println!("{setting}, {dtype}, {reduce}: {off:.1e}");
+                assert!(off < bound, "{setting}, {dtype}, {reduce}: {off:.1e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fixed_order_gives_the_same_bits_and_an_average_comes_along() {
+    let Some(_gpus) = gpus("a_fixed_order_gives_the_same_bits_and_an_average_comes_along") else { return };
+    let more = ["train.dist.reduce=fixed-order", "train.ema=0.9", "train.accumulate=6", "train.dist.bucket_mib=1"];
+    let ((one, first), (_, second)) = (trained(3, &more), trained(3, &more));
+    assert_eq!(first, second);
+    // What they wrote goes on at another number of ranks, and alone.
+    for (size, steps) in [(2, "train.steps=52"), (1, "train.steps=54")] {
+        for output in outputs(one.start(size, &[steps], on_gpus(size))) {
+            assert!(output.status.success(), "{}", text(&output));
+        }
+    }
+    let trained = mom_train::Trained::open(&one.out()).unwrap();
+    assert_eq!(trained.step(), 54);
+    assert!(trained.with_ema().is_ok());
+}
+
+#[test]
+fn a_rank_that_is_killed_or_hangs_ends_all() {
+    let Some(_gpus) = gpus("a_rank_that_is_killed_or_hangs_ends_all") else { return };
+    for (sent, expected) in [(Signal::KILL, "ended without a word"), (Signal::STOP, "no sign of life")] {
+        let run = Run::new(&[
+            "train.device=cuda",
+            "train.steps=1000000",
+            "train.eval_every=1000000",
+            "train.dist.timeout_secs=4",
+        ]);
+        let mut children = run.start(2, &[], on_gpus(2));
+        wait_for(&run.out().join("checkpoints/step-00000004/checksums.json"));
+        kill_process(Pid::from_child(&children[1]), sent).unwrap();
+        let mut victim = children.remove(1);
+        let start = std::time::Instant::now();
+        let output = outputs(children).remove(0);
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+        println!("{sent:?}: {:.1} s", start.elapsed().as_secs_f64());
+        assert!(!output.status.success() && text(&output).contains(expected), "{}", text(&output));
+        let _ = victim.kill();
+        victim.wait().unwrap();
+        assert!(mom_train::Trained::open(&run.out()).is_ok(), "the newest checkpoint is whole");
+    }
+}
