@@ -75,8 +75,8 @@ impl Comparison {
 
 /// "[+1.2, +3.4 %]".
 fn interval(Interval { low, high }: Interval, quantity: Quantity) -> String {
-    let (low, high) = (quantity.show(low), quantity.show(high));
-    format!("[{}, {high}]", low.strip_suffix(" %").unwrap_or(&low))
+    let ((_, unit), shown) = (quantity.unit(low), quantity.show(low));
+    format!("[{}, {}]", shown.strip_suffix(unit).unwrap_or(&shown), quantity.show(high))
 }
 
 /// A variant beside dense in one downstream figure, over the seeds.
@@ -114,13 +114,26 @@ impl DownstreamComparison {
         self.verdict.words(self.n_seeds)
     }
 
-    /// The 95 % interval of the difference, in points of percent.
+    /// The difference, in percentage points where the figure is a share.
+    pub fn difference(&self) -> Option<String> {
+        Some(difference_of(&self.measure).show(self.difference?.mean))
+    }
+
+    /// Its 95 % interval.
     pub fn interval(&self) -> Option<String> {
-        Some(interval(self.difference?.interval?, quantity(&self.measure, Quantity::Gain)))
+        Some(interval(self.difference?.interval?, difference_of(&self.measure)))
     }
 }
 
-/// Facts a document are a number, all else is a share.
-pub(super) fn quantity(measure: &str, share: Quantity) -> Quantity {
-    if measure == "facts" { Quantity::Loss } else { share }
+/// How a figure is printed: facts a document are a number, all else is a share.
+pub(super) fn figure_of(measure: &str) -> Quantity {
+    if measure == "facts" { Quantity::Mean } else { Quantity::Percent }
+}
+
+/// How the difference of two such figures is printed.
+fn difference_of(measure: &str) -> Quantity {
+    match figure_of(measure) {
+        Quantity::Percent => Quantity::Points,
+        _ => Quantity::MeanDifference,
+    }
 }

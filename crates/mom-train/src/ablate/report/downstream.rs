@@ -6,9 +6,9 @@
 
 use std::fmt::Write;
 
-use super::comparison::quantity;
+use super::comparison::figure_of;
 use super::group::{Group, Paired, Variant};
-use super::numbers::{Quantity, Sample};
+use super::numbers::Sample;
 use super::table::{Row, Table};
 use super::{DownstreamComparison, RunResult, order, records};
 use crate::ablate::statistics::{Estimate, Verdict, adjusted, verdicts};
@@ -117,22 +117,21 @@ pub(super) fn table(group: &Group) -> Option<Table> {
         let found =
             group.downstream.iter().find(|of| (&*of.variant, &*of.task, &*of.measure) == (variant.name, task, measure));
         let none = || "–".to_owned();
-        let signed = quantity(measure, Quantity::Gain);
         let (difference, interval, verdict) = match found {
             None if variant.name == order::DENSE => ("baseline".to_owned(), none(), none()),
             None => ("no dense run".to_owned(), none(), none()),
             Some(of) => (
-                of.difference.map_or_else(none, |estimate| signed.show(estimate.mean)),
+                of.difference().unwrap_or_else(none),
                 of.interval().unwrap_or_else(none),
                 if of.is_headline() { of.words().to_owned() } else { none() },
             ),
         };
         // Documents and reader are the same in every run; of drawn texts chance is each model's own.
-        let unsigned = quantity(measure, Quantity::Percent);
+        let quantity = figure_of(measure);
         let beside =
-            |value: &dyn Fn(&Figure) -> Option<f64>| of(value).mean().map_or_else(none, |mean| unsigned.show(mean));
+            |value: &dyn Fn(&Figure) -> Option<f64>| of(value).mean().map_or_else(none, |mean| quantity.show(mean));
         let cells = vec![
-            values.show("–", unsigned),
+            values.show("–", quantity),
             difference,
             interval,
             verdict,
@@ -172,7 +171,7 @@ pub(super) fn table(group: &Group) -> Option<Table> {
 pub(super) fn sentences(group: &Group) -> Vec<String> {
     let of_mom = |of: &&DownstreamComparison| of.variant == order::MOM && of.is_headline();
     let headline = |of: &DownstreamComparison| {
-        let difference = Quantity::Gain.show(of.difference?.mean);
+        let difference = of.difference()?;
         let interval = of.interval().map(|interval| format!(", 95 % interval {interval}")).unwrap_or_default();
         Some(format!("{} ({}) {difference} beside dense{interval}: {}", of.task, of.measure, of.words()))
     };
