@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Downstream {
-    /// Documents of each kind that were asked for.
+    /// Documents of each kind that were asked for; how many there were is in each figure.
     pub documents: usize,
     /// Task by task.
     pub figures: Vec<Figure>,
@@ -29,7 +29,11 @@ pub struct Figure {
     pub measure: String,
     /// The figure.
     pub value: f64,
-    /// Facts that it is a share of, or documents.
+    /// Documents that the model was asked about: fewer than were asked for where the data have no more, or where of some no truth is
+    /// known. Results of before it was written down have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<usize>,
+    /// Facts or words that it is a share of, or documents.
     pub n: usize,
     /// The same of the documents' own text or picture, by the same reader: what a perfect model would come to.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -12,6 +12,7 @@ fn asked(variant: &str, seed: u64, all: f64, colour: f64) -> RunResult {
         task: "image-to-text".into(),
         measure: measure.into(),
         value,
+        documents: Some(30),
         n: 200,
         ceiling: Some(1.0),
         chance: Some(0.3),
@@ -59,6 +60,10 @@ fn differences_are_paired_and_only_headlines_are_judged() {
     let mut others = runs(0.1);
     others[8].downstream.as_mut().unwrap().documents = 64;
     assert_eq!(of(&others, "mom", "all").difference, None);
+    let mut fewer = runs(0.1);
+    fewer[8].downstream.as_mut().unwrap().figures[1].documents = Some(29);
+    assert_eq!(of(&fewer, "mom", "all").difference, None);
+    assert!(of(&fewer, "mom", "colour").difference.is_some());
     assert!(downstream_comparisons(&[run("dense", 0, line), run("mom", 0, line)]).is_empty());
 }
 
@@ -69,7 +74,7 @@ fn they_stand_in_every_file_and_nowhere_where_nobody_asked() {
     let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
     let csv = read("downstream.csv");
     assert_eq!(csv.lines().count(), 1 + 9 * 2);
-    assert!(csv.contains("\nchameleon,tiny,mom,0,32,image-to-text,colour,0.6,200,1,0.3\n"), "{csv}");
+    assert!(csv.contains("\nchameleon,tiny,mom,0,32,image-to-text,colour,0.6,30,200,1,0.3\n"), "{csv}");
     let (page, text) = (read("report.html"), read("report.md"));
     for report in [&page, &text] {
         assert!(report.contains("Downstream figures") && report.contains("image-to-text: all"), "{report}");

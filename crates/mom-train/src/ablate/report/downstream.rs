@@ -55,9 +55,11 @@ fn figure<'a>(run: &'a RunResult, task: &str, measure: &str) -> Option<&'a Figur
 /// The figure less dense's, where both were asked about as many documents.
 fn difference(paired: &Paired, task: &str, measure: &str) -> Option<f64> {
     let dense = paired.dense?;
-    let documents = |run: &RunResult| run.downstream.as_ref().map(|of| of.documents);
-    let of = |run: &RunResult| figure(run, task, measure).map(|figure| figure.value);
-    (documents(paired.run) == documents(dense)).then_some(of(paired.run)? - of(dense)?)
+    let asked_for = |run: &RunResult| run.downstream.as_ref().map(|of| of.documents);
+    let [own, of_dense] = [paired.run, dense].map(|run| figure(run, task, measure));
+    let (own, of_dense) = (own?, of_dense?);
+    let same = asked_for(paired.run) == asked_for(dense) && own.documents == of_dense.documents;
+    same.then_some(own.value - of_dense.value)
 }
 
 /// By how much a figure differs where one thing more of those that are counted is right.
@@ -192,21 +194,23 @@ pub(super) fn sentences(group: &Group) -> Vec<String> {
     sentences
 }
 
-/// The text of `downstream.csv`: every figure of every run, in long format; `None` where nothing was asked.
+/// The text of `downstream.csv`: every figure of every run, in long format, with the documents of each kind that were asked for, and
+/// those that the figure is of; `None` where nothing was asked.
 pub(super) fn csv(runs: &[RunResult]) -> Option<String> {
-    let mut csv = String::from("setting,scale,variant,seed,documents,task,measure,value,n,ceiling,chance\n");
+    let mut csv = String::from("setting,scale,variant,seed,asked_for,task,measure,value,documents,n,ceiling,chance\n");
     let head = csv.len();
     for run in records::sorted(runs) {
         let Some(of) = &run.downstream else { continue };
         let [setting, scale, variant] = [&run.setting, &run.scale, &run.variant].map(|text| records::csv_field(text));
-        for Figure { task, measure, value, n, ceiling, chance } in &of.figures {
+        for Figure { task, measure, value, documents, n, ceiling, chance } in &of.figures {
             let [ceiling, chance] =
                 [ceiling, chance].map(|share| share.map(|share| share.to_string()).unwrap_or_default());
             // Writing to a String cannot fail.
             let _ = writeln!(
                 csv,
-                "{setting},{scale},{variant},{},{},{task},{measure},{value},{n},{ceiling},{chance}",
+                "{setting},{scale},{variant},{},{},{task},{measure},{value},{documents},{n},{ceiling},{chance}",
                 run.seed, of.documents
+            let documents = documents.map(|documents| documents.to_string()).unwrap_or_default();
             );
         }
     }

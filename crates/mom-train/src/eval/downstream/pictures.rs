@@ -34,7 +34,7 @@ pub(super) fn figures(generator: &Generator, prompts: &[Prompt]) -> Result<std::
         of_own += judge(said, &own[i]);
         of_others += judge(said, &drawn[(i + 1) % drawn.len()]);
     }
-    Ok(Ok(of_judged(&task, &of_drawn, &of_own, &of_others)))
+    Ok(Ok(of_judged(&task, known.len(), &of_drawn, &of_own, &of_others)))
 }
 
 /// One for each part: figures are paired by place.
