@@ -60,7 +60,7 @@ pub fn train(arguments: &RunArguments) -> Result<Ended> {
     // Before the data is read: a folder that is in use, or another run's, is refused as it is.
     let folder = RunFolder::open(out, config)?;
     if let Some(result) = folder.finished(config) {
-        return tell(result, None).map(|()| Ended::Done);
+        return tell(result).map(|()| Ended::Done);
     }
     let prepared = prepare(config, out, &mut terminal)?;
     terminal.note(&in_short(config, &prepared));
@@ -73,15 +73,15 @@ pub fn train(arguments: &RunArguments) -> Result<Ended> {
         }
         other => other?,
     };
-    tell(&result, prepared.dataset.bytes_per_text_token()).map(|()| Ended::Done)
+    tell(&result).map(|()| Ended::Done)
 }
 
 /// The last losses of a run.
-fn tell(result: &RunResult, bytes_per_text_token: Option<f64>) -> Result<()> {
+fn tell(result: &RunResult) -> Result<()> {
     let Some(last) = result.curve.last() else { return Ok(()) };
     for (modality, loss) in &last.loss {
-        let bytes = bytes_per_text_token.filter(|_| modality == "text");
-        let bits = bytes.map(|bytes| format!(" ({:.4} bits per byte)", loss / std::f64::consts::LN_2 / bytes));
+        let bits = last.bits_per_byte.filter(|_| modality == "text");
+        let bits = bits.map(|bits| format!(" ({bits:.4} bits per byte)"));
         say!("{modality}: validation loss {loss:.4}{} after {} steps", bits.unwrap_or_default(), last.step)?;
     }
     Ok(())

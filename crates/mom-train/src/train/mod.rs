@@ -15,5 +15,5 @@ pub(crate) use lease::Lease;
 pub use outcome::{Skipped, StepReport, Validation};
 pub(crate) use trainer::Counters;
 pub use trainer::Trainer;
-pub(crate) use validation::validate;
+pub(crate) use validation::{HeldOut, validate};
 pub(crate) use work::{Input, Mode, Work};

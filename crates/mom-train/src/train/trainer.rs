@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
-use mom_data::{Batch, Loader, Position};
+use mom_data::{Loader, Position};
 use mom_models::diffusion::Timesteps;
 use mom_models::{Model, Parameters, flops};
 
 use super::engine::{Engine, StepControl};
 use super::snapshot::Snapshot;
-use super::validation::{self, noise};
+use super::validation::{self, HeldOut, noise};
 use super::work::{Input, Mode, Work};
 use super::{Skipped, StepReport, Validation};
 use crate::config::{OptimizerSection, TrainSection};
@@ -26,8 +26,7 @@ pub struct Trainer {
     /// The next step's batches, made and sent while the device was busy, and the loader's place before them.
     prefetched: Option<(Work, Position)>,
     data_wait: Duration,
-    validation: Vec<Batch>,
-    bytes_per_text_token: Option<f64>,
+    validation: Vec<HeldOut>,
     counters: Counters,
     norms: Norms,
     /// Where `train.ema` asks for it.
@@ -66,7 +65,6 @@ impl Trainer {
             prefetched: None,
             data_wait: Duration::ZERO,
             validation: validation::batches(config, prepared)?,
-            bytes_per_text_token: prepared.dataset.bytes_per_text_token(),
             counters: Counters::default(),
             norms: Norms::default(),
             skipped: Vec::new(),
@@ -239,8 +237,7 @@ impl Trainer {
     /// [`crate::Error::NonFinite`] where a loss is not finite.
     pub fn validate(&self) -> Result<Validation> {
         let step = self.steps_done();
-        let validation =
-            validation::validate(&self.engine.model, self.validation.iter().map(Ok), self.bytes_per_text_token, step)?;
+        let validation = validation::validate(&self.engine.model, self.validation.iter().map(Ok), step)?;
         for (loss, name) in validation.by_modality.iter().zip(self.engine.model.config().setting.modalities()) {
             self.engine.finite(step, &format!("the validation loss of {name}"), loss.sum)?;
         }

@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 
 use mom_core::autograd::without_tape;
-use mom_data::Batch;
+use mom_data::{Batch, Tokenizers};
 use mom_models::diffusion::{Noise, Timesteps};
 use mom_models::{ModalityLoss, Model, ModelConfig, Normaliser, Setting};
 
@@ -14,38 +14,54 @@ use crate::{Prepared, Result, RunConfig};
 /// Seed of the noise in validations: the same in every run.
 const SEED: u64 = 0x5eed;
 
+/// A batch that a validation looks at.
+#[derive(Debug)]
+pub(crate) struct HeldOut {
+    batch: Batch,
+    /// Bytes that its text targets stand for.
+    text_bytes: Option<u64>,
+}
+
+impl HeldOut {
+    /// A batch, with the bytes of its text by the tokenizers that made it.
+    pub fn new(batch: Batch, tokenizers: &Tokenizers) -> mom_data::Result<Self> {
+        Ok(Self { text_bytes: tokenizers.target_bytes(&batch)?, batch })
+    }
+}
+
 /// The batches that a validation looks at: the same in every run over the same data.
-pub(crate) fn batches(config: &RunConfig, prepared: &Prepared) -> Result<Vec<Batch>> {
+pub(crate) fn batches(config: &RunConfig, prepared: &Prepared) -> Result<Vec<HeldOut>> {
     let mut loader = prepared.validation_loader(config)?;
     let mut batches = Vec::new();
     while batches.len() < config.train.eval_batches
         && let Some(batch) = loader.next_batch_of_pass()?
     {
-        batches.push(batch);
+        batches.push(HeldOut::new(batch, &prepared.tokenizers)?);
     }
     Ok(batches)
 }
 
-/// Losses of a model over batches, with the same noise in every run.
-///
-/// `bytes_per_text_token`: see [`mom_data::Dataset::bytes_per_text_token`].
+/// Losses of a model over batches, with the same noise in every run. Bits per byte are those of all text targets, special tokens
+/// among them (where documents and their parts begin and end), over the bytes that the same targets stand for.
 pub(crate) fn validate(
     model: &Model,
-    batches: impl Iterator<Item = mom_data::Result<impl Borrow<Batch>>>,
-    bytes_per_text_token: Option<f64>,
+    batches: impl Iterator<Item = mom_data::Result<impl Borrow<HeldOut>>>,
     step: u64,
 ) -> Result<Validation> {
     let mut by_modality = vec![ModalityLoss::default(); model.config().setting.n_modalities()];
-    for (index, batch) in batches.enumerate() {
-        let batch = batch?;
-        let batch = batch.borrow();
+    let mut text_bytes = Some(0);
+    for (index, held_out) in batches.enumerate() {
+        let held_out = held_out?;
+        let HeldOut { batch, text_bytes: of_batch } = held_out.borrow();
+        text_bytes = text_bytes.zip(*of_batch).map(|(sum, n)| sum + n);
         let noise = noise(batch, SEED, index as u64, Timesteps::Stratified);
         let losses = without_tape(|| model.loss(&view(batch), noise.as_ref(), Normaliser::of(&view(batch))))?;
         super::engine::add(&mut by_modality, losses.by_modality()?);
     }
-    let text = by_modality.first().filter(|loss| loss.count > 0);
-    let bits_per_byte =
-        text.zip(bytes_per_text_token).map(|(loss, bytes)| loss.mean() / std::f64::consts::LN_2 / bytes);
+    let bits_per_byte = by_modality
+        .first()
+        .zip(text_bytes.filter(|&bytes| bytes > 0))
+        .map(|(text, bytes)| text.sum / std::f64::consts::LN_2 / bytes as f64);
     let joint = joint(model.config(), &by_modality);
     Ok(Validation { step, by_modality, joint, bits_per_byte })
 }
