@@ -16,6 +16,7 @@ mod reader;
 mod render;
 mod speech;
 pub mod truth;
+mod synthesiser;
 mod words;
 mod write;
 
