@@ -13,6 +13,7 @@ mod lexicon;
 mod outline;
 mod phonemes;
 mod reader;
+mod relations;
 mod render;
 mod speech;
 pub mod truth;
@@ -22,10 +23,10 @@ mod write;
 
 use serde::{Deserialize, Serialize};
 
-pub use caption::Relation;
 pub use compose::{Group, Object, Scene};
 pub use kinds::{Background, Colour, Ground, Shade, Shape, Size, Sky, Texture};
 pub use reader::{SceneReader, SceneSource};
+pub use relations::Relation;
 pub use write::{ImageFormat, ShardOptions, WriteSummary, write_shards};
 
 use crate::error::require;

@@ -13,9 +13,11 @@
 //! | `result.json` | the outcome, once the run is done |
 
 mod downstream;
+mod finish;
 mod folder;
 mod horizons;
 mod observer;
+mod sampler;
 mod warnings;
 
 use std::path::Path;
@@ -26,15 +28,15 @@ use mom_models::Architecture;
 use crate::checkpoint::{self, State};
 use crate::config::Identity;
 use crate::error::require;
-use crate::samples::{self, Prompt, Shown};
-use crate::telemetry::{EvalPoint, Exhibit, Lengths, Metrics, ModalityInfo, RunResult, best_step, memory, peak};
+use crate::telemetry::{EvalPoint, Lengths, Metrics, RunResult, best_step, memory, peak};
 use crate::trained::{self, Trained};
-use crate::{DeviceKind, Error, Generator, Prepared, Result, RunConfig, Trainer, Validation};
+use crate::{DeviceKind, Error, Prepared, Result, RunConfig, Trainer, Validation};
 
 pub use crate::lock::FolderLock;
 pub use crate::telemetry::Pace;
 pub use folder::{RunFolder, finished};
 pub use observer::{Observer, Silent};
+use sampler::Sampler;
 
 /// Trains in a folder to the end, from its newest whole checkpoint where there is one: [`RunFolder::open`], then
 /// [`train_in`].
@@ -114,12 +116,6 @@ struct Run<'a> {
     sampler: Option<Sampler>,
 }
 
-/// A model in training as one that draws, and what it is asked.
-struct Sampler {
-    generator: Generator,
-    prompts: Vec<Prompt>,
-}
-
 impl<'a> Run<'a> {
     fn open(
         config: &'a RunConfig,
@@ -172,18 +168,8 @@ impl<'a> Run<'a> {
         let lengths = state.as_ref().map_or(Lengths::default(), |state| state.metrics);
         let (metrics, lost) = Metrics::open(path, modalities, lengths)?;
         lost.iter().for_each(|note| observer.note(note));
-        let sampler = config.train.sample_every.map(|_| {
-            let generator = Generator::of(trainer.model().clone(), prepared.tokenizers.clone(), config);
-            let prompts = samples::prompts_of(config, prepared, samples::EACH)?;
-            if prompts.is_empty() {
-                observer.note(
-                    "train.sample_every: no held-out document has two parts that can be shown; there are no samples",
-                );
-            }
-            Ok::<_, Error>(Sampler { generator, prompts })
-        });
         Ok(Self {
-            sampler: sampler.transpose()?.filter(|sampler| !sampler.prompts.is_empty()),
+            sampler: Sampler::of(config, prepared, &trainer, observer)?,
             config,
             prepared,
             folder: path,
@@ -270,25 +256,6 @@ impl<'a> Run<'a> {
         self.finish(self.wall_secs + secs_here)
     }
 
-    fn sample(&mut self, step: u64, observer: &mut dyn Observer) -> Result<()> {
-        let Some(Sampler { generator, prompts }) = &self.sampler else { return Ok(()) };
-        let (set, files) = samples::take(generator, prompts, step)?;
-        let folder = samples::write(self.folder, &set, &files)?;
-        let bytes = |name: &Path| files.iter().find(|(path, _)| path == name).map_or(&[][..], |(_, bytes)| bytes);
-        for (i, sample) in set.samples.iter().enumerate() {
-            for (what, shown) in [("prompt", &sample.prompt), ("truth", &sample.truth), ("drawn", &sample.drawn)] {
-                let exhibit = match shown {
-                    Shown::Text(text) => Exhibit::Text(text),
-                    Shown::Image(name) => Exhibit::Image(bytes(name)),
-                    Shown::Speech(name) => Exhibit::Speech { wav: bytes(name), sample_rate: generator.sample_rate() },
-                };
-                self.metrics.exhibit(step, &format!("samples/{i:02}/{what}"), exhibit)?;
-            }
-        }
-        observer.sampled(step, &folder);
-        Ok(())
-    }
-
     /// Whether the last validation is the best so far, by the loss that checkpoints are kept by.
     fn is_best(&self) -> bool {
         let steps: Vec<u64> = self.curve.iter().map(|point| point.step).collect();
@@ -325,44 +292,5 @@ impl<'a> Run<'a> {
             metrics: metrics.lengths,
         };
         self.checkpoints.save(&mut self.trainer, state, metrics)
-    }
-
-    fn finish(&self, wall_secs: f64) -> Result<RunResult> {
-        let model = self.trainer.model().config();
-        let setting = model.setting;
-        let result = RunResult {
-            setting: setting.name().to_owned(),
-            variant: model.variant.to_string(),
-            seed: self.config.train.seed,
-            scale: model.scale.to_string(),
-            modalities: setting
-                .modalities()
-                .iter()
-                .map(|&name| ModalityInfo { name: name.to_owned(), loss: loss_in_words(setting, name).to_owned() })
-                .collect(),
-            curve: self.curve.clone(),
-            horizons: self.horizons.clone(),
-            downstream: None,
-            steps: self.trainer.steps_done(),
-            tokens: self.trainer.tokens_seen(),
-            active_flops_per_token: self.trainer.active_flops_per_token(),
-            wall_secs,
-            peak_memory_bytes: self.peak_memory_bytes.max(memory::peak(self.config.train.device)?),
-            total_parameters: (model.total_parameters() + model.patcher_parameters()) as u64,
-            active_parameters: (model.active_parameters() + model.patcher_parameters()) as u64,
-        };
-        // Its losses are there, whatever comes of the questions.
-        folder::write_result(self.folder, &result)?;
-        let Some(downstream) = self.downstream()? else { return Ok(result) };
-        let result = RunResult { downstream: Some(downstream), ..result };
-        folder::write_result(self.folder, &result)?;
-        Ok(result)
-    }
-}
-
-fn loss_in_words(setting: mom_models::Setting, modality: &str) -> &'static str {
-    match (setting, modality) {
-        (mom_models::Setting::Transfusion, "image") => "diffusion (mean squared error of the noise)",
-        _ => "cross-entropy (nats per token)",
     }
 }
