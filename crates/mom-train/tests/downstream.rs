@@ -49,6 +49,11 @@ fn a_model_is_asked_what_its_setting_has_and_the_same_at_any_time() {
             let facts = figure(&told, task, "facts").map(|of| of.ceiling.unwrap());
             assert!(facts.is_none_or(|facts| facts > 3.0), "{facts:?}");
         }
+        let spoken = figure(&told, "text-to-speech", "word_error_rate");
+        assert_eq!(spoken.is_some(), speaks, "{setting}");
+        // Sixteen units are few to tell words apart by, and tell more than a model that can nothing says.
+        assert!(spoken.is_none_or(|of| of.ceiling.unwrap() < 0.5 && of.value > 0.75), "{spoken:?}");
+        assert!(spoken.is_none_or(|of| of.n > 16 * 8 && of.documents == Some(16) && of.chance.is_some()), "{spoken:?}");
         let shown = figure(&told, "text-to-image", "all").unwrap();
         // Of their own pictures the reader sees more than of those of a model that can nothing.
         assert!(shown.value < shown.ceiling.unwrap(), "{shown:?}");

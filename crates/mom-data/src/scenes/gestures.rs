@@ -14,10 +14,20 @@ fn silence(millis: f32) -> Aim {
     Aim { millis, formants: NEUTRAL, voice: 0.0, breath: 0.0, noise: Noise::NONE, pitch: 0.0 }
 }
 
-/// The gestures of an utterance, with silence around it and at commas.
-pub(super) fn articulate(words: &[&str], tempo: f32, stream: &mut Stream) -> Vec<Aim> {
+/// What is done to say some words.
+pub(super) struct Articulated {
+    /// With silence around the utterance and at commas.
+    pub gestures: Vec<Aim>,
+    /// Gestures up to the end of the silence before, and up to the end of each word, punctuation included.
+    pub ends: Vec<usize>,
+}
+
+/// The gestures of an utterance.
+pub(super) fn articulate(words: &[&str], tempo: f32, stream: &mut Stream) -> Articulated {
     let mut gestures = vec![silence(stream.range(35.0, 90.0))];
+    let mut ends = Vec::new();
     for (index, word) in words.iter().enumerate() {
+        ends.push(gestures.len());
         if is_punctuation(word) {
             if *word == "," {
                 gestures.push(silence(stream.range(40.0, 110.0)));
@@ -36,11 +46,12 @@ pub(super) fn articulate(words: &[&str], tempo: f32, stream: &mut Stream) -> Vec
             }
         }
     }
+    ends.push(gestures.len());
     gestures.push(silence(stream.range(40.0, 90.0)));
     for gesture in &mut gestures {
         gesture.formants = gesture.formants.map(|hertz| hertz * stream.range(0.97, 1.03));
     }
-    gestures
+    Articulated { gestures, ends }
 }
 
 fn add(gestures: &mut Vec<Aim>, phoneme: &Phoneme, stretch: f32, accent: f32) {

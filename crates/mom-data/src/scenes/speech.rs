@@ -2,20 +2,24 @@
 //!
 //! The pitch declines over the utterance, rises on stressed vowels and trembles.
 
-use super::gestures::articulate;
+use super::gestures::{Articulated, articulate};
 use super::synthesiser::{PitchCourse, Throat, White};
 use crate::rng::Stream;
 
 /// A speaker, as drawn for one utterance.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Voice {
+    speaker: usize,
     pitch_hertz: f32,
     throat: Throat,
     tempo: f32,
 }
 
+/// Speakers that there are.
+pub(super) const N_SPEAKERS: usize = 8;
+
 /// Pitch in Hz, tract scale, breathiness and tilt of each speaker.
-const SPEAKERS: [[f32; 4]; 8] = [
+const SPEAKERS: [[f32; 4]; N_SPEAKERS] = [
     [92.0, 0.92, 0.02, 0.30],
     [104.0, 0.97, 0.05, 0.15],
     [118.0, 1.00, 0.03, 0.35],
@@ -28,18 +32,29 @@ const SPEAKERS: [[f32; 4]; 8] = [
 
 impl Voice {
     fn draw(stream: &mut Stream) -> Self {
-        let [pitch_hertz, tract, breathiness, tilt] = stream.pick(&SPEAKERS);
+        let speaker = stream.below(SPEAKERS.len());
+        let [pitch_hertz, tract, breathiness, tilt] = SPEAKERS[speaker];
         let pitch_hertz = pitch_hertz * stream.range(0.95, 1.05);
         let tract = [tract * stream.range(0.98, 1.02); 3];
         let throat = Throat { tract, width: 1.0, breathiness, open: stream.range(0.55, 0.7), tilt };
-        Self { pitch_hertz, throat, tempo: stream.range(0.85, 1.15) }
+        Self { speaker, pitch_hertz, throat, tempo: stream.range(0.85, 1.15) }
     }
 }
 
-/// Speaks words: mono samples in (-1, 1).
-pub(super) fn speak(words: &[&str], sample_rate: u32, stream: &mut Stream) -> Vec<f32> {
+/// Words that were spoken.
+pub(super) struct Utterance {
+    /// Mono samples in (-1, 1).
+    pub wave: Vec<f32>,
+    /// Which of the speakers it is.
+    pub speaker: usize,
+    /// Seconds at which the silence before ends, and each word, punctuation included.
+    pub ends: Vec<f32>,
+}
+
+/// Speaks words.
+pub(super) fn speak(words: &[&str], sample_rate: u32, stream: &mut Stream) -> Utterance {
     let voice = Voice::draw(stream);
-    let gestures = articulate(words, voice.tempo, stream);
+    let Articulated { gestures, ends } = articulate(words, voice.tempo, stream);
     let mut tremble = 0.0;
     let course = PitchCourse { first: 0.0, millis: 35.0 };
     let frames = voice.throat.glide(&gestures, course, |accent, now, total| {
@@ -49,7 +64,8 @@ pub(super) fn speak(words: &[&str], sample_rate: u32, stream: &mut Stream) -> Ve
     });
     let mut wave = voice.throat.sound(&frames, sample_rate, White::new(stream.word()));
     finish(&mut wave, stream);
-    wave
+    let secs = |end: &usize| gestures[..*end].iter().map(|gesture| gesture.millis).sum::<f32>() / 1000.0;
+    Utterance { wave, speaker: voice.speaker, ends: ends.iter().map(secs).collect() }
 }
 
 /// Takes out the mean, sets the peak to between 0.5 and 0.9, and adds the hiss of a room.

@@ -78,7 +78,7 @@ pub fn evaluate(
     let (mut config, tokens): (RunConfig, _) = (trained.run().clone(), folder.join("tokens"));
     let prepared = if options.sources.is_empty() {
         let dataset = mom_data::Dataset::prepare(&config.data.sources(), trained.tokenizers(), &tokens, progress)?;
-        let prepared = Prepared { tokenizers: trained.tokenizers().clone(), dataset };
+        let prepared = Prepared::of(trained.tokenizers().clone(), dataset);
         if format!("{:016x}", prepared.fingerprint()) != trained.data() {
             let what =
                 "its documents are not those that the model was trained and validated on; name some to evaluate on";

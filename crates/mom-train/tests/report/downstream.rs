@@ -68,6 +68,24 @@ fn differences_are_paired_and_only_headlines_are_judged() {
 }
 
 #[test]
+fn of_word_errors_fewer_are_better() {
+    let with_errors = |ahead: f64| -> Vec<RunResult> {
+        let mut runs = runs(ahead);
+        let figures = runs.iter_mut().flat_map(|run| &mut run.downstream.as_mut().unwrap().figures);
+        figures.filter(|figure| figure.measure == "all").for_each(|figure| figure.measure = "word_error_rate".into());
+        runs
+    };
+    let of = |runs: &[RunResult]| {
+        let all = downstream_comparisons(runs);
+        let mom = all.into_iter().find(|of| of.variant == "mom" && of.measure == "word_error_rate").unwrap();
+        (mom.verdict, mom.difference().unwrap())
+    };
+    assert_eq!(of(&with_errors(-0.1)), (Verdict::Better, "−10.0 points".to_owned()));
+    assert_eq!(of(&with_errors(0.1)), (Verdict::Worse, "+10.0 points".to_owned()));
+    assert_eq!(of(&with_errors(0.0)).0, Verdict::NotToldApart);
+}
+
+#[test]
 fn they_stand_in_every_file_and_nowhere_where_nobody_asked() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &header(), &runs(0.1)).unwrap();

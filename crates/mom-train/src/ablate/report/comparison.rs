@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::numbers::{Quantity, Sample};
 use crate::ablate::statistics::{Estimate, Interval, Verdict};
-use crate::telemetry::HEADLINES;
+use crate::telemetry::{HEADLINES, WORD_ERROR_RATE};
 
 /// A variant beside dense: one loss, over the seeds. See [`statistics`](crate::ablate::statistics) for what is estimated how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ pub struct DownstreamComparison {
     pub measure: String,
     /// Seeds of which both the variant's run and dense's have the figure, of as many documents.
     pub n_seeds: usize,
-    /// The figure less dense's of the same seed: above zero is better. Only where every seed has one.
+    /// The figure less dense's of the same seed: above zero is better, but of word error rates. Only where every seed has one.
     pub difference: Option<Estimate>,
     /// Its probability under chance, adjusted for the number of headlines in the report; only of a headline.
     pub p_adjusted: Option<f64>,
@@ -107,6 +107,11 @@ impl DownstreamComparison {
     /// Whether it stands for its task.
     pub fn is_headline(&self) -> bool {
         HEADLINES.contains(&&*self.measure)
+    }
+
+    /// Whether a figure below dense's is better.
+    pub(super) fn is_less_better(&self) -> bool {
+        self.measure == WORD_ERROR_RATE
     }
 
     /// The verdict in words.

@@ -27,7 +27,12 @@ pub(super) fn compare(groups: &mut [Group]) {
     for of in groups.iter_mut().flat_map(|group| &mut group.downstream) {
         if let Some((verdict, p)) = judged.next() {
             of.p_adjusted = p;
-            of.verdict = if of.variant == order::NULL { Verdict::Null } else { verdict };
+            of.verdict = match verdict {
+                _ if of.variant == order::NULL => Verdict::Null,
+                Verdict::Better if of.is_less_better() => Verdict::Worse,
+                Verdict::Worse if of.is_less_better() => Verdict::Better,
+                as_it_is => as_it_is,
+            };
         }
     }
 }
@@ -150,9 +155,10 @@ pub(super) fn table(group: &Group) -> Option<Table> {
     });
     Some(Table {
         title: "Downstream figures",
-        note: "What models tell of held-out documents whose truth is known; more is better. Differences are points of percent, seed by \
-               seed. A ceiling is what the same reader makes of the documents' own captions and pictures, chance what it makes of a \
-               model's where they are taken for other documents'. Verdicts are of headlines alone: all, likelihood, pmi."
+        note: "What models tell of held-out documents whose truth is known; more is better, but of word error rates. Differences of \
+               shares are percentage points, seed by seed. A ceiling is what the same reader makes of the documents' own captions, \
+               pictures and speech, chance what it makes of a model's where they are taken for other documents'. Verdicts are of \
+               headlines alone: all, likelihood, pmi, word_error_rate."
             .to_owned(),
         columns: [
             "Variant".to_owned(),
@@ -205,12 +211,12 @@ pub(super) fn csv(runs: &[RunResult]) -> Option<String> {
         for Figure { task, measure, value, documents, n, ceiling, chance } in &of.figures {
             let [ceiling, chance] =
                 [ceiling, chance].map(|share| share.map(|share| share.to_string()).unwrap_or_default());
+            let documents = documents.map(|documents| documents.to_string()).unwrap_or_default();
             // Writing to a String cannot fail.
             let _ = writeln!(
                 csv,
                 "{setting},{scale},{variant},{},{},{task},{measure},{value},{documents},{n},{ceiling},{chance}",
                 run.seed, of.documents
-            let documents = documents.map(|documents| documents.to_string()).unwrap_or_default();
             );
         }
     }

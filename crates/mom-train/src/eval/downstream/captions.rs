@@ -19,7 +19,7 @@ pub(super) fn figures(
     generator: &Generator,
     prompts: &[Prompt],
 ) -> Result<std::result::Result<Vec<Figure>, String>> {
-    let known = match of_prompts(scenes, generator, prompts, |prompt| &prompt.truth)? {
+    let known = match of_prompts(scenes, generator, prompts, "attributes", |prompt| &prompt.truth)? {
         Ok(known) => known,
         Err(why) => return Ok(Err(why)),
     };
