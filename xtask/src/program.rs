@@ -1,7 +1,7 @@
 //! Builds mom-train and starts it. xtask links none of the project's crates, so that it is built in seconds.
 
 // The program's own file: what it takes is checked and explained here, before it is built.
-#[path = "../../crates/mom-train/src/cli/arguments.rs"]
+#[path = "../../crates/mom-train/src/cli/arguments/mod.rs"]
 pub mod arguments;
 
 use std::ffi::OsString;

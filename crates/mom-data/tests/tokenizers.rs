@@ -7,7 +7,10 @@ use std::fs;
 
 use common::{ALL, config, generated};
 use mom_data::scenes::{self, SceneConfig};
-use mom_data::{Content, DataError, Dataset, Modality, Needs, Repeats, SourceConfig, TokenizerConfig, Tokenizers};
+use mom_data::{
+    Batch, Content, DataError, Dataset, Modality, NO_TARGET, Needs, Repeats, SourceConfig, Special, TokenizerConfig,
+    Tokenizers,
+};
 
 fn fit(documents: usize, needs: Needs) -> Tokenizers {
     Tokenizers::fit(&[generated(documents)], &config(), needs, |_| {}).unwrap()
@@ -305,7 +308,28 @@ fn the_usual_kinds_of_tokenizers_are_read() {
         let tokenizers = Tokenizers::fit(&[generated(3)], &config, Needs::default(), |_| {}).unwrap();
         assert_eq!(tokenizers.text().encode(text).unwrap(), expected, "{name}");
         assert_eq!(tokenizers.text().decode(expected).unwrap(), decoded, "{name}");
+        assert_eq!(tokenizers.text().n_bytes(expected).unwrap(), Some(decoded.len() as u64), "{name}");
     }
+}
+
+#[test]
+fn tokens_stand_for_the_bytes_of_their_text_wherever_they_are_cut() {
+    let tokenizers = fit(30, Needs::default());
+    let text = "a red star, één rode ster, 赤い星 🌟";
+    let tokens = tokenizers.text().encode(text).unwrap();
+    let n_bytes = |tokens: &[u32]| tokenizers.text().n_bytes(tokens).unwrap().unwrap();
+    assert_eq!(n_bytes(&tokens), text.len() as u64);
+    for at in 0..tokens.len() {
+        assert_eq!(n_bytes(&tokens[..at]) + n_bytes(&tokens[at..]), text.len() as u64, "cut at {at}");
+    }
+    let error = tokenizers.text().n_bytes(&[u32::MAX]).unwrap_err();
+    assert!(matches!(error, DataError::Token { token: u32::MAX, .. }), "{error}");
+    // Of targets special tokens stand for none, nor do those of other modalities or what is no target.
+    let vocabulary = tokenizers.vocabulary();
+    let mut targets: Vec<u32> = tokens.iter().map(|&token| vocabulary.token(Modality::Text, token).unwrap()).collect();
+    targets.extend([Special::BeginDocument.token(), NO_TARGET, Special::Pad.token()]);
+    let batch = Batch { targets, ..Batch::default() };
+    assert_eq!(tokenizers.target_bytes(&batch).unwrap(), Some(text.len() as u64));
 }
 
 #[test]

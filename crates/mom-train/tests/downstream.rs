@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{config, error_of, mom_train, read};
+use common::{SMALL, config, error_of, mom_train, read, shards};
 use mom_models::Setting;
 use mom_train::run::{Silent, train};
 use mom_train::{Downstream, EvalOptions, Figure, Prepared, RunConfig, Trained, evaluate};
@@ -49,6 +49,11 @@ fn a_model_is_asked_what_its_setting_has_and_the_same_at_any_time() {
             let facts = figure(&told, task, "facts").map(|of| of.ceiling.unwrap());
             assert!(facts.is_none_or(|facts| facts > 3.0), "{facts:?}");
         }
+        let spoken = figure(&told, "text-to-speech", "word_error_rate");
+        assert_eq!(spoken.is_some(), speaks, "{setting}");
+        // Sixteen units are few to tell words apart by, and tell more than a model that can nothing says.
+        assert!(spoken.is_none_or(|of| of.ceiling.unwrap() < 0.5 && of.value > 0.75), "{spoken:?}");
+        assert!(spoken.is_none_or(|of| of.n > 16 * 8 && of.documents == Some(16) && of.chance.is_some()), "{spoken:?}");
         let shown = figure(&told, "text-to-image", "all").unwrap();
         // Of their own pictures the reader sees more than of those of a model that can nothing.
         assert!(shown.value < shown.ceiling.unwrap(), "{shown:?}");
@@ -64,6 +69,49 @@ fn a_model_is_asked_what_its_setting_has_and_the_same_at_any_time() {
         let evaluation = evaluate(&Trained::open(&asked).unwrap(), &options, &asked, |_| {}).unwrap();
         assert_eq!(evaluation.downstream, Some(told));
     }
+}
+
+#[test]
+fn a_figure_says_of_how_many_documents_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    // Of 96 documents about half are held out: there are no 90.
+    let run = folder.path().join("run");
+    let told = trained(&config(Setting::Chameleon, &[HALF, "train.downstream=90"]), &run).downstream.unwrap();
+    let of = |task: &str, measure: &str| figure(&told, task, measure).unwrap().documents.unwrap();
+    let n = of("text-by-image", "pmi");
+    assert!((16..90).contains(&n) && told.documents == 90, "{n}");
+    assert_eq!((of("image-to-text", "facts"), of("text-to-image", "all")), (n, n));
+}
+
+#[test]
+fn of_several_rates_only_the_runs_that_are_compared_are_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let sweep = |rates: &str, more: &[&str]| {
+        let mut arguments = vec!["ablate", "--setting", "chameleon", "--scale", "nano", "--variants", "dense,mom"];
+        arguments.extend(["--steps", "4", "--seeds", "0", "--batch", "2", "--seqlen", "96", "--learning-rates", rates]);
+        arguments.extend(["--out", out.to_str().unwrap(), "--data", shards().to_str().unwrap()]);
+        let output = mom_train(&[&arguments[..], more, &SMALL[..], &[HALF]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let asked = |variant: &str, rate: &str| {
+        let run = out.join(format!("runs/chameleon-nano-{variant}-lr{rate}-seed0/result.json"));
+        let result: serde_json::Value = serde_json::from_str(&read(run)).unwrap();
+        !result["downstream"].is_null()
+    };
+    sweep("1e-3,8e-3", &["--downstream", "16"]);
+    for variant in ["dense", "mom"] {
+        assert_eq!((asked(variant, "0.001"), asked(variant, "0.008")), (false, true), "{variant}");
+    }
+    // The null has the rate of dense, and stands in every report.
+    assert!(asked("null", "0.008"));
+    let lines = read(out.join("downstream.csv"));
+    assert!(["dense", "mom", "null"].iter().all(|variant| lines.contains(&format!("chameleon,nano,{variant},0,16,"))));
+
+    // A run of an earlier call that turns out to be the best is asked as well.
+    sweep("1.6e-2", &[]);
+    sweep("1e-3", &["--downstream", "16"]);
+    assert!(asked("dense", "0.016") && asked("mom", "0.016"));
 }
 
 #[test]

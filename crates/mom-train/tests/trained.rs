@@ -207,7 +207,11 @@ fn a_model_is_evaluated_on_any_source_from_the_command_line() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let texts = eval(&export, &["--data", &path(text.parent().unwrap())]);
     assert!(texts["loss"]["text"].as_f64().unwrap() > 0.0 && texts["loss"].get("speech").is_none(), "{texts}");
-    assert!(texts["bits_per_byte"].as_f64().unwrap() > 0.0, "{texts}");
+    // All nats of the text, its end among them, over all its bytes but the blank at its end.
+    let [bits, loss, n_targets] =
+        [&texts["bits_per_byte"], &texts["loss"]["text"], &texts["n_targets"]].map(|value| value.as_f64().unwrap());
+    let expected = loss * n_targets / std::f64::consts::LN_2 / (33.0 * 40.0 - 1.0);
+    assert!((bits / expected - 1.0).abs() < 1e-9, "{bits} is not {expected}: {texts}");
     let message = error_of(&mom_train(&["eval", "--model", &path(&run), "--batches", "0"]));
     assert!(message.contains("batches must be at least 1, got 0"), "{message}");
     let checkpoint = run.join("checkpoints/step-00000002");

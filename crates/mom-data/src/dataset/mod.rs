@@ -118,8 +118,8 @@ impl Dataset {
         self.fingerprint
     }
 
-    /// Bytes of text that a text token stands for, on average over all documents whose text was tokenised here: a loss in nats for each token, divided by
-    /// ln 2 and this, is in bits for each byte, which runs of two tokenizers can be compared by. `None` without text.
+    /// Bytes of text that a text token stands for, on average over all documents whose text was tokenised here. `None` without text. (What
+    /// some targets stand for: [`Tokenizers::target_bytes`].)
     pub fn bytes_per_text_token(&self) -> Option<f64> {
         (self.text_tokens > 0 && self.text_bytes > 0).then(|| self.text_bytes as f64 / self.text_tokens as f64)
     }

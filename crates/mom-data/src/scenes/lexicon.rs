@@ -171,9 +171,22 @@ const LEXICON: &[(&str, &str)] = &[
     ("yellow", "Y EH1 L OW"),
 ];
 
+/// Words that there are.
+pub(super) const N_WORDS: usize = LEXICON.len();
+
+/// The place of a word among them; `None` for a word that is not in the lexicon.
+pub(super) fn place(word: &str) -> Option<usize> {
+    LEXICON.binary_search_by_key(&word, |(known, _)| known).ok()
+}
+
+/// All words, sorted.
+pub(super) fn words() -> impl ExactSizeIterator<Item = &'static str> {
+    LEXICON.iter().map(|(word, _)| *word)
+}
+
 /// Phonemes of a word, separated by spaces; nothing for a word that is not in the lexicon.
 pub(super) fn pronounce(word: &str) -> &'static str {
-    LEXICON.binary_search_by_key(&word, |(known, _)| known).map_or("", |index| LEXICON[index].1)
+    place(word).map_or("", |index| LEXICON[index].1)
 }
 
 #[cfg(test)]

@@ -13,18 +13,20 @@ mod lexicon;
 mod outline;
 mod phonemes;
 mod reader;
+mod relations;
 mod render;
 mod speech;
+mod synthesiser;
 pub mod truth;
 mod words;
 mod write;
 
 use serde::{Deserialize, Serialize};
 
-pub use caption::Relation;
 pub use compose::{Group, Object, Scene};
 pub use kinds::{Background, Colour, Ground, Shade, Shape, Size, Sky, Texture};
 pub use reader::{SceneReader, SceneSource};
+pub use relations::Relation;
 pub use write::{ImageFormat, ShardOptions, WriteSummary, write_shards};
 
 use crate::error::require;
@@ -148,7 +150,9 @@ pub fn document(seed: u64, index: u64, config: &SceneConfig) -> SceneDocument {
     let image = render::render(&scene, config.image_size, &mut Stream::new(seed, Domain::Noise, index, 0));
     let words = caption::describe(&scene, &mut Stream::new(seed, Domain::Caption, index, 0));
     let speech = match config.speech {
-        Speech::Spoken => speech::speak(&words, config.sample_rate, &mut Stream::new(seed, Domain::Voice, index, 0)),
+        Speech::Spoken => {
+            speech::speak(&words, config.sample_rate, &mut Stream::new(seed, Domain::Voice, index, 0)).wave
+        }
         Speech::Silent => Vec::new(),
     };
     SceneDocument { image, caption: caption::join(&words), speech }
@@ -222,7 +226,7 @@ mod tests {
         // Power within a band, in the middle of the utterance of one word.
         let band = |word: &str, low: f32, high: f32| -> f32 {
             let power = |seed| {
-                let wave = speech::speak(&[word], 8000, &mut Stream::new(seed, Domain::Voice, 0, 0));
+                let wave = speech::speak(&[word], 8000, &mut Stream::new(seed, Domain::Voice, 0, 0)).wave;
                 let middle = &wave[wave.len() / 2 - 400..wave.len() / 2 + 400];
                 let bins = (low as usize / 10..high as usize / 10).map(|bin| {
                     let step = std::f32::consts::TAU * bin as f32 * 10.0 / 8000.0;

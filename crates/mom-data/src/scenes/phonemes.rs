@@ -26,6 +26,14 @@ pub(super) struct Noise {
     pub level: f32,
 }
 
+impl Noise {
+    /// None: what the place and width of its silence are tells nothing.
+    pub const NONE: Self = noise(2500.0, 1000.0, 0.0);
+}
+
+/// Formants of a mouth that says nothing.
+pub(super) const NEUTRAL: [f32; 3] = [500.0, 1500.0, 2500.0];
+
 /// A phoneme.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Phoneme {

@@ -30,6 +30,7 @@ pub use speech::SpeechCodebook;
 pub use text::TextTokenizer;
 pub(crate) use text::WordCounts;
 
+use crate::batch::{Batch, NO_TARGET};
 use crate::needs::{ImageNeed, Needs, SpeechNeed};
 use crate::pixels::RgbImage;
 use crate::vocabulary::{Modality, Vocabulary};
@@ -222,6 +223,23 @@ impl Tokenizers {
             text.extend(self.vocabulary.code(Modality::Text, token).ok());
         }
         self.text.decode(&text)
+    }
+
+    /// Bytes of text that the text targets of a batch stand for, special tokens none; `None` where texts come as tokens.
+    ///
+    /// # Errors
+    /// [`DataError::Token`] for a target outside the vocabulary; [`DataError::TextTokenizer`] if decoding fails.
+    pub fn target_bytes(&self, batch: &Batch) -> Result<Option<u64>> {
+        let targets = batch.targets.iter().filter(|&&target| target != NO_TARGET);
+        let codes = targets.map(|&target| {
+            self.vocabulary.check(target)?;
+            Ok(self.vocabulary.code(Modality::Text, target).ok())
+        });
+        let codes: Vec<Option<u32>> = codes.collect::<Result<_>>()?;
+        // A tokenizer may write a word otherwise at the beginning of a text than behind another word.
+        let texts = codes.split(Option::is_none).filter(|text| !text.is_empty());
+        let of_text = |text: &[Option<u32>]| self.text.n_bytes(&text.iter().flatten().copied().collect::<Vec<_>>());
+        texts.map(of_text).sum()
     }
 
     /// The image of vocabulary tokens (n_codes), all of them image codes, row-major.

@@ -80,8 +80,18 @@ impl SpeechCodebook {
         units
     }
 
+    /// Whether runs of one unit are merged.
+    pub(crate) fn merges(&self) -> bool {
+        self.repeats == Repeats::Merged
+    }
+
+    /// Samples a second of the waveforms that it reads and makes.
+    pub fn sample_rate(&self) -> u32 {
+        self.mel.hop() as u32 * SPEECH_UNITS_PER_SEC
+    }
+
     /// Unit of each frame of a waveform.
-    fn nearest(&self, wave: &[f32]) -> Vec<u32> {
+    pub(crate) fn nearest(&self, wave: &[f32]) -> Vec<u32> {
         let mut frames = self.mel.frames(wave);
         normalise(&mut frames, &self.mean, &self.deviation);
         self.centroids.assign(&frames)
@@ -118,8 +128,7 @@ impl SpeechCodebook {
     pub fn synthesize(&self, units: &[u32]) -> Result<Vec<f32>> {
         let held = self.held(units)?;
         let wanted: Vec<f32> = held.iter().map(|&unit| self.decode(unit)).collect::<Result<Vec<_>>>()?.concat();
-        let sample_rate = self.mel.hop() as u32 * SPEECH_UNITS_PER_SEC;
-        let mut wave = waveform::of_frames(&self.mel, sample_rate, &wanted);
+        let mut wave = waveform::of_frames(&self.mel, self.sample_rate(), &wanted);
         let mut aims = wanted;
         for _ in 0..ROUNDS {
             let heard = self.nearest(&wave);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer};
@@ -62,6 +63,8 @@ pub struct TextTokenizer {
     /// `None` where texts come as tokens.
     inner: Option<Tokenizer>,
     n_tokens: u32,
+    /// Bytes of text that each token stands for (n_tokens), where that does not depend on its neighbours.
+    lengths: Option<Vec<u32>>,
 }
 
 impl TextTokenizer {
@@ -82,7 +85,7 @@ impl TextTokenizer {
 
     /// No tokenizer: texts come as tokens below `n_tokens`.
     pub(crate) fn precomputed(n_tokens: u32) -> Self {
-        Self { inner: None, n_tokens }
+        Self { inner: None, n_tokens, lengths: None }
     }
 
     /// Reads a `tokenizer.json`.
@@ -110,7 +113,10 @@ impl TextTokenizer {
             Some((id, token)) if *id >= MAX_TOKENS => {
                 Err(failed(path, format!("token {token:?} has the id {id}, expected below {MAX_TOKENS}")))
             }
-            Some((id, _)) => Ok(Self { inner: Some(inner), n_tokens: id + 1 }),
+            Some((id, _)) => {
+                let (n_tokens, lengths) = (id + 1, lengths(&inner, &ids));
+                Ok(Self { inner: Some(inner), n_tokens, lengths })
+            }
         }
     }
 
@@ -155,12 +161,45 @@ impl TextTokenizer {
     /// # Errors
     /// [`DataError::Token`] for a token outside the tokenizer; [`DataError::TextTokenizer`] if decoding fails.
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
-        if let Some(&token) = tokens.iter().find(|&&token| token >= self.n_tokens) {
-            let size = self.n_tokens;
-            return Err(DataError::Token { token, range: "text token", start: 0, end: size, size });
-        }
+        self.check(tokens)?;
         self.inner()?.decode(tokens, false).map_err(|e| failed(None, e))
     }
+
+    /// Bytes of text that tokens stand for; of a tokenizer that is not byte-level, of the text that it makes of them. `None` where
+    /// texts come as tokens: nobody knows.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn n_bytes(&self, tokens: &[u32]) -> Result<Option<u64>> {
+        self.check(tokens)?;
+        match (&self.inner, &self.lengths) {
+            (None, _) => Ok(None),
+            (_, Some(lengths)) => Ok(Some(tokens.iter().map(|&token| u64::from(lengths[token as usize])).sum())),
+            (Some(_), None) => Ok(Some(self.decode(tokens)?.len() as u64)),
+        }
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<()> {
+        let size = self.n_tokens;
+        match tokens.iter().find(|&&token| token >= size) {
+            Some(&token) => Err(DataError::Token { token, range: "text token", start: 0, end: size, size }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Bytes that each token of a byte-level tokenizer stands for: a letter of its spelling is a byte, but of tokens (those that were added)
+/// that are spelled as they are. `None` for another tokenizer.
+fn lengths(inner: &Tokenizer, ids: &[(u32, String)]) -> Option<Vec<u32>> {
+    let is_byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
+    let alphabet = ByteLevel::alphabet();
+    let n_bytes = |token: &str| {
+        let is_spelled = token.chars().all(|letter| alphabet.contains(&letter));
+        if is_spelled { token.chars().count() } else { token.len() }
+    };
+    let mut lengths = vec![0; ids.last()?.0 as usize + 1];
+    ids.iter().for_each(|(id, token)| lengths[*id as usize] = n_bytes(token) as u32);
+    is_byte_level.then_some(lengths)
 }
 
 fn failed(path: Option<&Path>, reason: impl ToString) -> DataError {

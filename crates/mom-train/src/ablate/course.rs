@@ -1,5 +1,8 @@
 //! How the runs of a sweep ended so far, and which of them are compared.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use mom_models::Setting;
 
 use super::gallery::Shelf;
@@ -24,6 +27,25 @@ impl Course {
             End::Done(result) => self.done.push((planned, *result)),
             End::Diverged(_) => self.diverged.push(planned),
         }
+    }
+
+    /// Takes note of a result; of a run that ended before it is the newer one.
+    pub fn put(&mut self, planned: &Planned, result: RunResult) {
+        match self.done.iter_mut().find(|(have, _)| have.folder == planned.folder) {
+            Some((_, have)) => *have = result,
+            None => self.done.push((planned.clone(), result)),
+        }
+    }
+
+    /// A run that is compared and whose model was not yet asked about `n` documents, as one that asks; `but` those in these folders.
+    pub fn unasked(&self, arms: &[ArmRates], n: usize, but: &BTreeSet<PathBuf>) -> Option<Planned> {
+        let asks = |planned: &Planned| {
+            let mut planned = planned.clone();
+            planned.config.train.downstream = n;
+            planned
+        };
+        let mut compared = self.chosen(arms).filter(|(planned, _)| !but.contains(&planned.folder));
+        compared.find_map(|(planned, result)| Some(asks(planned)).filter(|asks| !result.has_downstream(&asks.config)))
     }
 
     /// Whether a run ended.

@@ -181,8 +181,20 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
     loop {
         // What comes next follows from what has ended: a bracket may want one more rate.
         let plan = options.plan_after(&course)?;
-        let Some(planned) = plan.iter().find(|planned| sweep.is_next(planned)) else { break };
-        sweep.begun.insert(planned.folder.clone());
+        let planned = match plan.iter().find(|planned| sweep.is_next(planned)) {
+            Some(planned) => {
+                sweep.begun.insert(planned.folder.clone());
+                planned
+            }
+            // All have ended. Those that tried a rate were not asked at their end, since they might have lost.
+            None => match course.unasked(&course.arms(&plan), options.downstream, &sweep.asked) {
+                Some(compared) => {
+                    sweep.asked.insert(compared.folder.clone());
+                    &compared.clone()
+                }
+                None => break,
+            },
+        };
         observer.run_started(sweep.begun.len() - 1, plan.len(), planned);
         let had = match planned.end()? {
             Some(End::Diverged(reason)) => {
@@ -196,7 +208,7 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
             // One that ended before anybody asked is asked now.
             Some(End::Done(result)) if result.has_downstream(&planned.config) => {
                 observer.run_ended(planned, &Ok((*result).clone()));
-                course.done.push((planned.clone(), *result));
+                course.put(planned, *result);
                 continue;
             }
             Some(End::Done(result)) => Some(*result),
@@ -217,7 +229,7 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
         };
         observer.run_ended(planned, &result);
         match result {
-            Ok(result) => course.done.push((planned.clone(), result)),
+            Ok(result) => course.put(planned, result),
             Err(Error::Stopped { .. }) => {
                 sweep.stopped = true;
                 continue;
@@ -255,6 +267,8 @@ fn ends_sweep(error: &Error) -> bool {
 struct Progress {
     /// Folders of the runs that were begun, whatever came of them.
     begun: BTreeSet<PathBuf>,
+    /// Folders of the runs that were asked what their models can do after they had ended.
+    asked: BTreeSet<PathBuf>,
     failed: Vec<(Planned, Error)>,
     stopped: bool,
 }

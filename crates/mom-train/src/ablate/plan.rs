@@ -80,7 +80,11 @@ impl SweepOptions {
         stage: Stage,
     ) -> Result<Planned> {
         let whole = self.run_config(setting, arm, rate, seed)?;
-        let config = if stage == Stage::Short { short(&whole) } else { whole };
+        let mut config = if stage == Stage::Short { short(&whole) } else { whole };
+        if stage.is_on_trial() {
+            // It may lose: it is asked when it is known to be compared, see `Course::unasked`.
+            config.train.downstream = 0;
+        }
         let rate_in_name = rate.map(|rate| format!("-lr{rate}")).unwrap_or_default();
         let of = match stage {
             Stage::Short => "-short",

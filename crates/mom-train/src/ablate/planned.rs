@@ -36,6 +36,13 @@ pub enum Stage {
     Pending,
 }
 
+impl Stage {
+    /// Whether it is a whole run that is compared only if its rate turns out to be the best.
+    pub(super) fn is_on_trial(self) -> bool {
+        matches!(self, Self::Tried | Self::Listed)
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum End {

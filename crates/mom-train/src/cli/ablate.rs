@@ -140,7 +140,7 @@ fn comparisons(all: &[Comparison]) -> Result<()> {
 /// What every headline of the downstream figures amounts to beside dense's.
 fn downstream(all: &[DownstreamComparison]) -> Result<()> {
     for of in all.iter().filter(|of| of.is_headline()) {
-        let difference = of.difference.map_or("-".to_owned(), |of| format!("{:+.1} points", 100.0 * of.mean));
+        let difference = of.difference().unwrap_or_else(|| "-".to_owned());
         let interval = of.interval().unwrap_or_else(|| "-".to_owned());
         let DownstreamComparison { setting, variant, task, measure, .. } = of;
         say!("{setting:<15} {variant:<10} {task} ({measure}): {difference} {interval} {}", of.words())?;

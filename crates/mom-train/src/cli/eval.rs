@@ -66,7 +66,7 @@ pub fn eval(arguments: &EvalArguments) -> Result<()> {
 
 /// A line for each figure, and for what could not be asked.
 fn downstream(of: &Downstream) -> Result<()> {
-    for Figure { task, measure, value, n, ceiling, chance } in &of.figures {
+    for Figure { task, measure, value, n, ceiling, chance, .. } in &of.figures {
         if measure == "facts" {
             let own = ceiling.map(|ceiling| format!(" (their own captions: {ceiling:.2})")).unwrap_or_default();
             say!("{task}, facts a caption: {value:.2}{own}")?;

@@ -79,19 +79,21 @@ pub fn train(arguments: &TrainArguments) -> Result<Ended> {
             Ok(Ended::Stopped)
         }
         other => {
-            if let Some((result, bytes_per_text_token)) = other? {
-                tell(&result, bytes_per_text_token)?;
+            if let Some(result) = other? {
+                tell(&result)?;
             }
             Ok(Ended::Done)
         }
     }
 }
 
-/// What is told at the end: a result, and the bytes that a text token stands for.
-type Told = Option<(RunResult, Option<f64>)>;
-
-/// Trains as a rank of its world.
-fn train_in(world: &Arc<World>, out: &Path, config: &RunConfig, signals: Signals) -> mom_train::Result<Told> {
+/// Trains as a rank of its world; the result is for rank 0 to tell.
+fn train_in(
+    world: &Arc<World>,
+    out: &Path,
+    config: &RunConfig,
+    signals: Signals,
+) -> mom_train::Result<Option<RunResult>> {
     world.pick_gpu();
     // Before the data is read: a folder that is in use, or another run's, is refused as it is.
     let folder = world.root_first("the run's folder", || {
@@ -108,7 +110,7 @@ fn train_in(world: &Arc<World>, out: &Path, config: &RunConfig, signals: Signals
     if !world.is_shared()
         && let Some(result) = folder.finished(config)
     {
-        return Ok(Some((result.clone(), None)));
+        return Ok(Some(result.clone()));
     }
     let prepared = world.root_first("the data", || prepare(config, out, &mut terminal, &|| world.moves("the data")))?;
     terminal.note(&in_short(config, &prepared));
@@ -117,7 +119,7 @@ fn train_in(world: &Arc<World>, out: &Path, config: &RunConfig, signals: Signals
     }
     let result = run::train_in_world(&folder, config, &prepared, &mut terminal, world);
     terminal.clear();
-    Ok(Some((result?, prepared.dataset.bytes_per_text_token())))
+    result.map(Some)
 }
 
 /// A rank that tells nothing, and can be asked to end.
@@ -130,11 +132,11 @@ impl Observer for Quiet {
 }
 
 /// The last losses of a run.
-fn tell(result: &RunResult, bytes_per_text_token: Option<f64>) -> Result<()> {
+fn tell(result: &RunResult) -> Result<()> {
     let Some(last) = result.curve.last() else { return Ok(()) };
     for (modality, loss) in &last.loss {
-        let bytes = bytes_per_text_token.filter(|_| modality == "text");
-        let bits = bytes.map(|bytes| format!(" ({:.4} bits per byte)", loss / std::f64::consts::LN_2 / bytes));
+        let bits = last.bits_per_byte.filter(|_| modality == "text");
+        let bits = bits.map(|bits| format!(" ({bits:.4} bits per byte)"));
         say!("{modality}: validation loss {loss:.4}{} after {} steps", bits.unwrap_or_default(), last.step)?;
     }
     Ok(())

@@ -4,7 +4,9 @@ mod identity;
 mod view;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use mom_data::scenes::truth::Recogniser;
 use mom_data::{Dataset, Loader, Order, Progress, SourceConfig, TextConfig, TokenizerConfig, Tokenizers};
 use mom_models::Architecture;
 
@@ -29,6 +31,8 @@ pub struct Prepared {
     pub tokenizers: Tokenizers,
     /// Both splits.
     pub dataset: Dataset,
+    /// Once somebody wants to know what words speech has.
+    reader: OnceLock<Recogniser>,
 }
 
 impl Prepared {
@@ -88,7 +92,21 @@ impl Prepared {
             fitted
         };
         let dataset = Dataset::prepare(&sources, &tokenizers, &folder.join("tokens"), &mut progress)?;
-        Ok(Self { tokenizers, dataset })
+        Ok(Self::of(tokenizers, dataset))
+    }
+
+    /// Documents and the tokenizers that made them.
+    pub(crate) fn of(tokenizers: Tokenizers, dataset: Dataset) -> Self {
+        Self { tokenizers, dataset, reader: OnceLock::new() }
+    }
+
+    /// What reads the words of speech of the small world from its units; it takes some seconds to learn them, once.
+    ///
+    /// # Errors
+    /// Speech that other programs made units of.
+    pub(crate) fn reader_of_speech(&self) -> Result<&Recogniser> {
+        let codebook = self.tokenizers.speech_codebook()?;
+        Ok(self.reader.get_or_init(|| Recogniser::learn(codebook)))
     }
 
     /// Holds a folder of tokenizers and tokens against other processes that would make what is missing; waits for one that does.
@@ -115,7 +133,7 @@ impl Prepared {
         progress: impl FnMut(Progress<'_>),
     ) -> Result<Self> {
         let dataset = Dataset::prepare_to_evaluate(sources, &tokenizers, folder, progress)?;
-        Ok(Self { tokenizers, dataset })
+        Ok(Self::of(tokenizers, dataset))
     }
 
     /// The folder of a run's tokenizers and tokens: `data.prepared`, or the run's own.

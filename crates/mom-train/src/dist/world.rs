@@ -141,6 +141,7 @@ impl World {
     ///
     /// # Errors
     /// That failure.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "an exchange fails by itself"))]
     pub(crate) fn check(&self) -> Result<()> {
         self.hub.as_ref().and_then(|hub| hub.watch().failure()).map_or(Ok(()), |failure| Err(failure.into()))
     }

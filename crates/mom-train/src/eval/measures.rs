@@ -1,7 +1,6 @@
-//! How near a text, a row of units or a picture is to another.
+//! How near a text or a picture is to another.
 
 use std::collections::HashMap;
-use std::hash::Hash;
 
 /// Longest character n-gram of [`chrf`].
 const LONGEST: usize = 6;
@@ -40,21 +39,6 @@ fn counts(text: &[char], n: usize) -> HashMap<&[char], usize> {
     counts
 }
 
-/// Insertions, deletions and replacements that make one row of the other (Levenshtein).
-pub(super) fn edits<T: Eq + Hash>(a: &[T], b: &[T]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 /// The share of other truths that are farther from what was drawn than its own, on average; those as far count half. Chance is
 /// a half. `distance(i, j)`: from what was drawn for i to the truth of j. `None` of fewer than two.
 pub(super) fn matched(n: usize, distance: impl Fn(usize, usize) -> f64) -> Option<f64> {
@@ -79,8 +63,6 @@ mod tests {
         // 1-grams: 2 of 3 and 2 of 2; 2-grams: 1 of 2 and 1 of 1; 3-grams: 0 of 1 and none.
         let (p, r) = ((2.0 / 3.0 + 0.5) / 3.0, 2.0 / 3.0);
         assert!((chrf("abc", "ab") - 5.0 * p * r / (4.0 * p + r)).abs() < 1e-12);
-        assert_eq!(edits(&["a", "red", "star"], &["a", "star"]), 1);
-        assert_eq!((edits(b"kitten", b"sitting"), edits::<u8>(b"", b"abc"), edits::<u8>(b"", b"")), (3, 3, 0));
         // Two drawn pictures that are their own truths, one that is another's.
         let points = [0.0, 1.0, 2.0];
         let drawn = [0.1, 1.1, 0.0];

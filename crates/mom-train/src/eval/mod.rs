@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::config::check_downstream;
 use crate::error::require;
 use crate::telemetry::Downstream;
-use crate::train::{Lease, validate};
+use crate::train::{HeldOut, Lease, validate};
 use crate::trained::Trained;
 use crate::{DeviceKind, Error, Generator, Precision, Prepared, Result, RunConfig, Validation};
 
@@ -78,7 +78,7 @@ pub fn evaluate(
     let (mut config, tokens): (RunConfig, _) = (trained.run().clone(), folder.join("tokens"));
     let prepared = if options.sources.is_empty() {
         let dataset = mom_data::Dataset::prepare(&config.data.sources(), trained.tokenizers(), &tokens, progress)?;
-        let prepared = Prepared { tokenizers: trained.tokenizers().clone(), dataset };
+        let prepared = Prepared::of(trained.tokenizers().clone(), dataset);
         if format!("{:016x}", prepared.fingerprint()) != trained.data() {
             let what =
                 "its documents are not those that the model was trained and validated on; name some to evaluate on";
@@ -96,10 +96,10 @@ pub fn evaluate(
     let mut left = options.batches.unwrap_or(config.train.eval_batches);
     let batches = std::iter::from_fn(|| {
         left = left.checked_sub(1)?;
-        loader.next_batch_of_pass().transpose()
+        let batch = loader.next_batch_of_pass().transpose()?;
+        Some(batch.and_then(|batch| HeldOut::new(batch, trained.tokenizers())))
     });
-    let bytes = prepared.dataset.bytes_per_text_token();
-    let Validation { step, by_modality, joint, bits_per_byte } = validate(&model, batches, bytes, trained.step())?;
+    let Validation { step, by_modality, joint, bits_per_byte } = validate(&model, batches, trained.step())?;
     let generator = Generator::of(model, trained.tokenizers().clone(), trained.run());
     let scores = match options.scored {
         0 => Vec::new(),

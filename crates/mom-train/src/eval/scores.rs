@@ -1,10 +1,11 @@
 //! What a model draws for held-out documents, beside what they have.
 
 use mom_data::Modality;
+use mom_data::scenes::truth::edits;
 use mom_models::decode::Sampling;
 use serde::Serialize;
 
-use super::measures::{chrf, edits, matched};
+use super::measures::{chrf, matched};
 use crate::error::require;
 use crate::samples::{Prompt, prompts_of};
 use crate::{Error, GenerateOptions, Generator, Part, Prepared, Result, RunConfig, draw};

@@ -13,9 +13,11 @@
 //! | `result.json` | the outcome, once the run is done |
 
 mod downstream;
+mod finish;
 mod folder;
 mod horizons;
 mod observer;
+mod sampler;
 mod warnings;
 
 use std::path::Path;
@@ -28,16 +30,16 @@ use crate::checkpoint::{self, State};
 use crate::config::Identity;
 use crate::dist::World;
 use crate::error::require;
-use crate::samples::{self, Prompt, Shown};
-use crate::telemetry::{EvalPoint, Exhibit, Lengths, Metrics, ModalityInfo, RunResult, best_step, memory, peak};
+use crate::telemetry::{EvalPoint, Lengths, Metrics, RunResult, best_step, memory, peak};
 use crate::train::Word;
 use crate::trained::{self, Trained};
-use crate::{DeviceKind, Error, Generator, Prepared, Result, RunConfig, Trainer, Validation};
+use crate::{DeviceKind, Error, Prepared, Result, RunConfig, Trainer, Validation};
 
 pub use crate::lock::FolderLock;
 pub use crate::telemetry::Pace;
 pub use folder::{RunFolder, finished};
 pub use observer::{Observer, Silent};
+use sampler::Sampler;
 
 /// Trains in a folder to the end, from its newest whole checkpoint where there is one: [`RunFolder::open`], then
 /// [`train_in`].
@@ -147,12 +149,6 @@ struct Run<'a> {
     sampler: Option<Sampler>,
 }
 
-/// A model in training as one that draws, and what it is asked.
-struct Sampler {
-    generator: Generator,
-    prompts: Vec<Prompt>,
-}
-
 impl<'a> Run<'a> {
     fn open(
         config: &'a RunConfig,
@@ -221,18 +217,8 @@ impl<'a> Run<'a> {
         } else {
             None
         };
-        let sampler = config.train.sample_every.filter(|_| world.is_root()).map(|_| {
-            let generator = Generator::of(trainer.model().clone(), prepared.tokenizers.clone(), config);
-            let prompts = samples::prompts_of(config, prepared, samples::EACH)?;
-            if prompts.is_empty() {
-                observer.note(
-                    "train.sample_every: no held-out document has two parts that can be shown; there are no samples",
-                );
-            }
-            Ok::<_, Error>(Sampler { generator, prompts })
-        });
         Ok(Self {
-            sampler: sampler.transpose()?.filter(|sampler| !sampler.prompts.is_empty()),
+            sampler: if world.is_root() { Sampler::of(config, prepared, &trainer, observer)? } else { None },
             world: world.clone(),
             config,
             prepared,
@@ -327,28 +313,6 @@ impl<'a> Run<'a> {
         self.finish(self.wall_secs + secs_here)
     }
 
-    fn sample(&mut self, step: u64, observer: &mut dyn Observer) -> Result<()> {
-        let Some(Sampler { generator, prompts }) = &self.sampler else { return Ok(()) };
-        self.world.progress("samples", false);
-        let (set, files) = samples::take(generator, prompts, step)?;
-        let folder = samples::write(self.folder, &set, &files)?;
-        let bytes = |name: &Path| files.iter().find(|(path, _)| path == name).map_or(&[][..], |(_, bytes)| bytes);
-        for (i, sample) in set.samples.iter().enumerate() {
-            for (what, shown) in [("prompt", &sample.prompt), ("truth", &sample.truth), ("drawn", &sample.drawn)] {
-                let exhibit = match shown {
-                    Shown::Text(text) => Exhibit::Text(text),
-                    Shown::Image(name) => Exhibit::Image(bytes(name)),
-                    Shown::Speech(name) => Exhibit::Speech { wav: bytes(name), sample_rate: generator.sample_rate() },
-                };
-                if let Some(metrics) = &mut self.metrics {
-                    metrics.exhibit(step, &format!("samples/{i:02}/{what}"), exhibit)?;
-                }
-            }
-        }
-        observer.sampled(step, &folder);
-        Ok(())
-    }
-
     /// Tells what is to be told, on the rank that tells.
     fn tell(&mut self, what: impl FnOnce(&mut Metrics) -> Result<()>) -> Result<()> {
         self.metrics.as_mut().map_or(Ok(()), what)
@@ -392,41 +356,6 @@ impl<'a> Run<'a> {
         };
         self.checkpoints.save(&mut self.trainer, state, metrics)
     }
-
-    fn finish(&self, wall_secs: f64) -> Result<RunResult> {
-        let model = self.trainer.model().config();
-        let setting = model.setting;
-        let result = RunResult {
-            setting: setting.name().to_owned(),
-            variant: model.variant.to_string(),
-            seed: self.config.train.seed,
-            scale: model.scale.to_string(),
-            modalities: setting
-                .modalities()
-                .iter()
-                .map(|&name| ModalityInfo { name: name.to_owned(), loss: loss_in_words(setting, name).to_owned() })
-                .collect(),
-            curve: self.curve.clone(),
-            horizons: self.horizons.clone(),
-            downstream: None,
-            steps: self.trainer.steps_done(),
-            tokens: self.trainer.tokens_seen(),
-            active_flops_per_token: self.trainer.active_flops_per_token(),
-            wall_secs,
-            peak_memory_bytes: self.peak_memory_bytes.max(memory::peak(self.config.train.device)?),
-            total_parameters: (model.total_parameters() + model.patcher_parameters()) as u64,
-            active_parameters: (model.active_parameters() + model.patcher_parameters()) as u64,
-        };
-        if !self.world.is_root() {
-            return Ok(result);
-        }
-        // Its losses are there, whatever comes of the questions.
-        folder::write_result(self.folder, &result)?;
-        let Some(downstream) = self.downstream()? else { return Ok(result) };
-        let result = RunResult { downstream: Some(downstream), ..result };
-        folder::write_result(self.folder, &result)?;
-        Ok(result)
-    }
 }
 
 /// Keeps the tokenizers with the run: one that is copied elsewhere can still be decoded.
@@ -438,11 +367,4 @@ fn save_tokenizers(config: &RunConfig, path: &Path, prepared: &Prepared, is_new:
         prepared.tokenizers.save(&tokenizers)?;
     }
     Ok(())
-}
-
-fn loss_in_words(setting: mom_models::Setting, modality: &str) -> &'static str {
-    match (setting, modality) {
-        (mom_models::Setting::Transfusion, "image") => "diffusion (mean squared error of the noise)",
-        _ => "cross-entropy (nats per token)",
-    }
 }

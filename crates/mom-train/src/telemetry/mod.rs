@@ -7,7 +7,7 @@ pub(crate) mod peak;
 mod result;
 mod tensorboard;
 
-pub use downstream::{Downstream, Figure, HEADLINES};
+pub use downstream::{Downstream, Figure, HEADLINES, WORD_ERROR_RATE};
 pub use metrics::Pace;
 pub(crate) use metrics::{Ends, Exhibit, Lengths, Metrics};
 pub(crate) use result::best_step;

@@ -16,5 +16,5 @@ pub(crate) use lease::Lease;
 pub use outcome::{Skipped, StepReport, Validation};
 pub use trainer::Trainer;
 pub(crate) use trainer::{Counters, Word};
-pub(crate) use validation::validate;
+pub(crate) use validation::{HeldOut, validate};
 pub(crate) use work::{Input, Mode, Work};

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
-use mom_data::{Batch, Position};
+use mom_data::Position;
 use mom_models::{Model, Normaliser, Parameters, flops};
 
 use super::engine::{Engine, StepControl};
 use super::feed::Feed;
 use super::snapshot::Snapshot;
-use super::validation;
+use super::validation::{self, HeldOut};
 use super::work::{Content, Input, Mode, Work};
 use super::{Skipped, StepReport, Validation};
 use crate::config::{OptimizerSection, TrainSection};
@@ -31,8 +31,7 @@ pub struct Trainer {
     /// The next step's batches, made and sent while the device was busy, and the loader's place before them.
     prefetched: Option<(Work, Position)>,
     data_wait: Duration,
-    validation: Vec<Batch>,
-    bytes_per_text_token: Option<f64>,
+    validation: Vec<HeldOut>,
     counters: Counters,
     norms: Norms,
     /// Where `train.ema` asks for it.
@@ -96,7 +95,6 @@ impl Trainer {
             prefetched: None,
             data_wait: Duration::ZERO,
             validation: validation::batches(config, prepared)?,
-            bytes_per_text_token: prepared.dataset.bytes_per_text_token(),
             counters: Counters::default(),
             norms: Norms::default(),
             skipped: Vec::new(),
@@ -288,8 +286,7 @@ impl Trainer {
     pub fn validate(&self) -> Result<Validation> {
         let step = self.steps_done();
         self.world.progress("a validation", false);
-        let validation =
-            validation::shared(&self.world, &self.engine.model, &self.validation, self.bytes_per_text_token, step)?;
+        let validation = validation::shared(&self.world, &self.engine.model, &self.validation, step)?;
         for (loss, name) in validation.by_modality.iter().zip(self.engine.model.config().setting.modalities()) {
             self.engine.finite(step, &format!("the validation loss of {name}"), loss.sum)?;
         }

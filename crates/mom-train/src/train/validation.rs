@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 
 use mom_core::autograd::without_tape;
-use mom_data::Batch;
+use mom_data::{Batch, Tokenizers};
 use mom_models::diffusion::{Noise, Timesteps};
 use mom_models::{ModalityLoss, Model, ModelConfig, Normaliser, Setting};
 
@@ -15,71 +15,87 @@ use crate::{Prepared, Result, RunConfig};
 /// Seed of the noise in validations: the same in every run.
 const SEED: u64 = 0x5eed;
 
+/// A batch that a validation looks at.
+#[derive(Debug)]
+pub(crate) struct HeldOut {
+    batch: Batch,
+    /// Bytes that its text targets stand for.
+    text_bytes: Option<u64>,
+}
+
+impl HeldOut {
+    /// A batch, with the bytes of its text by the tokenizers that made it.
+    pub fn new(batch: Batch, tokenizers: &Tokenizers) -> mom_data::Result<Self> {
+        Ok(Self { text_bytes: tokenizers.target_bytes(&batch)?, batch })
+    }
+}
+
 /// The batches that a validation looks at: the same in every run over the same data.
-pub(crate) fn batches(config: &RunConfig, prepared: &Prepared) -> Result<Vec<Batch>> {
+pub(crate) fn batches(config: &RunConfig, prepared: &Prepared) -> Result<Vec<HeldOut>> {
     let mut loader = prepared.validation_loader(config)?;
     let mut batches = Vec::new();
     while batches.len() < config.train.eval_batches
         && let Some(batch) = loader.next_batch_of_pass()?
     {
-        batches.push(batch);
+        batches.push(HeldOut::new(batch, &prepared.tokenizers)?);
     }
     Ok(batches)
 }
 
-/// Losses of a model over batches, with the same noise in every run.
-///
-/// `bytes_per_text_token`: see [`mom_data::Dataset::bytes_per_text_token`].
+/// Losses of a model over batches, with the same noise in every run. Bits per byte are those of all text targets, special tokens
+/// among them (where documents and their parts begin and end), over the bytes that the same targets stand for.
 pub(crate) fn validate(
     model: &Model,
-    batches: impl Iterator<Item = mom_data::Result<impl Borrow<Batch>>>,
-    bytes_per_text_token: Option<f64>,
+    batches: impl Iterator<Item = mom_data::Result<impl Borrow<HeldOut>>>,
     step: u64,
 ) -> Result<Validation> {
-    let losses = batches.enumerate().map(|(index, batch)| of_batch(model, batch?.borrow(), index));
-    finish(model, losses.collect::<Result<Vec<_>>>()?, bytes_per_text_token, step)
+    let seen = batches.enumerate().map(|(index, batch)| look(model, batch?.borrow(), index));
+    finish(model, seen.collect::<Result<Vec<_>>>()?, step)
 }
 
 /// The same of a rank's model: each rank looks at some of the batches, and all have the losses over all of them, as one would.
-pub(super) fn shared(
-    world: &World,
-    model: &Model,
-    batches: &[Batch],
-    bytes_per_text_token: Option<f64>,
-    step: u64,
-) -> Result<Validation> {
+pub(super) fn shared(world: &World, model: &Model, batches: &[HeldOut], step: u64) -> Result<Validation> {
     let own = batches.iter().enumerate().skip(world.rank()).step_by(world.size());
-    let own = own.map(|(index, batch)| of_batch(model, batch, index)).collect::<Result<Vec<_>>>()?;
+    let own = own.map(|(index, batch)| look(model, batch, index)).collect::<Result<Vec<_>>>()?;
     // JSON knows no NaN.
-    let bits = |losses: &Vec<ModalityLoss>| losses.iter().map(|loss| (loss.sum.to_bits(), loss.count)).collect();
+    let bits = |seen: &Seen| seen.losses.iter().map(|loss| (loss.sum.to_bits(), loss.count)).collect();
     let own: Vec<Vec<(u64, usize)>> = own.iter().map(bits).collect();
     let all = world.gather("the losses of a validation", own)?;
-    let losses = (0..batches.len()).filter_map(|index| all.get(index % world.size())?.get(index / world.size()));
     let floats = |bits: &Vec<(u64, usize)>| {
         bits.iter().map(|&(sum, count)| ModalityLoss { sum: f64::from_bits(sum), count }).collect()
     };
-    finish(model, losses.map(floats).collect(), bytes_per_text_token, step)
+    let seen = batches.iter().enumerate().filter_map(|(index, held_out)| {
+        let losses = all.get(index % world.size())?.get(index / world.size())?;
+        Some(Seen { losses: floats(losses), text_bytes: held_out.text_bytes })
+    });
+    finish(model, seen.collect(), step)
+}
+
+/// What a batch gave.
+struct Seen {
+    losses: Vec<ModalityLoss>,
+    text_bytes: Option<u64>,
 }
 
 /// Losses of one batch, with its noise.
-fn of_batch(model: &Model, batch: &Batch, index: usize) -> Result<Vec<ModalityLoss>> {
+fn look(model: &Model, HeldOut { batch, text_bytes }: &HeldOut, index: usize) -> Result<Seen> {
     let noise = noise(batch, SEED, index as u64, Timesteps::Stratified);
     let losses = without_tape(|| model.loss(&view(batch), noise.as_ref(), Normaliser::of(&view(batch))))?;
-    Ok(losses.by_modality()?)
+    Ok(Seen { losses: losses.by_modality()?, text_bytes: *text_bytes })
 }
 
-/// A validation of the losses of its batches, in their order.
-fn finish(
-    model: &Model,
-    losses: Vec<Vec<ModalityLoss>>,
-    bytes_per_text_token: Option<f64>,
-    step: u64,
-) -> Result<Validation> {
+/// A validation of what its batches gave, in their order.
+fn finish(model: &Model, seen: Vec<Seen>, step: u64) -> Result<Validation> {
     let mut by_modality = vec![ModalityLoss::default(); model.config().setting.n_modalities()];
-    losses.into_iter().for_each(|of_batch| super::engine::add(&mut by_modality, of_batch));
-    let text = by_modality.first().filter(|loss| loss.count > 0);
-    let bits_per_byte =
-        text.zip(bytes_per_text_token).map(|(loss, bytes)| loss.mean() / std::f64::consts::LN_2 / bytes);
+    let mut text_bytes = Some(0);
+    for Seen { losses, text_bytes: of_batch } in seen {
+        text_bytes = text_bytes.zip(of_batch).map(|(sum, n)| sum + n);
+        super::engine::add(&mut by_modality, losses);
+    }
+    let bits_per_byte = by_modality
+        .first()
+        .zip(text_bytes.filter(|&bytes| bytes > 0))
+        .map(|(text, bytes)| text.sum / std::f64::consts::LN_2 / bytes as f64);
     let joint = joint(model.config(), &by_modality);
     Ok(Validation { step, by_modality, joint, bits_per_byte })
 }

@@ -12,6 +12,7 @@ fn asked(variant: &str, seed: u64, all: f64, colour: f64) -> RunResult {
         task: "image-to-text".into(),
         measure: measure.into(),
         value,
+        documents: Some(30),
         n: 200,
         ceiling: Some(1.0),
         chance: Some(0.3),
@@ -59,7 +60,29 @@ fn differences_are_paired_and_only_headlines_are_judged() {
     let mut others = runs(0.1);
     others[8].downstream.as_mut().unwrap().documents = 64;
     assert_eq!(of(&others, "mom", "all").difference, None);
+    let mut fewer = runs(0.1);
+    fewer[8].downstream.as_mut().unwrap().figures[1].documents = Some(29);
+    assert_eq!(of(&fewer, "mom", "all").difference, None);
+    assert!(of(&fewer, "mom", "colour").difference.is_some());
     assert!(downstream_comparisons(&[run("dense", 0, line), run("mom", 0, line)]).is_empty());
+}
+
+#[test]
+fn of_word_errors_fewer_are_better() {
+    let with_errors = |ahead: f64| -> Vec<RunResult> {
+        let mut runs = runs(ahead);
+        let figures = runs.iter_mut().flat_map(|run| &mut run.downstream.as_mut().unwrap().figures);
+        figures.filter(|figure| figure.measure == "all").for_each(|figure| figure.measure = "word_error_rate".into());
+        runs
+    };
+    let of = |runs: &[RunResult]| {
+        let all = downstream_comparisons(runs);
+        let mom = all.into_iter().find(|of| of.variant == "mom" && of.measure == "word_error_rate").unwrap();
+        (mom.verdict, mom.difference().unwrap())
+    };
+    assert_eq!(of(&with_errors(-0.1)), (Verdict::Better, "−10.0 points".to_owned()));
+    assert_eq!(of(&with_errors(0.1)), (Verdict::Worse, "+10.0 points".to_owned()));
+    assert_eq!(of(&with_errors(0.0)).0, Verdict::NotToldApart);
 }
 
 #[test]
@@ -69,12 +92,20 @@ fn they_stand_in_every_file_and_nowhere_where_nobody_asked() {
     let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
     let csv = read("downstream.csv");
     assert_eq!(csv.lines().count(), 1 + 9 * 2);
-    assert!(csv.contains("\nchameleon,tiny,mom,0,32,image-to-text,colour,0.6,200,1,0.3\n"), "{csv}");
+    assert!(csv.contains("\nchameleon,tiny,mom,0,32,image-to-text,colour,0.6,30,200,1,0.3\n"), "{csv}");
     let (page, text) = (read("report.html"), read("report.md"));
     for report in [&page, &text] {
         assert!(report.contains("Downstream figures") && report.contains("image-to-text: all"), "{report}");
     }
-    assert!(text.contains("Downstream: MoM in image-to-text (all) +10.0 % beside dense"), "{text}");
+    assert!(text.contains("Downstream: MoM in image-to-text (all) +10.0 points beside dense"), "{text}");
+    // What lies between two shares are points: ten of them are no ten per cent of what dense gets right.
+    let (_, table) = text.split_once("Downstream figures").unwrap();
+    let row = table.lines().find(|line| line.starts_with("| mom |")).unwrap();
+    let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+    assert!(
+        cells[2].ends_with(" %") && cells[3] == "+10.0 points" && cells[4].trim_end_matches("\\]").ends_with(" points"),
+        "{row}"
+    );
     assert!(read("results.json").contains("\"downstream\""));
     assert_eq!(read_results(&dir.path().join("results.json")).unwrap().len(), 9 * 2);
 

@@ -5,6 +5,8 @@
 //! would be lost. An entry is its text as it stands, without blank lines at its end. Entries of one headword (the first line up
 //! to a comma, bracket or backslash, in lower case) stay on one side of the split.
 //!
+//! Entries that tell of the dictionary itself ([`preamble`]) are ignored and counted.
+//!
 //! An entry that is not UTF-8, or longer than 1 MiB, is skipped and counted. A file that ends inside of its compression is an
 //! error that names it and the entry.
 
@@ -12,6 +14,7 @@ use std::ops::ControlFlow;
 
 use super::json_lines::Lines;
 use super::pieces::broken_stream;
+use super::preamble;
 use crate::Result;
 use crate::readers::listing::{Entry, Listing};
 use crate::readers::{
@@ -59,11 +62,29 @@ impl Reader for Dictionary {
     fn read(&self, unit: usize, sink: &mut dyn FnMut(Outcome) -> ControlFlow<()>) -> Result<()> {
         let file = &self.files[unit];
         let mut lines = Lines::new(compressed::open(&file.path)?, 0, u64::MAX);
+        let mut preamble = preamble::of_index(&file.path).into_iter().peekable();
+        let mut inside: Option<(String, u64)> = None;
         let (mut entry, mut row, mut after_blank) = (Open::default(), 0, true);
-        while let Some(length) = lines.advance() {
+        loop {
+            let at = lines.at;
+            let Some(length) = lines.advance() else { break };
             let line = lines.buffer.as_slice();
             let is_blank = line.trim_ascii().is_empty();
-            if after_blank && !is_blank && !line[0].is_ascii_whitespace() && entry.length > 0 {
+            // An index of another file points to what does not begin so.
+            while preamble.next_if(|(_, range)| range.start < at).is_some() {}
+            inside = match inside {
+                Some((_, end)) if at < end => inside,
+                _ => preamble
+                    .next_if(|(_, range)| range.start == at && preamble::is_of_preamble(&String::from_utf8_lossy(line)))
+                    .map(|(headword, range)| (headword, range.end)),
+            };
+            let headword = inside.as_ref().map(|(headword, _)| headword);
+            // The first word follows the preamble without a blank line.
+            let begins = match (headword, &entry.of_preamble) {
+                (None, None) => after_blank && !is_blank && !line[0].is_ascii_whitespace(),
+                (now, before) => now != before.as_ref(),
+            };
+            if begins && entry.length > 0 {
                 if sink(std::mem::take(&mut entry).close(file, row)).is_break() {
                     return Ok(());
                 }
@@ -71,6 +92,7 @@ impl Reader for Dictionary {
             }
             // Blank lines before the first entry belong to none.
             if entry.length > 0 || !is_blank {
+                entry.of_preamble = headword.cloned();
                 entry.add(line, length);
             }
             after_blank = is_blank;
@@ -92,6 +114,8 @@ struct Open {
     bytes: Vec<u8>,
     /// All of it.
     length: u64,
+    /// Its headword in the index, where that says that it tells of the dictionary.
+    of_preamble: Option<String>,
 }
 
 impl Open {
@@ -103,6 +127,13 @@ impl Open {
 
     fn close(mut self, file: &Entry, row: u64) -> Outcome {
         let (key, place) = (format!("{}:{row}", file.name), Place { file: file.name.clone(), row: Some(row) });
+        let ignored = |headword: &str| {
+            let name = format!("{key}: {headword} tells of the dictionary");
+            Outcome::Ignored { ending: "(preamble)".to_owned(), name }
+        };
+        if let Some(headword) = &self.of_preamble {
+            return ignored(headword);
+        }
         let items = vec!["entry".to_owned()];
         let skip = |detail| Skip::new(SkipReason::BrokenText, detail);
         if self.length > MAX_ENTRY_BYTES as u64 {
@@ -113,6 +144,9 @@ impl Open {
         match String::from_utf8(self.bytes) {
             Ok(text) => {
                 let group = headword(&text);
+                if let Some(headword) = group.as_deref().filter(|headword| preamble::is_of_preamble(headword)) {
+                    return ignored(headword);
+                }
                 let parts = vec![Part::Text(text)];
                 Outcome::Sample(Sample { key, place, group, order: PartOrder::Free, parts, items })
             }
@@ -191,6 +225,65 @@ mod tests {
             result.unwrap();
             assert_eq!(texts(&seen), expected);
         }
+    }
+
+    const PREAMBLE: &str = "00-database-short\n   A dictionary.\n\n00-database-info\n   Made today.\n\nThe original was free.\n\n      Motto.\n";
+
+    /// Words of the samples, and what is ignored.
+    fn told(outcomes: &[Outcome]) -> (Vec<&str>, Vec<(&str, &str)>) {
+        let mut told = (Vec::new(), Vec::new());
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Sample(sample) => told.0.extend(sample.group.as_deref()),
+                Outcome::Ignored { ending, name } => told.1.push((ending.as_str(), name.as_str())),
+                Outcome::Skipped { .. } => panic!("{outcome:?}"),
+            }
+        }
+        told
+    }
+
+    #[test]
+    fn what_a_dictionary_tells_of_itself_is_no_entry() {
+        let text = format!("{PREAMBLE}abbey\n   A house.\n\nzebra\n   An animal.\n");
+        let short = "(preamble)";
+        // By headwords alone: what the info has in paragraphs of its own is not known to be one.
+        let (result, seen) = read("plain.dict", text.as_bytes());
+        result.unwrap();
+        let (words, ignored) = told(&seen);
+        assert_eq!(words, ["the original was free.", "zebra"]);
+        assert_eq!(
+            ignored,
+            [
+                (short, "plain.dict:0: 00-database-short tells of the dictionary"),
+                (short, "plain.dict:1: 00-database-info tells of the dictionary"),
+            ]
+        );
+
+        // With the index, which also knows where the first word begins. Two headwords may stand for one entry.
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("known.dict.dz"), gzip(&text)).unwrap();
+        let (info, end) = (text.find("00-database-info").unwrap(), PREAMBLE.len());
+        assert!(info < 64 && (64..128).contains(&(end - info)), "two digits");
+        let digit = |value: usize| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[value] as char;
+        let length = format!("B{}", digit(end - info - 64));
+        let index = format!(
+            "00-database-info\t{0}\t{length}\n00-database-short\tA\t{0}\n00databaseinfo\t{0}\t{length}\nzebra\tBx\tC\n",
+            digit(info)
+        );
+        fs::write(folder.path().join("known.index"), index).unwrap();
+        let counts = || {
+            let source = crate::SourceConfig::at(folder.path().join("known.dict.dz"));
+            let report = crate::inspect::inspect(&source, 8, |_| {}).unwrap();
+            let tally = report.tally();
+            let [entries, preamble] = ["entry", short].map(|ending| tally.items[ending]);
+            assert_eq!((entries.found, preamble.found), (entries.used, preamble.ignored), "{tally}");
+            (tally.used, preamble.ignored)
+        };
+        assert_eq!(counts(), (2, 2));
+        // One of another file is as good as none.
+        fs::write(folder.path().join("known.index"), "00-database-info\tC\tBB\n").unwrap();
+        assert_eq!(counts(), (2, 2));
+        assert!(preamble::of_index(&folder.path().join("known.dict.dz")).len() == 1);
     }
 
     #[test]

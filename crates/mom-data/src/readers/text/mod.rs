@@ -9,6 +9,7 @@ mod lines;
 pub(super) mod media;
 mod paragraphs;
 pub(super) mod pieces;
+mod preamble;
 pub(super) mod records;
 mod whole;
 

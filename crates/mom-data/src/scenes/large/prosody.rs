@@ -8,34 +8,24 @@
 use super::speaker::Speaker;
 use super::word::{Role, Word};
 use crate::rng::Stream;
-use crate::scenes::phonemes::{Manner, Noise, Phoneme};
+use crate::scenes::phonemes::{Manner, NEUTRAL, Noise, Phoneme};
+use crate::scenes::synthesiser::Aim;
 
-/// Targets that hold for a while.
+/// A target in the making. Its pitch is relative to the speaker's.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Target {
-    pub millis: f32,
-    pub formants: [f32; 3],
-    /// Level of the voice.
-    pub voice: f32,
-    /// Level of breath through the formants.
-    pub breath: f32,
-    /// Noise at a constriction.
-    pub noise: Noise,
-    /// Pitch relative to the speaker's.
-    pub pitch: f32,
+struct Target {
+    aim: Aim,
     /// How firmly the formants are this sound's own: 1 for a vowel.
     hold: f32,
 }
 
-const NO_NOISE: Noise = Noise { hertz: 2500.0, width_hertz: 1000.0, level: 0.0 };
-const NEUTRAL: [f32; 3] = [500.0, 1500.0, 2500.0];
-
 fn silence(millis: f32) -> Target {
-    Target { millis, formants: NEUTRAL, voice: 0.0, breath: 0.0, noise: NO_NOISE, pitch: 1.0, hold: 1.0 }
+    let aim = Aim { millis, formants: NEUTRAL, voice: 0.0, breath: 0.0, noise: Noise::NONE, pitch: 1.0 };
+    Target { aim, hold: 1.0 }
 }
 
 /// The targets of an utterance, with silence around it and rests at commas and full stops.
-pub(super) fn articulate(words: &[Word], speaker: &Speaker, stream: &mut Stream) -> Vec<Target> {
+pub(super) fn articulate(words: &[Word], speaker: &Speaker, stream: &mut Stream) -> Vec<Aim> {
     let mut targets = vec![silence(stream.range(30.0, 90.0))];
     let mut said: Vec<&str> = Vec::new();
     for sentence in words.split_inclusive(|word| word.role == Role::Stop) {
@@ -60,10 +50,8 @@ pub(super) fn articulate(words: &[Word], speaker: &Speaker, stream: &mut Stream)
     }
     targets.push(silence(stream.range(30.0, 70.0)));
     lean(&mut targets, speaker.lean);
-    for target in &mut targets {
-        target.formants = target.formants.map(|hertz| hertz * stream.range(0.975, 1.025));
-    }
-    targets
+    let mut apart = |formants: [f32; 3]| formants.map(|hertz| hertz * stream.range(0.975, 1.025));
+    targets.into_iter().map(|Target { aim, .. }| Aim { formants: apart(aim.formants), ..aim }).collect()
 }
 
 fn is_rest(word: &Word) -> bool {
@@ -121,19 +109,19 @@ fn speak_word(targets: &mut Vec<Target>, word: &Word, melody: &Melody, speaker: 
 fn add(targets: &mut Vec<Target>, phoneme: &Phoneme, stretch: f32, pitch: [f32; 2]) {
     let millis = phoneme.millis * stretch;
     let mut push = |millis, formants, voice, breath, noise, pitch, hold| {
-        targets.push(Target { millis, formants, voice, breath, noise, pitch, hold });
+        targets.push(Target { aim: Aim { millis, formants, voice, breath, noise, pitch }, hold });
     };
     match phoneme.manner {
         Manner::Vowel(from, to) => {
             // How much of the way is made in the time that there is.
             let reach = (1.0 - (-millis / 28.0).exp()).clamp(0.4, 1.0);
-            push(millis * 0.5, from, 1.0, 0.0, NO_NOISE, pitch[0], reach);
-            push(millis * 0.5, to, 0.92, 0.0, NO_NOISE, pitch[1], reach);
+            push(millis * 0.5, from, 1.0, 0.0, Noise::NONE, pitch[0], reach);
+            push(millis * 0.5, to, 0.92, 0.0, Noise::NONE, pitch[1], reach);
         }
-        Manner::Sonorant(formants) => push(millis, formants, 0.5, 0.0, NO_NOISE, pitch[0], 0.75),
+        Manner::Sonorant(formants) => push(millis, formants, 0.5, 0.0, Noise::NONE, pitch[0], 0.75),
         Manner::Fricative { formants, noise, voice } => push(millis, formants, voice, 0.0, noise, pitch[0], 0.5),
         Manner::Stop { formants, burst, voice } => {
-            push(millis * 0.62, formants, voice, 0.0, NO_NOISE, pitch[0], 0.4);
+            push(millis * 0.62, formants, voice, 0.0, Noise::NONE, pitch[0], 0.4);
             push(12.0, formants, voice, 0.0, burst, pitch[0], 0.4);
             if voice == 0.0 {
                 let breath = Noise { level: burst.level * 0.25, ..burst };
@@ -141,16 +129,16 @@ fn add(targets: &mut Vec<Target>, phoneme: &Phoneme, stretch: f32, pitch: [f32; 
             }
         }
         Manner::Affricate { formants, noise, voice } => {
-            push(millis * 0.42, formants, voice * 0.4, 0.0, NO_NOISE, pitch[0], 0.5);
+            push(millis * 0.42, formants, voice * 0.4, 0.0, Noise::NONE, pitch[0], 0.5);
             push(millis * 0.58, formants, voice, 0.0, noise, pitch[0], 0.5);
         }
-        Manner::Breath => push(millis, NEUTRAL, 0.0, 0.4, NO_NOISE, pitch[0], 0.05),
+        Manner::Breath => push(millis, NEUTRAL, 0.0, 0.4, Noise::NONE, pitch[0], 0.05),
     }
 }
 
 /// Moves what is not held firmly towards its neighbours: the nearest vowels on both sides, the next one more.
 fn lean(targets: &mut [Target], strength: f32) {
-    let own: Vec<([f32; 3], f32)> = targets.iter().map(|target| (target.formants, target.hold)).collect();
+    let own: Vec<([f32; 3], f32)> = targets.iter().map(|target| (target.aim.formants, target.hold)).collect();
     let is_firm = |at: &usize| own[*at].1 >= 0.75;
     for at in 0..targets.len() {
         let loose = (1.0 - own[at].1) * if own[at].1 < 0.4 { 1.0 } else { 2.0 * strength };
@@ -160,7 +148,7 @@ fn lean(targets: &mut [Target], strength: f32) {
         let before = (0..at).rev().take(4).find(is_firm).map_or(NEUTRAL, |at| own[at].0);
         let behind = (at + 1..own.len()).take(4).find(is_firm).map_or(NEUTRAL, |at| own[at].0);
         let share = loose.min(0.95);
-        targets[at].formants = std::array::from_fn(|i| {
+        targets[at].aim.formants = std::array::from_fn(|i| {
             let pull = 0.35 * before[i] + 0.65 * behind[i];
             own[at].0[i] + (pull - own[at].0[i]) * share
         });

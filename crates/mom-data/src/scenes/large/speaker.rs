@@ -7,6 +7,7 @@ use super::meaning::{Kind, stream};
 use super::words::zipf;
 use crate::rng::Stream;
 use crate::scenes::phonemes::{Manner, Phoneme};
+use crate::scenes::synthesiser::Throat;
 
 /// Dialects that there are.
 const N_DIALECTS: usize = 24;
@@ -17,16 +18,8 @@ const N_ROOMS: usize = 200;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Speaker {
     pub pitch_hertz: f32,
-    /// Each formant relative to the table: throat and mouth differ.
-    pub tract: [f32; 3],
-    /// Width of the formants relative to the usual one.
-    pub width: f32,
-    /// Share of noise in the voice.
-    pub breathiness: f32,
-    /// Open part of the glottal period.
-    pub open: f32,
-    /// Pole of the low-pass behind the source.
-    pub tilt: f32,
+    /// Throat and mouth differ: each formant has a factor of its own.
+    pub throat: Throat,
     /// Length of everything relative to the table.
     pub pace: f32,
     /// Trembling of the pitch: depth, and Hz.
@@ -55,11 +48,13 @@ impl Speaker {
         let tract = if high { s.range(1.04, 1.26) } else { s.range(0.86, 1.06) };
         Self {
             pitch_hertz: pitch * mood.range(0.94, 1.06),
-            tract: std::array::from_fn(|_| tract * s.range(0.94, 1.06)),
-            width: s.range(0.75, 1.6),
-            breathiness: s.range(0.01, 0.16),
-            open: s.range(0.45, 0.75),
-            tilt: s.range(0.1, 0.5),
+            throat: Throat {
+                tract: std::array::from_fn(|_| tract * s.range(0.94, 1.06)),
+                width: s.range(0.75, 1.6),
+                breathiness: s.range(0.01, 0.16),
+                open: s.range(0.45, 0.75),
+                tilt: s.range(0.1, 0.5),
+            },
             pace: s.range(0.72, 1.0) * mood.range(0.92, 1.08),
             tremor: [s.range(0.0, 0.025), s.range(3.0, 7.0)],
             decline: s.range(0.08, 0.32),

@@ -4,8 +4,8 @@
 //! word the longest phrase that fits is taken; a word that begins none is passed over and counted, so that what a model
 //! says in broken sentences still counts for what can be made out of it.
 
-use super::super::caption::Relation;
 use super::super::kinds::{Colour, Ground, Shade, Shape, Size, Sky, Texture};
+use super::super::relations::Relation;
 use super::super::words::{self, VERBS};
 use super::facts::{BackgroundFacts, Facts, GroupFacts, RelationFact};
 

@@ -1,8 +1,8 @@
 //! Facts about a scene.
 
-use super::super::caption::{Relation, relations};
 use super::super::compose::{Group, Scene};
 use super::super::kinds::{Background, Colour, Ground, Shade, Shape, Sky};
+use super::super::relations::{Relation, relations};
 
 /// What a fact is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,6 +1,6 @@
 //! What of some facts is right by others.
 
-use super::super::caption::Relation;
+use super::super::relations::Relation;
 use super::facts::{Attribute, BackgroundFacts, Facts, GroupFacts};
 
 /// Groups of either side that are looked at; those beyond are matched with none.

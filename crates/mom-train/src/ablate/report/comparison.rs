@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::numbers::{Quantity, Sample};
 use crate::ablate::statistics::{Estimate, Interval, Verdict};
-use crate::telemetry::HEADLINES;
+use crate::telemetry::{HEADLINES, WORD_ERROR_RATE};
 
 /// A variant beside dense: one loss, over the seeds. See [`statistics`](crate::ablate::statistics) for what is estimated how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,8 +75,8 @@ impl Comparison {
 
 /// "[+1.2, +3.4 %]".
 fn interval(Interval { low, high }: Interval, quantity: Quantity) -> String {
-    let (low, high) = (quantity.show(low), quantity.show(high));
-    format!("[{}, {high}]", low.strip_suffix(" %").unwrap_or(&low))
+    let ((_, unit), shown) = (quantity.unit(low), quantity.show(low));
+    format!("[{}, {}]", shown.strip_suffix(unit).unwrap_or(&shown), quantity.show(high))
 }
 
 /// A variant beside dense in one downstream figure, over the seeds.
@@ -95,7 +95,7 @@ pub struct DownstreamComparison {
     pub measure: String,
     /// Seeds of which both the variant's run and dense's have the figure, of as many documents.
     pub n_seeds: usize,
-    /// The figure less dense's of the same seed: above zero is better. Only where every seed has one.
+    /// The figure less dense's of the same seed: above zero is better, but of word error rates. Only where every seed has one.
     pub difference: Option<Estimate>,
     /// Its probability under chance, adjusted for the number of headlines in the report; only of a headline.
     pub p_adjusted: Option<f64>,
@@ -109,18 +109,36 @@ impl DownstreamComparison {
         HEADLINES.contains(&&*self.measure)
     }
 
+    /// Whether a figure below dense's is better.
+    pub(super) fn is_less_better(&self) -> bool {
+        self.measure == WORD_ERROR_RATE
+    }
+
     /// The verdict in words.
     pub fn words(&self) -> &'static str {
         self.verdict.words(self.n_seeds)
     }
 
-    /// The 95 % interval of the difference, in points of percent.
+    /// The difference, in percentage points where the figure is a share.
+    pub fn difference(&self) -> Option<String> {
+        Some(difference_of(&self.measure).show(self.difference?.mean))
+    }
+
+    /// Its 95 % interval.
     pub fn interval(&self) -> Option<String> {
-        Some(interval(self.difference?.interval?, quantity(&self.measure, Quantity::Gain)))
+        Some(interval(self.difference?.interval?, difference_of(&self.measure)))
     }
 }
 
-/// Facts a document are a number, all else is a share.
-pub(super) fn quantity(measure: &str, share: Quantity) -> Quantity {
-    if measure == "facts" { Quantity::Loss } else { share }
+/// How a figure is printed: facts a document are a number, all else is a share.
+pub(super) fn figure_of(measure: &str) -> Quantity {
+    if measure == "facts" { Quantity::Mean } else { Quantity::Percent }
+}
+
+/// How the difference of two such figures is printed.
+fn difference_of(measure: &str) -> Quantity {
+    match figure_of(measure) {
+        Quantity::Percent => Quantity::Points,
+        _ => Quantity::MeanDifference,
+    }
 }

@@ -6,9 +6,9 @@
 
 use std::fmt::Write;
 
-use super::comparison::quantity;
+use super::comparison::figure_of;
 use super::group::{Group, Paired, Variant};
-use super::numbers::{Quantity, Sample};
+use super::numbers::Sample;
 use super::table::{Row, Table};
 use super::{DownstreamComparison, RunResult, order, records};
 use crate::ablate::statistics::{Estimate, Verdict, adjusted, verdicts};
@@ -27,7 +27,12 @@ pub(super) fn compare(groups: &mut [Group]) {
     for of in groups.iter_mut().flat_map(|group| &mut group.downstream) {
         if let Some((verdict, p)) = judged.next() {
             of.p_adjusted = p;
-            of.verdict = if of.variant == order::NULL { Verdict::Null } else { verdict };
+            of.verdict = match verdict {
+                _ if of.variant == order::NULL => Verdict::Null,
+                Verdict::Better if of.is_less_better() => Verdict::Worse,
+                Verdict::Worse if of.is_less_better() => Verdict::Better,
+                as_it_is => as_it_is,
+            };
         }
     }
 }
@@ -55,9 +60,11 @@ fn figure<'a>(run: &'a RunResult, task: &str, measure: &str) -> Option<&'a Figur
 /// The figure less dense's, where both were asked about as many documents.
 fn difference(paired: &Paired, task: &str, measure: &str) -> Option<f64> {
     let dense = paired.dense?;
-    let documents = |run: &RunResult| run.downstream.as_ref().map(|of| of.documents);
-    let of = |run: &RunResult| figure(run, task, measure).map(|figure| figure.value);
-    (documents(paired.run) == documents(dense)).then_some(of(paired.run)? - of(dense)?)
+    let asked_for = |run: &RunResult| run.downstream.as_ref().map(|of| of.documents);
+    let [own, of_dense] = [paired.run, dense].map(|run| figure(run, task, measure));
+    let (own, of_dense) = (own?, of_dense?);
+    let same = asked_for(paired.run) == asked_for(dense) && own.documents == of_dense.documents;
+    same.then_some(own.value - of_dense.value)
 }
 
 /// By how much a figure differs where one thing more of those that are counted is right.
@@ -117,22 +124,21 @@ pub(super) fn table(group: &Group) -> Option<Table> {
         let found =
             group.downstream.iter().find(|of| (&*of.variant, &*of.task, &*of.measure) == (variant.name, task, measure));
         let none = || "–".to_owned();
-        let signed = quantity(measure, Quantity::Gain);
         let (difference, interval, verdict) = match found {
             None if variant.name == order::DENSE => ("baseline".to_owned(), none(), none()),
             None => ("no dense run".to_owned(), none(), none()),
             Some(of) => (
-                of.difference.map_or_else(none, |estimate| signed.show(estimate.mean)),
+                of.difference().unwrap_or_else(none),
                 of.interval().unwrap_or_else(none),
                 if of.is_headline() { of.words().to_owned() } else { none() },
             ),
         };
         // Documents and reader are the same in every run; of drawn texts chance is each model's own.
-        let unsigned = quantity(measure, Quantity::Percent);
+        let quantity = figure_of(measure);
         let beside =
-            |value: &dyn Fn(&Figure) -> Option<f64>| of(value).mean().map_or_else(none, |mean| unsigned.show(mean));
+            |value: &dyn Fn(&Figure) -> Option<f64>| of(value).mean().map_or_else(none, |mean| quantity.show(mean));
         let cells = vec![
-            values.show("–", unsigned),
+            values.show("–", quantity),
             difference,
             interval,
             verdict,
@@ -149,9 +155,10 @@ pub(super) fn table(group: &Group) -> Option<Table> {
     });
     Some(Table {
         title: "Downstream figures",
-        note: "What models tell of held-out documents whose truth is known; more is better. Differences are points of percent, seed by \
-               seed. A ceiling is what the same reader makes of the documents' own captions and pictures, chance what it makes of a \
-               model's where they are taken for other documents'. Verdicts are of headlines alone: all, likelihood, pmi."
+        note: "What models tell of held-out documents whose truth is known; more is better, but of word error rates. Differences of \
+               shares are percentage points, seed by seed. A ceiling is what the same reader makes of the documents' own captions, \
+               pictures and speech, chance what it makes of a model's where they are taken for other documents'. Verdicts are of \
+               headlines alone: all, likelihood, pmi, word_error_rate."
             .to_owned(),
         columns: [
             "Variant".to_owned(),
@@ -172,7 +179,7 @@ pub(super) fn table(group: &Group) -> Option<Table> {
 pub(super) fn sentences(group: &Group) -> Vec<String> {
     let of_mom = |of: &&DownstreamComparison| of.variant == order::MOM && of.is_headline();
     let headline = |of: &DownstreamComparison| {
-        let difference = Quantity::Gain.show(of.difference?.mean);
+        let difference = of.difference()?;
         let interval = of.interval().map(|interval| format!(", 95 % interval {interval}")).unwrap_or_default();
         Some(format!("{} ({}) {difference} beside dense{interval}: {}", of.task, of.measure, of.words()))
     };
@@ -193,20 +200,22 @@ pub(super) fn sentences(group: &Group) -> Vec<String> {
     sentences
 }
 
-/// The text of `downstream.csv`: every figure of every run, in long format; `None` where nothing was asked.
+/// The text of `downstream.csv`: every figure of every run, in long format, with the documents of each kind that were asked for, and
+/// those that the figure is of; `None` where nothing was asked.
 pub(super) fn csv(runs: &[RunResult]) -> Option<String> {
-    let mut csv = String::from("setting,scale,variant,seed,documents,task,measure,value,n,ceiling,chance\n");
+    let mut csv = String::from("setting,scale,variant,seed,asked_for,task,measure,value,documents,n,ceiling,chance\n");
     let head = csv.len();
     for run in records::sorted(runs) {
         let Some(of) = &run.downstream else { continue };
         let [setting, scale, variant] = [&run.setting, &run.scale, &run.variant].map(|text| records::csv_field(text));
-        for Figure { task, measure, value, n, ceiling, chance } in &of.figures {
+        for Figure { task, measure, value, documents, n, ceiling, chance } in &of.figures {
             let [ceiling, chance] =
                 [ceiling, chance].map(|share| share.map(|share| share.to_string()).unwrap_or_default());
+            let documents = documents.map(|documents| documents.to_string()).unwrap_or_default();
             // Writing to a String cannot fail.
             let _ = writeln!(
                 csv,
-                "{setting},{scale},{variant},{},{},{task},{measure},{value},{n},{ceiling},{chance}",
+                "{setting},{scale},{variant},{},{},{task},{measure},{value},{documents},{n},{ceiling},{chance}",
                 run.seed, of.documents
             );
         }

@@ -51,6 +51,12 @@ pub(super) enum Quantity {
     Percent,
     /// A fraction, in percent with one decimal and its sign.
     Gain,
+    /// What lies between two fractions, in percentage points with one decimal and its sign.
+    Points,
+    /// A mean number of things: two decimals.
+    Mean,
+    /// What lies between two such means, with its sign.
+    MeanDifference,
     /// A factor: two decimals.
     Factor,
     /// A whole number, in groups of three digits.
@@ -76,15 +82,16 @@ impl Quantity {
     }
 
     /// The unit for a value of this size, and what it stands for.
-    fn unit(self, value: f64) -> (f64, &'static str) {
+    pub(super) fn unit(self, value: f64) -> (f64, &'static str) {
         const COUNTS: [(f64, &str); 5] = [(1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")];
         const SIZES: [(f64, &str); 3] = [(1_073_741_824.0, " GiB"), (1_048_576.0, " MiB"), (1024.0, " KiB")];
         let largest = |units: &[(f64, &'static str)], one: (f64, &'static str)| {
             units.iter().copied().find(|(size, _)| value.abs() >= *size).unwrap_or(one)
         };
         match self {
-            Quantity::Loss | Quantity::Whole => (1.0, ""),
+            Quantity::Loss | Quantity::Whole | Quantity::Mean | Quantity::MeanDifference => (1.0, ""),
             Quantity::Percent | Quantity::Gain => (0.01, " %"),
+            Quantity::Points => (0.01, " points"),
             Quantity::Factor => (1.0, " ×"),
             Quantity::Secs => (1.0, " s"),
             Quantity::Count => largest(&COUNTS, (1.0, "")),
@@ -95,18 +102,17 @@ impl Quantity {
     /// The digits of a number in its unit, with the sign that such numbers carry.
     fn number(self, value: f64) -> String {
         let digits = self.digits(value);
-        match self {
-            // What prints as zero has no sign.
-            Quantity::Gain if value > 0.0 && digits != "0.0" => format!("+{digits}"),
-            _ => digits,
-        }
+        let is_signed = matches!(self, Quantity::Gain | Quantity::Points | Quantity::MeanDifference);
+        // What prints as zero has no sign.
+        let is_zero = digits.chars().all(|digit| "0.".contains(digit));
+        if is_signed && value > 0.0 && !is_zero { format!("+{digits}") } else { digits }
     }
 
     fn digits(self, value: f64) -> String {
         let decimals = match self {
             Quantity::Loss => 4,
-            Quantity::Percent | Quantity::Gain => 1,
-            Quantity::Factor => 2,
+            Quantity::Percent | Quantity::Gain | Quantity::Points => 1,
+            Quantity::Factor | Quantity::Mean | Quantity::MeanDifference => 2,
             Quantity::Whole => return thousands(value.round() as u64),
             Quantity::Secs if value >= 1000.0 => return thousands(value.round() as u64),
             Quantity::Secs => 1,
@@ -174,6 +180,11 @@ mod tests {
         assert_eq!(Quantity::Gain.show(-0.0001), "0.0 %");
         assert_eq!(Quantity::Gain.show(0.0001), "0.0 %");
         assert_eq!(Quantity::Gain.spread(0.0044), "0.4");
+        assert_eq!(Quantity::Points.show(0.283), "+28.3 points");
+        assert_eq!(Quantity::Points.show(-0.0001), "0.0 points");
+        assert_eq!(Quantity::Mean.show(3.256), "3.26");
+        assert_eq!(Quantity::MeanDifference.show(0.5), "+0.50");
+        assert_eq!(Quantity::MeanDifference.show(0.001), "0.00");
         assert_eq!(Quantity::Percent.show(0.3476), "34.8 %");
         assert_eq!(Quantity::Count.show(169_800_000.0), "169.8 M");
         assert_eq!(Quantity::Count.show(2_665_100_000.0), "2.67 G");

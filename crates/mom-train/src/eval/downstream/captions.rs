@@ -19,7 +19,7 @@ pub(super) fn figures(
     generator: &Generator,
     prompts: &[Prompt],
 ) -> Result<std::result::Result<Vec<Figure>, String>> {
-    let known = match of_prompts(scenes, generator, prompts, |prompt| &prompt.truth)? {
+    let known = match of_prompts(scenes, generator, prompts, "attributes", |prompt| &prompt.truth)? {
         Ok(known) => known,
         Err(why) => return Ok(Err(why)),
     };
@@ -43,12 +43,13 @@ pub(super) fn figures(
         task: task.clone(),
         measure: measure.to_owned(),
         value,
+        documents: Some(n),
         n,
         ceiling: Some(ceiling),
         chance: None,
     };
     let per_document = |judged: &Judged| judged.all().said as f64 / n as f64;
-    let mut figures = of_judged(&task, &of_drawn, &of_own, &of_others);
+    let mut figures = of_judged(&task, n, &of_drawn, &of_own, &of_others);
     figures.push(figure("facts", per_document(&of_drawn), per_document(&of_own)));
     figures.push(figure("whole", n_whole as f64 / n as f64, 1.0));
     Ok(Ok(figures))

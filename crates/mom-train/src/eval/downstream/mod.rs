@@ -4,11 +4,12 @@
 //! | --- | --- |
 //! | `image-to-text`, `speech-to-text` | the likeliest caption: what of it is true of the scene |
 //! | `text-to-image` | a picture: what of its caption it shows |
+//! | `text-to-speech` | the caption spoken: which of its words are heard |
 //! | `text-by-image`, `text-by-speech` | which of 16 captions belongs to a picture, to an utterance |
 //!
 //! ```text
-//! truth (which documents, and what is true of them)  <-  captions, pictures
-//! figure  <-  captions, pictures, retrieval  <-  mod
+//! truth (which documents, and what is true of them)  <-  captions, pictures, speech
+//! figure  <-  captions, pictures, speech, retrieval  <-  mod
 //! ```
 //!
 //! Attributes are those of generated scenes ([`mom_data::scenes::truth`]); of other data there are none. Retrieval needs
@@ -19,6 +20,7 @@ mod captions;
 mod figure;
 mod pictures;
 mod retrieval;
+mod speech;
 mod truth;
 
 use mom_data::{Modality, SourceConfig};
@@ -57,7 +59,9 @@ pub(crate) fn downstream(
             (Modality::Text, Modality::Image) => {
                 take(task(given, wanted), pictures::figures(generator, prompts)?);
             }
-            // Whether the words of spoken captions are right is not asked: see docs/training.md.
+            (Modality::Text, Modality::Speech) => {
+                take(task(given, wanted), speech::figures(prepared, generator, prompts)?);
+            }
             _ => {}
         }
     }

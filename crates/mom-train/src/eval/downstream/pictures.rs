@@ -18,7 +18,7 @@ const STEPS: u32 = 100;
 /// Figures of pictures that are drawn for captions; or why there are none. Beside each stands what the same reader makes of the
 /// documents' own pictures as the model's tokenizers give them back.
 pub(super) fn figures(generator: &Generator, prompts: &[Prompt]) -> Result<std::result::Result<Vec<Figure>, String>> {
-    let known = match of_prompts(&Origin::default(), generator, prompts, |prompt| &prompt.content)? {
+    let known = match of_prompts(&Origin::default(), generator, prompts, "attributes", |prompt| &prompt.content)? {
         Ok(known) => known,
         Err(why) => return Ok(Err(why)),
     };
@@ -34,7 +34,7 @@ pub(super) fn figures(generator: &Generator, prompts: &[Prompt]) -> Result<std::
         of_own += judge(said, &own[i]);
         of_others += judge(said, &drawn[(i + 1) % drawn.len()]);
     }
-    Ok(Ok(of_judged(&task, &of_drawn, &of_own, &of_others)))
+    Ok(Ok(of_judged(&task, known.len(), &of_drawn, &of_own, &of_others)))
 }
 
 /// One for each part: figures are paired by place.

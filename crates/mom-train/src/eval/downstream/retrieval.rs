@@ -49,6 +49,7 @@ pub(super) fn figures(generator: &Generator, prompts: &[Prompt]) -> Result<std::
         task: by(prompts[0].given),
         measure: measure.to_owned(),
         value: sum / n as f64,
+        documents: Some(n),
         n,
         ceiling: Some(1.0),
         chance: Some(1.0 / CANDIDATES as f64),

@@ -19,11 +19,12 @@ pub(super) type Known<'a> = (&'a Prompt, Facts, Facts);
 
 /// Prompts whose caption is read as one of a scene of the small world, with what is true of the scene: all that it holds where it can be made again, else what its
 /// caption says. `caption`: of a prompt, the part that is it. Or why there are none: a caption of other data may be read by chance ("a star."), so
-/// that half of all, and [`CANDIDATES`], have to be.
+/// that half of all, and [`CANDIDATES`], have to be. `what`: what they are asked for, in words.
 pub(super) fn of_prompts<'a>(
     scenes: &Origin,
     generator: &Generator,
     prompts: &'a [Prompt],
+    what: &str,
     caption: fn(&Prompt) -> &mom_data::Content,
 ) -> Result<std::result::Result<Vec<Known<'a>>, String>> {
     let mut known = Vec::new();
@@ -40,7 +41,7 @@ pub(super) fn of_prompts<'a>(
         Ok(known)
     } else {
         Err(format!(
-            "no attributes, since {n} of {} captions can be read as those of the generator's small world; at least {least} have to be",
+            "no {what}, since {n} of {} captions can be read as those of the generator's small world; at least {least} have to be",
             prompts.len()
         ))
     })

@@ -1,7 +1,7 @@
 //! Objects of one shape and colour are a group; what stands before what.
 
-use super::super::super::caption::{Placed, relations_of};
 use super::super::super::kinds::Colour;
+use super::super::super::relations::{Placed, relations_of};
 use super::super::facts::{BackgroundFacts, Facts, GroupFacts, RelationFact};
 use super::canvas::{Canvas, Rgb, squared_distance};
 use super::colours;
