@@ -52,7 +52,7 @@ fn asks_for_gpu(command: &arguments::Command) -> bool {
     };
     match command {
         C::Ablate(arguments) => overridden(&arguments.overrides).unwrap_or(arguments.device == "cuda"),
-        C::Train(arguments) | C::Data(arguments) => {
+        C::Train(arguments::TrainArguments { run: arguments, .. }) | C::Data(arguments) => {
             overridden(&arguments.overrides).unwrap_or_else(|| device_of(&arguments.config))
         }
         C::Eval(arguments) => arguments.device == "cuda",

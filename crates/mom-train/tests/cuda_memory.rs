@@ -30,6 +30,7 @@ fn a_model_or_a_step_that_does_not_fit_says_what_to_change() {
         vocab_size,
         batch: 1,
         seqlen,
+        accumulate: 1,
         warmup: 0,
         steps: 1,
         device: DeviceKind::Cuda,

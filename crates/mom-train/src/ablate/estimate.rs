@@ -49,6 +49,7 @@ fn time_step(config: &RunConfig) -> Result<f64> {
         batch: config.data.batch,
         seqlen: config.data.seqlen,
         // A captured step is replayed from the fourth on.
+        accumulate: 1,
         warmup: if config.train.device == DeviceKind::Cuda { 3 } else { 1 },
         steps: 2,
         device: config.train.device,

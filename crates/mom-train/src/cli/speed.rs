@@ -1,15 +1,36 @@
 //! `speed` and `sizes`.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use mom_models::{ModelConfig, SCALES, Scale, Setting, Variant, flops};
 use mom_train::Recompute;
+use mom_train::config::DistSection;
+use mom_train::dist::{Place, World};
 use mom_train::speed::{self, SpeedOptions};
 
 use super::arguments::SpeedArguments;
 use super::output::say;
+use super::{Ended, launch};
 
 /// Times training steps, or decoding.
-pub fn speed(arguments: &SpeedArguments) -> Result<()> {
+pub fn speed(arguments: &SpeedArguments) -> Result<Ended> {
+    if let Some(n) = arguments.gpus.filter(|n| *n > 1) {
+        return launch::launch(n as usize);
+    }
+    let place = Place::of_process()?;
+    // Who has no secret of a launcher's leaves one where ranks of this machine find it.
+    let folder = std::env::temp_dir().join(format!("mom-speed-{}", place.port));
+    let world = Arc::new(World::join(place, &folder, &DistSection::default())?);
+    world.pick_gpu();
+    let outcome = timed(arguments, &world);
+    let outcome = world.settle(outcome.map_err(|error| mom_train::Error::World { reason: error.to_string() }));
+    outcome?;
+    Ok(Ended::Done)
+}
+
+/// Times them as a rank of its world.
+fn timed(arguments: &SpeedArguments, world: &Arc<World>) -> Result<()> {
     let (setting, variant): (Setting, Variant) = (arguments.setting.parse()?, arguments.variant.parse()?);
     let named: Scale = arguments.scale.parse()?;
     let scale = Scale { n_layers: arguments.layers.unwrap_or(named.n_layers), ..named };
@@ -20,6 +41,7 @@ pub fn speed(arguments: &SpeedArguments) -> Result<()> {
         vocab_size: arguments.vocab,
         batch: arguments.batch,
         seqlen: arguments.seqlen,
+        accumulate: arguments.accumulate,
         warmup: 3,
         steps: arguments.steps,
         device: arguments.device.parse()?,
@@ -31,7 +53,10 @@ pub fn speed(arguments: &SpeedArguments) -> Result<()> {
     if arguments.decode {
         return decode(&options);
     }
-    let speed = speed::measure(&options)?;
+    let speed = speed::measure_in(&options, world)?;
+    if !world.is_root() {
+        return Ok(());
+    }
     let at = |share: f64| 1e3 * speed.step_secs[(share * (speed.step_secs.len() - 1) as f64).round() as usize];
     say!(
         "{} {} {} ({} blocks) vocabulary {} batch {} x {}: {:.1} M weights",
@@ -44,6 +69,10 @@ pub fn speed(arguments: &SpeedArguments) -> Result<()> {
         arguments.seqlen,
         speed.parameters as f64 / 1e6
     )?;
+    if speed.ranks > 1 {
+        let each = speed.tokens_per_sec() / speed.ranks as f64;
+        say!("{} ranks, {each:.0} tokens/s each; memory and operations below are rank 0's", speed.ranks)?;
+    }
     let mfu = speed.mfu().map(|mfu| format!(" (MFU {:.1} %)", 100.0 * mfu)).unwrap_or_default();
     say!(
         "step {:.2} ms ({:.2} to {:.2}), {:.0} tokens/s, {:.1} TFLOP/s{mfu}, peak memory {:.2} GiB, loss {:.4}",

@@ -2,16 +2,18 @@
 
 mod decode;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use mom_data::Batch;
 use mom_models::diffusion::{Noise, Timesteps};
-use mom_models::{ModelConfig, Scale, Setting, Variant, flops};
+use mom_models::{Model, ModelConfig, Scale, Setting, Variant, flops};
 
-use crate::config::OptimizerSection;
+use crate::config::{DistSection, OptimizerSection};
+use crate::dist::World;
 use crate::error::require;
 use crate::telemetry::{memory, peak};
-use crate::train::{Engine, Input, Mode, StepControl, Work};
+use crate::train::{Content, Engine, Input, Mode, StepControl, Work};
 use crate::{DeviceKind, Graph, Precision, Recompute, Result};
 
 pub use decode::{DecodeSpeed, measure_decoding};
@@ -31,6 +33,8 @@ pub struct SpeedOptions {
     pub batch: usize,
     /// Positions in a sequence.
     pub seqlen: usize,
+    /// Batches of a step.
+    pub accumulate: usize,
     /// Steps before those that are timed: kernels are loaded and algorithms chosen in the first ones.
     pub warmup: usize,
     /// Steps that are timed.
@@ -52,9 +56,11 @@ pub struct SpeedOptions {
 pub struct Speed {
     /// Seconds of each step, in ascending order.
     pub step_secs: Vec<f64>,
-    /// Positions of a step.
+    /// Positions of a step, of all ranks.
     pub tokens: usize,
-    /// Floating-point operations of a step, see [`flops`].
+    /// Ranks that share a step.
+    pub ranks: usize,
+    /// Floating-point operations of a step on one rank, see [`flops`].
     pub flops: f64,
     /// Operations that the device can do in a second at most, in the element type of the model, where that is known.
     pub peak_flops_per_sec: Option<f64>,
@@ -85,12 +91,12 @@ impl Speed {
         self.step_secs.get(self.step_secs.len() / 2).copied().unwrap_or(f64::NAN)
     }
 
-    /// Positions in a second, at the median.
+    /// Positions in a second, of all ranks, at the median.
     pub fn tokens_per_sec(&self) -> f64 {
         self.tokens as f64 / self.median_secs()
     }
 
-    /// Floating-point operations in a second, at the median.
+    /// Floating-point operations in a second on one rank, at the median.
     pub fn flops_per_sec(&self) -> f64 {
         self.flops / self.median_secs()
     }
@@ -107,10 +113,23 @@ impl Speed {
 /// # Errors
 /// Sizes of zero, a device that cannot be had or has too little memory.
 pub fn measure(options: &SpeedOptions) -> Result<Speed> {
+    measure_in(options, &Arc::new(World::alone()))
+}
+
+/// As [`measure`], as one of several ranks: each has `accumulate` batches of its own in every step, so that a step is as many times larger as
+/// there are ranks.
+///
+/// # Errors
+/// As there; a rank that failed.
+pub fn measure_in(options: &SpeedOptions, world: &Arc<World>) -> Result<Speed> {
     let layers = options.scale.n_layers;
-    for (field, value) in
-        [("layers", layers), ("batch", options.batch), ("seqlen", options.seqlen), ("steps", options.steps)]
-    {
+    for (field, value) in [
+        ("layers", layers),
+        ("batch", options.batch),
+        ("seqlen", options.seqlen),
+        ("accumulate", options.accumulate),
+        ("steps", options.steps),
+    ] {
         require(value > 0, field, "at least 1", value)?;
     }
     let defaults = ModelConfig::new(options.setting, options.variant, options.scale, options.vocab_size);
@@ -118,29 +137,38 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
     let mean_keys = (options.seqlen / 2).min(defaults.most_mean_keys());
     let config = ModelConfig { patch_dim, mean_keys, ..defaults };
     let precision = options.precision.unwrap_or(Precision::of(options.device));
-    let tokens = options.batch * options.seqlen;
+    let elements = options.batch * options.seqlen * options.scale.d_model;
     let model = (options.setting, options.variant);
-    let captures = options.graph.captures(options.device, model, 1, tokens * options.scale.d_model)?;
+    let captures = options.graph.captures(options.device, model, options.accumulate, elements)? && !world.is_shared();
     let SpeedOptions { device, recompute, .. } = *options;
     let mode = Mode { dtype: precision.dtype(), device, recompute, captures };
-    let mut engine = Engine::new(&config, 0, mode)?;
+    let mut engine = Engine::in_world(&config, 0, mode, world.clone(), &DistSection::default())?;
     let input = input(options, patch_dim);
     let optimizer = OptimizerSection::default();
-    let first = Work::new(&engine.model, &input, Vec::new(), mode, Ok)?;
-    let counts = first.counts;
+    // Every rank has batches of the same kinds.
+    let of_all = |own: Content| Ok((0..world.size()).map(|_| own).sum());
+    let work = |model: &Model| {
+        let rest = (1..options.accumulate).map(|_| input.clone()).collect();
+        Work::new(model, &input, rest, mode, of_all)
+    };
+    let first = work(&engine.model)?;
+    let (counts, tokens) = (first.counts, first.n_tokens);
     let mut next = Some(first);
     let mut step = |engine: &mut Engine| {
         let start = Instant::now();
-        let work = match next.take() {
-            Some(work) => work,
-            None => Work::new(&engine.model, &input, Vec::new(), mode, Ok)?,
+        let of_step = match next.take() {
+            Some(of_step) => of_step,
+            None => work(&engine.model)?,
         };
         // As the trainer does: the next step's batches go to the device while it works on these.
         let report =
-            engine.step(work, StepControl { learning_rate: 1e-4, skip_above: None }, &optimizer, |model, _| {
-                next = Some(Work::new(model, &input, Vec::new(), mode, Ok)?);
+            engine.step(of_step, StepControl { learning_rate: 1e-4, skip_above: None }, &optimizer, |model, i| {
+                if i + 1 == options.accumulate {
+                    next = Some(work(model)?);
+                }
                 Ok(())
             })?;
+        world.moves("a step");
         Ok::<_, crate::Error>((start.elapsed().as_secs_f64(), report.loss))
     };
     for _ in 0..options.warmup {
@@ -160,7 +188,8 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
     Ok(Speed {
         step_secs,
         tokens,
-        flops: flops::training_step(&config, tokens, counts),
+        ranks: world.size(),
+        flops: flops::training_step(&config, tokens, counts) / world.size() as f64,
         peak_flops_per_sec: peak::flops_per_sec(options.device, precision)?,
         parameters: engine.parameters.n_elements(),
         peak_memory_bytes,

@@ -61,18 +61,16 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// A new model.
-    ///
-    /// # Errors
-    /// A configuration, device or element type that cannot be had.
-    pub fn new(config: &ModelConfig, seed: u64, mode: Mode) -> Result<Self> {
+    /// A new model of a process that is alone.
+    #[cfg(test)]
+    fn new(config: &ModelConfig, seed: u64, mode: Mode) -> Result<Self> {
         Self::in_world(config, seed, mode, Arc::new(World::alone()), &DistSection::default())
     }
 
-    /// That of a rank: the same model on all of them.
+    /// A new model: the same on all ranks of a world.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// A configuration, device or element type that cannot be had; on a GPU of several ranks, no NCCL.
     pub fn in_world(
         config: &ModelConfig,
         seed: u64,

@@ -17,4 +17,4 @@ pub use outcome::{Skipped, StepReport, Validation};
 pub use trainer::Trainer;
 pub(crate) use trainer::{Counters, Word};
 pub(crate) use validation::{HeldOut, validate};
-pub(crate) use work::{Input, Mode, Work};
+pub(crate) use work::{Content, Input, Mode, Work};

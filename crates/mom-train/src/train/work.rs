@@ -9,7 +9,7 @@ use crate::data::view;
 use crate::{DeviceKind, Recompute, Result};
 
 /// A batch and its noise.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Input {
     pub batch: Batch,
     pub noise: Option<Noise>,
