@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`Weights`], [`Settings`] | a weights file (safetensors, PyTorch's and joblib's pickles), told by its bytes, and what stands beside it |
 //! | [`Network`] | which network a file holds, told by its tensors |
+//! | [`ImageCodec`], [`SpeechCodec`] | any of the networks below, opened by a file's content: host arrays in and out, an identity |
 //! | [`Vqgan`] | Chameleon's pictures: pixels to codes and back |
 //! | [`Vae`] | Stable Diffusion's and FLUX's: pixels to latents and back |
 //! | [`Mimi`] | sound to codes of several codebooks and back |
@@ -36,6 +37,7 @@ mod hubert;
 mod layers;
 mod mimi;
 mod network;
+mod opened;
 pub mod pixels;
 mod settings;
 mod vae;
@@ -50,6 +52,7 @@ pub use hubert::{
 };
 pub use mimi::{Mimi, MimiSettings};
 pub use network::Network;
+pub use opened::{Draw, Encoded, ImageCodec, ImageForm, SpeechCodec, Units, WeightsReference};
 pub use settings::Settings;
 pub use vae::{Vae, VaeSettings};
 pub use vqgan::Vqgan;

@@ -6,6 +6,7 @@ mod golden;
 mod image_prep;
 mod kinds;
 mod namings;
+mod opened;
 mod refusals;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -36,6 +36,7 @@ pub struct Hubert {
     /// None where frames have the transformer's channels already.
     projection: Option<Linear>,
     encoder: Encoder,
+    n_channels: usize,
     settings: HubertSettings,
     dtype: DType,
     device: Device,
@@ -68,7 +69,7 @@ impl Hubert {
         let layer_norm = LayerNorm::new(features.n_out, eps, &scope.pp("layer_norm"))?;
         let encoder = Encoder::new(n, n_heads, order, &settings, &root.pp("encoder"))?;
         tensors.finish(|name| naming.is_ignored(name))?;
-        Ok(Self { features, layer_norm, projection, encoder, settings, dtype, device: device.clone() })
+        Ok(Self { features, layer_norm, projection, encoder, n_channels: n, settings, dtype, device: device.clone() })
     }
 
     /// What its weights did not tell.
@@ -79,6 +80,11 @@ impl Hubert {
     /// Layers of its transformer.
     pub fn n_layers(&self) -> usize {
         self.encoder.n_layers()
+    }
+
+    /// Channels of its features.
+    pub const fn n_channels(&self) -> usize {
+        self.n_channels
     }
 
     /// Samples from a frame to the next: 320, or 640 in the model of SpiRit-LM.

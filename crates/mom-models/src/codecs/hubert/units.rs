@@ -40,6 +40,14 @@ impl Quantizer {
         }
     }
 
+    /// Channels of the features that it takes.
+    pub const fn n_channels(&self) -> usize {
+        match self {
+            Self::KMeans(kmeans) => kmeans.n_channels,
+            Self::Linear(linear) => linear.n_channels,
+        }
+    }
+
     /// Units of the frames of one sound: `(frames, channels)` of any float type on the quantizer's device.
     ///
     /// # Errors

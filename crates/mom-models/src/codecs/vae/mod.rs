@@ -10,6 +10,7 @@ use super::autoencoder::{Decoder, Encoder, Norms, naming};
 use super::error::require_argument;
 use super::layers::Conv2d;
 use super::network::{Network, Tensors};
+use super::pixels::ToBytes;
 use super::{Settings, Weights, image_argument};
 use crate::Result;
 
@@ -70,6 +71,7 @@ pub struct Vae {
     post_quant_conv: Option<Conv2d>,
     decoder: Decoder,
     settings: VaeSettings,
+    to_bytes: ToBytes,
     dtype: DType,
     device: Device,
 }
@@ -97,13 +99,20 @@ impl Vae {
         let (quant_conv, post_quant_conv) = (conv("quant_conv", n_moments)?, conv("post_quant_conv", n)?);
         // Moments are a mean and a log of a variance for each channel of the latents.
         root.pp("encoder.conv_out").get("bias", &[2 * n])?;
+        let diffusers = tensors.names().any(|name| name.starts_with("encoder.down_blocks."));
+        let to_bytes = if diffusers { ToBytes::Round } else { ToBytes::CutOff };
         tensors.finish(|name| ["loss.", "model_ema."].iter().any(|room| name.starts_with(room)))?;
-        Ok(Self { encoder, quant_conv, post_quant_conv, decoder, settings, dtype, device: device.clone() })
+        Ok(Self { encoder, quant_conv, post_quant_conv, decoder, settings, to_bytes, dtype, device: device.clone() })
     }
 
     /// What its weights did not tell.
     pub const fn settings(&self) -> &VaeSettings {
         &self.settings
+    }
+
+    /// How whoever published the file makes 8-bit pixels: diffusers rounds, BFL's and latent-diffusion's code cut fractions off.
+    pub const fn to_bytes(&self) -> ToBytes {
+        self.to_bytes
     }
 
     /// Channels of its latents.
