@@ -17,16 +17,17 @@ pub enum ToBytes {
 /// Pixels `(batch, height, width, 3)` of 8 bits as `(batch, 3, height, width)` f32 in [-1, 1]: `x / 255 * 2 - 1`.
 ///
 /// # Errors
-/// Pixels that are not as many as the sides say; out of memory.
+/// No pixels, or not as many as the sides say; out of memory.
 pub fn from_bytes(pixels: &[u8], batch: usize, height: usize, width: usize, device: &Device) -> Result<Tensor> {
     let expected = [height, width, 3].iter().try_fold(batch, |n, &side| n.checked_mul(side));
     let shape = format!("({batch}, {height}, {width}, 3)");
-    require_argument(Some(pixels.len()) == expected, "pixels", "pixels", shape, format!("{} values", pixels.len()))?;
+    let fits = Some(pixels.len()) == expected && !pixels.is_empty();
+    require_argument(fits, "pixels", "pixels", shape, format!("{} values", pixels.len()))?;
     // A table, so that every value is the publishers' to the last bit: candle divides by multiplying.
     let values: Vec<f32> = (0..=255u8).map(|byte| (f64::from(byte) / 255.0 * 2.0 - 1.0) as f32).collect();
     let area = height * width;
     let mut planes = vec![0.0; pixels.len()];
-    for (plane, pixels) in planes.chunks_exact_mut(3 * area.max(1)).zip(pixels.chunks_exact(3 * area.max(1))) {
+    for (plane, pixels) in planes.chunks_exact_mut(3 * area).zip(pixels.chunks_exact(3 * area)) {
         for channel in 0..3 {
             let of = pixels[channel..].iter().step_by(3);
             for (value, &byte) in plane[channel * area..(channel + 1) * area].iter_mut().zip(of) {

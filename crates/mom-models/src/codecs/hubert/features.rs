@@ -69,7 +69,10 @@ impl Features {
 
     /// Samples that one frame depends on.
     pub fn reach(&self) -> usize {
-        self.layers.iter().rev().fold(1, |n, (conv, _)| (n - 1) * conv.stride + conv.reach().max(1))
+        self.layers
+            .iter()
+            .rev()
+            .fold(1, |n: usize, (conv, _)| (n - 1).saturating_mul(conv.stride).saturating_add(conv.reach().max(1)))
     }
 
     /// `(batch, 1, samples)` to `(batch, frames, n_out)`.

@@ -56,7 +56,7 @@ impl MimiSettings {
 
     /// Fails unless a width falls into heads of an even size.
     pub(super) fn check_width(&self, inner: usize) -> Result<()> {
-        if inner.is_multiple_of(2 * self.n_heads) {
+        if inner.is_multiple_of(self.n_heads.saturating_mul(2)) {
             return Ok(());
         }
         let (place, field) = ("Mimi".to_owned(), "num_attention_heads".to_owned());

@@ -1,6 +1,11 @@
 //! The stack machine that a pickle is a program for.
 
+use std::collections::HashMap;
+
 use super::value::{Id, Pickle, Value};
+
+/// Values of the largest pickle that is read: a value takes far more memory than the byte that may make it.
+const MAX_VALUES: usize = 1 << 22;
 
 /// What is wrong with a pickle, and where.
 #[derive(Debug)]
@@ -20,11 +25,18 @@ pub(in crate::codecs) enum Kind {
 
 /// Reads a pickle of protocol 2 or newer. `bytes` may hold more than the pickle, which ends itself.
 ///
-/// Every operation makes at most one value and no text is longer than the bytes that are there, so memory is bounded by the
-/// file's size.
+/// Every operation makes at most one value, of which there is a limit, and no text is longer than the bytes that are there, so
+/// memory is bounded by the file's size.
 pub(in crate::codecs) fn parse(bytes: &[u8]) -> Result<Pickle, Fault> {
-    let mut machine =
-        Machine { bytes, at: 0, op_at: 0, values: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: Vec::new() };
+    let mut machine = Machine {
+        bytes,
+        at: 0,
+        op_at: 0,
+        values: Vec::new(),
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+    };
     while machine.step()? {}
     let root = machine.pop()?;
     Ok(Pickle { values: machine.values, root })
@@ -39,13 +51,16 @@ pub(super) struct Machine<'a> {
     stack: Vec<Id>,
     /// Lengths of the stack at each open mark.
     marks: Vec<usize>,
-    memo: Vec<Option<Id>>,
+    memo: HashMap<usize, Id>,
 }
 
 impl<'a> Machine<'a> {
     /// One operation; false at the end.
     fn step(&mut self) -> Result<bool, Fault> {
         self.op_at = self.at;
+        if self.values.len() >= MAX_VALUES {
+            return Err(self.damaged("4,194,304 values at most", "more"));
+        }
         let op = self.byte()?;
         match op {
             // PROTO, FRAME: nothing that has to be known.
@@ -304,19 +319,12 @@ impl<'a> Machine<'a> {
 
     fn put(&mut self, slot: usize) -> Result<(), Fault> {
         let top = self.top()?;
-        // Every value can be put once: a larger number is none that a writer counts to.
-        if slot > self.bytes.len() {
-            return Err(self.damaged("a number of a value", &slot.to_string()));
-        }
-        if self.memo.len() <= slot {
-            self.memo.resize(slot + 1, None);
-        }
-        self.memo[slot] = Some(top);
+        self.memo.insert(slot, top);
         Ok(())
     }
 
     fn recall(&mut self, slot: usize) -> Result<(), Fault> {
-        let id = self.memo.get(slot).copied().flatten();
+        let id = self.memo.get(&slot).copied();
         self.stack.push(id.ok_or_else(|| self.damaged("a value that was put away", &format!("number {slot}")))?);
         Ok(())
     }
