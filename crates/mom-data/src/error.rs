@@ -165,6 +165,14 @@ pub enum DataError {
         /// Number found.
         got: usize,
     },
+    /// A tokenizer whose network is not of this crate failed.
+    #[error("{what}: {reason}")]
+    Tokenizer {
+        /// The tokenizer.
+        what: &'static str,
+        /// Its reason.
+        reason: String,
+    },
     /// An image could not be decoded.
     #[error("cannot decode the image: {reason}")]
     Decode {

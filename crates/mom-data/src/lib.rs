@@ -67,7 +67,8 @@ pub use pixels::RgbImage;
 pub use progress::Progress;
 pub use source::{FirstTokens, OnDamaged, SourceConfig, SplitRule, check as check_sources};
 pub use tokenizers::{
-    CodeKind, ImageCodebook, ImageConfig, MAX_SPEECH_UNITS, Repeats, SPEECH_UNITS_PER_SEC, SpeechCodebook,
-    SpeechConfig, TextConfig, TextTokenizer, TokenizerConfig, Tokenizers,
+    CodeKind, External, ExternalIdentities, ImageCodebook, ImageConfig, ImageForm, ImageTokenizer, ImageTokens,
+    MAX_SPEECH_UNITS, Repeats, SPEECH_UNITS_PER_SEC, SpeechCodebook, SpeechConfig, SpeechTokenizer, TextConfig,
+    TextTokenizer, TokenizerConfig, Tokenizers,
 };
 pub use vocabulary::{Modality, Special, Vocabulary};

@@ -39,6 +39,9 @@ pub enum Error {
     #[cfg(feature = "cuda")]
     #[error(transparent)]
     Gpu(#[from] mom_kernels::cuda::CudaError),
+    /// A media tokenizer failed.
+    #[error(transparent)]
+    Codec(#[from] crate::codecs::CodecError),
     /// candle failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

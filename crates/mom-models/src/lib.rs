@@ -9,6 +9,7 @@
 //! | [`Setting`] | Transfusion, Chameleon, three modalities |
 //! | [`diffusion`] | the DDPM schedule, its noise, and its sampler |
 //! | [`decode`] | token by token with states, for any setting |
+//! | [`codecs`] | published media tokenizers with their weights: VQGAN, KL autoencoders, Mimi, HuBERT |
 //! | [`flops`] | active FLOPs, counted |
 //!
 //! Activations stay in row order (tokens of one modality contiguous) from the embedding to the heads; a head runs over the
@@ -41,6 +42,7 @@
 mod backbone;
 mod batch;
 pub mod blocks;
+pub mod codecs;
 mod config;
 #[cfg(feature = "cuda")]
 mod cuda;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`RunConfig`] | one run as TOML, with `key=value` overrides |
 //! | [`Prepared`] | sources read, tokenizers fitted or loaded, both splits tokenised |
+//! | [`PublishedImages`], [`PublishedSpeech`] | published codecs as tokenizers of the data |
 //! | [`Trainer`] | model, optimiser and data position: steps, validation, checkpoints |
 //! | [`run`] | a whole run in a folder: resumes, evaluates, writes metrics and its result |
 //! | [`ablate`] | many runs, side by side: settings, variants, seeds; goes on where it stopped |
@@ -57,7 +58,7 @@ mod train;
 mod trained;
 
 pub use config::{DeviceKind, Graph, OnSpike, Precision, Recompute, RunConfig};
-pub use data::Prepared;
+pub use data::{Latents, Prepared, PublishedImages, PublishedSpeech};
 pub use error::{Error, Origin, Result};
 pub use eval::{EvalOptions, Evaluation, Score, evaluate};
 pub use files::{FileError, replace as replace_file};

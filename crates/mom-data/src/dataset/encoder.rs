@@ -17,11 +17,20 @@ pub(crate) struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    /// The document of a sample, and the bytes of its text; or why it is skipped.
-    pub fn encode(&self, sample: &Sample) -> Result<(Document, u64), Skip> {
+    /// The document of a sample, and the bytes of its text; or why it is skipped. `ready`: what external tokenizers made of
+    /// the parts, by their numbers.
+    pub fn encode<'r>(
+        &self,
+        sample: &'r Sample,
+        ready: impl Fn(usize) -> Option<&'r Result<Part, Skip>>,
+    ) -> Result<(Document, u64), Skip> {
         let mut parts = Vec::new();
         let mut text_bytes = 0;
-        for part in &sample.parts {
+        for (i, part) in sample.parts.iter().enumerate() {
+            let part = match ready(i) {
+                Some(made) => made.as_ref().map_err(Clone::clone)?,
+                None => part,
+            };
             parts.extend(self.part(part, &mut text_bytes)?);
         }
         if parts.is_empty() {

@@ -4,6 +4,7 @@
 //! reads no source. What is skipped or ignored on the way is counted by source ([`Tally`]).
 
 mod encoder;
+mod external;
 mod prepare;
 
 use std::collections::BTreeMap;
@@ -104,13 +105,14 @@ impl Dataset {
     /// The document of one sample of a source, or why it is skipped: what [`Self::prepare`] does to each.
     ///
     /// # Errors
-    /// The [`crate::readers::Skip`] that would be counted.
+    /// The [`crate::readers::Skip`] that would be counted. Media for external tokenizers, which take many at a time, are left
+    /// out.
     pub fn document(
         sample: &crate::readers::Sample,
         source: &SourceConfig,
         tokenizers: &Tokenizers,
     ) -> Result<crate::Document, crate::readers::Skip> {
-        encoder::Encoder { source, tokenizers }.encode(sample).map(|(document, _)| document)
+        encoder::Encoder { source, tokenizers }.encode(sample, |_| None).map(|(document, _)| document)
     }
 
     /// A hash of what all documents were made from and how they are mixed: a run goes on with the data that it began with.

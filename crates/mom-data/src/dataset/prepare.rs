@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::encoder::Encoder;
+use super::external;
 use crate::error::IoContext;
 use crate::readers::{Chunk, Outcome, Reader, Skip, Tally, Unit, read_units};
 use crate::source::{OnDamaged, SourceConfig};
@@ -109,7 +110,14 @@ impl Work<'_> {
         read_units(self.reader, missing, usize::MAX, |loads| {
             let mut at = missing.iter();
             let mut open: Option<(UnitWriter, Tally, &Unit)> = None;
-            for (chunk, encoded) in loads.into_iter().flat_map(|load| encode(load, source, tokenizers)) {
+            let mut loads = loads.into_iter();
+            let mut load = Vec::new().into_iter();
+            loop {
+                let Some((chunk, encoded)) = load.next() else {
+                    let Some(next) = loads.next() else { break };
+                    load = encode(next, source, tokenizers)?.into_iter();
+                    continue;
+                };
                 let (writer, tally, _) = match &mut open {
                     Some(open) => open,
                     None => {
@@ -174,22 +182,25 @@ impl Work<'_> {
 type Encoding = Option<Result<Encoded, Skip>>;
 
 /// Encodes what was read, on all threads; every chunk with what its outcomes became.
-fn encode(load: Vec<Chunk>, source: &SourceConfig, tokenizers: &Tokenizers) -> Vec<(Chunk, Vec<Encoding>)> {
+fn encode(load: Vec<Chunk>, source: &SourceConfig, tokenizers: &Tokenizers) -> Result<Vec<(Chunk, Vec<Encoding>)>> {
     let encoder = Encoder { source, tokenizers };
     let patch_dim = tokenizers.config().image.patch_dim();
-    let encode = |outcome: &Outcome| match outcome {
+    let ready = external::encode(&load, source, tokenizers)?;
+    let encode = |chunk: usize, at: usize, outcome: &Outcome| match outcome {
         Outcome::Sample(sample) => {
-            let encoded = encoder.encode(sample);
+            let encoded = encoder.encode(sample, |part| ready.get(&(chunk, at, part)));
             Some(encoded.map(|(document, text_bytes)| Encoded::new(&document, text_bytes, patch_dim)))
         }
         Outcome::Skipped { .. } | Outcome::Ignored { .. } => None,
     };
-    let of_chunk = |chunk: &Chunk| match chunk {
-        Chunk::Outcomes(outcomes) => outcomes.par_iter().map(encode).collect(),
+    let of_chunk = |(i, chunk): (usize, &Chunk)| match chunk {
+        Chunk::Outcomes(outcomes) => {
+            outcomes.par_iter().enumerate().map(|(at, outcome)| encode(i, at, outcome)).collect()
+        }
         Chunk::End(..) => Vec::new(),
     };
-    let encoded: Vec<_> = load.par_iter().map(of_chunk).collect();
-    load.into_iter().zip(encoded).collect()
+    let encoded: Vec<_> = load.par_iter().enumerate().map(of_chunk).collect();
+    Ok(load.into_iter().zip(encoded).collect())
 }
 
 fn write(outcomes: &[Outcome], encoded: Vec<Encoding>, writer: &mut UnitWriter, tally: &mut Tally) -> Result<()> {

@@ -70,7 +70,7 @@ pub struct SpeechConfig {
     pub sample_rate: u32,
     /// Mel bands.
     pub n_mels: usize,
-    /// Number of units, 500 at most.
+    /// Number of units: of those that are fitted 500 at most, of precomputed ones 65,536.
     pub units: usize,
     /// What becomes of runs of one unit.
     pub repeats: Repeats,
@@ -192,7 +192,9 @@ impl TokenizerConfig {
         let rate_fits = (4000..=48_000).contains(&rate) && rate.is_multiple_of(SPEECH_UNITS_PER_SEC);
         require(rate_fits, "tokenizers.speech.sample_rate", "4000 to 48000 Hz, a multiple of 25", rate)?;
         require((4..=128).contains(&speech.n_mels), "tokenizers.speech.n_mels", "4 to 128", speech.n_mels)?;
-        let units_fit = (2..=MAX_SPEECH_UNITS).contains(&speech.units);
-        require(units_fit, "tokenizers.speech.units", "2 to 500", speech.units)
+        // Published codecs have more units than what is fitted here.
+        let most = if speech.kind == CodeKind::Fitted { MAX_SPEECH_UNITS } else { 65_536 };
+        let expected = format!("2 to {most}");
+        require((2..=most).contains(&speech.units), "tokenizers.speech.units", &expected, speech.units)
     }
 }

@@ -9,6 +9,7 @@
 
 mod bpe;
 mod config;
+mod external;
 mod image;
 mod kmeans;
 mod mel;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use config::{
     CodeKind, ImageConfig, MAX_SPEECH_UNITS, Repeats, SPEECH_UNITS_PER_SEC, SpeechConfig, TextConfig, TokenizerConfig,
 };
+pub use external::{External, ExternalIdentities, ImageForm, ImageTokenizer, ImageTokens, SpeechTokenizer};
 pub use image::ImageCodebook;
 pub(crate) use mel::LogMel;
 pub use speech::SpeechCodebook;
@@ -52,6 +54,8 @@ pub struct Tokenizers {
     image: Option<ImageCodebook>,
     speech: Option<SpeechCodebook>,
     notes: Vec<String>,
+    external: External,
+    identities: ExternalIdentities,
 }
 
 /// Contents of `tokenizers.json`.
@@ -62,6 +66,8 @@ struct Head {
     config: TokenizerConfig,
     needs: Needs,
     vocabulary: Vocabulary,
+    #[serde(default, skip_serializing_if = "ExternalIdentities::is_empty")]
+    external: ExternalIdentities,
 }
 
 impl Tokenizers {
@@ -85,7 +91,8 @@ impl Tokenizers {
             (None, _) => 0,
         };
         let vocabulary = Vocabulary::new(text.n_tokens(), n_image as u32, n_speech as u32)?;
-        Ok(Self { config, needs, vocabulary, text, image, speech, notes })
+        let (external, identities) = Default::default();
+        Ok(Self { config, needs, vocabulary, text, image, speech, notes, external, identities })
     }
 
     /// What a user should know of how the tokenizers came out, such as a vocabulary smaller than asked for. Empty for
@@ -109,7 +116,11 @@ impl Tokenizers {
             speech.save(&dir.join(SPEECH))?;
         }
         let (config, needs, vocabulary) = (self.config.clone(), self.needs, self.vocabulary);
-        files::write_json(&dir.join(HEAD), &Head { format_version: FORMAT_VERSION, config, needs, vocabulary })
+        let external = self.identities.clone();
+        files::write_json(
+            &dir.join(HEAD),
+            &Head { format_version: FORMAT_VERSION, config, needs, vocabulary, external },
+        )
     }
 
     /// Whether the text tokenizer is that of a `tokenizer.json`.
@@ -133,6 +144,9 @@ impl Tokenizers {
         bytes.extend(self.text.bytes()?);
         bytes.extend(self.image.iter().flat_map(ImageCodebook::bytes));
         bytes.extend(self.speech.iter().flat_map(SpeechCodebook::bytes));
+        if !self.identities.is_empty() {
+            bytes.extend(serde_json::to_vec(&self.identities).map_err(json)?);
+        }
         Ok(crate::rng::stable_hash(&bytes))
     }
 
@@ -165,7 +179,8 @@ impl Tokenizers {
             true => Some(SpeechCodebook::load(&dir.join(SPEECH), &head.config.speech)?),
             false => None,
         };
-        let loaded = Self::assemble(head.config, head.needs, text, image, speech, Vec::new())?;
+        let mut loaded = Self::assemble(head.config, head.needs, text, image, speech, Vec::new())?;
+        loaded.identities = head.external;
         let expected = format!("{:?}, as its files say", loaded.vocabulary);
         crate::error::require(
             loaded.vocabulary == head.vocabulary,
@@ -242,27 +257,34 @@ impl Tokenizers {
         texts.map(of_text).sum()
     }
 
-    /// The image of vocabulary tokens (n_codes), all of them image codes, row-major.
+    /// The image of vocabulary tokens (n_codes), all of them image codes, row-major, by the codebook or the external tokenizer.
     ///
     /// # Errors
     /// [`DataError::Missing`] without an image codebook; [`DataError::Token`] for another token; [`DataError::Length`]
     /// for a wrong number of codes.
     pub fn decode_image(&self, tokens: &[u32]) -> Result<RgbImage> {
-        let codebook = self.image_codebook()?;
         let codes: Vec<u32> =
             tokens.iter().map(|&token| self.vocabulary.code(Modality::Image, token)).collect::<Result<_>>()?;
-        codebook.decode(&codes)
+        if let Some(external) = self.external_image()? {
+            // Pictures are squares where codes have no shape of their own.
+            let side = codes.len().isqrt();
+            crate::pixels::check_length("codes of a square picture", side * side, codes.len())?;
+            return external.decode(&ImageTokens::Codes { shape: [side, side], values: codes });
+        }
+        self.image_codebook()?.decode(&codes)
     }
 
-    /// The waveform of vocabulary tokens (n_units), all of them speech units: mono samples at the configured rate; empty
+    /// The waveform of vocabulary tokens (n_units), all of them speech units: mono samples at the configured rate, or at the external tokenizer's; empty
     /// for no token. See [`SpeechCodebook::synthesize`].
     ///
     /// # Errors
     /// [`DataError::Missing`] without a speech codebook; [`DataError::Token`] for another token.
     pub fn decode_speech(&self, tokens: &[u32]) -> Result<Vec<f32>> {
-        let codebook = self.speech_codebook()?;
         let units: Vec<u32> =
             tokens.iter().map(|&token| self.vocabulary.code(Modality::Speech, token)).collect::<Result<_>>()?;
-        codebook.synthesize(&units)
+        match self.external_speech()? {
+            Some(external) => external.decode(&units),
+            None => self.speech_codebook()?.synthesize(&units),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! From sources to two tokenised splits.
 
+mod codecs;
 mod identity;
 mod view;
 
@@ -10,6 +11,7 @@ use mom_data::scenes::truth::Recogniser;
 use mom_data::{Dataset, Loader, Order, Progress, SourceConfig, TextConfig, TokenizerConfig, Tokenizers};
 use mom_models::Architecture;
 
+pub use codecs::{Latents, PublishedImages, PublishedSpeech};
 pub(crate) use identity::same_sources;
 pub(crate) use view::view;
 

@@ -1,9 +1,12 @@
 //! Images of any kind become RGB pixels.
 //!
 //! PNG, JPEG, WebP, GIF, BMP and TIFF, told by their bytes; of animations the first frame. A picture is turned upright by
-//! its EXIF orientation, and transparent pixels are laid over white.
+//! its EXIF orientation, and transparent pixels are laid over white. [`prepare`] makes of a picture what a published image
+//! tokenizer takes.
 
 mod mean;
+mod pillow;
+mod prepare;
 mod whole;
 
 use std::io::Cursor;
@@ -12,6 +15,7 @@ use image::error::ImageError;
 use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+pub use prepare::{Preparation, over_white, prepare};
 use serde::Serialize;
 
 use crate::pixels::RgbImage;
@@ -69,6 +73,24 @@ pub fn decode(bytes: &[u8]) -> Result<DecodedImage, Skip> {
 /// As [`decode`].
 pub fn decode_square(bytes: &[u8], size: usize) -> Result<RgbImage, Skip> {
     super::guarded(SkipReason::BrokenImage, || resized(flatten(open(bytes)?), size))
+}
+
+/// Decodes an image and prepares it as a publisher does. Transparency is laid over white by the publisher's rule too
+/// ([`over_white`]), which cuts fractions off where [`decode`] rounds.
+///
+/// # Errors
+/// As [`decode`] and [`prepare`].
+pub fn decode_prepared(bytes: &[u8], preparation: Preparation) -> Result<RgbImage, Skip> {
+    super::guarded(SkipReason::BrokenImage, || {
+        let decoded = open(bytes)?;
+        let rgb = if decoded.color().has_alpha() {
+            let rgba = decoded.into_rgba8();
+            over_white(rgba.as_raw(), rgba.width() as usize, rgba.height() as usize)
+        } else {
+            own(decoded.into_rgb8())
+        };
+        prepare(&rgb, preparation)
+    })
 }
 
 /// The middle square of pixels that are there already, resized as by [`decode_square`].

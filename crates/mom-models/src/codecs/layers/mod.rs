@@ -1,0 +1,13 @@
+//! What codecs are made of. They are frozen: no operation here keeps anything for a backward pass.
+
+mod attention;
+mod conv;
+mod linear;
+mod nearest;
+mod norm;
+
+pub(super) use attention::{Heads, attend};
+pub(super) use conv::{Conv1d, Conv2d, Transposed1d};
+pub(super) use linear::Linear;
+pub(super) use nearest::Nearest;
+pub(super) use norm::{GroupNorm, LayerNorm};

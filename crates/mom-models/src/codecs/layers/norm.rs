@@ -1,0 +1,85 @@
+//! Group norm and layer norm, in f32 whatever the element type: mean first, then the variance around it, since published
+//! weights make groups whose mean is many times their deviation.
+
+use candle_core::{D, DType, Tensor};
+
+use crate::Result;
+use crate::codecs::network::Scope;
+
+/// Elements that one sum runs over before partial sums are added: GPUs sum many short rows faster than few long ones.
+const PART: usize = 4096;
+
+/// Group norm: `y = (x - mean) / sqrt(var + eps) * weight + bias`, mean and variance of each group of channels
+/// (Wu and He 2018, arXiv 1803.08494). Parameters: `weight`, `bias` (n_channels).
+#[derive(Debug, Clone)]
+pub(in crate::codecs) struct GroupNorm {
+    weight: Tensor,
+    bias: Tensor,
+    n_groups: usize,
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// `n_groups` divides `n_channels`: the caller has checked.
+    pub fn new(n_channels: usize, n_groups: usize, eps: f64, scope: &Scope<'_>) -> Result<Self> {
+        let (weight, bias) = (scope.get_f32("weight", &[n_channels])?, scope.get_f32("bias", &[n_channels])?);
+        Ok(Self { weight, bias, n_groups, eps })
+    }
+
+    /// `(batch, channels, ..)` to the same.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (dims, n_channels) = (x.dims().to_vec(), self.weight.elem_count());
+        let rows = dims[0] * self.n_groups;
+        let per_row = x.elem_count() / rows.max(1);
+        let wide = x.to_dtype(DType::F32)?.reshape((rows, per_row))?;
+        let mean = mean(&wide)?;
+        let centred = wide.broadcast_sub(&mean)?;
+        let scale = (mean_of_squares(&centred)? + self.eps)?.sqrt()?.recip()?;
+        // One factor for each channel: the group's, times the channel's own.
+        let scale = scale.reshape((dims[0], self.n_groups, 1))?;
+        let weight = self.weight.reshape((1, self.n_groups, n_channels / self.n_groups))?;
+        let scale = scale.broadcast_mul(&weight)?.reshape((dims[0], n_channels, 1))?;
+        let y = centred.reshape((dims[0], n_channels, per_row * self.n_groups / n_channels))?.broadcast_mul(&scale)?;
+        let y = y.broadcast_add(&self.bias.reshape((1, n_channels, 1))?)?;
+        Ok(y.to_dtype(x.dtype())?.reshape(dims)?)
+    }
+}
+
+/// Layer norm over the last axis (Ba, Kiros and Hinton 2016, arXiv 1607.06450). Parameters: `weight`, `bias` (size).
+#[derive(Debug, Clone)]
+pub(in crate::codecs) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    pub fn new(size: usize, eps: f64, scope: &Scope<'_>) -> Result<Self> {
+        Ok(Self { weight: scope.get_f32("weight", &[size])?, bias: scope.get_f32("bias", &[size])?, eps })
+    }
+
+    /// `(.., size)` to the same.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let wide = x.to_dtype(DType::F32)?;
+        let size = self.weight.elem_count() as f64;
+        let centred = wide.broadcast_sub(&(wide.sum_keepdim(D::Minus1)? / size)?)?;
+        let deviation = ((centred.sqr()?.sum_keepdim(D::Minus1)? / size)? + self.eps)?.sqrt()?;
+        let y = centred.broadcast_div(&deviation)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?;
+        Ok(y.to_dtype(x.dtype())?)
+    }
+}
+
+/// Mean of each row of `(rows, n)`: `(rows, 1)`.
+fn mean(x: &Tensor) -> Result<Tensor> {
+    let (rows, n) = x.dims2()?;
+    let sum = if n > PART && n.is_multiple_of(PART) {
+        x.reshape((rows, n / PART, PART))?.sum(2)?.sum_keepdim(1)?
+    } else {
+        x.sum_keepdim(1)?
+    };
+    Ok((sum / n as f64)?)
+}
+
+fn mean_of_squares(x: &Tensor) -> Result<Tensor> {
+    mean(&x.sqr()?)
+}
