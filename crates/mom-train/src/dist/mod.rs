@@ -10,7 +10,7 @@
 //! | `pieces` | which sequences of a step are a rank's |
 //!
 //! Every rank runs the same program over the same configuration. Training data, noise and losses are functions of the *global*
-//! step: `train.accumulate` batches of `data.batch` sequences, however many ranks share them, see [`pieces`]. Gradients are
+//! step: `train.accumulate` batches of `data.batch` sequences, however many ranks share them, see `pieces`. Gradients are
 //! summed over ranks, the optimiser's state is split between them (ZeRO, arXiv 1910.02054), and each rank has all weights.
 //!
 //! A rank that fails ends all of them, with its message: errors that every rank meets at once (a loss that is not finite) are
