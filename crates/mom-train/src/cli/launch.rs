@@ -110,12 +110,13 @@ impl Ranks {
         }
     }
 
+    /// Hands the wish to end on: by a signal that is no second one where the first reached the ranks too, as from a terminal.
     #[cfg(unix)]
     fn terminate(&mut self) {
         for rank in self.0.iter().filter(|rank| rank.status.is_none()) {
             let _ = rustix::process::kill_process(
                 rustix::process::Pid::from_child(&rank.child),
-                rustix::process::Signal::TERM,
+                rustix::process::Signal::USR2,
             );
         }
     }

@@ -13,7 +13,7 @@ pub struct Signals(Arc<AtomicBool>);
 
 impl Signals {
     /// From now on the first of SIGTERM, SIGINT and SIGUSR1 is noted, for work to be finished and saved; a second one ends the
-    /// program at once. A terminal that is closed (SIGHUP) ends nothing. A file that grows beyond what is allowed (SIGXFSZ) is
+    /// program at once. SIGUSR2 is noted too, and never ends it at once. A terminal that is closed (SIGHUP) ends nothing. A file that grows beyond what is allowed (SIGXFSZ) is
     /// an error of that write.
     ///
     /// # Errors
@@ -28,8 +28,10 @@ impl Signals {
         register(SIGTERM).and_then(|_| register(SIGINT)).context("cannot catch signals")?;
         #[cfg(unix)]
         {
-            use signal_hook::consts::{SIGHUP, SIGUSR1, SIGXFSZ};
+            use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2, SIGXFSZ};
             register(SIGUSR1).context("cannot catch signals")?;
+            // What a launcher hands on: the same wish may have come here as well, and is no second one.
+            flag::register(SIGUSR2, signals.0.clone()).context("cannot catch signals")?;
             for ignored in [SIGHUP, SIGXFSZ] {
                 flag::register(ignored, Arc::default()).context("cannot catch signals")?;
             }

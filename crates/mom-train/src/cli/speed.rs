@@ -18,14 +18,17 @@ pub fn speed(arguments: &SpeedArguments) -> Result<Ended> {
     if let Some(n) = arguments.gpus.filter(|n| *n > 1) {
         return launch::launch(n as usize);
     }
-    let place = Place::of_process()?;
+    let place = if arguments.gpus == Some(1) { Place::alone() } else { Place::of_process()? };
     // Who has no secret of a launcher's leaves one where ranks of this machine find it.
     let folder = std::env::temp_dir().join(format!("mom-speed-{}", place.port));
     let world = Arc::new(World::join(place, &folder, &DistSection::default())?);
     world.pick_gpu();
     let outcome = timed(arguments, &world);
-    let outcome = world.settle(outcome.map_err(|error| mom_train::Error::World { reason: error.to_string() }));
-    outcome?;
+    if world.is_shared() {
+        world.settle(outcome.map_err(|error| mom_train::Error::World { reason: error.to_string() }))?;
+    } else {
+        outcome?;
+    }
     Ok(Ended::Done)
 }
 

@@ -63,11 +63,13 @@ pub fn train(arguments: &TrainArguments) -> Result<Ended> {
         // What can be refused is refused by one process, before it starts others.
         let config = RunConfig::read_for(&arguments.out, &arguments.config, &arguments.overrides)?;
         config.validate()?;
+        World::check_step(&config, n as usize)?;
         return launch::launch(n as usize);
     }
     let out = arguments.out.as_path();
     let config = &RunConfig::read_for(out, &arguments.config, &arguments.overrides)?;
-    let place = Place::of_process()?;
+    let place = if *gpus == Some(1) { Place::alone() } else { Place::of_process()? };
+    World::check_step(config, place.size)?;
     let signals = Signals::catch()?;
     let world = Arc::new(World::join(place, out, &config.train.dist)?);
     let outcome = train_in(&world, out, config, signals);

@@ -37,10 +37,6 @@ impl Default for DistSection {
 }
 
 impl DistSection {
-    pub(super) fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-
     pub(super) fn validate(&self) -> Result<()> {
         require(self.timeout_secs >= 1, "train.dist.timeout_secs", "at least 1", self.timeout_secs)?;
         require(self.start_secs >= 1, "train.dist.start_secs", "at least 1", self.start_secs)?;

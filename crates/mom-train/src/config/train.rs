@@ -87,7 +87,7 @@ pub struct TrainSection {
     #[serde(default, skip_serializing_if = "Graph::is_auto")]
     pub graph: Graph,
     /// How several ranks work together.
-    #[serde(default, skip_serializing_if = "DistSection::is_default")]
+    #[serde(default)]
     pub dist: DistSection,
 }
 

@@ -25,6 +25,7 @@ mod place;
 mod world;
 
 pub(crate) use collective::Collective;
+pub(crate) use hub::Patience;
 #[cfg(feature = "cuda")]
 pub(crate) use nccl::{Memory, Nccl};
 pub(crate) use pieces::{Piece, Pieces};

@@ -70,10 +70,11 @@ impl Place {
                 // torchrun's agent holds MASTER_PORT itself.
                 let is_held = variable("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True");
                 let port = read.number_or("MASTER_PORT", PORT)?;
+                let size = read.number("WORLD_SIZE")?;
                 Self {
                     rank: read.number("RANK")?,
-                    size: read.number("WORLD_SIZE")?,
-                    local_rank: read.number("LOCAL_RANK")?,
+                    size,
+                    local_rank: if size == 1 { read.number_or("LOCAL_RANK", 0)? } else { read.number("LOCAL_RANK")? },
                     host: variable("MASTER_ADDR").unwrap_or_else(|| "127.0.0.1".to_owned()),
                     port: if is_held { port.saturating_add(1) } else { port },
                     job: variable("TORCHELASTIC_RUN_ID").unwrap_or_default(),

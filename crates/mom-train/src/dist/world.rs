@@ -1,12 +1,13 @@
 //! What a run asks of the other ranks.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::hub::{Hub, Meeting, Secret};
+use super::hub::{Hub, Meeting, Patience, Secret};
 use super::{Pieces, Place};
 use crate::config::DistSection;
 use crate::files::{self, At};
@@ -26,12 +27,15 @@ pub const PARENT_VARIABLE: &str = "MOM_RANKS_PARENT";
 pub struct World {
     place: Place,
     hub: Option<Hub>,
+    /// Whether what the ranks do together has come to its end.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "NCCL's groups end in two ways"))]
+    is_done: AtomicBool,
 }
 
 impl World {
     /// One rank.
     pub fn alone() -> Self {
-        Self { place: Place::alone(), hub: None }
+        Self { place: Place::alone(), hub: None, is_done: AtomicBool::new(false) }
     }
 
     /// Meets the other ranks of a run. `folder` is the run's, which all of them can read: rank 0 leaves a secret there, unless the
@@ -54,7 +58,7 @@ impl World {
 
     fn meet(place: Place, folder: &Path, dist: &DistSection, is_process: bool) -> Result<Self> {
         if place.size == 1 {
-            return Ok(Self { place, hub: None });
+            return Ok(Self { place, hub: None, is_done: AtomicBool::new(false) });
         }
         let path = folder.join(SECRET);
         let of_job = |text: &str| Secret::of(&format!("{text} {} {}", place.job, place.size));
@@ -77,7 +81,7 @@ impl World {
             is_process,
         };
         let hub = Hub::meet(&meeting)?;
-        Ok(Self { hub: Some(hub), place })
+        Ok(Self { hub: Some(hub), place, is_done: AtomicBool::new(false) })
     }
 
     /// Its place.
@@ -112,7 +116,15 @@ impl World {
 
     /// Tells that this rank moves, in what may take its time.
     pub fn moves(&self, what: &'static str) {
-        self.progress(what, false);
+        self.progress(what, Patience::Beside);
+    }
+
+    /// Refuses a step that so many ranks cannot share out evenly.
+    ///
+    /// # Errors
+    /// [`Error::Config`], with the sequences of a step.
+    pub fn check_step(config: &RunConfig, size: usize) -> Result<()> {
+        Pieces::of(0, size, config.data.batch, config.train.accumulate).map(drop)
     }
 
     /// What this rank has of every step.
@@ -123,10 +135,10 @@ impl World {
         Pieces::of(self.rank(), self.size(), config.data.batch, config.train.accumulate)
     }
 
-    /// Tells what this rank does now; within a step it is watched more closely.
-    pub(crate) fn progress(&self, what: &'static str, in_step: bool) {
+    /// Tells what this rank does now, and how long that may take.
+    pub(crate) fn progress(&self, what: &'static str, patience: Patience) {
         if let Some(hub) = &self.hub {
-            hub.watch().progress(what, in_step);
+            hub.watch().progress(what, patience);
         }
     }
 
@@ -185,7 +197,7 @@ impl World {
         if !self.is_shared() {
             return run();
         }
-        self.progress(what, false);
+        self.progress(what, Patience::Beside);
         if self.is_root() {
             let outcome = run();
             self.agree(what, outcome)
@@ -236,6 +248,29 @@ impl World {
         Ok(self.gather(what, own)?.contains(&true))
     }
 
+    /// What the ranks do together ends with this outcome, before anything of it is let go: an error that is this rank's alone is told at once,
+    /// so that nobody waits for it meanwhile.
+    ///
+    /// # Errors
+    /// That of the outcome.
+    pub(crate) fn ends<T>(&self, outcome: Result<T>) -> Result<T> {
+        match &outcome {
+            Ok(_) | Err(Error::Stopped { .. }) => self.is_done.store(true, Ordering::Relaxed),
+            Err(error) => {
+                if let Some(hub) = &self.hub {
+                    hub.watch().fail(error.to_string());
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Whether it has ended well.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "NCCL's groups end in two ways"))]
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_done.load(Ordering::Relaxed)
+    }
+
     /// The end of a run, or of a rank: where the outcome is an error that other ranks do not know, they are told, and end with it.
     ///
     /// # Errors
@@ -244,7 +279,7 @@ impl World {
         let Some(hub) = &self.hub else { return outcome };
         match outcome {
             Ok(value) => {
-                self.progress("the end", false);
+                self.progress("the end", Patience::Beside);
                 self.gather("the end", true)?;
                 hub.watch().over();
                 Ok(value)

@@ -4,6 +4,7 @@ use mom_models::Setting;
 
 use super::{Run, folder};
 use crate::Result;
+use crate::dist::Patience;
 use crate::telemetry::{ModalityInfo, RunResult, memory};
 
 impl Run<'_> {
@@ -35,6 +36,7 @@ impl Run<'_> {
         if !self.world.is_root() {
             return Ok(result);
         }
+        self.world.progress("questions", Patience::Open);
         // Its losses are there, whatever comes of the questions.
         folder::write_result(self.folder, &result)?;
         let Some(downstream) = self.downstream()? else { return Ok(result) };

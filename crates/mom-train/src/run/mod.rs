@@ -28,7 +28,7 @@ use mom_models::Architecture;
 
 use crate::checkpoint::{self, State};
 use crate::config::Identity;
-use crate::dist::World;
+use crate::dist::{Patience, World};
 use crate::error::require;
 use crate::telemetry::{EvalPoint, Lengths, Metrics, RunResult, best_step, memory, peak};
 use crate::train::Word;
@@ -88,6 +88,7 @@ pub fn train_in_world(
         return if !world.is_root() || result.has_downstream(config) {
             Ok(result.clone())
         } else {
+            world.progress("questions", Patience::Open);
             downstream::add(folder, config, prepared)
         };
     }
@@ -103,8 +104,11 @@ pub fn train_in_world(
     observer.started(run.trainer.steps_done(), config.train.steps);
     let outcome = run.go(observer);
     // Where a step failed while the checkpoint of one before was written: that one is known now, or it failed first.
-    let last = if outcome.is_ok() || !world.is_shared() { run.checkpoints.wait() } else { Ok(()) };
-    last.and(outcome).map_err(|error| error.with_checkpoint(run.checkpoints.last()))
+    // Of several ranks where all have this outcome.
+    let is_shared_by_all = matches!(outcome, Ok(_) | Err(Error::NonFinite { .. } | Error::Spike { .. }));
+    let last = if is_shared_by_all || !world.is_shared() { run.checkpoints.wait() } else { Ok(()) };
+    let outcome = last.and(outcome).map_err(|error| error.with_checkpoint(run.checkpoints.last()));
+    world.ends(outcome)
 }
 
 /// A hash of the program: ranks of one run compute alike.
@@ -294,6 +298,8 @@ impl<'a> Run<'a> {
                 let start = Instant::now();
                 self.save(self.wall_secs + secs_here)?;
                 observer.saved(step);
+                // What was heard is of the one before.
+                self.trainer.heard();
                 checkpoint_secs = start.elapsed().as_secs_f64();
             }
             if stops {
@@ -339,7 +345,7 @@ impl<'a> Run<'a> {
     }
 
     fn save(&mut self, wall_secs: f64) -> Result<()> {
-        self.world.progress("a checkpoint", false);
+        self.world.progress("a checkpoint", Patience::Beside);
         let metrics = self.metrics.as_ref().map(Metrics::ends).transpose()?;
         let state = State {
             config: self.config.clone(),

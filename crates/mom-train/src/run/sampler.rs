@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Observer, Run};
+use crate::dist::Patience;
 use crate::samples::{self, Prompt, Shown};
 use crate::telemetry::Exhibit;
 use crate::{Generator, Prepared, Result, RunConfig, Trainer};
@@ -38,7 +39,7 @@ impl Sampler {
 impl Run<'_> {
     pub(super) fn sample(&mut self, step: u64, observer: &mut dyn Observer) -> Result<()> {
         let Some(Sampler { generator, prompts }) = &self.sampler else { return Ok(()) };
-        self.world.progress("samples", false);
+        self.world.progress("samples", Patience::Open);
         let (set, files) = samples::take(generator, prompts, step)?;
         let folder = samples::write(self.folder, &set, &files)?;
         let bytes = |name: &Path| files.iter().find(|(path, _)| path == name).map_or(&[][..], |(_, bytes)| bytes);

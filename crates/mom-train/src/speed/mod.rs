@@ -122,6 +122,10 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
 /// # Errors
 /// As there; a rank that failed.
 pub fn measure_in(options: &SpeedOptions, world: &Arc<World>) -> Result<Speed> {
+    world.ends(timed(options, world))
+}
+
+fn timed(options: &SpeedOptions, world: &Arc<World>) -> Result<Speed> {
     let layers = options.scale.n_layers;
     for (field, value) in [
         ("layers", layers),

@@ -294,7 +294,7 @@ impl Engine {
             #[cfg(feature = "cuda")]
             Optimiser::Device(_) | Optimiser::ShardedOnDevice(_) => {
                 self.optimiser.on_device()?.begin_step(control.learning_rate, control.skip_above)?;
-                self.optimiser.update_on_device(gradients, config)?;
+                self.world.waiting(|| self.optimiser.update_on_device(gradients, config))?;
                 self.optimiser.on_device()?.take_step();
                 let after = meanwhile(&self.model);
                 let norm = self.checked_norm(step, control, |_| Ok(gradients.to_vec()))?;

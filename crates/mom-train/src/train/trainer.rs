@@ -16,7 +16,7 @@ use super::work::{Content, Input, Mode, Work};
 use super::{Skipped, StepReport, Validation};
 use crate::config::{OptimizerSection, TrainSection};
 use crate::data::view;
-use crate::dist::World;
+use crate::dist::{Patience, World};
 use crate::error::require;
 use crate::optim::{Average, Moments, Norms, Optimiser, Stretch, learning_rate};
 use crate::{DeviceKind, Error, Graph, OnSpike, Origin, Prepared, Result, RunConfig};
@@ -201,6 +201,7 @@ impl Trainer {
 
     /// Where this rank's batches of the next step lead to what is not finite. The feed goes on behind them.
     fn origin(&mut self, step: u64) -> Result<Origin> {
+        self.world.progress("a search for what is not finite", Patience::Open);
         let before = self.feed.position();
         let documents = self.feed.keys()?;
         self.feed.seek(before)?;
@@ -227,7 +228,8 @@ impl Trainer {
     fn try_step(&mut self, step: u64, start: Instant) -> Result<StepReport> {
         let RunConfig { train, optimizer, .. } = &self.config;
         // The first step of a process loads kernels, which may take longer than any other.
-        self.world.progress("a step", self.has_stepped);
+        let patience = if self.has_stepped { Patience::Step } else { Patience::Beside };
+        self.world.progress("a step", patience);
         let n_pieces = self.feed.n_pieces();
         let work = match self.prefetched.take() {
             Some((work, _)) => work,
@@ -250,6 +252,7 @@ impl Trainer {
         let mut first = None;
         let mut rest = Vec::new();
         let result = self.engine.step(work, control, optimizer, |model, i| {
+            world.progress("a step", patience);
             if step == train.steps {
                 return Ok(());
             }
@@ -285,7 +288,7 @@ impl Trainer {
     /// [`crate::Error::NonFinite`] where a loss is not finite.
     pub fn validate(&self) -> Result<Validation> {
         let step = self.steps_done();
-        self.world.progress("a validation", false);
+        self.world.progress("a validation", Patience::Beside);
         let validation = validation::shared(&self.world, &self.engine.model, &self.validation, step)?;
         for (loss, name) in validation.by_modality.iter().zip(self.engine.model.config().setting.modalities()) {
             self.engine.finite(step, &format!("the validation loss of {name}"), loss.sum)?;
@@ -392,6 +395,10 @@ impl Trainer {
         }
         self.config = trunk;
         self.skipped.truncate(n_skipped);
+        if outcome.is_err() && self.world.is_shared() {
+            // The others may not have it, and would not come to put anything back.
+            return outcome;
+        }
         // In place: a captured step goes on with the same memory.
         snapshot.put_back(self)?;
         outcome

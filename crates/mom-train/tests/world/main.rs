@@ -1,4 +1,5 @@
 //! Several ranks against one: the same losses, the same order of samples, through stops, other numbers of ranks, and faults.
+#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of a test may fail as the test does")]
 
 #[path = "../common/mod.rs"]

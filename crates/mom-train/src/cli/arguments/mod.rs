@@ -60,7 +60,7 @@ pub struct TrainArguments {
     #[command(flatten)]
     pub run: RunArguments,
     /// Start so many processes on this machine, one a GPU (with train.device=cpu: all on the processor), which train together: each step
-    /// is shared out among them. torchrun, srun and mpirun need no such flag: they start the processes themselves.
+    /// is shared out among them. torchrun, srun and mpirun need no such flag: they start the processes themselves. 1: alone, whatever a launcher says.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub gpus: Option<u32>,
 }

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 pub(crate) use rendezvous::{Meeting, Secret};
-pub(crate) use watch::Watch;
+pub(crate) use watch::{Patience, Watch};
 
 use crate::{Error, Result};
 use wire::Frame;

@@ -21,8 +21,26 @@ use crate::{Error, Result};
 /// How long a process that is told of a failure may take to end by itself: a checkpoint may be on its way to the disk.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What is no step, such as reading data or loading kernels, may take so many times longer.
-const BESIDE_STEPS: u32 = 40;
+/// How long a rank may do what it does without a word of progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Patience {
+    /// A part of a step: as long as the configuration says.
+    Step,
+    /// What may take longer, such as reading data or loading kernels: forty times as long.
+    Beside,
+    /// What takes as long as it takes, such as questions about many documents. That it lives its heartbeats tell.
+    Open,
+}
+
+impl Patience {
+    fn limit(self, timeout: Duration) -> Option<Duration> {
+        match self {
+            Self::Step => Some(timeout),
+            Self::Beside => Some(timeout * 40),
+            Self::Open => None,
+        }
+    }
+}
 
 /// A rank that failed, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +62,7 @@ struct Beat {
     still_secs: f64,
     /// Whether it waits for other ranks.
     waits: bool,
-    in_step: bool,
+    patience: Patience,
     doing: String,
 }
 
@@ -53,7 +71,7 @@ struct Beat {
 struct Doing {
     since: Instant,
     what: &'static str,
-    in_step: bool,
+    patience: Patience,
 }
 
 type Alarm = Box<dyn Fn() + Send>;
@@ -114,14 +132,16 @@ impl Watch {
             links: clones(links).map_err(system)?,
             watched: Mutex::new(clones(&watched).map_err(system)?),
             alarms: Mutex::default(),
-            doing: Mutex::new(Doing { since: Instant::now(), what: "the start", in_step: false }),
+            doing: Mutex::new(Doing { since: Instant::now(), what: "the start", patience: Patience::Beside }),
             waits: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
             beats: Mutex::new(vec![None; meeting.size]),
         });
         for (index, stream) in watched.into_iter().enumerate() {
             let rank = if meeting.rank == 0 { index + 1 } else { 0 };
-            stream.set_read_timeout(Some(meeting.timeout)).map_err(system)?;
+            // Rank 0 may still wait for others to come, and has nobody to tell that it lives.
+            let first = if meeting.rank == 0 { meeting.timeout } else { meeting.timeout.max(meeting.patience) };
+            stream.set_read_timeout(Some(first)).map_err(system)?;
             let shared = shared.clone();
             spawn("rank-listener", move || shared.listen(rank, stream)).map_err(system)?;
         }
@@ -153,9 +173,9 @@ impl Watch {
         lock(&self.0.alarms).push(Box::new(alarm));
     }
 
-    /// This rank moves. `in_step`: what it does now is part of a step, and takes no longer than that.
-    pub fn progress(&self, what: &'static str, in_step: bool) {
-        *lock(&self.0.doing) = Doing { since: Instant::now(), what, in_step };
+    /// This rank moves; what it does now has a patience.
+    pub fn progress(&self, what: &'static str, patience: Patience) {
+        *lock(&self.0.doing) = Doing { since: Instant::now(), what, patience };
     }
 
     /// From now on it waits for others.
@@ -209,7 +229,7 @@ impl Shared {
             self.send(&frame("failed", &failure));
         }
         self.links.iter().for_each(|link| drop(link.shutdown(Shutdown::Both)));
-        lock(&self.alarms).iter().for_each(|alarm| alarm());
+        // Before the alarms: one that finds no end does not keep the process.
         if self.is_process {
             let message = format!("error: {}; ended {} s later", Error::from(failure), GRACE.as_secs());
             // Without a thread the launcher ends the process.
@@ -219,6 +239,7 @@ impl Shared {
                 std::process::exit(1);
             });
         }
+        lock(&self.alarms).iter().for_each(|alarm| alarm());
     }
 
     fn listen(&self, rank: usize, mut stream: TcpStream) {
@@ -239,6 +260,8 @@ impl Shared {
                     return self.fail(Failure { rank, message });
                 }
             };
+            // A connection that takes no limit keeps the longer one.
+            let _ = stream.set_read_timeout(Some(self.timeout));
             match frame.what.as_str() {
                 "beat" => {
                     if let Ok(beat) = serde_json::from_slice(&frame.payload) {
@@ -260,7 +283,7 @@ impl Shared {
         Beat {
             still_secs: doing.since.elapsed().as_secs_f64(),
             waits: self.waits.load(Ordering::Relaxed) > 0,
-            in_step: doing.in_step,
+            patience: doing.patience,
             doing: doing.what.to_owned(),
         }
     }
@@ -288,8 +311,7 @@ impl Shared {
 
 /// The rank that stands still, by the heartbeats of all.
 fn stands_still(beats: &[Option<Beat>], timeout: Duration) -> Option<Failure> {
-    let limit = |beat: &Beat| timeout * if beat.in_step { 1 } else { BESIDE_STEPS };
-    let is_late = |beat: &Beat| beat.still_secs > limit(beat).as_secs_f64();
+    let is_late = |beat: &Beat| beat.patience.limit(timeout).is_some_and(|limit| beat.still_secs > limit.as_secs_f64());
     let alone = |(rank, beat): (usize, &Option<Beat>)| {
         let beat = beat.as_ref().filter(|beat| !beat.waits && is_late(beat))?;
         let message = format!("no progress for {:.0} s in {}", beat.still_secs, beat.doing);
@@ -311,7 +333,9 @@ mod tests {
 
     #[test]
     fn who_waits_is_not_to_blame_unless_all_do() {
-        let beat = |still_secs, waits, in_step| Some(Beat { still_secs, waits, in_step, doing: "a step".to_owned() });
+        let at = |still_secs, waits, patience| Some(Beat { still_secs, waits, patience, doing: "a step".to_owned() });
+        let beat =
+            |still_secs, waits, in_step| at(still_secs, waits, if in_step { Patience::Step } else { Patience::Beside });
         let timeout = Duration::from_secs(10);
         let found = |beats: &[Option<Beat>]| stands_still(beats, timeout).map(|failure| failure.rank);
         assert_eq!(found(&[beat(50.0, true, true), beat(11.0, false, true), beat(9.0, false, true)]), Some(1));
@@ -319,5 +343,10 @@ mod tests {
         assert_eq!(found(&[beat(50.0, true, true), beat(11.0, false, false)]), None, "no step");
         assert_eq!(found(&[beat(50.0, true, true), beat(50.0, true, true)]), Some(0));
         assert_eq!(found(&[beat(50.0, true, true), None]), None, "nothing is known of it yet");
+        assert_eq!(
+            found(&[at(1e6, false, Patience::Open), beat(1e6, true, true)]),
+            None,
+            "it takes as long as it takes"
+        );
     }
 }

@@ -6,7 +6,9 @@
 mod library;
 
 use std::ffi::{c_int, c_void};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::thread;
+use std::time::Duration;
 
 use candle_core::DType;
 use library::{Comm, Functions, IN_PROGRESS, SUCCESS, UniqueId};
@@ -54,6 +56,10 @@ impl Memory {
     }
 }
 
+/// How often, and how far apart, an alarm tries to get hold of a group that is in use.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// NCCL's number of a sum.
 const SUM: c_int = 0;
 
@@ -86,7 +92,19 @@ impl Nccl {
         let group = Arc::new(Mutex::new(Group(comm)));
         let (alarmed, of_alarm) = (group.clone(), functions.clone());
         world.on_failure(move || {
-            let mut group = alarmed.lock().unwrap_or_else(PoisonError::into_inner);
+            // Where a call to NCCL does not come back, this process is ended instead.
+            let group = (0..TRIES).find_map(|_| {
+                let group = alarmed.try_lock();
+                if matches!(group, Err(TryLockError::WouldBlock)) {
+                    thread::sleep(PAUSE);
+                }
+                match group {
+                    Ok(group) => Some(group),
+                    Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                    Err(TryLockError::WouldBlock) => None,
+                }
+            });
+            let Some(mut group) = group else { return };
             let comm = std::mem::replace(&mut group.0, std::ptr::null_mut());
             if !comm.is_null() {
                 // SAFETY: nobody has the communicator any more; what it has on streams is ended by this.
@@ -174,8 +192,10 @@ impl Drop for Nccl {
         let mut group = self.comm.lock().unwrap_or_else(PoisonError::into_inner);
         let comm = std::mem::replace(&mut group.0, std::ptr::null_mut());
         if !comm.is_null() {
-            // SAFETY: nobody has the communicator any more. No rank failed, so what is on streams comes to its end.
-            unsafe { (self.functions.destroy)(comm) };
+            let end = if self.world.is_done() { self.functions.destroy } else { self.functions.abort };
+            // SAFETY: nobody has the communicator any more. Where all ranks came to the end, what is on streams comes to its own; else it is
+            // ended.
+            unsafe { end(comm) };
         }
     }
 }
