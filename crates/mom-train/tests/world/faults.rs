@@ -1,5 +1,6 @@
 //! A rank that fails ends all of them, with its message, and the newest checkpoint is whole.
 
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use mom_models::Setting;
 use mom_train::dist::World;
 use mom_train::{Error, Prepared, Trainer};
 use rand::{RngExt, SeedableRng};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::common::{config, read};
 use crate::processes::{Run, assert_alike, losses, outputs, text, wait_for};
@@ -105,14 +106,20 @@ fn ranks_that_are_asked_to_end_or_whose_launcher_is_end_together() {
         assert_eq!(output.status.code(), Some(75), "{}", text(&output));
     }
     goes_on(&run);
-    // And so do those of `--gpus`.
-    let run = Run::new(&["train.steps=100000", "train.eval_every=100000", "train.checkpoint_every=5"]);
-    let launcher = run.command(&run.out(), &["--gpus", "2"]).spawn().unwrap();
-    wait_for(&run.out().join("checkpoints/step-00000005/checksums.json"));
-    signal(&launcher, Signal::TERM);
-    let output = outputs(vec![launcher]).remove(0);
-    assert_eq!(output.status.code(), Some(75), "{}", text(&output));
-    goes_on(&run);
+    // And so do those of `--gpus`: where the launcher alone is asked, and where all are, as from a terminal.
+    for whole_group in [false, true] {
+        let run = Run::new(&["train.steps=100000", "train.eval_every=100000", "train.checkpoint_every=5"]);
+        let launcher = run.command(&run.out(), &["--gpus", "2"]).process_group(0).spawn().unwrap();
+        wait_for(&run.out().join("checkpoints/step-00000005/checksums.json"));
+        if whole_group {
+            kill_process_group(Pid::from_child(&launcher), Signal::INT).unwrap();
+        } else {
+            signal(&launcher, Signal::TERM);
+        }
+        let output = outputs(vec![launcher]).remove(0);
+        assert_eq!(output.status.code(), Some(75), "{}", text(&output));
+        goes_on(&run);
+    }
 }
 
 #[test]
