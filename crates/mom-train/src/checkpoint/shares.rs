@@ -11,7 +11,6 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::sealed::{Broken, Sealed, safetensors_bytes};
-use super::write::Part;
 
 /// Shapes of all parameters, and how many ranks wrote.
 pub(super) const RANKS: &str = "ranks.json";
@@ -105,13 +104,4 @@ pub(super) fn read(sealed: &Sealed<'_>) -> Result<Whole, Broken> {
         optimizer: write([of(1, "first.", true), of(2, "second.", true)].concat())?,
         ema: if has_ema { Some(write(of(3, "", false))?) } else { None },
     })
-}
-
-/// The arrays of a rank's file, from a snapshot: weights, first and second moments, and averages if there are any.
-pub(super) fn arrays<'a>(parts: &'a [Part], values: &[&'a [f32]]) -> Vec<(String, &'a [usize], &'a [f32])> {
-    let kinds = KINDS.iter().zip(values);
-    let of = |(kind, values): (&&str, &&'a [f32])| {
-        parts.iter().map(|part| (format!("{kind}.{}", part.name), &part.shape[..], part.of(values))).collect::<Vec<_>>()
-    };
-    kinds.flat_map(of).collect()
 }

@@ -2,21 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use candle_core::Var;
-
 use super::keep::doomed;
+use super::part::{self, Part};
 use super::sealed::{Seal, Sealing};
 use super::shares::{self, RANKS, Ranks};
 use super::{EMA, Named, OPTIMIZER, STATE, State, WEIGHTS, folder_of, list};
 use crate::config::Keep;
 use crate::dist::World;
 use crate::files::{self, At};
-use crate::optim::Stretch;
 use crate::telemetry::{Ends, best_step};
 use crate::{Error, Result, Trainer};
 
@@ -38,20 +35,6 @@ pub(crate) struct Writer {
     /// Memory of the last snapshot, for the next one: taking new pages costs more than filling them.
     spare: Vec<f32>,
     last: Option<PathBuf>,
-}
-
-/// A parameter, or a stretch of one, and its place in each part of a snapshot: weights, first and second moments, and perhaps averages.
-#[derive(Debug)]
-pub(super) struct Part {
-    pub name: String,
-    pub shape: Vec<usize>,
-    range: Range<usize>,
-}
-
-impl Part {
-    pub fn of<'a>(&self, part: &'a [f32]) -> &'a [f32] {
-        &part[self.range.clone()]
-    }
 }
 
 /// What is being written.
@@ -79,26 +62,7 @@ impl Writer {
         let world = trainer.world().clone();
         world.root_first("the folder of checkpoints", || if world.is_root() { clear(run) } else { Ok(()) })?;
         let parameters = trainer.parameters();
-        let parts = match trainer.stretches() {
-            Some(stretches) => {
-                let names: Vec<&str> = parameters.iter().map(|(name, _)| name).collect();
-                let part = |Stretch { parameter, range, at }: &Stretch| Part {
-                    name: shares::name_of(names[*parameter], range),
-                    shape: vec![range.len()],
-                    range: *at..at + range.len(),
-                };
-                stretches.iter().map(part).collect()
-            }
-            None => {
-                let mut end = 0;
-                let part = |(name, variable): (&str, &Var)| {
-                    let start = end;
-                    end += variable.elem_count();
-                    Part { name: name.to_owned(), shape: variable.dims().to_vec(), range: start..end }
-                };
-                parameters.iter().map(part).collect()
-            }
-        };
+        let parts = part::of(trainer).into();
         let shapes = parameters.iter().map(|(name, variable)| (name.to_owned(), variable.dims().to_vec())).collect();
         Ok(Self { run: run.into(), keep, parts, world, shapes, pending: None, spare: Vec::new(), last })
     }
@@ -135,7 +99,7 @@ impl Writer {
                 all_finite(&parts, &values_of, at.step)?;
                 if n_ranks > 1 {
                     let mut sealing = Sealing::beside(&place.partial, BTreeMap::new());
-                    sealing.tensors(&shares::file_of(rank, n_ranks), &shares::arrays(&parts, &values_of))?;
+                    sealing.tensors(&shares::file_of(rank, n_ranks), &arrays_of_rank(&parts, &values_of))?;
                     return Ok(sealing.into_seals());
                 }
                 place.write(&at, &keep, Sealing::new, |sealing| write_tensors(sealing, &parts, &values_of))?;
@@ -322,4 +286,13 @@ fn write_tensors(sealing: &mut Sealing<'_>, parts: &[Part], values: &[&[f32]]) -
             .map(|(kind, values)| (format!("{kind}.{}", part.name), &shape[..], part.of(values)))
     });
     sealing.tensors(OPTIMIZER, &moments.collect::<Vec<_>>())
+}
+
+/// The arrays of a rank's file, from a snapshot: weights, first and second moments, and averages if there are any.
+fn arrays_of_rank<'a>(parts: &'a [Part], values: &[&'a [f32]]) -> Vec<(String, &'a [usize], &'a [f32])> {
+    let kinds = shares::KINDS.iter().zip(values);
+    let of = |(kind, values): (&&str, &&'a [f32])| {
+        parts.iter().map(|part| (format!("{kind}.{}", part.name), &part.shape[..], part.of(values))).collect::<Vec<_>>()
+    };
+    kinds.flat_map(of).collect()
 }

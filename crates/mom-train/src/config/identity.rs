@@ -127,7 +127,13 @@ mod tests {
             let found = differences(&parse(&[]), &parse(overrides)).unwrap();
             found.into_iter().filter(|d| !identity.leaves_free(&d.key)).map(|d| d.text).collect::<Vec<_>>()
         };
-        let operation = ["train.steps=20", "train.eval_every=7", "train.keep_best=text", "train.keep_checkpoints=9"];
+        let operation = [
+            "train.steps=20",
+            "train.eval_every=7",
+            "train.keep_best=text",
+            "train.keep_checkpoints=9",
+            "train.dist.timeout_secs=99",
+        ];
         assert!(kept(&operation, Identity::OfRun).is_empty());
         let compared = kept(&operation, Identity::OfComparison);
         assert_eq!(compared, ["train.eval_every = 100 (now 7)", "train.steps = 10 (now 20)"]);

@@ -5,7 +5,7 @@
 //! | `place` | which rank this process is, as torchrun, Slurm, Open MPI or `--gpus` say |
 //! | `hub` | the ranks' word to each other, by TCP through rank 0: who takes part, counts, stops, failures, the id for NCCL |
 //! | `world` | what a run asks: am I the root, what do all say, has somebody failed |
-//! | `collective` | sums and copies of large arrays: by NCCL on GPUs, through the hub on CPUs |
+//! | `collective` | sums and copies of large arrays through the hub, for ranks on CPUs |
 //! | `nccl` | the library, loaded where GPUs need it |
 //! | `pieces` | which sequences of a step are a rank's |
 //!
@@ -24,10 +24,9 @@ mod pieces;
 mod place;
 mod world;
 
-pub(crate) use collective::Collective;
 pub(crate) use hub::Patience;
 #[cfg(feature = "cuda")]
 pub(crate) use nccl::{Memory, Nccl};
 pub(crate) use pieces::{Piece, Pieces};
-pub use place::{Launcher, Place};
+pub use place::Place;
 pub use world::{PARENT_VARIABLE, SECRET_VARIABLE, World, new_secret};

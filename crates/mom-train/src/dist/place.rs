@@ -4,7 +4,7 @@ use crate::{Error, Result};
 
 /// Who started the ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Launcher {
+enum Launcher {
     /// torchrun, or whatever sets its variables: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT.
     Torchrun,
     /// Slurm's srun: SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID, SLURM_STEP_NODELIST.

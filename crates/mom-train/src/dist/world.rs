@@ -13,6 +13,9 @@ use crate::config::DistSection;
 use crate::files::{self, At};
 use crate::{Error, Result, RunConfig};
 
+/// How long a rank that failed stays for its last word to be read.
+const LINGER: Duration = Duration::from_millis(500);
+
 /// Beside a run's other files: what a process must know to be one of its ranks.
 const SECRET: &str = ".ranks-secret";
 
@@ -82,11 +85,6 @@ impl World {
         };
         let hub = Hub::meet(&meeting)?;
         Ok(Self { hub: Some(hub), place, is_done: AtomicBool::new(false) })
-    }
-
-    /// Its place.
-    pub fn place(&self) -> &Place {
-        &self.place
     }
 
     /// Which rank this is.
@@ -293,6 +291,8 @@ impl World {
             Err(error) => {
                 let known = hub.watch().failure().filter(|failure| failure.rank != self.rank());
                 hub.watch().fail(error.to_string());
+                // A connection that is closed before all that came by it was read may take what was just sent with it.
+                std::thread::sleep(LINGER);
                 Err(known.map_or(error, Into::into))
             }
         }

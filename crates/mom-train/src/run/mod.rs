@@ -81,9 +81,11 @@ pub fn train_in_world(
     observer: &mut dyn Observer,
     world: &Arc<World>,
 ) -> Result<RunResult> {
-    world.same("configuration", config.to_toml()?)?;
-    world.same("the program", program())?;
-    world.same("the data (a hash of all documents)", format!("{:016x}", prepared.fingerprint()))?;
+    if world.is_shared() {
+        world.same("configuration", config.to_toml()?)?;
+        world.same("the program", program())?;
+        world.same("the data (a hash of all documents)", format!("{:016x}", prepared.fingerprint()))?;
+    }
     if let Some(result) = folder.finished(config) {
         return if !world.is_root() || result.has_downstream(config) {
             Ok(result.clone())

@@ -207,3 +207,66 @@ fn prepare(stream: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
     stream.set_read_timeout(timeout)?;
     stream.set_write_timeout(timeout)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dist::hub::Hub;
+    use std::thread;
+
+    fn port() -> u16 {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    }
+
+    fn meet(rank: usize, size: usize, port: u16, secret: &'static str, patience_millis: u64) -> Result<Hub> {
+        Hub::meet(&Meeting {
+            rank,
+            size,
+            host: "127.0.0.1",
+            port,
+            secret: &|| Ok(Secret::of(secret)),
+            patience: Duration::from_millis(patience_millis),
+            timeout: Duration::from_secs(1),
+            is_process: false,
+        })
+    }
+
+    #[test]
+    fn who_lacks_the_secret_takes_no_part_and_takes_nobodys_place() {
+        let port = port();
+        let root = thread::spawn(move || meet(0, 2, port, "ours", 20_000));
+        let message = meet(1, 2, port, "theirs", 300).unwrap_err().to_string();
+        assert!(message.contains("rank 1 of 2") && message.contains("was not found there"), "{message}");
+        // Noise costs nothing either.
+        TcpStream::connect(("127.0.0.1", port)).unwrap().write_all(&[7; 200]).unwrap();
+        let ours = meet(1, 2, port, "ours", 20_000).unwrap();
+        let root = root.join().unwrap().unwrap();
+        let other = thread::spawn(move || {
+            let all = ours.gather("a word", vec![1]).unwrap();
+            ours.watch().over();
+            all
+        });
+        assert_eq!(root.gather("a word", vec![0]).unwrap(), [vec![0], vec![1]]);
+        root.watch().over();
+        assert_eq!(other.join().unwrap(), [vec![0], vec![1]]);
+    }
+
+    /// Nobody is silent who waits for others to come, however much longer that is than a silence may be.
+    #[test]
+    fn a_rank_may_come_late() {
+        let port = port();
+        let start = |rank: usize, late: u64| {
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(late));
+                let hub = meet(rank, 3, port, "ours", 20_000)?;
+                let all = hub.gather("a word", vec![rank as u8])?;
+                hub.watch().over();
+                Ok::<_, Error>(all)
+            })
+        };
+        let ranks = [start(0, 0), start(1, 0), start(2, 2500)];
+        for rank in ranks {
+            assert_eq!(rank.join().unwrap().unwrap(), [vec![0], vec![1], vec![2]]);
+        }
+    }
+}

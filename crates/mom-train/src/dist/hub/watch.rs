@@ -142,6 +142,8 @@ impl Watch {
             // Rank 0 may still wait for others to come, and has nobody to tell that it lives.
             let first = if meeting.rank == 0 { meeting.timeout } else { meeting.timeout.max(meeting.patience) };
             stream.set_read_timeout(Some(first)).map_err(system)?;
+            // One who reads nothing does not keep the news from others.
+            stream.set_write_timeout(Some(meeting.timeout)).map_err(system)?;
             let shared = shared.clone();
             spawn("rank-listener", move || shared.listen(rank, stream)).map_err(system)?;
         }
@@ -222,11 +224,12 @@ impl Shared {
             if known.is_some() || self.is_over.load(Ordering::Acquire) {
                 return;
             }
+            // Before this process' own threads learn of it, and end it.
+            if self.rank == 0 || self.rank == failure.rank {
+                self.send(&frame("failed", &failure));
+            }
             *known = Some(failure.clone());
             self.failed.notify_all();
-        }
-        if self.rank == 0 || self.rank == failure.rank {
-            self.send(&frame("failed", &failure));
         }
         self.links.iter().for_each(|link| drop(link.shutdown(Shutdown::Both)));
         // Before the alarms: one that finds no end does not keep the process.

@@ -10,7 +10,7 @@ use mom_models::Parameters;
 use super::{Layout, Stretch};
 use crate::Result;
 use crate::config::{DistSection, OptimizerSection};
-use crate::dist::{Collective, World};
+use crate::dist::World;
 use crate::optim::adamw::{Moments, Update, decays, squares_of};
 
 /// Masters and moments of a rank's share, see [`Layout`].
