@@ -23,6 +23,16 @@ const STRUCTS: &[(&str, &str, &Pairs)] = &[
         &[("Raw", "CrossEntropy"), ("RawSums", "GroupSums"), ("RawTotal", "Total"), ("RawScaling", "Scaling")],
     ),
     (
+        "elementwise",
+        "elementwise/abi.rs",
+        &[
+            ("RawCombine", "Combine"),
+            ("RawSilu", "Silu"),
+            ("RawAddNoise", "AddNoise"),
+            ("RawSquaredError", "SquaredError"),
+        ],
+    ),
+    (
         "embedding",
         "embedding/abi.rs",
         &[("RawForward", "EmbeddingForward"), ("RawSort", "EmbeddingSort"), ("RawBackward", "EmbeddingBackward")],

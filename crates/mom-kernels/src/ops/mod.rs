@@ -16,6 +16,8 @@ pub mod causal_conv1d;
 pub mod column_sums;
 pub mod cross_entropy;
 #[cfg(feature = "cuda")]
+pub mod elementwise;
+#[cfg(feature = "cuda")]
 pub mod embedding;
 pub mod grouped_gemm;
 #[cfg(feature = "cuda")]
