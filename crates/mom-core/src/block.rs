@@ -4,11 +4,11 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use crate::autograd::as_taped;
 #[cfg(feature = "cuda")]
 use crate::error::expect_device;
 use crate::error::require;
 use crate::init::Draw;
+use crate::ops::add;
 use crate::{Init, MixerConfig, MixerState, MixtureOfMamba, Plan, Result, ops, to_positions, to_rows};
 
 /// RMS norm with a weight, `norm.weight` in a checkpoint. Its gradient is ours: candle-nn's fused norm has none.
@@ -161,7 +161,7 @@ impl Block {
     /// # Errors
     /// As [`MixtureOfMamba::forward`].
     pub fn forward_by_modules(&self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
-        Ok((self.mixer.forward(&self.norm.forward(x)?, plan)? + as_taped(x))?)
+        add(&self.mixer.forward(&self.norm.forward(x)?, plan)?, x)
     }
 
     /// As [`Self::forward`] over `(batch, seqlen, d_model)`.
@@ -178,7 +178,7 @@ impl Block {
     /// # Errors
     /// As [`MixtureOfMamba::forward_from`].
     pub fn forward_from(&self, x: &Tensor, plan: &Plan, state: &mut MixerState) -> Result<Tensor> {
-        Ok((self.mixer.forward_from(&self.norm.forward(x)?, plan, state)? + as_taped(x))?)
+        add(&self.mixer.forward_from(&self.norm.forward(x)?, plan, state)?, x)
     }
 
     /// One position of every sequence, see [`MixtureOfMamba::step`]. Without a backward pass, as [`Self::forward_from`].
@@ -186,6 +186,6 @@ impl Block {
     /// # Errors
     /// As [`MixtureOfMamba::step`].
     pub fn step(&self, x: &Tensor, plan: &Plan, state: &mut MixerState) -> Result<Tensor> {
-        Ok((self.mixer.step(&self.norm.forward(x)?, plan, state)? + as_taped(x))?)
+        add(&self.mixer.step(&self.norm.forward(x)?, plan, state)?, x)
     }
 }

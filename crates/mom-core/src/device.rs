@@ -1,8 +1,9 @@
 //! Where tensors live.
 
-use candle_core::{Device, Shape, Tensor, WithDType};
+use candle_core::{DType, Device, Shape, Tensor, WithDType};
 
 use crate::Result;
+use crate::error::{expect_device, expect_shape};
 
 /// Element types of arrays that go from the host to tensors, see [`to_device`].
 #[cfg(feature = "cuda")]
@@ -32,6 +33,41 @@ pub fn to_device<T: HostValue>(values: &[T], shape: impl Into<Shape>, device: &D
         return Ok(on.tensor(on.gpu.upload(values)?, shape));
     }
     Ok(Tensor::from_slice(values, shape, device)?)
+}
+
+/// The tensor's values in another element type, off any tape; the tensor itself, detached, where it has that type.
+///
+/// # Errors
+/// Out of memory; on a GPU a type other than bf16, f16 and f32.
+pub fn convert(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
+    let tensor = tensor.detach();
+    if tensor.dtype() == dtype {
+        return Ok(tensor);
+    }
+    #[cfg(feature = "cuda")]
+    if tensor.device().is_cuda() && tensor.elem_count() > 0 {
+        return crate::cuda::convert(&tensor.contiguous()?, dtype);
+    }
+    Ok(tensor.to_dtype(dtype)?)
+}
+
+/// `sum + x` of gradients, off any tape, in f32 where x has 16 bits: those would lose what many gradients add.
+///
+/// # Errors
+/// Tensors of several shapes or devices, out of memory.
+pub fn accumulate(sum: &Tensor, x: &Tensor) -> Result<Tensor> {
+    let wide = match x.dtype() {
+        DType::BF16 | DType::F16 => DType::F32,
+        dtype => dtype,
+    };
+    let sum = convert(sum, wide)?;
+    expect_shape("accumulate", "x", sum.dims(), x)?;
+    expect_device("accumulate", "x", &sum, x)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() && x.elem_count() > 0 {
+        return crate::cuda::accumulate(&sum.contiguous()?, &x.detach().contiguous()?);
+    }
+    Ok((sum + convert(x, wide)?)?)
 }
 
 /// GPU `ordinal`, as this crate's modules want it: a stream of its own, and memory that stays with the process once freed.

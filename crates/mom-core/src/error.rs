@@ -102,6 +102,17 @@ pub enum Error {
         /// When the tape asked.
         asked: &'static str,
     },
+    /// A function on a tape of recorded functions ([`crate::autograd::Tape`]) reads what an operation that is not on it has
+    /// made of a tracked tensor: the gradient would end there.
+    #[error(
+        "{op}: input {input} is not a parameter, nor the output of a function that was recorded on this tape: its gradient would end there"
+    )]
+    NotRecorded {
+        /// The function.
+        op: &'static str,
+        /// Which of its inputs.
+        input: usize,
+    },
     /// A kernel refused its arguments.
     #[error(transparent)]
     Kernel(#[from] mom_kernels::Error),

@@ -11,9 +11,9 @@
 //! | [`RmsNorm`] | the norm, with a gradient (candle-nn's fused one has none) |
 //! | [`Plan`] | a batch's [`ModalityPlan`], shared by the nodes of a tape and sent to a device once |
 //! | [`MixerState`] | what decoding carries from one call to the next; a clone is a snapshot |
-//! | [`cuda_device`], [`to_device`] | a GPU as these modules want it (feature `cuda`), and host values there |
+//! | [`cuda_device`], [`to_device`], [`convert`], [`accumulate`] | a GPU as these modules want it (feature `cuda`), host values there, and sums of gradients |
 //! | [`ops`] | the operations alone: selective scan, causal conv, grouped linear, RMS norm, rows |
-//! | [`autograd`], [`host`] | functions of any number of tensors on candle's tape, and what to write them with |
+//! | [`autograd`], [`host`] | functions of any number of tensors on candle's tape or one of their own, and what to write them with |
 //! | [`Init`] | initial values, a pure function of a seed and a parameter's name |
 //!
 //! Dense Mamba is the same code: `n_modalities = 1` and nothing untied. Tensors are `f32` or `f64` on the CPU, `bf16`,
@@ -64,7 +64,7 @@ pub use candle_nn;
 
 pub use block::{Block, BlockConfig, RmsNorm};
 pub use config::{MixerConfig, Projection, SharedDtBias, Untied};
-pub use device::{HostValue, cuda_device, to_device};
+pub use device::{HostValue, accumulate, convert, cuda_device, to_device};
 pub use error::{Error, Result};
 pub use init::{Draw, Init};
 pub use mixer::MixtureOfMamba;

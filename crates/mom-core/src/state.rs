@@ -119,12 +119,17 @@ impl MixerState {
             Data::F64(state) => Data::F64(select(state, batch, sequences)),
             #[cfg(feature = "cuda")]
             Data::Device(state) => {
-                let ids: Vec<u32> = sequences.iter().map(|&sequence| sequence as u32).collect();
-                let ids = Tensor::from_vec(ids, sequences.len(), state.scan.device())?;
                 let of = |tensor: &Tensor| match tensor.elem_count() {
                     // A window of one position holds nothing.
-                    0 => Tensor::zeros((sequences.len(), 0, tensor.dim(2)?), tensor.dtype(), tensor.device()),
-                    _ => tensor.index_select(&ids, 0),
+                    0 => Ok::<_, Error>(Tensor::zeros(
+                        (sequences.len(), 0, tensor.dim(2)?),
+                        DType::F32,
+                        tensor.device(),
+                    )?),
+                    _ => {
+                        let of_sequence = sequences.iter().map(|&sequence| tensor.narrow(0, sequence, 1));
+                        crate::cuda::joined_states(&of_sequence.collect::<candle_core::Result<Vec<_>>>()?)
+                    }
                 };
                 Data::Device(DeviceState { conv: of(&state.conv)?, scan: of(&state.scan)? })
             }
@@ -158,8 +163,14 @@ impl MixerState {
                     of_all.push(state);
                 }
                 let of = |part: fn(&DeviceState) -> &Tensor| match part(of_first).elem_count() {
-                    0 => Tensor::zeros((batch, 0, part(of_first).dim(2)?), DType::F32, part(of_first).device()),
-                    _ => Tensor::cat(&of_all.iter().map(|state| part(state)).collect::<Vec<_>>(), 0),
+                    0 => Ok::<_, Error>(Tensor::zeros(
+                        (batch, 0, part(of_first).dim(2)?),
+                        DType::F32,
+                        part(of_first).device(),
+                    )?),
+                    _ => {
+                        crate::cuda::joined_states(&of_all.iter().map(|state| part(state).clone()).collect::<Vec<_>>())
+                    }
                 };
                 Data::Device(DeviceState { conv: of(|state| &state.conv)?, scan: of(|state| &state.scan)? })
             }

@@ -91,6 +91,38 @@ fn rows_and_norm_meet_finite_differences() {
 }
 
 #[test]
+fn sums_silu_and_ranges_of_rows_meet_finite_differences() {
+    let a = Var::from_tensor(&tensor(3, &[5, 4], DType::F64)).unwrap();
+    let b = Var::from_tensor(&tensor(4, &[3, 4], DType::F64)).unwrap();
+    let weight = tensor(5, &[8, 4], DType::F64);
+    let weigh = |y: &Tensor| (y * weight.narrow(0, 0, y.dim(0).unwrap()).unwrap()).unwrap().sum_all().unwrap();
+    let of = |y: mom_core::Result<Tensor>| weigh(&y.unwrap());
+    let variables = [("a", &a), ("b", &b)];
+    check_gradients(&variables[..1], || of(ops::silu(&a)));
+    check_gradients(&variables[..1], || of(ops::scaled(&a, -1.5)));
+    check_gradients(&variables[..1], || of(ops::narrow_rows(&a, 1..4)));
+    check_gradients(&variables, || of(ops::stack_rows(&[&b, &a])));
+    check_gradients(&variables, || of(ops::add(&b, &ops::narrow_rows(&a, 2..5).unwrap())));
+    assert_close("silu", &ops::silu(&a).unwrap(), &a.silu().unwrap(), 1e-14);
+    assert_close("rows", &ops::narrow_rows(&a, 1..4).unwrap(), &a.narrow(0, 1, 3).unwrap(), 0.0);
+    assert_close(
+        "stack",
+        &ops::stack_rows(&[&b, &a]).unwrap(),
+        &Tensor::cat(&[b.as_tensor(), a.as_tensor()], 0).unwrap(),
+        0.0,
+    );
+    let refused = |y: mom_core::Result<Tensor>, what: &str| {
+        let message = y.unwrap_err().to_string();
+        assert!(message.contains(what), "{message}");
+    };
+    refused(ops::narrow_rows(&a, 2..6), "narrow_rows");
+    refused(ops::add(&a, &b), "add");
+    refused(ops::stack_rows(&[&a, &tensor(1, &[2, 3], DType::F64)]), "stack_rows");
+    refused(ops::stack_rows(&[&a, &tensor(1, &[2, 4], DType::F32)]), "stack_rows");
+    refused(ops::stack_rows(&[]), "stack_rows");
+}
+
+#[test]
 fn an_input_used_twice_gets_both_gradients() {
     let plan = plan(1, 6, 1, &[]);
     let (mixer, _) = mixer(&MixerConfig::new(4), 1);

@@ -164,6 +164,11 @@ impl Parts {
         }
     }
 
+    /// Number of its parameters.
+    fn n_tensors(&self) -> usize {
+        tensors(&self.norm, &self.weights).count()
+    }
+
     /// Room for what the forward pass leaves.
     fn room<T: GpuFloat>(&self, on: &OnGpu) -> Result<Saved<T>> {
         let (plan, weights) = (&self.plan, &*self.weights);
@@ -319,26 +324,40 @@ impl<T: GpuFloat> Passed<T> {
 }
 
 impl<T: GpuFloat> Node<T> {
-    fn gradients(&self, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
+    /// From the last link to the first; those of a link's parameters are given as soon as they are there.
+    fn gradients(&self, grad: &Tensor, give: Give<'_>) -> Result<()> {
         let on = OnGpu::of(grad.device())?;
         on.gpu.region(REGION, || {
             let mut grad = grad.clone();
-            let mut of_links = Vec::new();
+            // Behind x, the parameters of all links stand in their order.
+            let mut behind: usize = 1 + self.0.iter().map(|link| link.parts.n_tensors()).sum::<usize>();
             for link in self.0.iter().rev() {
                 let (grad_x, of_link) = link.gradients(&on, &grad)?;
                 grad = grad_x;
-                of_links.push(of_link);
+                behind -= of_link.len();
+                let there = of_link.into_iter().enumerate().filter_map(|(i, gradient)| Some((behind + i, gradient?)));
+                there.into_iter().try_for_each(|(i, gradient)| give(i, gradient))?;
             }
-            Ok(std::iter::once(Some(grad)).chain(of_links.into_iter().rev().flatten()).collect())
+            Ok(give(0, grad)?)
         })
     }
 }
+
+type Give<'a> = &'a mut dyn FnMut(usize, Tensor) -> candle_core::Result<()>;
 
 impl<T: GpuFloat> Backward for Node<T> {
     fn name(&self) -> &'static str {
         OP
     }
-    fn backward(&self, grad: &Tensor, _: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
-        Ok(self.gradients(grad)?)
+    fn backward(&self, grad: &Tensor, needed: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
+        let mut all = vec![None; needed.len()];
+        self.backward_each(grad, needed, &mut |index, gradient| {
+            all[index] = Some(gradient);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+    fn backward_each(&self, grad: &Tensor, _: &[bool], give: Give<'_>) -> candle_core::Result<()> {
+        Ok(self.gradients(grad, give)?)
     }
 }

@@ -1,12 +1,15 @@
 //! Rows and positions on the GPU.
 
 use candle_core::Tensor;
+use mom_kernels::cuda::cudarc::driver::CudaSlice;
+use mom_kernels::cuda::embedding;
 
 use crate::autograd::{Backward, record_storage};
 use crate::plan::Direction;
 use crate::{Plan, Result};
 
-use super::on_gpu::{OnGpu, dispatch};
+use super::on_device::OnDevice;
+use super::on_gpu::{GpuFloat, OnGpu, dispatch};
 
 /// As the operation of the host; `x` is contiguous.
 pub(crate) fn move_rows(x: Tensor, plan: &Plan, direction: Direction) -> Result<Tensor> {
@@ -14,15 +17,31 @@ pub(crate) fn move_rows(x: Tensor, plan: &Plan, direction: Direction) -> Result<
         let shape = direction.shape(plan, x.dims().last().copied().unwrap_or(0));
         return dispatch!("rows", "x", x, T => OnGpu::of(x.device())?.no_rows::<T>(shape));
     }
-    let moved = gather(&x.detach(), plan, direction)?;
-    let storage = moved.storage_and_layout().0.try_clone(moved.layout())?;
-    Ok(record_storage(vec![x], storage, moved.shape(), Node { plan: plan.clone(), direction })?)
+    let features = x.dims().last().copied().unwrap_or(0);
+    let node = Node { plan: plan.clone(), direction };
+    dispatch!("rows", "x", x, T => {
+        let on = OnGpu::of(x.device())?;
+        let moved = on.storage(gather::<T>(&on, &x, plan, direction)?);
+        Ok(record_storage(vec![x], moved, direction.shape(plan, features), node)?)
+    })
 }
 
-fn gather(x: &Tensor, plan: &Plan, direction: Direction) -> candle_core::Result<Tensor> {
+fn gather<T: GpuFloat>(on: &OnGpu, x: &Tensor, plan: &Plan, direction: Direction) -> Result<CudaSlice<T>> {
+    let gpu = &*on.gpu;
     let features = x.dims().last().copied().unwrap_or(0);
-    let sources = Tensor::new(direction.sources(plan), x.device())?;
-    x.reshape((plan.n_rows(), features))?.index_select(&sources, 0)?.reshape(direction.shape(plan, features))
+    let sources = gpu.upload(direction.sources(plan))?;
+    let (mut moved, mut out_of_range) = (on.room::<T>(x.elem_count())?, gpu.zeros::<u32>(1)?);
+    let from = OnDevice::<T>::of(on, "rows", "x", x)?;
+    let mut to = gpu.rows_mut(&mut moved, features)?;
+    embedding::forward(
+        gpu,
+        &from.rows(gpu, features)?,
+        &gpu.read(&sources),
+        &mut to,
+        &mut gpu.write(&mut out_of_range),
+    )?;
+    drop(to);
+    Ok(moved)
 }
 
 struct Node {
@@ -36,6 +55,12 @@ impl Backward for Node {
     }
     /// A permutation's transpose is its inverse.
     fn backward(&self, grad: &Tensor, _: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(gather(grad, &self.plan, self.direction.reversed())?)])
+        let back = self.direction.reversed();
+        let shape = back.shape(&self.plan, grad.dims().last().copied().unwrap_or(0));
+        let moved: Result<Tensor> = dispatch!("rows", "grad_output", grad, T => {
+            let on = OnGpu::of(grad.device())?;
+            Ok(on.tensor(gather::<T>(&on, grad, &self.plan, back)?, shape))
+        });
+        Ok(vec![Some(moved?)])
     }
 }

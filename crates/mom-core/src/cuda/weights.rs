@@ -8,6 +8,7 @@ use mom_kernels::cuda::mixer::{Block, MixerWeights};
 
 use super::on_device::OnDevice;
 use super::on_gpu::{GpuFloat, OnGpu};
+use super::row_ranges::joined;
 use crate::Result;
 use crate::error::require;
 use crate::linear::GroupedLinear;
@@ -93,7 +94,10 @@ impl<'a> Projection<'a> {
         let biases = match biases {
             [] => None,
             [bias] => Some(bias.detach()),
-            biases => Some(Tensor::cat(&biases.iter().map(Tensor::detach).collect::<Vec<_>>(), 0)?),
+            biases => {
+                let (on, n_out) = (OnGpu::of(biases[0].device())?, linear.out_features());
+                Some(on.tensor(joined::<f32>(&on, biases)?, biases.len() * n_out))
+            }
         };
         Ok(Self { linear, weights, biases })
     }

@@ -6,21 +6,29 @@
 
 mod attention;
 mod causal_conv1d;
+mod elementwise;
 mod grouped_linear;
 mod rms_norm;
 mod rotary_embedding;
+mod row_ranges;
 pub mod rows;
 mod selective_scan;
 
 pub use crate::linear::GroupedLinear;
 pub use attention::attention;
 pub use causal_conv1d::causal_conv1d;
+pub use elementwise::{add, scaled, silu};
 pub use grouped_linear::grouped_linear;
 pub use rms_norm::rms_norm;
 pub use rotary_embedding::{Rotary, rotary_embedding};
+pub use row_ranges::{narrow_rows, stack_rows};
 pub use selective_scan::{SelectiveScan, selective_scan};
 
 #[cfg(feature = "cuda")]
 pub(crate) use attention::OP as ATTENTION;
 #[cfg(feature = "cuda")]
+pub(crate) use elementwise::Combination;
+#[cfg(feature = "cuda")]
 pub(crate) use rotary_embedding::{OP as ROTARY, Turn};
+#[cfg(feature = "cuda")]
+pub(crate) use row_ranges::{Narrow, Stack};
