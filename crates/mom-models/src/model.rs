@@ -2,12 +2,13 @@
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use mom_core::ops::{add, narrow_rows, scaled, stack_rows};
 use mom_core::{Draw, Init, Plan};
 
 use crate::blocks::Passed;
 use crate::diffusion::Noise;
 use crate::error::{require, require_batch};
-use crate::layers::{Ids, RowLosses, embedding, linear_cross_entropy};
+use crate::layers::{Ids, RowLosses, embedding, linear_cross_entropy, squared_error};
 use crate::{Backbone, Batch, ModelConfig, NO_TARGET, Normaliser, Parameters, Patcher, Result, Setting};
 
 /// Embedding, backbone and heads.
@@ -141,7 +142,7 @@ impl Losses {
             }
         }
         if let Some((error, count)) = &self.diffusion {
-            let sum = error.to_dtype(DType::F64)?.to_vec1::<f64>()?[0];
+            let sum = error.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?[0];
             by_modality[1] += ModalityLoss { sum, count: *count };
         }
         Ok(by_modality)
@@ -221,6 +222,13 @@ impl Model {
     /// The configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Whether all that stands between the parameters and the loss are recorded functions, so that the loss can be taken
+    /// down on a [`Tape`](mom_core::autograd::Tape) of them alone: Mamba's blocks, not those of the arms that it is compared
+    /// with.
+    pub fn is_recorded(&self) -> bool {
+        self.config.variant.architecture() == crate::Architecture::Mamba
     }
 
     /// The blocks.
@@ -375,11 +383,12 @@ impl Model {
         let mut diffusion = None;
         if let (Some(patcher), Some(patches)) = (&self.patcher, patches) {
             let images = plan.modality_offsets().rows(1);
-            let predicted = patcher.predict(&x.narrow(0, images.start, images.len())?)?;
-            let error = Patcher::squared_error(&predicted, &patches.epsilon)?;
+            let n_patches = images.len();
+            let predicted = patcher.predict(&narrow_rows(&x, images)?)?;
+            let error = squared_error(&predicted, &patches.epsilon, 1.0 / self.config.patch_dim as f64)?;
             let scale = self.config.diffusion_weight / normaliser.n_patches.max(1) as f64;
-            total = (total + error.affine(scale, 0.0)?)?;
-            diffusion = Some((error.detach(), images.len()));
+            total = add(&total, &scaled(&error, scale)?)?;
+            diffusion = Some((error.detach(), n_patches));
         }
         if let Some(balance) = balance {
             // A batch's share of the step.
@@ -401,6 +410,6 @@ impl Model {
             return Ok(tokens);
         };
         let patches = patcher.embed(&patches.noisy, &patches.images, &patches.time_features)?;
-        Ok(if inputs.tokens.is_empty() { patches } else { Tensor::cat(&[&tokens, &patches], 0)? })
+        Ok(if inputs.tokens.is_empty() { patches } else { stack_rows(&[&tokens, &patches])? })
     }
 }

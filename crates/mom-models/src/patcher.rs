@@ -2,9 +2,10 @@
 
 use std::sync::LazyLock;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
-use mom_core::{Draw, Init, to_device};
+use mom_core::ops::{add, silu};
+use mom_core::{Draw, Init, convert, to_device};
 
 use crate::diffusion::Noise;
 use crate::layers::{Ids, Linear, embedding};
@@ -60,7 +61,7 @@ impl Patcher {
             let narrow: Vec<f32> = features.into_iter().map(|feature| feature as f32).collect();
             to_device(&narrow, shape, like.device())?
         };
-        Ok(tensor.to_dtype(like.dtype())?)
+        Ok(convert(&tensor, like.dtype())?)
     }
 
     /// Noisy patches into the residual stream.
@@ -71,8 +72,8 @@ impl Patcher {
     /// # Errors
     /// Sizes that disagree, an unsupported element type or device.
     pub fn embed(&self, patches: &Tensor, images: &Ids, time_features: &Tensor) -> Result<Tensor> {
-        let time = self.time_out.forward(&self.time_in.forward(time_features)?.silu()?)?;
-        Ok((self.patch_in.forward(patches)? + embedding(&time, images)?)?)
+        let time = self.time_out.forward(&silu(&self.time_in.forward(time_features)?)?)?;
+        Ok(add(&self.patch_in.forward(patches)?, &embedding(&time, images)?)?)
     }
 
     /// The noise that the model sees in the patches: `(n_patches, d_model)` to `(n_patches, patch_dim)`.
@@ -83,45 +84,26 @@ impl Patcher {
         self.patch_out.forward(x)
     }
 
-    /// Sum over patches of the mean squared error of `predicted` against `epsilon`, both `(n_patches, patch_dim)`: `(1)`.
-    pub(crate) fn squared_error(predicted: &Tensor, epsilon: &Tensor) -> Result<Tensor> {
-        let (_, patch_dim) = predicted.dims2()?;
-        // 16 bits hold neither small errors nor their sum.
-        let wide = match predicted.dtype() {
-            DType::BF16 | DType::F16 => DType::F32,
-            dtype => dtype,
-        };
-        let error = (predicted.to_dtype(wide)? - epsilon.to_dtype(wide)?)?
-            .sqr()?
-            .sum_all()?
-            .affine(1.0 / patch_dim as f64, 0.0)?;
-        Ok(error.reshape(1)?)
-    }
-
     /// Patches with their noise, in the element type of `like`, and the noise alone, in f32: `(n_patches, patch_dim)` both.
     pub(crate) fn noised(noise: &Noise, patches: &ImagePatches<'_>, like: &Tensor) -> Result<(Tensor, Tensor)> {
         let (n, device) = (patches.len(), like.device());
         let patch_dim = patches.values.len() / n.max(1);
         let epsilon = to_device(&noise.epsilon, (n, patch_dim), device)?;
-        if device.is_cpu() {
-            let noisy = noise.add_to(patches.values, patches.images);
-            return Ok((Self::tensor(&noisy, patch_dim, like)?, epsilon));
-        }
         // On the device: the host has a batch to make meanwhile.
-        let factors = noise.factors(patches.images);
-        let column = |i: usize| {
-            let column: Vec<f32> = factors.iter().map(|of_patch| of_patch[i]).collect();
-            to_device(&column, (n, 1), device)
-        };
-        let clean = to_device(patches.values, (n, patch_dim), device)?;
-        let noisy = (clean.broadcast_mul(&column(0)?)? + epsilon.broadcast_mul(&column(1)?)?)?;
-        Ok((noisy.to_dtype(like.dtype())?, epsilon))
+        #[cfg(feature = "cuda")]
+        if device.is_cuda() {
+            let clean = to_device(patches.values, (n, patch_dim), device)?;
+            let noisy = crate::cuda::noised(&clean, &epsilon, &noise.factors(patches.images), like)?;
+            return Ok((noisy, epsilon));
+        }
+        let noisy = noise.add_to(patches.values, patches.images);
+        Ok((Self::tensor(&noisy, patch_dim, like)?, epsilon))
     }
 
     /// Patches from the host where a tensor of the model is, in its element type.
     pub(crate) fn tensor(values: &[f32], patch_dim: usize, like: &Tensor) -> Result<Tensor> {
         let shape = (values.len() / patch_dim.max(1), patch_dim);
-        Ok(to_device(values, shape, like.device())?.to_dtype(like.dtype())?)
+        Ok(convert(&to_device(values, shape, like.device())?, like.dtype())?)
     }
 }
 

@@ -3,8 +3,11 @@
 
 mod common;
 
-use candle_core::{DType, Device, Tensor};
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor, TensorId};
 use common::{Owned, VOCAB, config};
+use mom_core::autograd::Tape;
 use mom_models::diffusion::Noise;
 use mom_models::{Model, ModelConfig, NO_TARGET, Normaliser, Parameters, Setting, Variant};
 
@@ -15,6 +18,21 @@ fn model(config: &ModelConfig) -> (Model, Parameters) {
 fn total(model: &Model, batch: &Owned, noise: Option<&Noise>) -> f64 {
     let losses = model.loss(&batch.view(), noise, Normaliser::of(&batch.view())).unwrap();
     losses.total.to_vec1::<f64>().unwrap()[0]
+}
+
+/// Gradients of all parameters by a tape of recorded functions alone.
+fn by_tape(model: &Model, batch: &Owned, noise: Option<&Noise>) -> HashMap<TensorId, Tensor> {
+    assert!(model.is_recorded());
+    let tape = Tape::new();
+    let losses = tape.scope(|| model.loss(&batch.view(), noise, Normaliser::of(&batch.view()))).unwrap();
+    let mut gradients = HashMap::new();
+    let seed = losses.total.ones_like().unwrap();
+    let take = |id, gradient| {
+        assert!(gradients.insert(id, gradient).is_none(), "handed out twice");
+        Ok(())
+    };
+    tape.backward(&losses.total, seed, take).unwrap();
+    gradients
 }
 
 #[test]
@@ -39,8 +57,11 @@ fn a_whole_model_of_every_setting_meets_finite_differences() {
         let noise = batch.noise();
         let losses = model.loss(&batch.view(), noise.as_ref(), Normaliser::of(&batch.view())).unwrap();
         let grads = losses.total.backward().unwrap();
+        let by_tape = by_tape(&model, &batch, noise.as_ref());
         for (name, variable) in parameters.iter() {
-            let grad = grads.get(variable).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            let values = |gradient: &Tensor| gradient.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            let grad = values(grads.get(variable).unwrap());
+            assert_eq!(values(&by_tape[&variable.as_tensor().id()]), grad, "{setting} {variant} {name}: candle's tape");
             let start = variable.flatten_all().unwrap().to_vec1::<f64>().unwrap();
             for i in (0..start.len()).step_by(start.len().div_ceil(3)) {
                 let at = |value: f64| {

@@ -1,6 +1,6 @@
 //! Images of continuous patches, drawn by diffusion in the middle of a sequence.
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 use mom_core::{ModalityPlan, Plan};
 use rand::Rng;
 
@@ -99,7 +99,7 @@ impl<'a> Decoder<'a> {
         let pictures: Vec<_> = (0..batch).map(|b| b * n_patches..(b + 1) * n_patches).collect();
         let plan = Plan::with_spans(plan, &pictures)?;
         let out = self.run(&embedded, &plan)?;
-        let epsilon = patcher.predict(&out)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
+        let epsilon = patcher.predict(&out)?.flatten_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()?;
         Ok((self.states, epsilon))
     }
 }

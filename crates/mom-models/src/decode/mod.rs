@@ -12,7 +12,7 @@ use mom_core::{ModalityPlan, Plan};
 
 use crate::blocks::States;
 use crate::error::{config, require, require_batch};
-use crate::layers::Ids;
+use crate::layers::{Ids, embedding};
 use crate::{Model, Result};
 
 pub use image::Guidance;
@@ -106,8 +106,9 @@ impl<'a> Decoder<'a> {
         let ordered = Ids::new(ordered.collect::<Vec<_>>(), self.model.like().device())?;
         let x = self.run(&self.model.embed(&ordered)?.detach(), &plan)?;
         let last: Vec<u32> = (0..self.batch).map(|b| plan.row_of_position()[b * n + n - 1]).collect();
-        let last = Tensor::from_vec(last, self.batch, x.device())?;
-        Ok(self.model.logits(&x.index_select(&last, 0)?)?.detach())
+        let last = Ids::new(last, x.device())?;
+        let x = without_tape(|| embedding(&x, &last))?;
+        Ok(self.model.logits(&x)?.detach())
     }
 
     /// Where the sequences are.

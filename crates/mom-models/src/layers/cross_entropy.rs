@@ -1,6 +1,6 @@
 //! The head and its loss in one: logits never exist but for a chunk of rows.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use mom_core::autograd::{Backward, record, tracks};
 use mom_core::host::{Float, Host, dispatch, tensor};
 use mom_kernels::cross_entropy::{Gradient, RowLoss, forward_backward};
@@ -154,7 +154,14 @@ impl Backward for Node {
     fn backward(&self, grad: &Tensor, _: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
         [&self.grad_x, &self.grad_weight]
             .into_iter()
-            .map(|saved| saved.as_ref().map(|saved| saved.broadcast_mul(&grad.to_dtype(saved.dtype())?)).transpose())
+            .map(|saved| {
+                let scaled = |saved: &Tensor| match grad.to_dtype(DType::F64)?.to_vec1::<f64>()?[..] {
+                    // The seed of a training step: one times a gradient is the gradient.
+                    [1.0] => Ok(saved.clone()),
+                    _ => saved.broadcast_mul(&grad.to_dtype(saved.dtype())?),
+                };
+                saved.as_ref().map(scaled).transpose()
+            })
             .collect()
     }
 }

@@ -4,8 +4,10 @@ mod cross_entropy;
 mod embedding;
 mod ids;
 mod linear;
+mod squared_error;
 
 pub use cross_entropy::{CrossEntropy, RowLosses, linear_cross_entropy};
 pub use embedding::embedding;
 pub use ids::Ids;
 pub use linear::Linear;
+pub use squared_error::squared_error;

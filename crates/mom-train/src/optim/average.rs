@@ -162,7 +162,7 @@ impl Average {
         let set = |values: &[Tensor]| {
             parameters.iter().zip(values).try_for_each(|((_, variable), value)| {
                 let dtype: DType = variable.dtype();
-                Ok::<_, crate::Error>(variable.set(&value.to_dtype(dtype)?)?)
+                Ok::<_, crate::Error>(variable.set(&mom_core::convert(value, dtype)?)?)
             })
         };
         let outcome = set(&self.tensors(optimiser, parameters)?).and_then(|()| run());

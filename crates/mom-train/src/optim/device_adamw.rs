@@ -360,7 +360,7 @@ impl Weight {
 
 /// A variable's values in f32.
 fn master(on: &OnGpu, variable: &Var) -> Result<CudaSlice<f32>> {
-    let wide = variable.as_tensor().to_dtype(DType::F32)?.flatten_all()?;
+    let wide = mom_core::convert(variable.as_tensor(), DType::F32)?.flatten_all()?;
     let (guard, layout) = wide.storage_and_layout();
     let (Storage::Cuda(storage), Some((start, end))) = (&*guard, layout.contiguous_offsets()) else {
         return Err(candle_core::Error::RequiresContiguous { op: OP }.into());

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
-use mom_core::autograd::Sink;
 use mom_models::{Inputs, Losses, ModalityLoss, Model, ModelConfig, Normaliser, Parameters};
 
 use super::StepReport;
 #[cfg(feature = "cuda")]
 use super::captured::CapturedStep;
 use super::lease::Lease;
+use super::tapes::{Taped, Tapes};
 use super::work::{Mode, Work, bring};
 use crate::config::{DistSection, OptimizerSection};
 use crate::dist::World;
 use crate::optim::{Optimiser, global_norm, squares};
-use crate::{Error, Recompute, Result};
+use crate::{DeviceKind, Error, Recompute, Result};
 
 const GIB: f64 = (1u64 << 30) as f64;
 
@@ -49,7 +49,7 @@ pub(crate) struct Engine {
     pub parameters: Parameters,
     pub optimiser: Optimiser,
     pub mode: Mode,
-    sink: Option<Sink>,
+    tapes: Tapes,
     #[cfg(feature = "cuda")]
     captured: Option<CapturedStep>,
     /// Launches a captured step's kernels one by one all the same: for a profile.
@@ -92,16 +92,15 @@ impl Engine {
         let lease = Lease::on(mode.device, mode.captures)?;
         let device = mode.device.open()?;
         let (model, parameters) = Model::seeded(config, seed, mode.dtype, &device)?;
-        let variables = parameters.iter().map(|(_, variable)| variable);
-        let sink = device.is_cuda().then(|| Sink::new(variables, &device)).transpose()?;
         let optimiser = Optimiser::in_world(&parameters, &world, dist)?;
         let model = model.with_recompute(mode.recompute == Recompute::Block);
+        let tapes = Tapes::of(&model, &parameters, &device)?;
         Ok(Self {
             model,
             parameters,
             optimiser,
             mode,
-            sink,
+            tapes,
             #[cfg(feature = "cuda")]
             captured: None,
             #[cfg(feature = "cuda")]
@@ -157,17 +156,19 @@ impl Engine {
         let (last, mut rest) = (rest.len(), rest.into_iter());
         let mut next = Some(first);
         while let Some(inputs) = next.take() {
-            let of_batch = self.loss(&inputs, counts)?;
+            let (of_batch, tape) = self.loss(&inputs, counts)?;
             // On a device reading the loss would wait for it; the gradients are not finite either then. Nor does one rank alone end a step.
-            if self.sink.is_none() && !self.world.is_shared() {
+            if self.mode.device == DeviceKind::Cpu && !self.world.is_shared() {
                 self.finite(step, "the loss", value(&of_batch)?)?;
             }
-            let of_batch_gradients = self.gradients(&of_batch)?;
+            let of_batch_gradients = self.gradients(&of_batch, tape)?;
             gradients = Some(match gradients {
                 None => of_batch_gradients,
                 Some(sums) => {
-                    let pairs = sums.iter().zip(&of_batch_gradients);
-                    pairs.map(|(a, b)| sum(a, b)).collect::<candle_core::Result<_>>()?
+                    let pairs = sums.into_iter().zip(of_batch_gradients);
+                    pairs
+                        .map(|(sum, gradient)| mom_core::accumulate(&sum, &gradient))
+                        .collect::<mom_core::Result<_>>()?
                 }
             });
             losses.push(of_batch.detached());
@@ -219,7 +220,10 @@ impl Engine {
         self.optimiser.on_device()?.take_step();
         let after = meanwhile(&self.model);
         // The step's own gradients are gone.
-        let again = |engine: &Self| engine.gradients(&engine.loss(state.inputs(), Normaliser::default())?);
+        let again = |engine: &Self| {
+            let (losses, tape) = engine.loss(state.inputs(), Normaliser::default())?;
+            engine.gradients(&losses, tape)
+        };
         let grad_norm = self.checked_norm(step, control, again)?;
         after?;
         let loss = value(state.losses())?;
@@ -231,38 +235,20 @@ impl Engine {
     /// Forward pass, backward pass and update, none of which waits for the device.
     #[cfg(feature = "cuda")]
     fn launch(&mut self, inputs: &Inputs, config: &OptimizerSection) -> Result<Losses> {
-        let losses = self.loss(inputs, Normaliser::default())?;
-        let gradients = self.gradients(&losses)?;
+        let (losses, tape) = self.loss(inputs, Normaliser::default())?;
+        let gradients = self.gradients(&losses, tape)?;
         self.optimiser.on_device()?.update(&gradients, config)?;
         Ok(losses)
     }
 
-    /// The loss of a batch; on a device its backward pass will give the gradients of parameters to the sink.
-    fn loss(&self, inputs: &Inputs, counts: Normaliser) -> Result<Losses> {
-        let forward = || self.model.loss_of(inputs, counts);
-        Ok(match &self.sink {
-            Some(sink) => sink.scope(forward)?,
-            None => forward()?,
-        })
+    /// The loss of a batch, and the tape that leads back from it.
+    fn loss(&self, inputs: &Inputs, counts: Normaliser) -> Result<(Losses, Taped)> {
+        self.tapes.forward(|| Ok(self.model.loss_of(inputs, counts)?))
     }
 
     /// Gradients of a loss, in the order of the parameters; zero where the loss does not depend on one.
-    fn gradients(&self, losses: &Losses) -> Result<Vec<Tensor>> {
-        let backward = losses.total.backward();
-        if let (Err(_), Some(sink)) = (&backward, &self.sink) {
-            // What came so far is no part of the next step.
-            self.parameters.iter().for_each(|(_, variable)| drop(sink.take(variable)));
-        }
-        let mut store = backward?;
-        let gradients = self.parameters.iter().map(|(_, variable)| {
-            let sunk = self.sink.as_ref().and_then(|sink| sink.take(variable));
-            match (sunk, store.remove(variable)) {
-                (Some(sunk), Some(taped)) => sunk + taped,
-                (Some(gradient), None) | (None, Some(gradient)) => Ok(gradient),
-                (None, None) => variable.zeros_like(),
-            }
-        });
-        Ok(gradients.collect::<candle_core::Result<_>>()?)
+    fn gradients(&self, losses: &Losses, tape: Taped) -> Result<Vec<Tensor>> {
+        self.tapes.gradients(&self.parameters, losses, tape)
     }
 
     /// Clips and updates, unless a gradient is not finite; returns their norm.
@@ -382,15 +368,6 @@ impl Engine {
     }
 }
 
-/// Gradients of two batches together, in f32 where theirs have 16 bits: those would lose what many batches add.
-fn sum(a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
-    let wide = match a.dtype() {
-        DType::BF16 | DType::F16 => DType::F32,
-        dtype => dtype,
-    };
-    a.to_dtype(wide)? + b.to_dtype(wide)?
-}
-
 fn value(losses: &Losses) -> Result<f64> {
     Ok(f64::from(losses.total.to_vec1::<f32>()?[0]))
 }
@@ -406,7 +383,6 @@ pub(super) fn add(sums: &mut [ModalityLoss], losses: Vec<ModalityLoss>) {
 mod tests {
     use super::super::work::Input;
     use super::*;
-    use crate::DeviceKind;
     use mom_data::{Batch, NO_TARGET};
     use mom_models::{Setting, Variant};
 

@@ -7,6 +7,7 @@ mod feed;
 mod lease;
 mod outcome;
 mod snapshot;
+mod tapes;
 mod trainer;
 mod validation;
 mod work;

@@ -146,7 +146,7 @@ impl ShardedOnDevice {
                 let flat = self.zeros(bucket.len, dtype)?;
                 let all = memory(&self.on, &flat)?;
                 for (gradient, start) in of_bucket() {
-                    let gradient = gradient.to_dtype(dtype)?.contiguous()?;
+                    let gradient = mom_core::convert(gradient, dtype)?.contiguous()?;
                     let from = memory(&self.on, &gradient)?;
                     self.copy(from, all.part(start, from.len))?;
                 }
@@ -173,8 +173,10 @@ impl ShardedOnDevice {
             Reduce::FixedOrder => {
                 let of_ranks = self.zeros(all.len, all.dtype)?;
                 self.nccl.all_to_all(all, memory(&self.on, &of_ranks)?, stream)?;
-                let of_rank = |rank: usize| of_ranks.narrow(0, rank * share, share)?.to_dtype(DType::F32);
-                let sum = (1..self.size).try_fold(of_rank(0)?, |sum, rank| sum + of_rank(rank)?)?;
+                let of_rank = |rank: usize| of_ranks.narrow(0, rank * share, share);
+                let first = mom_core::convert(&of_rank(0)?, DType::F32)?;
+                let sum = (1..self.size)
+                    .try_fold(first, |sum, rank| Ok::<_, crate::Error>(mom_core::accumulate(&sum, &of_rank(rank)?)?))?;
                 // What was sent is read until the stream is through.
                 let _ = flat;
                 Ok(sum)
@@ -293,7 +295,7 @@ impl ShardedOnDevice {
 
     fn restore_own(&mut self, path: &Path, steps: u64, weights: &[Tensor], moments: Vec<Moments>) -> Result<()> {
         for (variable, weight) in self.owned.iter().zip(weights) {
-            variable.set(&weight.to_dtype(variable.dtype())?.to_device(variable.device())?)?;
+            variable.set(&weight.to_device(&Device::Cpu)?.to_dtype(variable.dtype())?.to_device(variable.device())?)?;
         }
         let mut moments = moments.into_iter();
         self.adamw.restore(path, steps, weights, |_| Ok(moments.next().unwrap_or_default()))

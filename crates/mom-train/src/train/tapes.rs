@@ -1,0 +1,90 @@
+//! The way back from a loss to the gradients of all parameters.
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Tensor};
+use mom_core::autograd::{Sink, Tape};
+use mom_core::to_device;
+use mom_models::{Losses, Model, Parameters};
+
+use crate::Result;
+
+/// Which tape a model's losses are taken down on.
+#[derive(Debug)]
+pub(super) enum Tapes {
+    /// One of recorded functions alone, from the gradient of the loss itself on: one, which a captured step finds where it was.
+    Recorded { seed: Tensor },
+    /// candle's; on a device the gradients of parameters come by a sink.
+    Candle { sink: Option<Sink> },
+}
+
+/// What a forward pass was taken down on: nothing, where candle's tensors hold it themselves.
+pub(super) struct Taped(Option<Tape>);
+
+impl Tapes {
+    /// Those of a model whose parameters lie on a device.
+    pub fn of(model: &Model, parameters: &Parameters, device: &Device) -> Result<Self> {
+        if model.is_recorded() {
+            // As the loss: f64 only in models that no run has.
+            let seed = to_device(&[1f32], 1, device)?;
+            return Ok(Self::Recorded { seed });
+        }
+        let variables = parameters.iter().map(|(_, variable)| variable);
+        Ok(Self::Candle { sink: device.is_cuda().then(|| Sink::new(variables, device)).transpose()? })
+    }
+
+    /// Runs a forward pass.
+    pub fn forward(&self, forward: impl FnOnce() -> Result<Losses>) -> Result<(Losses, Taped)> {
+        Ok(match self {
+            Self::Recorded { .. } => {
+                let tape = Tape::new();
+                (tape.scope(forward)?, Taped(Some(tape)))
+            }
+            Self::Candle { sink: Some(sink) } => (sink.scope(forward)?, Taped(None)),
+            Self::Candle { sink: None } => (forward()?, Taped(None)),
+        })
+    }
+
+    /// Gradients of a loss, in the order of the parameters; zero where the loss does not depend on one.
+    pub fn gradients(&self, parameters: &Parameters, losses: &Losses, taped: Taped) -> Result<Vec<Tensor>> {
+        let mut of = match (self, taped.0) {
+            (Self::Recorded { seed }, Some(tape)) => {
+                let mut gradients = HashMap::new();
+                tape.backward(&losses.total, seed.clone(), |id, gradient| {
+                    gradients.insert(id, gradient);
+                    Ok(())
+                })?;
+                gradients
+            }
+            (Self::Candle { sink }, _) => by_candle(parameters, losses, sink.as_ref())?,
+            (Self::Recorded { .. }, None) => HashMap::new(),
+        };
+        let gradients = parameters
+            .iter()
+            .map(|(_, variable)| of.remove(&variable.as_tensor().id()).map_or_else(|| variable.zeros_like(), Ok));
+        Ok(gradients.collect::<candle_core::Result<_>>()?)
+    }
+}
+
+fn by_candle(
+    parameters: &Parameters,
+    losses: &Losses,
+    sink: Option<&Sink>,
+) -> Result<HashMap<candle_core::TensorId, Tensor>> {
+    let backward = losses.total.backward();
+    if let (Err(_), Some(sink)) = (&backward, sink) {
+        // What came so far is no part of the next step.
+        parameters.iter().for_each(|(_, variable)| drop(sink.take(variable)));
+    }
+    let mut store = backward?;
+    let mut gradients = HashMap::new();
+    for (_, variable) in parameters.iter() {
+        let sunk = sink.and_then(|sink| sink.take(variable));
+        let gradient = match (sunk, store.remove(variable)) {
+            (Some(sunk), Some(taped)) => Some((sunk + taped)?),
+            (sunk, taped) => sunk.or(taped),
+        };
+        gradients.extend(gradient.map(|gradient| (variable.as_tensor().id(), gradient)));
+    }
+    Ok(gradients)
+}
