@@ -47,7 +47,7 @@ pub struct Validation {
     pub by_modality: Vec<ModalityLoss>,
     /// What is trained on, over all modalities, but for the z-loss.
     pub joint: f64,
-    /// The loss of text in bits for each byte of it, which runs of two tokenizers can be compared by: the loss of a text
-    /// target by the bytes that a text token stands for on average. `None` without text.
+    /// The loss of text in bits for each byte of it, which runs of two tokenizers can be compared by: the nats of all text
+    /// targets, special tokens among them, over ln 2 and over the bytes that the same targets stand for. `None` without text.
     pub bits_per_byte: Option<f64>,
 }

@@ -66,8 +66,8 @@ pub(super) const DEFINITIONS: [(&str, &str); 13] = [
     ),
     (
         "Bits per byte",
-        "Of text: the loss in nats, over ln 2 and over the bytes that a text token stands for on average in the data's \
-         documents. It can be compared between tokenizers. What has no bytes has none.",
+        "Of text: the nats of all text targets of the validation, special tokens among them, over ln 2 and over the bytes that the \
+         same targets stand for. It can be compared between tokenizers. What has no bytes has none.",
     ),
     (
         "± and seeds",
