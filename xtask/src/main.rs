@@ -1,5 +1,6 @@
 //! Project tasks: `cargo xtask <task>`.
 
+mod docs;
 mod kernels;
 mod program;
 mod sanitize;
@@ -26,6 +27,8 @@ enum Task {
     Kernels(kernels::KernelsArgs),
     /// Run compute-sanitizer over the GPU kernels.
     Sanitize(sanitize::SanitizeArgs),
+    /// Check the pages: dead links, pages that the book leaves out, commands that no program takes; run their commands.
+    Docs(docs::DocsArgs),
 }
 
 fn main() -> Result<ExitCode> {
@@ -33,6 +36,7 @@ fn main() -> Result<ExitCode> {
     match Task::parse() {
         Task::Program(command) => program::run(root, &command),
         Task::Kernels(args) => kernels::run(&args, root).map(|()| ExitCode::SUCCESS),
+        Task::Docs(args) => docs::run::<Task>(&args, root).map(|()| ExitCode::SUCCESS),
         Task::Sanitize(args) => sanitize::run_all(&args, root).map(|()| ExitCode::SUCCESS),
     }
 }
