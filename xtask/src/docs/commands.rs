@@ -13,9 +13,10 @@ pub fn of(block: &Block) -> Vec<Vec<String>> {
 
 /// What is wrong with a command, if it is one of this project's (`cargo xtask ...`, or `mom-train ...` behind a launcher).
 pub fn refused<T: Parser>(words: &[String]) -> Option<String> {
-    let start = match words {
-        [cargo, xtask, ..] if cargo == "cargo" && xtask == "xtask" => 1,
-        _ => words.iter().position(|word| word == "mom-train")?,
+    let start = match words.iter().position(|word| word == "cargo") {
+        Some(at) if words.get(at + 1).is_some_and(|word| word == "xtask") => at + 1,
+        Some(_) => return None,
+        None => words.iter().position(|word| word == "mom-train")?,
     };
     let error = T::try_parse_from(&words[start..]).err()?;
     let told = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
@@ -64,8 +65,9 @@ mod tests {
         assert_eq!(wrong("cargo xtask ablate --dry-run"), None);
         assert_eq!(wrong("cargo xtask ablate --help"), None);
         assert_eq!(wrong("pip install mdbook"), None);
+        assert_eq!(wrong("X=1 cargo test -p mom-train --test cuda"), None);
         assert_eq!(wrong("torchrun --no-python mom-train train --config a.toml --out b train.device=cuda"), None);
-        assert!(wrong("cargo xtask ablate --dry").unwrap().contains("--dry"));
+        assert!(wrong("X=1 cargo xtask ablate --dry").unwrap().contains("--dry"));
         assert!(wrong("srun mom-train train --out b").unwrap().contains("required"));
     }
 }

@@ -64,11 +64,13 @@ fn run_block(folder: &Path, block: &Block) -> Result<()> {
     };
     // What is run reads no input: it would read the commands behind it.
     let text = if block.language == "python" { text } else { format!("{{\n{text}\n}} </dev/null\n") };
-    let mut child =
-        program.current_dir(folder).stdin(Stdio::piped()).spawn().with_context(|| format!("starting {program:?}"))?;
+    // What they print matters only where they fail.
+    program.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn().with_context(|| format!("starting {program:?}"))?;
     child.stdin.take().context("no standard input")?.write_all(text.as_bytes())?;
-    let status = child.wait()?;
-    ensure!(status.success(), "ended with {status}:\n{text}");
+    let output = child.wait_with_output()?;
+    let printed = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy).concat();
+    ensure!(output.status.success(), "ended with {}:\n{text}\n{printed}", output.status);
     Ok(())
 }
 
@@ -114,8 +116,8 @@ mod tests {
         let block = |text: &str| Block { language: "console".to_owned(), text: text.to_owned(), ..Block::default() };
         run_block(folder.path(), &block("echo x >a\ncat\ntest -s a")).unwrap();
         assert!(folder.path().join("a").exists());
-        let told = run_block(folder.path(), &block("false\ntrue")).unwrap_err().to_string();
-        assert!(told.contains("ended with"), "{told}");
+        let told = run_block(folder.path(), &block("echo why >&2\nfalse\ntrue")).unwrap_err().to_string();
+        assert!(told.contains("ended with") && told.ends_with("why\n"), "{told}");
         assert!(run_block(folder.path(), &Block { language: "rust".to_owned(), ..Block::default() }).is_err());
         assert!(is_tested("tested") && is_tested("tested: numpy") && !is_tested("machine: tested"));
     }

@@ -10,9 +10,9 @@ use super::source::is_f16;
 /// The file's text.
 pub fn text(manifest: &Manifest) -> Result<String> {
     let mut text = String::from(
-        "// Written by `cargo xtask kernels`, from what the kernels' PTX declares and their assembler reports.\n\nuse \
-         super::module::{Kernel, Module, image};\n\n/// Every module, by name.\n#[rustfmt::skip]\npub static MODULES: \
-         &[Module] = &[\n",
+        "//! Every module and kernel. Written by `cargo xtask kernels`, from what the kernels' PTX declares and their \
+         assembler reports.\n\nuse super::module::{Kernel, Module, image};\n\n/// Every module, by \
+         name.\n#[rustfmt::skip]\npub static MODULES: &[Module] = &[\n",
     );
     for name in manifest.modules.keys() {
         let f16 = if is_f16(name) { "f16" } else { "any" };

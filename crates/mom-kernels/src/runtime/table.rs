@@ -1,4 +1,4 @@
-// Written by `cargo xtask kernels`, from what the kernels' PTX declares and their assembler reports.
+//! Every module and kernel. Written by `cargo xtask kernels`, from what the kernels' PTX declares and their assembler reports.
 
 use super::module::{Kernel, Module, image};
 
