@@ -23,25 +23,60 @@ pub enum Setting {
     ThreeModality,
 }
 
+/// What tells a setting from the others. All have text and images.
+struct Traits {
+    name: &'static str,
+    /// Images are continuous patches with a diffusion loss; else codes.
+    patches: bool,
+    /// There is speech.
+    speech: bool,
+    /// Tokens of the paper's vocabulary.
+    paper_vocab_size: usize,
+    /// Probability that the text of a pair stands before its image or speech.
+    text_first: f64,
+}
+
 impl Setting {
     /// All settings, in the paper's order.
     pub const ALL: [Self; 3] = [Self::Transfusion, Self::Chameleon, Self::ThreeModality];
 
+    /// Their names, in the same order.
+    pub const NAMES: [&'static str; Self::ALL.len()] = {
+        let mut names = [""; Self::ALL.len()];
+        let mut at = 0;
+        while at < names.len() {
+            names[at] = Self::ALL[at].name();
+            at += 1;
+        }
+        names
+    };
+
+    const fn traits(self) -> Traits {
+        match self {
+            Self::Transfusion => {
+                Traits { name: "transfusion", patches: true, speech: false, paper_vocab_size: 32_000, text_first: 0.8 }
+            }
+            Self::Chameleon => {
+                Traits { name: "chameleon", patches: false, speech: false, paper_vocab_size: 65_536, text_first: 0.5 }
+            }
+            Self::ThreeModality => Traits {
+                name: "three-modality",
+                patches: false,
+                speech: true,
+                paper_vocab_size: 65_536,
+                text_first: 0.5,
+            },
+        }
+    }
+
     /// Name: `transfusion`, `chameleon`, `three-modality`.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Transfusion => "transfusion",
-            Self::Chameleon => "chameleon",
-            Self::ThreeModality => "three-modality",
-        }
+        self.traits().name
     }
 
     /// Names of the modalities, in the order of their ids.
     pub const fn modalities(self) -> &'static [&'static str] {
-        match self {
-            Self::Transfusion | Self::Chameleon => &["text", "image"],
-            Self::ThreeModality => &["text", "image", "speech"],
-        }
+        if self.has_speech() { &["text", "image", "speech"] } else { &["text", "image"] }
     }
 
     /// Number of modalities K.
@@ -49,12 +84,24 @@ impl Setting {
         self.modalities().len()
     }
 
+    /// Whether images are continuous patches with a diffusion loss; else they are codes.
+    pub const fn has_patches(self) -> bool {
+        self.traits().patches
+    }
+
+    /// Whether there is speech.
+    pub const fn has_speech(self) -> bool {
+        self.traits().speech
+    }
+
     /// Tokens of the paper's vocabulary.
     pub const fn paper_vocab_size(self) -> usize {
-        match self {
-            Self::Transfusion => 32_000,
-            Self::Chameleon | Self::ThreeModality => 65_536,
-        }
+        self.traits().paper_vocab_size
+    }
+
+    /// Probability that the text of a pair stands before its image or speech: the paper's.
+    pub const fn text_first(self) -> f64 {
+        self.traits().text_first
     }
 }
 
@@ -70,7 +117,7 @@ impl FromStr for Setting {
     fn from_str(name: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|setting| setting.name() == name).ok_or_else(|| Error::Config {
             field: "setting",
-            expected: format!("one of {}", Self::ALL.map(Self::name).join(", ")),
+            expected: format!("one of {}", Self::NAMES.join(", ")),
             got: name.to_owned(),
         })
     }
@@ -322,5 +369,16 @@ mod tests {
         assert!(message(ModelConfig { d_state: 65, ..good }).contains("d_state must be between 1 and 64, got 65"));
         let error = "2B".parse::<Scale>().unwrap_err().to_string();
         assert!(error.contains("one of nano, tiny") && error.contains("got 2B"), "{error}");
+    }
+
+    #[test]
+    fn names_are_read_back_and_those_of_files() {
+        for setting in Setting::ALL {
+            assert_eq!(setting.name().parse::<Setting>().unwrap(), setting);
+            assert_eq!(serde_json::to_value(setting).unwrap(), setting.name());
+        }
+        assert_eq!(Setting::NAMES, ["transfusion", "chameleon", "three-modality"]);
+        let message = "four-modality".parse::<Setting>().unwrap_err().to_string();
+        assert!(message.contains("one of transfusion, chameleon, three-modality"), "{message}");
     }
 }

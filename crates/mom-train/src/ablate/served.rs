@@ -94,10 +94,7 @@ impl SweepOptions {
 
 /// The modalities that make a setting what it is.
 const fn makes(setting: Setting) -> &'static [Modality] {
-    match setting {
-        Setting::Transfusion | Setting::Chameleon => &[Modality::Image],
-        Setting::ThreeModality => &Modality::ALL,
-    }
+    if setting.has_speech() { &Modality::ALL } else { &[Modality::Image] }
 }
 
 /// Whether a setting can take a part.

@@ -166,3 +166,18 @@ pub fn sizes() -> Result<()> {
         "Weights of backbone, embedding and head at the paper's vocabulary; FLOPs forward and backward, with the head."
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Args;
+
+    /// Arguments name no crate but clap, so that they cannot take the names from [`Setting`].
+    #[test]
+    fn the_settings_of_the_command_line_are_all_there_are() {
+        let command = SpeedArguments::augment_args(clap::Command::new("speed"));
+        let setting = command.get_arguments().find(|argument| argument.get_id() == "setting").unwrap();
+        let names: Vec<_> = setting.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+        assert_eq!(names, Setting::NAMES);
+    }
+}

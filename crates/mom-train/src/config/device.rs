@@ -52,7 +52,7 @@ impl Graph {
             ("train.device", device == DeviceKind::Cuda, "cuda for a captured step", device.name().to_owned()),
             (
                 "model.setting",
-                setting != Setting::Transfusion,
+                !setting.has_patches(),
                 "one without continuous patches for a captured step",
                 setting.name().to_owned(),
             ),

@@ -13,7 +13,7 @@ mod train;
 use std::path::Path;
 
 use mom_data::{Forms, ImageNeed, Needs, Tokenizers};
-use mom_models::{Architecture, ModelConfig, Setting};
+use mom_models::{Architecture, ModelConfig};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use data::section_of;
@@ -225,7 +225,7 @@ impl RunConfig {
 
     /// How samples become documents: the paper's orders unless the configuration has its own.
     pub fn forms(&self) -> Forms {
-        let text_first = if self.model.setting == Setting::Transfusion { 0.8 } else { 0.5 };
+        let text_first = self.model.setting.text_first();
         self.data.forms.unwrap_or(Forms { text_first, ..Forms::default() })
     }
 

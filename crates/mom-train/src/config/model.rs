@@ -1,6 +1,6 @@
 //! `[model]`: what is trained.
 
-use mom_data::Needs;
+use mom_data::{ImageNeed, Needs, SpeechNeed};
 use mom_models::{Scale, Setting, Variant};
 use serde::{Deserialize, Serialize};
 
@@ -42,10 +42,9 @@ pub struct ModelSection {
 
 /// What a setting takes from a sample.
 pub(crate) const fn needs(setting: Setting) -> Needs {
-    match setting {
-        Setting::Transfusion => Needs::PATCHES,
-        Setting::Chameleon => Needs::CODES,
-        Setting::ThreeModality => Needs::CODES_AND_UNITS,
+    Needs {
+        image: if setting.has_patches() { ImageNeed::Patches } else { ImageNeed::Codes },
+        speech: if setting.has_speech() { SpeechNeed::Units } else { SpeechNeed::None },
     }
 }
 

@@ -47,8 +47,9 @@ impl Run<'_> {
 }
 
 fn loss_in_words(setting: Setting, modality: &str) -> &'static str {
-    match (setting, modality) {
-        (Setting::Transfusion, "image") => "diffusion (mean squared error of the noise)",
-        _ => "cross-entropy (nats per token)",
+    if setting.has_patches() && modality == "image" {
+        "diffusion (mean squared error of the noise)"
+    } else {
+        "cross-entropy (nats per token)"
     }
 }

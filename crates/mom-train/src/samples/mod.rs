@@ -157,8 +157,9 @@ pub(crate) fn write(run: &Path, samples: &Samples, files: &Files) -> Result<Path
 /// The pairs of a setting: what is given, and what is drawn from it.
 fn pairs(setting: mom_models::Setting) -> &'static [(Modality, Modality)] {
     use Modality::{Image, Speech, Text};
-    match setting {
-        mom_models::Setting::ThreeModality => &[(Text, Image), (Image, Text), (Text, Speech), (Speech, Text)],
-        _ => &[(Text, Image), (Image, Text)],
+    if setting.has_speech() {
+        &[(Text, Image), (Image, Text), (Text, Speech), (Speech, Text)]
+    } else {
+        &[(Text, Image), (Image, Text)]
     }
 }

@@ -8,7 +8,7 @@ use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 use mom_core::Init;
 use mom_models::decode::{Decoder, Sampling};
-use mom_models::{Model, ModelConfig, Setting};
+use mom_models::{Model, ModelConfig};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -70,7 +70,7 @@ pub fn measure_decoding(options: &SpeedOptions) -> Result<DecodeSpeed> {
         require(value > 0, field, "at least 1", value)?;
     }
     let SpeedOptions { setting, variant, scale, vocab_size, batch, device, .. } = *options;
-    let patch_dim = if setting == Setting::Transfusion { 192 } else { 0 };
+    let patch_dim = if setting.has_patches() { 192 } else { 0 };
     let config = ModelConfig { patch_dim, ..ModelConfig::new(setting, variant, scale, vocab_size) };
     let dtype = options.precision.unwrap_or(Precision::of(device)).dtype();
     let device = device.open()?;

@@ -137,7 +137,7 @@ fn timed(options: &SpeedOptions, world: &Arc<World>) -> Result<Speed> {
         require(value > 0, field, "at least 1", value)?;
     }
     let defaults = ModelConfig::new(options.setting, options.variant, options.scale, options.vocab_size);
-    let patch_dim = if options.setting == Setting::Transfusion { 192 } else { 0 };
+    let patch_dim = if options.setting.has_patches() { 192 } else { 0 };
     let mean_keys = (options.seqlen / 2).min(defaults.most_mean_keys());
     let config = ModelConfig { patch_dim, mean_keys, ..defaults };
     let precision = options.precision.unwrap_or(Precision::of(options.device));

@@ -1,6 +1,8 @@
 //! The order in which settings, variants and modalities appear everywhere.
 
-const SETTINGS: [&str; 3] = ["transfusion", "chameleon", "three-modality"];
+use mom_models::Setting;
+
+const SETTINGS: [&str; Setting::ALL.len()] = Setting::NAMES;
 const PROJECTIONS: [&str; 4] = ["in", "x", "dt", "out"];
 const MODALITIES: [&str; 3] = ["text", "image", "speech"];
 

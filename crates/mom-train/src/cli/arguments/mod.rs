@@ -71,7 +71,7 @@ pub struct InspectArguments {
     /// File or folder.
     pub path: PathBuf,
     /// Format, where it should not be guessed: webdataset, loose, metadata, parquet, jsonl, text, mmc4, librispeech,
-    /// tuxpaint, megatron, token-bin.
+    /// tuxpaint, megatron, token-bin, dictd.
     #[arg(long)]
     pub format: Option<String>,
     /// Samples that are read, at most.
