@@ -44,7 +44,7 @@ pub enum Function {
     Softplus,
 }
 
-/// Name of the vector instructions in use: `scalar`, `avx2` or `avx512` on x86-64.
+/// Name of the vector instructions in use: `scalar`, `avx2` or `avx512` on x86-64, `neon` on aarch64.
 pub fn instruction_set() -> &'static str {
     struct Width;
     impl pulp::WithSimd for Width {
@@ -56,6 +56,7 @@ pub fn instruction_set() -> &'static str {
     match dispatch(Width) {
         16 => "avx512",
         8 => "avx2",
+        4 if cfg!(target_arch = "aarch64") => "neon",
         4 => "simd128",
         _ => "scalar",
     }

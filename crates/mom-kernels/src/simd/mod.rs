@@ -46,6 +46,10 @@ mod tests {
                 Simd::vectorize(s, op);
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        if let Some(s) = pulp::aarch64::Neon::try_new() {
+            Simd::vectorize(s, op);
+        }
     }
 
     #[derive(Clone, Copy)]
