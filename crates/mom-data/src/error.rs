@@ -37,7 +37,7 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
         /// The parser's reason.
-        source: serde_json::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A file of tokenised samples is damaged, or of other samples or tokenizers.
     #[error("{}: {reason}", path.display())]

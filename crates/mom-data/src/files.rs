@@ -61,8 +61,7 @@ pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Writes a value as indented JSON with a final newline.
 pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
-    let json = |source| crate::DataError::Json { path: path.to_path_buf(), source };
-    let mut bytes = serde_json::to_vec_pretty(value).map_err(json)?;
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(not_json(path))?;
     bytes.push(b'\n');
     write_bytes(path, &bytes)
 }
@@ -70,7 +69,12 @@ pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(
 /// Reads a JSON file.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = fs::read(path).at("read", path)?;
-    serde_json::from_slice(&bytes).map_err(|source| crate::DataError::Json { path: path.to_path_buf(), source })
+    serde_json::from_slice(&bytes).map_err(not_json(path))
+}
+
+/// Names the file that the parser, or the writer, of JSON reports of.
+pub(crate) fn not_json(path: &Path) -> impl Fn(serde_json::Error) -> crate::DataError {
+    move |source| crate::DataError::Json { path: path.to_path_buf(), source: source.into() }
 }
 
 /// Fills `bytes` from `offset` on, without moving the file's own place: many threads may read one file.

@@ -27,7 +27,7 @@ pub enum Error {
         /// The file or override at fault.
         origin: Option<String>,
         /// The parser's reason, with the key.
-        source: Box<toml::de::Error>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A `key=value` override is not one.
     #[error("override {text:?}: expected key=value with a dotted key, {reason}")]

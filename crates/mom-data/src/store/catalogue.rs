@@ -121,10 +121,10 @@ impl Journal {
 
     /// Adds units whose files are complete.
     pub fn add(&self, entries: &[CatalogueEntry]) -> Result<()> {
-        let json = |source| DataError::Json { path: self.path.clone(), source };
+        let json = files::not_json(&self.path);
         let mut lines = Vec::new();
         for entry in entries {
-            serde_json::to_writer(&mut lines, entry).map_err(json)?;
+            serde_json::to_writer(&mut lines, entry).map_err(&json)?;
             lines.push(b'\n');
         }
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);

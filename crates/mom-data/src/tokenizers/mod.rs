@@ -136,7 +136,7 @@ impl Tokenizers {
     /// # Errors
     /// [`DataError::TextTokenizer`] for a text tokenizer that cannot be written.
     pub fn fingerprint(&self) -> Result<u64> {
-        let json = |source| DataError::Json { path: HEAD.into(), source };
+        let json = |source: serde_json::Error| DataError::Json { path: HEAD.into(), source: source.into() };
         // What decided how they were fitted is in what was fitted.
         let text = TextConfig { tokenizer: None, ..self.config.text.clone() };
         let config = TokenizerConfig { seed: 0, held_out: 0.0, fit_samples: None, text, ..self.config.clone() };

@@ -67,8 +67,10 @@ impl RunConfig {
 
     /// As [`Self::from_toml`], but for the range of values.
     fn parse(text: &str, overrides: &[String], own: Option<&Path>) -> Result<Self> {
-        let toml =
-            |origin: Option<&str>, source| Error::Toml { origin: origin.map(str::to_owned), source: Box::new(source) };
+        let toml = |origin: Option<&str>, source: toml::de::Error| Error::Toml {
+            origin: origin.map(str::to_owned),
+            source: source.into(),
+        };
         let mut table: toml::Table = toml::from_str(text).map_err(|source| toml(None, source))?;
         for text in overrides {
             overrides::apply_override(&mut table, text)?;

@@ -9,10 +9,10 @@ use bytemuck::Zeroable;
 use super::layout::{
     FORMAT_VERSION, Foot, IMAGE_CODES, MAGIC, MAX_PARTS, PATCHES, PIXELS, Record, SPEECH, TEXT, UnitSums,
 };
+use crate::Result;
 use crate::document::{Content, Document};
 use crate::error::IoContext;
 use crate::readers::PartOrder;
-use crate::{DataError, Result};
 
 /// Writes a unit under a temporary name; [`Self::settle`] gives it its own.
 pub(crate) struct UnitWriter {
@@ -94,7 +94,7 @@ impl UnitWriter {
             patch_dim: self.patch_dim,
             sums: self.sums,
         };
-        let json = |source| DataError::Json { path: self.path.clone(), source };
+        let json = crate::files::not_json(&self.path);
         let foot = serde_json::to_vec(&foot).map_err(json)?;
         let (len, checksum) = ((foot.len() as u64).to_le_bytes(), crc32c::crc32c(&foot).to_le_bytes());
         for bytes in [records, &foot, &len, &checksum, MAGIC] {
@@ -126,7 +126,8 @@ fn encode(document: &Document, patch_dim: usize, out: &mut Vec<u8>) -> Record {
     record.fixed = u16::from(document.order == PartOrder::Fixed);
     let parts = &document.parts[..document.parts.len().min(MAX_PARTS)];
     // A key is for people: one that is longer than this is cut.
-    let key = &document.key.as_bytes()[..document.key.floor_char_boundary(1024)];
+    let cut = (0..=document.key.len().min(1024)).rev().find(|&at| document.key.is_char_boundary(at)).unwrap_or(0);
+    let key = &document.key.as_bytes()[..cut];
     out.extend((key.len() as u16).to_le_bytes());
     out.extend((parts.len() as u16).to_le_bytes());
     out.extend([0; 4]);

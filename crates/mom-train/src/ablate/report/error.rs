@@ -44,7 +44,7 @@ pub enum ReportError {
         /// The file.
         path: PathBuf,
         /// The parser's reason.
-        source: serde_json::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A results file of another schema than this program writes.
     #[error("{}: expected schema {expected}, got {got}", path.display())]

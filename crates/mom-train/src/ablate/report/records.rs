@@ -102,7 +102,7 @@ pub fn read_results(path: &Path) -> Result<Vec<Record>, ReportError> {
         path: path.into(),
         source,
     })?;
-    let json = |source| ReportError::Json { path: path.into(), source };
+    let json = |source: serde_json::Error| ReportError::Json { path: path.into(), source: source.into() };
     // The schema first: a later one may well have other fields, and then its number is the better message.
     let Schema { schema } = serde_json::from_str(&text).map_err(json)?;
     if !(OLDEST..=SCHEMA).contains(&schema) {
