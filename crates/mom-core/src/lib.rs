@@ -72,3 +72,8 @@ pub use mom_kernels::{ModalityOffsets, ModalityPlan};
 pub use ops::rows::{to_positions, to_rows};
 pub use plan::Plan;
 pub use state::MixerState;
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

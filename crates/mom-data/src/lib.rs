@@ -72,3 +72,8 @@ pub use tokenizers::{
     TextTokenizer, TokenizerConfig, Tokenizers,
 };
 pub use vocabulary::{Modality, Special, Vocabulary};
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -20,7 +20,7 @@
 //! With the feature `cuda` the same operations, and those that only training on a GPU needs, are in `cuda`; each operation's
 //! own `cuda` module is the same one. The feature `f16` adds the kernels for half precision there.
 //!
-//! Element types are `f32` and `f64`. Vector instructions (AVX2, AVX-512) are chosen at run time; threads are rayon's.
+//! Element types are `f32` and `f64`. Vector instructions (AVX2, AVX-512, NEON) are chosen at run time; threads are rayon's.
 //! All reductions run in a fixed order: on one machine two calls give the same bits, whatever the number of threads.
 //!
 //! ```
@@ -61,3 +61,8 @@ pub use ops::{
 };
 pub use rows::{Rows, RowsMut};
 pub use simd::Element;
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

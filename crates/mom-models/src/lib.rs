@@ -67,3 +67,8 @@ pub use parameters::Parameters;
 pub use patcher::Patcher;
 pub use scale::{SCALES, Scale, TINY};
 pub use variant::{Architecture, Variant};
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
