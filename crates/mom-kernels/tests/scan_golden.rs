@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use common::scan::ScanCase;
@@ -83,7 +84,14 @@ fn read(path: &PathBuf, n_modalities: usize) -> Golden {
 
 fn check<T: Element>(n_modalities: usize, output_tolerance: f64, gradient_tolerance: f64) {
     // One copy for the project; it lies beside the test that a user points at another folder.
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../mom-core/tests/golden");
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let folder = own.join("../mom-core/tests/golden");
+    if own.join("Cargo.toml.orig").exists() && !folder.exists() {
+        // Past the test harness, which would swallow a print.
+        let mut stderr = std::io::stderr();
+        writeln!(stderr, "SKIPPED golden values of the scan: they are not part of this package").unwrap();
+        return;
+    }
     let mut n_files = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -1,6 +1,7 @@
 //! Data that are tokenised by published codecs with small random weights.
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test does")]
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,13 +13,31 @@ use mom_data::{
 use mom_models::codecs::{ImageCodec, SpeechCodec, Units};
 use mom_train::{Latents, PublishedImages, PublishedSpeech};
 
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../mom-models/tests/golden/codecs")
+}
+
 fn golden(name: &str) -> PathBuf {
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mom-models/tests/golden/codecs");
-    models.join(format!("{name}.safetensors"))
+    folder().join(format!("{name}.safetensors"))
+}
+
+/// Whether the other crate's files are not here, because this is a package of its own; said past the test harness, which would
+/// swallow a print.
+fn is_alone(test: &str) -> bool {
+    let is_package = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml.orig").exists();
+    let is_alone = is_package && !folder().exists();
+    if is_alone {
+        let mut stderr = std::io::stderr();
+        writeln!(stderr, "SKIPPED {test}: the weights that it opens are not part of this package").unwrap();
+    }
+    is_alone
 }
 
 #[test]
 fn scenes_become_codes_of_the_vqgan_and_of_mimi() {
+    if is_alone("scenes_become_codes_of_the_vqgan_and_of_mimi") {
+        return;
+    }
     // A golden file holds its weights behind a prefix, as single files of several networks do.
     let images = ImageCodec::open(golden("chameleon_vqgan"), DType::F32, &Device::Cpu).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -54,6 +73,9 @@ fn scenes_become_codes_of_the_vqgan_and_of_mimi() {
 
 #[test]
 fn sizes_that_the_weights_do_not_take_are_refused() {
+    if is_alone("sizes_that_the_weights_do_not_take_are_refused") {
+        return;
+    }
     let codec = || ImageCodec::open(golden("chameleon_vqgan"), DType::F32, &Device::Cpu).unwrap();
     let error = PublishedImages::new(codec(), 40, Latents::Mean, 4).unwrap_err().to_string();
     assert!(error.contains("data.tokenizers.image.size") && error.contains("16"), "{error}");
