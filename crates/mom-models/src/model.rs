@@ -92,6 +92,7 @@ pub(crate) struct Patches {
 
 /// The loss of a batch.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Losses {
     /// `(1)`: what is trained on, all parts weighted and over the normaliser's counts.
     pub total: Tensor,

@@ -22,6 +22,7 @@ use crate::{DataError, Progress, Result, rng};
 
 /// Both splits of all sources, tokenised.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Dataset {
     /// The training split.
     pub train: Arc<Documents>,

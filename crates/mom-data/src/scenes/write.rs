@@ -97,6 +97,7 @@ struct Manifest {
 
 /// What a call of [`write_shards`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WriteSummary {
     /// Shards that were complete already.
     pub kept: usize,

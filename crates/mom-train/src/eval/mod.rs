@@ -39,6 +39,7 @@ pub struct EvalOptions {
 
 /// Losses on held-out documents.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// Optimiser steps that the model was trained for.
     pub step: u64,

@@ -52,6 +52,7 @@ pub(crate) enum Exhibit<'a> {
 
 /// How fast a run is, since the start of its process but for what is said to be a step's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Pace {
     /// Training positions.
     pub tokens_per_sec: f64,

@@ -6,6 +6,7 @@ use crate::Origin;
 
 /// One optimiser step.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct StepReport {
     /// Its number, counted from 1.
     pub step: u64,
@@ -21,6 +22,7 @@ pub struct StepReport {
 
 /// Batches that were passed over, since a step over them could not be taken.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Skipped {
     /// The step that was made of the next batches instead.
     pub step: u64,
@@ -40,6 +42,7 @@ impl std::fmt::Display for Skipped {
 
 /// One validation.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Validation {
     /// Steps done.
     pub step: u64,
