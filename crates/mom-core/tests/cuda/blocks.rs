@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{compare, gpu, host, plan, values};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
-use mom_core::autograd::Sink;
+use mom_core::autograd::{Sink, Tape};
 use mom_core::{Block, BlockConfig, Init, MixerConfig, ModalityPlan, Plan, Untied, to_positions, to_rows};
 
 const D_MODEL: usize = 32;
@@ -60,6 +60,32 @@ fn a_block_agrees_with_the_cpu_as_one_node_and_as_modules() {
     compare(&on_gpu.run(Block::forward_by_modules), &want, 1e-4);
     // bf16: weights and activations are rounded by 1.7e-3 of their norm, half a dozen times in a row.
     compare(&Model::new(DType::BF16, &device).run(Block::forward), &want, 3e-2);
+}
+
+#[test]
+fn a_tape_of_its_own_gives_the_bits_of_candles_tape_and_the_last_block_first() {
+    let Some(device) = gpu("a_tape_of_its_own_gives_the_bits_of_candles_tape_and_the_last_block_first") else { return };
+    let (first, last) = (Model::new(DType::F32, &device), Model::new(DType::F32, &device));
+    let blocks = [first.block.clone(), last.block.clone()];
+    let forward = || Block::forward_all(&blocks, &first.x, &plan()).unwrap();
+    let grads = (forward() * &first.scale).unwrap().sum_all().unwrap().backward().unwrap();
+    let tape = Tape::new();
+    let out = tape.scope(forward);
+    let mut came = Vec::new();
+    let take = |id, gradient: Tensor| {
+        came.push((id, host(&gradient)));
+        Ok(())
+    };
+    tape.backward(&out, first.scale.clone(), take).unwrap();
+    let place = |var: &Var| came.iter().position(|(id, _)| *id == var.as_tensor().id()).unwrap();
+    let variables = |model: &Model| model.parameters.data().lock().unwrap().values().cloned().collect::<Vec<Var>>();
+    let (of_first, of_last) = (variables(&first), variables(&last));
+    for var in of_first.iter().chain(&of_last).chain([&first.x]) {
+        assert_eq!(came[place(var)].1, host(grads.get(var).unwrap()));
+    }
+    let latest = of_last.iter().map(place).max().unwrap();
+    assert!(of_first.iter().chain([&first.x]).all(|var| place(var) > latest));
+    assert_eq!(came.len(), of_first.len() + of_last.len() + 1, "each once");
 }
 
 #[test]

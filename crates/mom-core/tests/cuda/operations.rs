@@ -82,6 +82,30 @@ fn rms_norm_agrees_with_the_cpu() {
 }
 
 #[test]
+fn sums_silu_and_ranges_of_rows_agree_with_the_cpu() {
+    let Some(device) = gpu("sums_silu_and_ranges_of_rows_agree_with_the_cpu") else { return };
+    for width in [8, 10] {
+        let a = || Input::activation("a", &[37, width], 1);
+        let b = || Input::activation("b", &[37, width], 2);
+        check(&device, "add", &[a(), b()], |t| ops::add(&t[0], &t[1]));
+        check(&device, "add of one", &[a()], |t| ops::add(&t[0], &t[0]));
+        check(&device, "scaled", &[a()], |t| ops::scaled(&t[0], -1.5));
+        check(&device, "silu", &[a()], |t| ops::silu(&t[0]));
+        check(&device, "narrow_rows", &[a()], |t| ops::narrow_rows(&t[0], 3..36));
+        check(&device, "stack_rows", &[a(), b()], |t| ops::stack_rows(&[&t[0], &t[1], &t[0]]));
+    }
+    for dtype in [DType::BF16, DType::F16, DType::F32] {
+        let x = Tensor::from_vec(values(1001, 3), 1001, &Device::Cpu).unwrap();
+        let there = mom_core::convert(&x.to_device(&device).unwrap(), dtype).unwrap();
+        assert_eq!(host(&there), host(&x.to_dtype(dtype).unwrap()), "{dtype:?}");
+        let back = mom_core::convert(&there, DType::F32).unwrap();
+        assert_eq!(host(&back), host(&there));
+        let (sum, want) = (mom_core::accumulate(&there, &there).unwrap(), (&back + &back).unwrap());
+        assert_eq!((sum.dtype(), host(&sum)), (DType::F32, host(&want)), "{dtype:?}");
+    }
+}
+
+#[test]
 fn rows_and_positions_agree_with_the_cpu() {
     let Some(device) = gpu("rows_and_positions_agree_with_the_cpu") else { return };
     let plan = plan();
