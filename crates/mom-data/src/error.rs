@@ -137,6 +137,24 @@ pub enum DataError {
         /// Who lacks it: "tokenizers", "documents".
         holder: &'static str,
     },
+    /// Latents have another shape than the model's.
+    #[error("latents of shape {shape:?}, expected {expected}")]
+    Latents {
+        /// Their shape.
+        shape: Vec<usize>,
+        /// The shapes that there are.
+        expected: String,
+    },
+    /// Weights that tokens were made with are needed, and are not here.
+    #[error("{what} are needed to encode or decode: {expected}; {reason}")]
+    Absent {
+        /// Whose weights.
+        what: &'static str,
+        /// The files that tokens were made with.
+        expected: String,
+        /// Why they are not here.
+        reason: String,
+    },
     /// An image of continuous patches, with its two markers, does not fit in a sequence.
     #[error("an image takes {n_positions} positions (patches and two markers), more than seqlen {seqlen}")]
     ImageTooLong {

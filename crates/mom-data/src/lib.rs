@@ -39,6 +39,7 @@ mod error;
 mod files;
 mod fit;
 pub mod inspect;
+pub mod latents;
 mod loader;
 pub mod media;
 mod mixture;
@@ -67,9 +68,9 @@ pub use pixels::RgbImage;
 pub use progress::Progress;
 pub use source::{FirstTokens, OnDamaged, SourceConfig, SplitRule, check as check_sources};
 pub use tokenizers::{
-    CodeKind, External, ExternalIdentities, ImageCodebook, ImageConfig, ImageForm, ImageTokenizer, ImageTokens,
-    MAX_SPEECH_UNITS, Repeats, SPEECH_UNITS_PER_SEC, SpeechCodebook, SpeechConfig, SpeechTokenizer, TextConfig,
-    TextTokenizer, TokenizerConfig, Tokenizers,
+    CodeKind, External, ExternalIdentities, FileReference, ImageCodebook, ImageConfig, ImageForm, ImageTokenizer,
+    ImageTokens, Latents, MAX_SPEECH_UNITS, NetworkDevice, NetworkDtype, Repeats, SPEECH_UNITS_PER_SEC, SpeechCodebook,
+    SpeechConfig, SpeechTokenizer, TextConfig, TextTokenizer, TokenizerConfig, Tokenizers,
 };
 pub use vocabulary::{Modality, Special, Vocabulary};
 

@@ -48,6 +48,7 @@ mod error;
 mod eval;
 mod files;
 mod generate;
+mod lease;
 mod lock;
 pub mod optim;
 pub mod run;

@@ -1,6 +1,7 @@
 //! A sample becomes a document: media are decoded, everything wanted becomes tokens, pixels or patches.
 
 use crate::document::{Content, Document};
+use crate::latents;
 use crate::media::part::{self, square, wave};
 use crate::needs::{ImageNeed, SpeechNeed};
 use crate::readers::{Part, PartOrder, Sample, Skip, SkipReason};
@@ -91,7 +92,9 @@ impl Encoder<'_> {
                 if config.image.kind == CodeKind::Fitted {
                     return Err(ready("latents", "image"));
                 }
-                patches(shape, values, config.image.channels, config.image.patch).map(|v| Some(Content::Patches(v)))
+                let (channels, patch) = (config.image.channels, config.image.patch);
+                let broken = |error: crate::DataError| Skip::new(SkipReason::BrokenArray, error.to_string());
+                latents::to_patches(shape, values, channels, patch).map(|v| Some(Content::Patches(v))).map_err(broken)
             }
             _ => Ok(None),
         }
@@ -152,54 +155,5 @@ fn modality(content: &Content) -> Modality {
         Content::Text(_) => Modality::Text,
         Content::ImageCodes(_) | Content::Pixels(_) | Content::Patches(_) => Modality::Image,
         Content::Speech(_) => Modality::Speech,
-    }
-}
-
-/// Latents (n_patches, patch_dim) as they are, or (channels, height, width) cut into squares of `patch`, row-major, each
-/// (channel, y, x).
-fn patches(shape: &[usize], values: &[f32], channels: usize, patch: usize) -> Result<Vec<f32>, Skip> {
-    let dim = channels * patch * patch;
-    let wrong = || {
-        let expected = format!("(n, {dim}) or ({channels}, height, width) with sides that {patch} divides");
-        Skip::new(SkipReason::BrokenArray, format!("latents of shape {shape:?}, expected {expected}"))
-    };
-    match *shape {
-        [n, d] if d == dim && n > 0 && values.len() == n * d => Ok(values.to_vec()),
-        [c, h, w] if c == channels && h > 0 && w > 0 && h % patch == 0 && w % patch == 0 => {
-            if values.len() != c * h * w {
-                return Err(wrong());
-            }
-            let mut out = Vec::with_capacity(values.len());
-            for top in (0..h).step_by(patch) {
-                for left in (0..w).step_by(patch) {
-                    for channel in 0..c {
-                        for y in top..top + patch {
-                            let row = (channel * h + y) * w + left;
-                            out.extend_from_slice(&values[row..row + patch]);
-                        }
-                    }
-                }
-            }
-            Ok(out)
-        }
-        _ => Err(wrong()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn latents_are_cut_by_channel_row_and_column() {
-        // Two channels of 2 x 4, in squares of 2.
-        let values: Vec<f32> = (0..16u8).map(f32::from).collect();
-        let cut = patches(&[2, 2, 4], &values, 2, 2).unwrap();
-        assert_eq!(cut, [0., 1., 4., 5., 8., 9., 12., 13., 2., 3., 6., 7., 10., 11., 14., 15.]);
-        assert_eq!(patches(&[2, 8], &values, 2, 2).unwrap(), values);
-        for shape in [&[2, 4, 2][..], &[16], &[4, 4], &[2, 3, 4], &[0, 8]] {
-            let skip = patches(shape, &values, 2, 2);
-            assert!(shape == [2, 4, 2] || skip.is_err(), "{shape:?}");
-        }
     }
 }

@@ -13,8 +13,10 @@ use crate::source::SourceConfig;
 use crate::tokenizers::{ImageTokenizer, ImageTokens, Repeats, SpeechTokenizer, Tokenizers};
 use crate::{DataError, Modality, Result, rng};
 
-/// Pictures and sounds that are held decoded.
+/// Pictures that are held decoded.
 const DECODED: usize = 256;
+/// Sounds that are held decoded: each may be long.
+const SOUNDS: usize = 32;
 
 /// A part by the numbers of its chunk, of its outcome and of its own.
 pub(super) type Place = (usize, usize, usize);
@@ -22,8 +24,21 @@ pub(super) type Place = (usize, usize, usize);
 /// Parts in place of raw ones, as if they had stood in the data.
 pub(super) type Ready = HashMap<Place, Result<Part, Skip>>;
 
-/// Encodes the raw media of a load by the external tokenizers that there are.
-pub(super) fn encode(load: &[Chunk], source: &SourceConfig, tokenizers: &Tokenizers) -> Result<Ready> {
+/// What was encoded since the last word of it.
+pub(super) struct Done {
+    /// Pictures.
+    pub pictures: usize,
+    /// Seconds of sound.
+    pub sound_secs: f64,
+}
+
+/// Encodes the raw media of a load by the external tokenizers that there are, and tells of every batch.
+pub(super) fn encode(
+    load: &[Chunk],
+    source: &SourceConfig,
+    tokenizers: &Tokenizers,
+    tell: &mut dyn FnMut(Done),
+) -> Result<Ready> {
     let mut ready = Ready::new();
     if tokenizers.external_identities().is_empty() {
         return Ok(ready);
@@ -46,15 +61,15 @@ pub(super) fn encode(load: &[Chunk], source: &SourceConfig, tokenizers: &Tokeniz
     {
         let first = source.first_token.of(Modality::Image);
         for some in pictures.chunks(DECODED) {
-            encode_pictures(some, tokenizer, first, &mut ready)?;
+            encode_pictures(some, tokenizer, first, &mut ready, tell)?;
         }
     }
     if !sounds.is_empty()
         && let Some(tokenizer) = tokenizers.external_speech()?
     {
         let (first, repeats) = (source.first_token.of(Modality::Speech), tokenizers.config().speech.repeats);
-        for some in sounds.chunks(DECODED) {
-            encode_sounds(some, tokenizer, first, repeats, &mut ready)?;
+        for some in sounds.chunks(SOUNDS) {
+            encode_sounds(some, tokenizer, first, repeats, &mut ready, tell)?;
         }
     }
     Ok(ready)
@@ -80,6 +95,7 @@ fn encode_pictures(
     tokenizer: &dyn ImageTokenizer,
     first: u32,
     ready: &mut Ready,
+    tell: &mut dyn FnMut(Done),
 ) -> Result<()> {
     let preparation = tokenizer.preparation();
     let prepared: Vec<_> = pictures
@@ -113,6 +129,7 @@ fn encode_pictures(
             for (&place, tokens) in places.iter().zip(encoded) {
                 ready.insert(place, picture_part(tokens, first));
             }
+            tell(Done { pictures: images.len(), sound_secs: 0.0 });
         }
     }
     Ok(())
@@ -137,6 +154,7 @@ fn encode_sounds(
     first: u32,
     repeats: Repeats,
     ready: &mut Ready,
+    tell: &mut dyn FnMut(Done),
 ) -> Result<()> {
     let rate = tokenizer.sample_rate();
     let decoded: Vec<_> = sounds.par_iter().map(|&(place, sound)| (place, part::wave(sound, rate))).collect();
@@ -152,6 +170,8 @@ fn encode_sounds(
     }
     let encoded = tokenizer.encode(&waves)?;
     check_count("sounds", waves.len(), encoded.len())?;
+    let samples: usize = waves.iter().map(Vec::len).sum();
+    tell(Done { pictures: 0, sound_secs: samples as f64 / f64::from(rate) });
     for (place, mut units) in places.into_iter().zip(encoded) {
         if repeats == Repeats::Merged {
             units.dedup();

@@ -5,6 +5,7 @@
 
 mod encoder;
 mod external;
+mod pace;
 mod prepare;
 
 use std::collections::BTreeMap;

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::encoder::Encoder;
 use super::external;
+use super::pace::Pace;
 use crate::error::IoContext;
 use crate::readers::{Chunk, Outcome, Reader, Skip, Tally, Unit, read_units};
 use crate::source::{OnDamaged, SourceConfig};
@@ -103,7 +104,7 @@ impl Work<'_> {
         // A generator has no bytes: its units count alike.
         let weight = |at: usize| units[at].len_bytes.max(1);
         let total: u64 = missing.iter().map(|&at| weight(at)).sum();
-        let what = format!("tokenising {}", self.source.name());
+        let mut pace = Pace::new(self.source.name());
         let (mut done, mut entries) = (0, Vec::new());
         let mut unsettled = Unsettled::default();
         let (source, tokenizers) = (self.source, self.tokenizers);
@@ -115,7 +116,11 @@ impl Work<'_> {
             loop {
                 let Some((chunk, encoded)) = load.next() else {
                     let Some(next) = loads.next() else { break };
-                    load = encode(next, source, tokenizers)?.into_iter();
+                    let mut tell = |encoded| {
+                        pace.add(&encoded);
+                        (self.progress)(Progress { what: &pace.what, done, total });
+                    };
+                    load = encode(next, source, tokenizers, &mut tell)?.into_iter();
                     continue;
                 };
                 let (writer, tally, _) = match &mut open {
@@ -131,7 +136,7 @@ impl Work<'_> {
                 match chunk {
                     Chunk::Outcomes(outcomes) => {
                         write(&outcomes, encoded, writer, tally)?;
-                        (self.progress)(Progress { what: &what, done, total });
+                        (self.progress)(Progress { what: &pace.what, done, total });
                     }
                     Chunk::End(index, ended) => {
                         match (ended, self.source.damaged) {
@@ -148,7 +153,7 @@ impl Work<'_> {
                             entries.extend(unsettled.settle(self.journal)?);
                         }
                         done += weight(index);
-                        (self.progress)(Progress { what: &what, done, total });
+                        (self.progress)(Progress { what: &pace.what, done, total });
                     }
                 }
             }
@@ -182,10 +187,15 @@ impl Work<'_> {
 type Encoding = Option<Result<Encoded, Skip>>;
 
 /// Encodes what was read, on all threads; every chunk with what its outcomes became.
-fn encode(load: Vec<Chunk>, source: &SourceConfig, tokenizers: &Tokenizers) -> Result<Vec<(Chunk, Vec<Encoding>)>> {
+fn encode(
+    load: Vec<Chunk>,
+    source: &SourceConfig,
+    tokenizers: &Tokenizers,
+    tell: &mut dyn FnMut(external::Done),
+) -> Result<Vec<(Chunk, Vec<Encoding>)>> {
     let encoder = Encoder { source, tokenizers };
     let patch_dim = tokenizers.config().image.patch_dim();
-    let ready = external::encode(&load, source, tokenizers)?;
+    let ready = external::encode(&load, source, tokenizers, tell)?;
     let encode = |chunk: usize, at: usize, outcome: &Outcome| match outcome {
         Outcome::Sample(sample) => {
             let encoded = encoder.encode(sample, |part| ready.get(&(chunk, at, part)));

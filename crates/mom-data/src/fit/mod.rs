@@ -35,7 +35,7 @@ impl Tokenizers {
         let text = match (users_text, config.text.kind) {
             (Some(text), _) => text,
             (None, CodeKind::Precomputed) => TextTokenizer::precomputed(config.text.vocab_size as u32),
-            (None, CodeKind::Fitted) => {
+            (None, _) => {
                 let text =
                     TextTokenizer::train(&words, config.text.vocab_size, &mut tell(&mut progress, "learning merges"))?;
                 if (text.n_tokens() as usize) < config.text.vocab_size {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::published::{DEFAULT_BATCH, Latents, NetworkDevice, NetworkDtype};
 use crate::error::require;
 use crate::{Result, pixels};
 
@@ -51,13 +52,35 @@ pub struct ImageConfig {
     pub kind: CodeKind,
     /// Side to which images are cut and resized, in pixels.
     pub size: usize,
-    /// Side of the patch of one code, or of one continuous patch, in pixels; divides `size`. Of precomputed latents: side of
-    /// a patch in their rows and columns.
+    /// Side of the patch of one code, or of one continuous patch, in pixels; divides `size`. Of latents: side of a patch in
+    /// their rows and columns.
     pub patch: usize,
-    /// Channels of precomputed latents.
+    /// Channels of latents.
     pub channels: usize,
     /// Number of codes.
     pub codes: usize,
+    /// File of a published network's weights, for the kinds that are one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+    /// The publisher's `config.json`; the one beside the weights if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<PathBuf>,
+    /// Element type that the network computes in: codes depend on it.
+    #[serde(skip_serializing_if = "NetworkDtype::is_f32")]
+    pub dtype: NetworkDtype,
+    /// Where the network encodes; where the run computes if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<NetworkDevice>,
+    /// Pictures that are encoded together.
+    #[serde(skip_serializing_if = "is_default_batch")]
+    pub batch: usize,
+    /// Which latents of their distribution are taken.
+    #[serde(skip_serializing_if = "Latents::is_mean")]
+    pub latents: Latents,
+}
+
+fn is_default_batch(batch: &usize) -> bool {
+    *batch == DEFAULT_BATCH
 }
 
 /// Waveforms and speech units.
@@ -74,6 +97,24 @@ pub struct SpeechConfig {
     pub units: usize,
     /// What becomes of runs of one unit.
     pub repeats: Repeats,
+    /// File of a published network's weights, for the kinds that are one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+    /// The publisher's `config.json`; the one beside the weights if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<PathBuf>,
+    /// Of HuBERT: file of the centroids (k-means), or of SpiRit-LM's linear quantizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantizer: Option<PathBuf>,
+    /// Of HuBERT: the layer whose features become units, counted from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<usize>,
+    /// Element type that the network computes in: units depend on it.
+    #[serde(skip_serializing_if = "NetworkDtype::is_f32")]
+    pub dtype: NetworkDtype,
+    /// Where the network encodes; where the run computes if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<NetworkDevice>,
 }
 
 /// Where the tokens of a modality come from.
@@ -86,6 +127,33 @@ pub enum CodeKind {
     Fitted,
     /// They stand in the data. Raw samples of the modality are left out.
     Precomputed,
+    /// Codes of Chameleon's VQGAN, by published weights.
+    Vqgan,
+    /// Latents of a KL autoencoder (Stable Diffusion's, FLUX's), by published weights.
+    Vae,
+    /// Units of Mimi's first codebook, by published weights.
+    Mimi,
+    /// Units of HuBERT's features, by published weights and a quantizer.
+    Hubert,
+}
+
+impl CodeKind {
+    /// Name in a configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fitted => "codebook",
+            Self::Precomputed => "precomputed",
+            Self::Vqgan => "vqgan",
+            Self::Vae => "vae",
+            Self::Mimi => "mimi",
+            Self::Hubert => "hubert",
+        }
+    }
+
+    /// True where a published network makes the tokens.
+    pub const fn is_network(self) -> bool {
+        matches!(self, Self::Vqgan | Self::Vae | Self::Mimi | Self::Hubert)
+    }
 }
 
 /// What becomes of runs of one speech unit.
@@ -120,13 +188,37 @@ impl Default for TextConfig {
 
 impl Default for ImageConfig {
     fn default() -> Self {
-        Self { kind: CodeKind::Fitted, size: 32, patch: 4, channels: 8, codes: 256 }
+        Self {
+            kind: CodeKind::Fitted,
+            size: 32,
+            patch: 4,
+            channels: 8,
+            codes: 256,
+            weights: None,
+            config: None,
+            dtype: NetworkDtype::F32,
+            device: None,
+            batch: DEFAULT_BATCH,
+            latents: Latents::Mean,
+        }
     }
 }
 
 impl Default for SpeechConfig {
     fn default() -> Self {
-        Self { kind: CodeKind::Fitted, sample_rate: 8000, n_mels: 40, units: 128, repeats: Repeats::Merged }
+        Self {
+            kind: CodeKind::Fitted,
+            sample_rate: 8000,
+            n_mels: 40,
+            units: 128,
+            repeats: Repeats::Merged,
+            weights: None,
+            config: None,
+            quantizer: None,
+            layer: None,
+            dtype: NetworkDtype::F32,
+            device: None,
+        }
     }
 }
 
@@ -148,12 +240,19 @@ impl TokenizerConfig {
             ImageNeed::None | ImageNeed::Patches => ImageConfig { size: 256, patch: 16, ..ImageConfig::default() },
         };
         let speech = SpeechConfig { sample_rate: 16_000, n_mels: 80, units: 500, ..SpeechConfig::default() };
+        let mut paper = Self { image, speech, ..Self::default() };
+        paper.text.vocab_size = Self::paper_text(needs, &paper);
+        paper
+    }
+
+    /// Text tokens of the paper's vocabulary beside the image codes and speech units of a configuration.
+    pub fn paper_text(needs: crate::Needs, config: &Self) -> usize {
+        use crate::ImageNeed;
         let others = crate::Special::COUNT as usize
-            + if needs.image == ImageNeed::Codes { image.codes } else { 0 }
-            + if needs.speech == crate::SpeechNeed::Units { speech.units } else { 0 };
-        let size = if needs.image == ImageNeed::Codes { 65_536 } else { 32_000 };
-        let text = TextConfig { vocab_size: size - others, ..TextConfig::default() };
-        Self { text, image, speech, ..Self::default() }
+            + if needs.image == ImageNeed::Codes { config.image.codes } else { 0 }
+            + if needs.speech == crate::SpeechNeed::Units { config.speech.units } else { 0 };
+        let size: usize = if needs.image == ImageNeed::Codes { 65_536 } else { 32_000 };
+        size.saturating_sub(others)
     }
 }
 
@@ -176,6 +275,7 @@ impl TokenizerConfig {
         let fit_samples = self.fit_samples.unwrap_or(1);
         require(fit_samples > 0, "tokenizers.fit_samples", "at least 1", fit_samples)?;
         let vocab_size = self.text.vocab_size;
+        self.validate_networks()?;
         let both = self.text.kind == CodeKind::Precomputed && self.text.tokenizer.is_some();
         require(!both, "tokenizers.text.tokenizer", "absent where text is precomputed", "both")?;
         let least = if self.text.kind == CodeKind::Fitted { 256 } else { 1 };

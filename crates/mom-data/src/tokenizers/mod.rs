@@ -12,7 +12,9 @@ mod config;
 mod external;
 mod image;
 mod kmeans;
+mod media;
 mod mel;
+mod published;
 mod speech;
 mod tensors;
 mod text;
@@ -25,16 +27,20 @@ use serde::{Deserialize, Serialize};
 pub use config::{
     CodeKind, ImageConfig, MAX_SPEECH_UNITS, Repeats, SPEECH_UNITS_PER_SEC, SpeechConfig, TextConfig, TokenizerConfig,
 };
-pub use external::{External, ExternalIdentities, ImageForm, ImageTokenizer, ImageTokens, SpeechTokenizer};
+pub use external::{
+    External, ExternalIdentities, FileReference, ImageForm, ImageTokenizer, ImageTokens, SpeechTokenizer,
+};
 pub use image::ImageCodebook;
 pub(crate) use mel::LogMel;
+pub use published::{Latents, NetworkDevice, NetworkDtype};
 pub use speech::SpeechCodebook;
 pub use text::TextTokenizer;
 pub(crate) use text::WordCounts;
 
+use external::Absent;
+
 use crate::batch::{Batch, NO_TARGET};
 use crate::needs::{ImageNeed, Needs, SpeechNeed};
-use crate::pixels::RgbImage;
 use crate::vocabulary::{Modality, Vocabulary};
 use crate::{DataError, Result, files};
 
@@ -56,6 +62,8 @@ pub struct Tokenizers {
     notes: Vec<String>,
     external: External,
     identities: ExternalIdentities,
+    /// Why an external tokenizer is not attached, where somebody tried.
+    absent: Absent,
 }
 
 /// Contents of `tokenizers.json`.
@@ -82,17 +90,17 @@ impl Tokenizers {
     ) -> Result<Self> {
         let n_image = match (&image, config.image.kind) {
             (Some(codebook), _) => codebook.n_codes(),
-            (None, CodeKind::Precomputed) if needs.image == ImageNeed::Codes => config.image.codes,
+            (None, kind) if kind != CodeKind::Fitted && needs.image == ImageNeed::Codes => config.image.codes,
             (None, _) => 0,
         };
         let n_speech = match (&speech, config.speech.kind) {
             (Some(codebook), _) => codebook.n_units(),
-            (None, CodeKind::Precomputed) if needs.speech == SpeechNeed::Units => config.speech.units,
+            (None, kind) if kind != CodeKind::Fitted && needs.speech == SpeechNeed::Units => config.speech.units,
             (None, _) => 0,
         };
         let vocabulary = Vocabulary::new(text.n_tokens(), n_image as u32, n_speech as u32)?;
-        let (external, identities) = Default::default();
-        Ok(Self { config, needs, vocabulary, text, image, speech, notes, external, identities })
+        let (external, identities, absent) = Default::default();
+        Ok(Self { config, needs, vocabulary, text, image, speech, notes, external, identities, absent })
     }
 
     /// What a user should know of how the tokenizers came out, such as a vocabulary smaller than asked for. Empty for
@@ -139,13 +147,13 @@ impl Tokenizers {
         let json = |source: serde_json::Error| DataError::Json { path: HEAD.into(), source: source.into() };
         // What decided how they were fitted is in what was fitted.
         let text = TextConfig { tokenizer: None, ..self.config.text.clone() };
-        let config = TokenizerConfig { seed: 0, held_out: 0.0, fit_samples: None, text, ..self.config.clone() };
+        let config = TokenizerConfig { seed: 0, held_out: 0.0, fit_samples: None, text, ..self.config.anywhere() };
         let mut bytes = serde_json::to_vec(&(&config, self.needs, self.vocabulary)).map_err(json)?;
         bytes.extend(self.text.bytes()?);
         bytes.extend(self.image.iter().flat_map(ImageCodebook::bytes));
         bytes.extend(self.speech.iter().flat_map(SpeechCodebook::bytes));
         if !self.identities.is_empty() {
-            bytes.extend(serde_json::to_vec(&self.identities).map_err(json)?);
+            bytes.extend(serde_json::to_vec(&self.identities.without_files()).map_err(json)?);
         }
         Ok(crate::rng::stable_hash(&bytes))
     }
@@ -167,7 +175,7 @@ impl Tokenizers {
         head.config.validate()?;
         let text = match head.config.text.kind {
             CodeKind::Precomputed => TextTokenizer::precomputed(head.config.text.vocab_size as u32),
-            CodeKind::Fitted => TextTokenizer::load(&dir.join(TEXT))?,
+            _ => TextTokenizer::load(&dir.join(TEXT))?,
         };
         // What is precomputed, or of what no source had anything, has no file, and the vocabulary says so.
         let fitted = |kind: CodeKind, modality| kind == CodeKind::Fitted && head.vocabulary.n_tokens(modality) > 0;
@@ -255,36 +263,5 @@ impl Tokenizers {
         let texts = codes.split(Option::is_none).filter(|text| !text.is_empty());
         let of_text = |text: &[Option<u32>]| self.text.n_bytes(&text.iter().flatten().copied().collect::<Vec<_>>());
         texts.map(of_text).sum()
-    }
-
-    /// The image of vocabulary tokens (n_codes), all of them image codes, row-major, by the codebook or the external tokenizer.
-    ///
-    /// # Errors
-    /// [`DataError::Missing`] without an image codebook; [`DataError::Token`] for another token; [`DataError::Length`]
-    /// for a wrong number of codes.
-    pub fn decode_image(&self, tokens: &[u32]) -> Result<RgbImage> {
-        let codes: Vec<u32> =
-            tokens.iter().map(|&token| self.vocabulary.code(Modality::Image, token)).collect::<Result<_>>()?;
-        if let Some(external) = self.external_image()? {
-            // Pictures are squares where codes have no shape of their own.
-            let side = codes.len().isqrt();
-            crate::pixels::check_length("codes of a square picture", side * side, codes.len())?;
-            return external.decode(&ImageTokens::Codes { shape: [side, side], values: codes });
-        }
-        self.image_codebook()?.decode(&codes)
-    }
-
-    /// The waveform of vocabulary tokens (n_units), all of them speech units: mono samples at the configured rate, or at the external tokenizer's; empty
-    /// for no token. See [`SpeechCodebook::synthesize`].
-    ///
-    /// # Errors
-    /// [`DataError::Missing`] without a speech codebook; [`DataError::Token`] for another token.
-    pub fn decode_speech(&self, tokens: &[u32]) -> Result<Vec<f32>> {
-        let units: Vec<u32> =
-            tokens.iter().map(|&token| self.vocabulary.code(Modality::Speech, token)).collect::<Result<_>>()?;
-        match self.external_speech()? {
-            Some(external) => external.decode(&units),
-            None => self.speech_codebook()?.synthesize(&units),
-        }
     }
 }

@@ -28,10 +28,25 @@ impl Settings {
     /// # Errors
     /// One of the two files cannot be read or is no JSON.
     pub fn of(weights: &Weights) -> Result<Self> {
+        Self::of_file(weights, None)
+    }
+
+    /// As [`Self::of`], with a file in the place of `config.json`: `preprocessor_config.json` is then looked for beside that.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no JSON; the file that is given is not there.
+    pub fn of_file(weights: &Weights, config: Option<&Path>) -> Result<Self> {
         let mut merged = Self::new(weights.path().display().to_string(), Json::Null);
         let own = Self::new(weights.path().display().to_string(), weights.settings().clone());
-        let beside = |name: &str| Self::file(&weights.path().with_file_name(name));
-        for more in [beside("config.json")?, beside("preprocessor_config.json")?, Some(own)].into_iter().flatten() {
+        let beside = |name: &str| Self::file(&config.unwrap_or(weights.path()).with_file_name(name));
+        let config = match config {
+            Some(path) => Some(Self::file(path)?.ok_or_else(|| CodecError::Io {
+                path: path.to_owned(),
+                source: std::io::Error::from(std::io::ErrorKind::NotFound),
+            })?),
+            None => beside("config.json")?,
+        };
+        for more in [config, beside("preprocessor_config.json")?, Some(own)].into_iter().flatten() {
             match (&mut merged.json, more.json) {
                 (Json::Object(have), Json::Object(more)) => {
                     for (key, value) in more {

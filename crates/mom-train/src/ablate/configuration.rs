@@ -96,18 +96,29 @@ impl SweepOptions {
         let is_kept =
             |text: &&String| rate.is_none() || text.split('=').next().map(str::trim) != Some("optimizer.learning_rate");
         let overrides: Vec<String> = self.overrides.iter().filter(is_kept).cloned().collect();
-        let Some(data) = self.data_of_file()? else {
-            return RunConfig::from_toml(&config.to_toml()?, &overrides);
-        };
-        // The file's section over ours; batch and seqlen are flags of the sweep.
         let content = |reason: String| Error::Content { path: self.data.clone().unwrap_or_default(), reason };
         let mut table = toml::Table::try_from(&config).map_err(|error| content(error.to_string()))?;
         if let Some(ours) = table.get_mut("data").and_then(toml::Value::as_table_mut) {
-            for key in ["shards", "sources", "tokenizers"] {
-                ours.remove(key);
+            match self.data_of_file()? {
+                // The file's section over ours; batch and seqlen are flags of the sweep.
+                Some(data) => {
+                    for key in ["shards", "sources", "tokenizers"] {
+                        ours.remove(key);
+                    }
+                    let flags = ["batch", "seqlen"];
+                    ours.extend(data.into_iter().filter(|(key, _)| !flags.contains(&key.as_str())));
+                }
+                // Sizes of a tokenizer whose kind an override names are those of the kind.
+                None => {
+                    if let Some(tokenizers) = ours.get_mut("tokenizers").and_then(toml::Value::as_table_mut) {
+                        let is_named = |modality: &str| {
+                            let key = format!("data.tokenizers.{modality}.kind");
+                            overrides.iter().any(|text| text.split('=').next().map(str::trim) == Some(key.as_str()))
+                        };
+                        tokenizers.retain(|modality, _| !is_named(modality));
+                    }
+                }
             }
-            let flags = ["batch", "seqlen"];
-            ours.extend(data.into_iter().filter(|(key, _)| !flags.contains(&key.as_str())));
         }
         RunConfig::from_toml(&toml::to_string(&table).map_err(|error| content(error.to_string()))?, &overrides)
     }

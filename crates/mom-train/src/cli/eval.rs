@@ -13,7 +13,7 @@ use super::terminal::Terminal;
 
 /// Tells the losses of a trained model.
 pub fn eval(arguments: &EvalArguments) -> Result<()> {
-    let trained = super::trained(&arguments.model, arguments.ema)?;
+    let trained = super::trained(&arguments.model, arguments.ema, &arguments.set)?;
     let sources = arguments.data.as_deref().map(config::sources_at).transpose()?.unwrap_or_default();
     let options = EvalOptions {
         sources,
@@ -82,6 +82,6 @@ fn downstream(of: &Downstream) -> Result<()> {
 
 /// Writes a trained model into a folder of its own.
 pub fn export(arguments: &ExportArguments) -> Result<()> {
-    super::trained(&arguments.model, arguments.ema)?.export(&arguments.out)?;
+    super::trained(&arguments.model, arguments.ema, &[])?.export(&arguments.out)?;
     say!("{}", arguments.out.display())
 }

@@ -9,8 +9,8 @@ use mom_train::{GenerateOptions, Generator, Part, PromptPart, draw, read_prompts
 use serde::Serialize;
 
 use super::arguments::GenerateArguments;
-use super::output::say;
-use super::parts::{ending, modality};
+use super::output::{aside, say};
+use super::parts::{ending, modality, units_file, units_text};
 
 /// Goes on with documents.
 pub fn generate(arguments: &GenerateArguments) -> Result<()> {
@@ -27,9 +27,14 @@ pub fn generate(arguments: &GenerateArguments) -> Result<()> {
     let n_documents = prompts.len() * arguments.samples;
     let files = Files::new(arguments.out.as_deref(), &then, n_documents, arguments.interactive)?;
     let dtype = arguments.dtype.as_deref().map(str::parse).transpose()?;
-    let trained = super::trained(&arguments.model, arguments.ema)?;
+    let trained = super::trained(&arguments.model, arguments.ema, &arguments.set)?;
     let generator = Generator::new(&trained, arguments.device.parse()?, dtype)?;
     drop(trained);
+    if (then.contains(&Modality::Speech) || arguments.interactive)
+        && let Some(note) = generator.note_of_speech()
+    {
+        aside(note);
+    }
     if arguments.interactive {
         return super::interactive::talk(&generator, &options, &prompts[0], arguments.out.as_deref());
     }
@@ -93,6 +98,9 @@ struct Written {
     image: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     speech: Option<PathBuf>,
+    /// Speech that cannot be heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    units: Option<PathBuf>,
 }
 
 /// Where pictures and speech go.
@@ -129,13 +137,15 @@ impl<'a> Files<'a> {
     }
 
     fn take(&self, part: Part, document: usize, at: usize, sample_rate: u32) -> Result<Written> {
-        let mut written = Written { text: None, image: None, speech: None };
+        let mut written = Written { text: None, image: None, speech: None, units: None };
+        let is_unheard = matches!(part, Part::Units(_));
         let (slot, bytes, ending) = match part {
             Part::Text(text) => return Ok(Written { text: Some(text), ..written }),
             Part::Image(image) => (&mut written.image, mom_data::encode::png(&image)?, ending(Modality::Image)),
             Part::Speech(wave) => {
                 (&mut written.speech, mom_data::encode::wav(&wave, sample_rate)?, ending(Modality::Speech))
             }
+            Part::Units(units) => (&mut written.units, units_text(&units).into_bytes(), ending(Modality::Speech)),
         };
         let path = match self {
             Self::None => anyhow::bail!("there is no file for what was drawn"),
@@ -145,6 +155,7 @@ impl<'a> Files<'a> {
                 folder.join(format!("{document:04}-{at}.{ending}"))
             }
         };
+        let path = if is_unheard { units_file(&path) } else { path };
         mom_train::replace_file(&path, &bytes)?;
         *slot = Some(path);
         Ok(written)

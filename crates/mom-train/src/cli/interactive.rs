@@ -8,7 +8,7 @@ use mom_data::Modality;
 use mom_train::{Draft, GenerateOptions, Generator, Part, PromptPart};
 
 use super::output::{aside, say};
-use super::parts::{ending, modality};
+use super::parts::{ending, modality, units_file, units_text};
 
 const HELP: &str = "\
 a line of text     is appended to the document, and the model goes on with text
@@ -84,7 +84,7 @@ impl<'a> Talk<'a> {
             name => {
                 let modality =
                     modality(name).with_context(|| format!("there is no /{name}; /help shows what there is"))?;
-                let file = self.file(modality, rest)?;
+                let mut file = self.file(modality, rest)?;
                 let bytes = match draft.draw(modality)? {
                     Part::Text(text) => {
                         say!("{text}")?;
@@ -92,6 +92,10 @@ impl<'a> Talk<'a> {
                     }
                     Part::Image(image) => mom_data::encode::png(&image)?,
                     Part::Speech(wave) => mom_data::encode::wav(&wave, self.generator.sample_rate())?,
+                    Part::Units(units) => {
+                        file = file.map(|file| units_file(&file));
+                        units_text(&units).into_bytes()
+                    }
                 };
                 if let Some(file) = file {
                     mom_train::replace_file(&file, &bytes)?;

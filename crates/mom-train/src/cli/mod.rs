@@ -55,8 +55,8 @@ pub fn run(command: &Command) -> Result<Ended> {
     }
 }
 
-/// A trained model, or the average of its weights.
-fn trained(path: &std::path::Path, ema: bool) -> Result<mom_train::Trained> {
-    let trained = mom_train::Trained::open(path)?;
+/// A trained model, or the average of its weights; `files`: of its published tokenizers, where they have moved.
+fn trained(path: &std::path::Path, ema: bool, files: &[String]) -> Result<mom_train::Trained> {
+    let trained = mom_train::Trained::open(path)?.with_files(files)?;
     Ok(if ema { trained.with_ema()? } else { trained })
 }

@@ -1,5 +1,7 @@
 //! Parts of documents as a user names them.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, Result};
 use mom_data::Modality;
 
@@ -16,4 +18,16 @@ pub fn ending(modality: Modality) -> &'static str {
         Modality::Image => "png",
         Modality::Speech => "wav",
     }
+}
+
+/// Where units go that were asked for as sound and cannot be heard.
+pub fn units_file(path: &Path) -> PathBuf {
+    path.with_extension("units.txt")
+}
+
+/// Units on a line, as a vocoder's program reads them.
+pub fn units_text(units: &[u32]) -> String {
+    let mut text = units.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    text.push('\n');
+    text
 }

@@ -147,6 +147,9 @@ impl SweepObserver for Terminal {
             }
             if let Some(bar) = &self.bar {
                 bar.set_prefix(what.to_owned());
+                // Work that goes on under other words.
+                bar.set_position(done);
+                bar.reset_eta();
             }
         }
         if let Some(bar) = &self.bar {

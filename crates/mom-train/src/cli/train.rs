@@ -19,12 +19,15 @@ use super::terminal::Terminal;
 
 /// Opens or makes the data of a run.
 fn prepare(config: &RunConfig, out: &Path, terminal: &mut Terminal, moves: &dyn Fn()) -> mom_train::Result<Prepared> {
-    let prepared = Prepared::new(config, &Prepared::folder_of(config, out), |progress| {
+    let mut prepared = Prepared::new(config, &Prepared::folder_of(config, out), |progress| {
         moves();
         terminal.preparing(progress.what, progress.done, progress.total);
     })?;
     terminal.clear();
     prepared.notes().iter().for_each(|note| terminal.note(note));
+    if config.train.sample_every.is_none() && config.train.downstream == 0 {
+        prepared.release_networks();
+    }
     Ok(prepared)
 }
 
@@ -103,9 +106,10 @@ fn train_in(
     })?;
     if !world.is_root() {
         let mut quiet = Quiet(signals);
-        let prepared = world.root_first("the data", || {
+        let mut prepared = world.root_first("the data", || {
             Prepared::new(config, &Prepared::folder_of(config, out), |_| world.moves("the data"))
         })?;
+        prepared.release_networks();
         return run::train_in_world(&folder, config, &prepared, &mut quiet, world).map(|_| None);
     }
     let mut terminal = Terminal::new(signals);

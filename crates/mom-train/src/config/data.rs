@@ -47,8 +47,7 @@ impl DataSection {
         let mut data = self.clone();
         data.shards = data.shards.map(|_| PathBuf::new());
         data.prepared = None;
-        let text = &mut data.tokenizers.text;
-        text.tokenizer = text.tokenizer.as_ref().map(|_| PathBuf::new());
+        data.tokenizers = data.tokenizers.anywhere();
         for source in &mut data.sources {
             // A name that is not given is the path's last part, which is compared.
             source.name = Some(source.name());

@@ -193,6 +193,7 @@ impl RunConfig {
         )?;
         mom_data::check_sources(&data.sources())?;
         data.tokenizers.validate()?;
+        data.tokenizers.validate_for(self.needs())?;
         // What depends on the vocabulary alone is not known yet; all else of a model is, before anything is read.
         self.model_with(1 << 10).validate()?;
         let image = &data.tokenizers.image;

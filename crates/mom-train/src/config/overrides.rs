@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mom_data::{TokenizerConfig, Tokenizers};
+use mom_data::{CodeKind, TextConfig, TokenizerConfig, Tokenizers};
 use mom_models::{Scale, Setting};
 
 use super::needs;
@@ -52,10 +52,17 @@ pub(super) fn fill_in_tokenizers(table: &mut toml::Table, own: Option<&Path>) ->
         let own = own.map(|folder| folder.join("tokenizers")).filter(|folder| folder.join("tokenizers.json").is_file());
         own.or_else(|| tokenizers_of(Path::new(&path)))
     });
+    let own_kinds = kinds_of(table);
     let defaults = match origin {
         Some(folder) => Tokenizers::load(folder)?.config().clone(),
-        None if scale.is_small() => TokenizerConfig::default(),
-        None => TokenizerConfig::paper(needs(setting)),
+        None if scale.is_small() => of_kinds(TokenizerConfig::default(), own_kinds),
+        None => {
+            let paper = of_kinds(TokenizerConfig::paper(needs(setting)), own_kinds);
+            // A vocabulary of the paper's size all the same.
+            let text =
+                TextConfig { vocab_size: TokenizerConfig::paper_text(needs(setting), &paper), ..paper.text.clone() };
+            TokenizerConfig { text, ..paper }
+        }
     };
     let (Ok(mut filled), Some(data)) =
         (toml::Table::try_from(defaults), table.get_mut("data").and_then(toml::Value::as_table_mut))
@@ -69,6 +76,21 @@ pub(super) fn fill_in_tokenizers(table: &mut toml::Table, own: Option<&Path>) ->
     }
     data.insert("tokenizers".to_owned(), toml::Value::Table(filled));
     Ok(())
+}
+
+/// The kinds of image and speech tokenizers that a configuration names; a wrong name is told when the whole is read.
+fn kinds_of(table: &toml::Table) -> [Option<CodeKind>; 2] {
+    let tokenizers = table.get("data").and_then(|data| data.get("tokenizers"));
+    ["image", "speech"].map(|modality| tokenizers?.get(modality)?.get("kind")?.clone().try_into().ok())
+}
+
+/// Tokenizers at the published sizes of these kinds.
+fn of_kinds(config: TokenizerConfig, [image, speech]: [Option<CodeKind>; 2]) -> TokenizerConfig {
+    TokenizerConfig {
+        image: image.map_or(config.image.clone(), |kind| config.image.clone().of_kind(kind)),
+        speech: speech.map_or(config.speech.clone(), |kind| config.speech.clone().of_kind(kind)),
+        ..config
+    }
 }
 
 /// The tokenizers of a trained model: of a run, of one of its checkpoints, or of an export; `None` for a file of weights alone.

@@ -1,22 +1,25 @@
 //! From sources to two tokenised splits.
 
-mod codecs;
 mod identity;
+mod networks;
+mod published;
 mod view;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use mom_data::scenes::truth::Recogniser;
-use mom_data::{Dataset, Loader, Order, Progress, SourceConfig, TextConfig, TokenizerConfig, Tokenizers};
+use mom_data::{Dataset, ImageNeed, Loader, Order, Progress, SourceConfig, Tokenizers};
 use mom_models::Architecture;
 
-pub use codecs::{Latents, PublishedImages, PublishedSpeech};
 pub(crate) use identity::same_sources;
+pub(crate) use networks::{OtherBytes, attach};
+pub use published::{Latents, PublishedImages, PublishedSpeech};
 pub(crate) use view::view;
 
 use crate::config::tokenizers_of;
 use crate::error::require;
+use crate::lease::Lease;
 use crate::lock::FolderLock;
 use crate::{Error, Result, RunConfig};
 
@@ -33,33 +36,47 @@ pub struct Prepared {
     pub tokenizers: Tokenizers,
     /// Both splits.
     pub dataset: Dataset,
+    /// Why published networks that made the tokens are not here.
+    absent: Vec<String>,
     /// Once somebody wants to know what words speech has.
     reader: OnceLock<Recogniser>,
 }
 
 impl Prepared {
     /// Loads the tokenizers of `folder`/tokenizers or fits and saves them there, and tokenises into `folder`/tokens what
-    /// was not tokenised before.
+    /// was not tokenised before. Published networks are opened, and compared with what is asked for, before anything is read;
+    /// where their tokens are there already, they may be absent.
     ///
     /// # Errors
-    /// Sources or tokenizers that cannot be read; tokenizers of another configuration.
+    /// Sources or tokenizers that cannot be read; tokenizers of another configuration; weights that cannot be read, of another
+    /// network or size, or other ones than those that tokens were made with.
     pub fn new(config: &RunConfig, folder: &Path, mut progress: impl FnMut(Progress<'_>)) -> Result<Self> {
-        let (sources, wanted) = (config.data.sources(), &config.data.tokenizers);
-        let dir = folder.join("tokenizers");
         // One process at a time makes what several may use.
         let _lock = FolderLock::wait(folder, PREPARING, || {
             progress(Progress { what: "waiting for another process that prepares these data", done: 0, total: 0 });
         })?;
-        let anywhere = |config: &TokenizerConfig| {
-            let tokenizer = config.text.tokenizer.as_ref().map(|_| PathBuf::new());
-            TokenizerConfig { text: TextConfig { tokenizer, ..config.text.clone() }, ..config.clone() }
-        };
+        let wanted = &config.data.tokenizers;
+        let has_networks = wanted.has_image_network(config.needs()) || wanted.has_speech_network(config.needs());
+        let _lease = if has_networks { Lease::on(config.train.device, false)? } else { None };
+        let (tokenizers, absent) = Self::tokenizers_of_run(config, folder, &mut progress)?;
+        let dataset = Dataset::prepare(&config.data.sources(), &tokenizers, &folder.join("tokens"), &mut progress)?;
+        Ok(Self { absent, ..Self::of(tokenizers, dataset) })
+    }
+
+    /// The tokenizers of a run, and which networks are absent.
+    fn tokenizers_of_run(
+        config: &RunConfig,
+        folder: &Path,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<(Tokenizers, Vec<String>)> {
+        let (sources, wanted, device) = (config.data.sources(), &config.data.tokenizers, config.train.device);
+        let dir = folder.join("tokenizers");
         let as_asked = |tokenizers: &Tokenizers| {
-            anywhere(tokenizers.config()) == anywhere(wanted) && tokenizers.needs() == config.needs()
+            tokenizers.config().anywhere() == wanted.anywhere() && tokenizers.needs() == config.needs()
         };
         let content = |path: &Path, reason: &str| Error::Content { path: path.into(), reason: reason.to_owned() };
         let of_origin = config.train.init_from.as_deref().and_then(tokenizers_of);
-        let tokenizers = if dir.join("tokenizers.json").is_file() {
+        if dir.join("tokenizers.json").is_file() {
             let loaded = Tokenizers::load(&dir)?;
             // The user's own file may lie elsewhere, or be gone; if it is there it is still the same one.
             let other = match &wanted.text.tokenizer {
@@ -78,7 +95,7 @@ impl Prepared {
                 let reason = "these are not the tokenizers of the model in train.init_from; use another folder";
                 return Err(content(&dir, reason));
             }
-            loaded
+            attach(loaded, wanted, device, OtherBytes::Refuse)
         } else if let Some(origin) = of_origin {
             let loaded = Tokenizers::load(&origin)?;
             if !as_asked(&loaded) {
@@ -86,20 +103,30 @@ impl Prepared {
                               data.tokenizers away to take them as they are";
                 return Err(content(&origin, reason));
             }
+            let (loaded, absent) = attach(loaded, wanted, device, OtherBytes::Refuse)?;
             loaded.save(&dir)?;
-            loaded
+            Ok((loaded, absent))
         } else {
-            let fitted = Tokenizers::fit(&sources, wanted, config.needs(), &mut progress)?;
+            let external = networks::open(wanted, config.needs(), device)?;
+            if let Some(image) = external.image.as_ref().and_then(|image| image.grid()) {
+                check_length(config, image, wanted.image.patch)?;
+            }
+            let wanted = networks::from_anywhere(wanted)?;
+            let fitted = Tokenizers::fit(&sources, &wanted, config.needs(), progress)?.with_external(external)?;
             fitted.save(&dir)?;
-            fitted
-        };
-        let dataset = Dataset::prepare(&sources, &tokenizers, &folder.join("tokens"), &mut progress)?;
-        Ok(Self::of(tokenizers, dataset))
+            Ok((fitted, Vec::new()))
+        }
+    }
+
+    /// Gives back the memory of published networks, whose tokens are made: for a run that draws nothing on its way.
+    pub fn release_networks(&mut self) {
+        let reason = "they were given back once the tokens were made";
+        self.tokenizers = self.tokenizers.clone().detached(reason);
     }
 
     /// Documents and the tokenizers that made them.
     pub(crate) fn of(tokenizers: Tokenizers, dataset: Dataset) -> Self {
-        Self { tokenizers, dataset, reader: OnceLock::new() }
+        Self { tokenizers, dataset, absent: Vec::new(), reader: OnceLock::new() }
     }
 
     /// What reads the words of speech of the small world from its units; it takes some seconds to learn them, once.
@@ -148,11 +175,11 @@ impl Prepared {
         self.dataset.fingerprint()
     }
 
-    /// What a user should know of the data: what was skipped or ignored, and how tokenizers came out.
+    /// What a user should know of the data: what was skipped or ignored, how tokenizers came out, and whose weights are absent.
     pub fn notes(&self) -> Vec<String> {
         let lost = self.dataset.tallies.iter().filter(|(_, tally)| tally.n_skipped() + tally.n_ignored() > 0);
         let lost = lost.map(|(name, tally)| format!("{name}: {tally}"));
-        self.tokenizers.notes().iter().cloned().chain(lost).collect()
+        self.tokenizers.notes().iter().chain(&self.absent).cloned().chain(lost).collect()
     }
 
     /// The configuration with what the data alone can tell: how many keys a query of a transformer meets, where it does not say.
@@ -204,4 +231,14 @@ impl Prepared {
         let (needs, prepared) = (config.needs(), self.tokenizers.needs());
         require(needs == prepared, "model.setting", &format!("one of {prepared:?}, as prepared"), format!("{needs:?}"))
     }
+}
+
+/// Fails if a picture of continuous patches, which is never cut, does not fit in a sequence.
+fn check_length(config: &RunConfig, [rows, columns]: [usize; 2], patch: usize) -> Result<()> {
+    if config.needs().image != ImageNeed::Patches {
+        return Ok(());
+    }
+    let n_positions = (rows / patch.max(1)) * (columns / patch.max(1)) + 2;
+    let expected = format!("at least {n_positions}, the patches of an image and two markers");
+    require(config.data.seqlen >= n_positions, "data.seqlen", &expected, config.data.seqlen)
 }

@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use crate::config::check_downstream;
 use crate::error::require;
+use crate::lease::Lease;
 use crate::telemetry::Downstream;
-use crate::train::{HeldOut, Lease, validate};
+use crate::train::{HeldOut, validate};
 use crate::trained::Trained;
 use crate::{DeviceKind, Error, Generator, Precision, Prepared, Result, RunConfig, Validation};
 
@@ -76,10 +77,12 @@ pub fn evaluate(
     }
     require(options.scored != 1, "scores", "0, or at least 2", options.scored)?;
     check_downstream("downstream", options.downstream)?;
+    let _lease = Lease::on(options.device, false)?;
     let (mut config, tokens): (RunConfig, _) = (trained.run().clone(), folder.join("tokens"));
+    let tokenizers = trained.tokenizers_on(options.device)?;
     let prepared = if options.sources.is_empty() {
-        let dataset = mom_data::Dataset::prepare(&config.data.sources(), trained.tokenizers(), &tokens, progress)?;
-        let prepared = Prepared::of(trained.tokenizers().clone(), dataset);
+        let dataset = mom_data::Dataset::prepare(&config.data.sources(), &tokenizers, &tokens, progress)?;
+        let prepared = Prepared::of(tokenizers.clone(), dataset);
         if format!("{:016x}", prepared.fingerprint()) != trained.data() {
             let what =
                 "its documents are not those that the model was trained and validated on; name some to evaluate on";
@@ -89,19 +92,18 @@ pub fn evaluate(
     } else {
         // All of a pass, where nobody says how much.
         config.train.eval_batches = usize::MAX;
-        Prepared::to_evaluate(&options.sources, trained.tokenizers().clone(), &tokens, progress)?
+        Prepared::to_evaluate(&options.sources, tokenizers.clone(), &tokens, progress)?
     };
-    let _lease = Lease::on(options.device, false)?;
     let (model, _) = trained.model(options.device, options.precision)?;
     let mut loader = prepared.validation_loader(&config)?;
     let mut left = options.batches.unwrap_or(config.train.eval_batches);
     let batches = std::iter::from_fn(|| {
         left = left.checked_sub(1)?;
         let batch = loader.next_batch_of_pass().transpose()?;
-        Some(batch.and_then(|batch| HeldOut::new(batch, trained.tokenizers())))
+        Some(batch.and_then(|batch| HeldOut::new(batch, &tokenizers)))
     });
     let Validation { step, by_modality, joint, bits_per_byte } = validate(&model, batches, trained.step())?;
-    let generator = Generator::of(model, trained.tokenizers().clone(), trained.run());
+    let generator = Generator::of(model, tokenizers.clone(), trained.run());
     let scores = match options.scored {
         0 => Vec::new(),
         n => scores::scores(trained.run(), &prepared, &generator, n)?,

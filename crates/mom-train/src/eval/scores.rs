@@ -96,12 +96,13 @@ fn score(generator: &Generator, prompts: &[Prompt]) -> Result<Score> {
             _ => f64::NAN,
         }),
         Modality::Speech => {
-            let codebook = generator.tokenizers().speech_codebook()?;
             let units = |part: &Part| match part {
-                Part::Speech(wave) => codebook.encode(wave),
-                _ => Vec::new(),
+                Part::Speech(wave) => Ok(generator.tokenizers().encode_speech(wave)?),
+                Part::Units(units) => Ok(units.clone()),
+                Part::Text(_) | Part::Image(_) => Ok(Vec::new()),
             };
-            let [drawn, truths] = [&drawn, &truths].map(|parts| parts.iter().map(units).collect::<Vec<_>>());
+            let units = |parts: &[Part]| parts.iter().map(units).collect::<Result<Vec<_>>>();
+            let (drawn, truths) = (units(&drawn)?, units(&truths)?);
             matched(drawn.len(), |i, j| edits(&drawn[i], &truths[j]) as f64 / truths[j].len().max(1) as f64)
         }
     };

@@ -1,8 +1,7 @@
 //! A document that is being written: parts are given or drawn, one after the other.
 
 use candle_core::DType;
-use mom_data::{CodeKind, Content, Modality, RgbImage, Special, Tokenizers, pixels};
-use mom_models::Setting;
+use mom_data::{Content, Modality, RgbImage, Special, Tokenizers, pixels};
 use mom_models::decode::Decoder;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -81,30 +80,21 @@ impl<'a> Draft<'a> {
     /// Appends a picture of [`Generator::image_size`] pixels.
     ///
     /// # Errors
-    /// Another size; a model of pictures that other programs made into codes or latents.
+    /// Another size; a model of pictures that other programs made into codes or latents; weights that are absent.
     pub fn push_image(&mut self, image: &RgbImage) -> Result<()> {
         let size = self.generator.image_size();
         let fits = image.width == size && image.height == size;
         let got = format!("{} x {}", image.width, image.height);
         require(fits, "image", &format!("{size} x {size} pixels"), got)?;
-        match self.generator.setting() {
-            Setting::Transfusion => {
-                self.expect_pixels()?;
-                self.push_content(&Content::Pixels(image.pixels.clone()))
-            }
-            Setting::Chameleon | Setting::ThreeModality => {
-                let codes = self.tokenizers().image_codebook()?.encode(image)?;
-                self.push_content(&Content::ImageCodes(codes))
-            }
-        }
+        self.push_content(&self.tokenizers().encode_image(image)?)
     }
 
     /// Appends speech, a waveform of [`Generator::sample_rate`].
     ///
     /// # Errors
-    /// A model without speech; a waveform too short for a unit.
+    /// A model without speech; weights that are absent; a waveform too short for a unit.
     pub fn push_speech(&mut self, wave: &[f32]) -> Result<()> {
-        let units = self.tokenizers().speech_codebook()?.encode(wave);
+        let units = self.tokenizers().encode_speech(wave)?;
         require(!units.is_empty(), "speech", "long enough for a unit", format!("{} samples", wave.len()))?;
         self.push_content(&Content::Speech(units))
     }
@@ -144,13 +134,6 @@ impl<'a> Draft<'a> {
         self.decoder.push_image(patches)?;
         self.mark(Special::EndImage);
         Ok(())
-    }
-
-    /// Fails unless pictures are pixels that this program cut into patches.
-    pub(super) fn expect_pixels(&self) -> Result<()> {
-        let fitted = self.tokenizers().config().image.kind == CodeKind::Fitted;
-        let expected = "pixels: this model was trained on latents, which another program decodes";
-        require(fitted, "image", expected, "precomputed latents")
     }
 
     pub(super) fn mark(&mut self, special: Special) {

@@ -3,7 +3,7 @@
 use std::slice;
 
 use candle_core::{DType, Tensor};
-use mom_data::{Modality, RgbImage, Special, pixels};
+use mom_data::{Modality, RgbImage, Special};
 use mom_models::Setting;
 use mom_models::decode::{Decoder, Guidance};
 
@@ -18,8 +18,8 @@ use crate::error::{config, require};
 /// Sampling, diffusion steps, guidance and lengths are those of the first document's options.
 ///
 /// # Errors
-/// A part that the model does not have, or that another program decodes: codes and latents that were brought along; what the
-/// model reports. The documents are then of no use.
+/// A part that the model does not have, or that another program decodes: codes and latents that were brought along; weights that
+/// are absent, or have no decoder; what the model reports. The documents are then of no use.
 pub fn draw(drafts: &mut [Draft<'_>], modality: Modality) -> Result<Vec<Part>> {
     let Some(first) = drafts.first() else { return Ok(Vec::new()) };
     let same = drafts.iter().all(|draft| std::ptr::eq(draft.generator, first.generator));
@@ -59,7 +59,7 @@ impl Draft<'_> {
     /// [`Generator::sample_rate`].
     ///
     /// # Errors
-    /// As [`draw`].
+    /// As [`draw`]; units that cannot be heard ([`Part::Units`]).
     pub fn draw_speech(&mut self) -> Result<Vec<f32>> {
         match self.draw(Modality::Speech)? {
             Part::Speech(wave) => Ok(wave),
@@ -118,26 +118,22 @@ fn texts(drafts: &mut [Draft<'_>]) -> Result<Vec<Part>> {
 }
 
 fn speech(drafts: &mut [Draft<'_>]) -> Result<Vec<Part>> {
-    drafts[0].tokenizers().speech_codebook()?;
+    let generator = drafts[0].generator;
+    generator.tokenizers.has_voice()?;
     let end = Special::EndSpeech.token();
     drafts.iter_mut().for_each(|draft| draft.mark(Special::BeginSpeech));
     let span = Span { modality: Modality::Speech, ends: end..end + 1, most: drafts[0].options.max_tokens };
     let tokens = tokens(drafts, span, None)?;
     drafts.iter_mut().for_each(|draft| draft.mark(Special::EndSpeech));
-    let waves = drafts.iter().zip(&tokens).map(|(draft, tokens)| draft.tokenizers().decode_speech(tokens));
-    Ok(waves.map(|wave| wave.map(Part::Speech)).collect::<Result<_, _>>()?)
+    tokens.iter().map(|tokens| generator.spoken(tokens)).collect()
 }
 
 fn images(drafts: &mut [Draft<'_>]) -> Result<Vec<Part>> {
     let (generator, options) = (drafts[0].generator, drafts[0].options);
-    let config = &generator.tokenizers.config().image;
-    let (size, patch) = (config.size, config.patch);
+    let tokenizers = &generator.tokenizers;
+    tokenizers.check_pictures()?;
+    let n_positions = tokenizers.image_positions()?;
     let discrete = generator.setting() != Setting::Transfusion;
-    if discrete {
-        generator.tokenizers.image_codebook()?;
-    } else {
-        drafts[0].expect_pixels()?;
-    }
     // Where nothing stands before any of the pictures, there is nothing to be guided by.
     let weight = generator.guidance(&options);
     let guided = weight != 1.0 && !drafts.iter().all(|draft| draft.is_empty);
@@ -153,9 +149,9 @@ fn images(drafts: &mut [Draft<'_>]) -> Result<Vec<Part>> {
             Some(Free { decoder: one.select(&all)?, logits: all.iter().map(|&i| logits[i].clone()).collect(), weight });
     }
     let images: Vec<Part> = if discrete {
-        let span = Span { modality: Modality::Image, ends: 0..0, most: pixels::n_patches(size, patch)? };
+        let span = Span { modality: Modality::Image, ends: 0..0, most: n_positions };
         let tokens = tokens(drafts, span, free)?;
-        let images = tokens.iter().map(|tokens| generator.tokenizers.decode_image(tokens));
+        let images = tokens.iter().map(|tokens| tokenizers.decode_image(tokens));
         images.map(|image| image.map(Part::Image)).collect::<Result<_, _>>()?
     } else {
         for draft in &mut *drafts {
@@ -164,12 +160,12 @@ fn images(drafts: &mut [Draft<'_>]) -> Result<Vec<Part>> {
         let mut decoder = Decoder::join(drafts.iter().map(|draft| &draft.decoder))?;
         let mut rngs: Vec<_> = drafts.iter_mut().map(|draft| &mut draft.rng).collect();
         let guidance = free.as_ref().map(|free| Guidance { free: &free.decoder, weight });
-        let patches = decoder.sample_image(pixels::n_patches(size, patch)?, options.n_steps, guidance, &mut rngs)?;
+        let patches = decoder.sample_image(n_positions, options.n_steps, guidance, &mut rngs)?;
         for (i, draft) in drafts.iter_mut().enumerate() {
             draft.decoder = decoder.select(&[i])?;
         }
         let of_image = patches.chunks_exact(patches.len() / drafts.len());
-        of_image.map(|patches| pixels::from_patches(patches, size, patch).map(Part::Image)).collect::<Result<_, _>>()?
+        of_image.map(|patches| tokenizers.decode_patches(patches).map(Part::Image)).collect::<Result<_, _>>()?
     };
     drafts.iter_mut().for_each(|draft| draft.mark(Special::EndImage));
     Ok(images)

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use mom_data::{Content, Modality, RgbImage, Tokenizers};
+use mom_data::{CodeKind, Content, Modality, RgbImage, Tokenizers};
 use mom_models::decode::Sampling;
 use mom_models::diffusion::Sampler;
 use mom_models::{Model, Setting};
 
-use crate::error::{config, require};
-use crate::train::Lease;
+use crate::error::require;
+use crate::lease::Lease;
 use crate::trained::Trained;
 use crate::{DeviceKind, Precision, Result, RunConfig};
 
@@ -62,6 +62,8 @@ pub enum Part {
     Image(RgbImage),
     /// A waveform of [`Generator::sample_rate`], in [-1, 1].
     Speech(Vec<f32>),
+    /// Speech that cannot be heard, since its units have no decoder here (HuBERT's): the units, from 0.
+    Units(Vec<u32>),
 }
 
 /// A trained model with its tokenizers.
@@ -92,7 +94,7 @@ impl Generator {
     pub fn new(trained: &Trained, device: DeviceKind, precision: Option<Precision>) -> Result<Self> {
         let lease = Lease::on(device, false)?.map(Arc::new);
         let (model, _) = trained.model(device, precision)?;
-        Ok(Self { _lease: lease, ..Self::of(model, trained.tokenizers().clone(), trained.run()) })
+        Ok(Self { _lease: lease, ..Self::of(model, trained.tokenizers_on(device)?, trained.run()) })
     }
 
     /// A model, its tokenizers and how it was or is being trained: for the thread that trains it, where it is on a GPU.
@@ -106,12 +108,25 @@ impl Generator {
 
     /// Side of the images, in pixels.
     pub fn image_size(&self) -> usize {
-        self.tokenizers.config().image.size
+        self.tokenizers.image_size()
     }
 
     /// Samples a second of speech.
     pub fn sample_rate(&self) -> u32 {
-        self.tokenizers.config().speech.sample_rate
+        self.tokenizers.sample_rate()
+    }
+
+    /// What is to be said of speech that the model draws; `None` of speech that its own synthesiser makes.
+    pub fn note_of_speech(&self) -> Option<&'static str> {
+        match self.tokenizers.config().speech.kind {
+            CodeKind::Hubert => {
+                Some("HuBERT's units have no decoder here: speech is written as units, and cannot be heard")
+            }
+            CodeKind::Mimi => Some(
+                "speech is decoded from Mimi's first codebook alone, which tells what is said; voice and sound are in the others",
+            ),
+            CodeKind::Fitted | CodeKind::Precomputed | CodeKind::Vqgan | CodeKind::Vae => None,
+        }
     }
 
     /// Modalities and losses of the model.
@@ -122,7 +137,7 @@ impl Generator {
     /// A part that was tokenised by the model's own tokenizers, as somebody looks at it or listens to it.
     ///
     /// # Errors
-    /// Codes that are not there; latents, which another program decodes.
+    /// Codes that are not there; what another program, or weights that are absent, would decode.
     pub(crate) fn part(&self, content: &Content) -> Result<Part> {
         let tokenizers = &self.tokenizers;
         let tokens = |modality, codes: &[u32]| {
@@ -131,13 +146,22 @@ impl Generator {
         Ok(match content {
             Content::Text(codes) => Part::Text(tokenizers.decode_text(&tokens(Modality::Text, codes)?)?),
             Content::ImageCodes(codes) => Part::Image(tokenizers.decode_image(&tokens(Modality::Image, codes)?)?),
-            Content::Speech(codes) => Part::Speech(tokenizers.decode_speech(&tokens(Modality::Speech, codes)?)?),
+            Content::Speech(codes) => self.spoken(&tokens(Modality::Speech, codes)?)?,
             Content::Pixels(pixels) => {
                 let size = self.image_size();
                 Part::Image(RgbImage { width: size, height: size, pixels: pixels.clone() })
             }
-            Content::Patches(_) => return Err(config("image", "pixels", "latents, which another program decodes")),
+            Content::Patches(patches) => Part::Image(tokenizers.decode_patches(patches)?),
         })
+    }
+
+    /// Tokens of speech as sound, or as units where they have no decoder.
+    pub(super) fn spoken(&self, tokens: &[u32]) -> Result<Part> {
+        if self.tokenizers.has_voice()? {
+            return Ok(Part::Speech(self.tokenizers.decode_speech(tokens)?));
+        }
+        let unit = |&token: &u32| self.tokenizers.vocabulary().code(Modality::Speech, token);
+        Ok(Part::Units(tokens.iter().map(unit).collect::<Result<_, _>>()?))
     }
 
     pub(super) fn guidance(&self, options: &GenerateOptions) -> f64 {

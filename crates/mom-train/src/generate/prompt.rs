@@ -65,7 +65,11 @@ impl Draft<'_> {
             PromptPart::Text(text) => self.push_text(text),
             PromptPart::Image(path) => {
                 let bytes = fs::read(path).at("read", path)?;
-                let image = image::decode_square(&bytes, self.generator.image_size());
+                // As in training: by the publisher's rule where a published network encodes.
+                let image = match self.tokenizers().external_image()?.map(|published| published.preparation()) {
+                    Some(preparation) => image::decode_prepared(&bytes, preparation),
+                    None => image::decode_square(&bytes, self.generator.image_size()),
+                };
                 self.push_image(&image.map_err(|skip| does_not_decode(path, skip))?)
             }
             PromptPart::Speech(path) => {

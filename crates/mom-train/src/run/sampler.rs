@@ -25,6 +25,9 @@ impl Sampler {
         if config.train.sample_every.is_none() {
             return Ok(None);
         }
+        for why in samples::unshown(config, prepared) {
+            observer.note(&format!("train.sample_every: no sample shows {why}"));
+        }
         let prompts = samples::prompts_of(config, prepared, samples::EACH)?;
         if prompts.is_empty() {
             let told = "train.sample_every: no held-out document has two parts that can be shown; there are no samples";

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::files::{self, At};
 use crate::{Error, GenerateOptions, Generator, Part, Result, draw};
 
-pub(crate) use prompts::{Prompt, prompts_of};
+pub(crate) use prompts::{Prompt, prompts_of, unshown};
 
 /// Prompts of each kind.
 pub(crate) const EACH: usize = 4;
@@ -133,6 +133,10 @@ pub(crate) fn take(generator: &Generator, prompts: &[Prompt], step: u64) -> Resu
 fn shown(part: Part, name: &str, sample_rate: u32, files: &mut Files) -> Result<Shown> {
     let (path, bytes, of) = match part {
         Part::Text(text) => return Ok(Shown::Text(text)),
+        Part::Units(units) => {
+            let units = units.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+            return Ok(Shown::Text(format!("units {units} (they have no decoder here, and cannot be heard)")));
+        }
         Part::Image(image) => (format!("{name}.png"), encode::png(&image)?, Shown::Image as fn(PathBuf) -> Shown),
         Part::Speech(wave) => (format!("{name}.wav"), encode::wav(&wave, sample_rate)?, Shown::Speech as _),
     };

@@ -1,7 +1,7 @@
 //! Prompts from held-out documents.
 
 use mom_data::readers::PartOrder;
-use mom_data::{CodeKind, Content, Modality};
+use mom_data::{CodeKind, Content, Modality, Tokenizers};
 
 use super::pairs;
 use crate::{Prepared, Result, RunConfig};
@@ -21,20 +21,12 @@ pub(crate) struct Prompt {
 
 /// The first held-out documents that have what a setting makes of each other, `each` for every pair of modalities at most: the same
 /// in every run over the same data.
-/// What another program made into codes cannot be shown, and gives none.
+/// What cannot be shown ([`unshown`]) gives none.
 ///
 /// # Errors
 /// Documents that cannot be read.
 pub(crate) fn prompts_of(config: &RunConfig, prepared: &Prepared, each: usize) -> Result<Vec<Prompt>> {
-    let tokenizers = prepared.tokenizers.config();
-    let can_be_shown = |modality: Modality| {
-        let kind = match modality {
-            Modality::Text => tokenizers.text.kind,
-            Modality::Image => tokenizers.image.kind,
-            Modality::Speech => tokenizers.speech.kind,
-        };
-        kind == CodeKind::Fitted
-    };
+    let can_be_shown = |modality: Modality| why_not_shown(&prepared.tokenizers, modality).is_none();
     let pairs = pairs(config.model.setting).iter().copied();
     let pairs: Vec<_> = pairs.filter(|&(given, wanted)| can_be_shown(given) && can_be_shown(wanted)).collect();
     let mut of_pair = vec![Vec::new(); pairs.len()];
@@ -58,6 +50,29 @@ pub(crate) fn prompts_of(config: &RunConfig, prepared: &Prepared, each: usize) -
         }
     }
     Ok(of_pair.into_iter().flatten().collect())
+}
+
+/// Which modalities of a setting nobody can look at or listen to, and why: other programs made their tokens, or weights are absent.
+pub(crate) fn unshown(config: &RunConfig, prepared: &Prepared) -> Vec<String> {
+    let pairs = pairs(config.model.setting).iter();
+    let all: std::collections::BTreeSet<Modality> = pairs.flat_map(|&(given, wanted)| [given, wanted]).collect();
+    let why = |modality: Modality| {
+        let why = why_not_shown(&prepared.tokenizers, modality)?;
+        Some(format!("{}: {why}", modality.name()))
+    };
+    all.into_iter().filter_map(why).collect()
+}
+
+fn why_not_shown(tokenizers: &Tokenizers, modality: Modality) -> Option<String> {
+    let of_other_programs = |kind| (kind == CodeKind::Precomputed).then(|| "its tokens were made before".to_owned());
+    match modality {
+        Modality::Text => of_other_programs(tokenizers.config().text.kind),
+        // Of data without a picture there is nothing to tell.
+        Modality::Image if tokenizers.config().image.kind == CodeKind::Fitted => None,
+        Modality::Image => tokenizers.check_pictures().err().map(|error| error.to_string()),
+        Modality::Speech if tokenizers.config().speech.kind == CodeKind::Fitted => None,
+        Modality::Speech => tokenizers.has_voice().err().map(|error| error.to_string()),
+    }
 }
 
 fn modality_of(content: &Content) -> Modality {

@@ -8,11 +8,11 @@ use mom_models::{Inputs, Losses, ModalityLoss, Model, ModelConfig, Normaliser, P
 use super::StepReport;
 #[cfg(feature = "cuda")]
 use super::captured::CapturedStep;
-use super::lease::Lease;
 use super::tapes::{Taped, Tapes};
 use super::work::{Mode, Work, bring};
 use crate::config::{DistSection, OptimizerSection};
 use crate::dist::World;
+use crate::lease::Lease;
 use crate::optim::{Optimiser, global_norm, squares};
 use crate::{DeviceKind, Error, Recompute, Result};
 

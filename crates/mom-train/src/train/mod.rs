@@ -4,7 +4,6 @@
 mod captured;
 mod engine;
 mod feed;
-mod lease;
 mod outcome;
 mod snapshot;
 mod tapes;
@@ -13,7 +12,6 @@ mod validation;
 mod work;
 
 pub(crate) use engine::{Engine, StepControl};
-pub(crate) use lease::Lease;
 pub use outcome::{Skipped, StepReport, Validation};
 pub use trainer::Trainer;
 pub(crate) use trainer::{Counters, Word};

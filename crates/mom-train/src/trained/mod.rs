@@ -1,5 +1,6 @@
 //! A trained model, wherever it lies: in a run, in one of its checkpoints, in a folder that was exported, or as a file of weights.
 
+mod codecs;
 mod export;
 mod start;
 

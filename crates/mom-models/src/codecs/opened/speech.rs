@@ -52,16 +52,30 @@ impl SpeechCodec {
     pub fn open(path: impl AsRef<Path>, units: &Units<'_>, dtype: DType, device: &Device) -> Result<Self> {
         let weights = Weights::open(path)?;
         let settings = Settings::of(&weights)?;
-        let mut references = vec![WeightsReference::of(&weights)?];
-        let network = match (Network::of(&weights), units) {
+        Self::new(&weights, &settings, units, dtype, device)
+    }
+
+    /// The codec of weights with settings.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn new(
+        weights: &Weights,
+        settings: &Settings,
+        units: &Units<'_>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut references = vec![WeightsReference::of(weights)?];
+        let network = match (Network::of(weights), units) {
             (Some((Network::Mimi, _)), &Units::Codebooks(n_codebooks)) => {
-                let mimi = Mimi::new(&weights, &settings, dtype, device)?;
+                let mimi = Mimi::new(weights, settings, dtype, device)?;
                 let n = mimi.n_codebooks();
                 require_argument((1..=n).contains(&n_codebooks), NAME, "codebooks", format!("1 to {n}"), n_codebooks)?;
                 SpeechNetwork::Mimi { mimi, n_codebooks }
             }
             (Some((Network::Hubert, _)), &Units::Layer { layer, quantizer }) => {
-                let hubert = Hubert::new(&weights, &settings, dtype, device)?;
+                let hubert = Hubert::new(weights, settings, dtype, device)?;
                 let n = hubert.n_layers();
                 require_argument((1..=n).contains(&layer), NAME, "layer", format!("1 to {n}"), layer)?;
                 let weights = Weights::open(quantizer)?;
@@ -72,10 +86,10 @@ impl SpeechCodec {
                 SpeechNetwork::Hubert { hubert, layer, quantizer }
             }
             (Some((Network::Mimi, _)), _) => {
-                return Err(other_network(&weights, "HuBERT (a layer and a quantizer are given)"));
+                return Err(other_network(weights, "HuBERT (a layer and a quantizer are given)"));
             }
-            (Some((Network::Hubert, _)), _) => return Err(other_network(&weights, "Mimi (codebooks are given)")),
-            _ => return Err(other_network(&weights, NAME)),
+            (Some((Network::Hubert, _)), _) => return Err(other_network(weights, "Mimi (codebooks are given)")),
+            _ => return Err(other_network(weights, NAME)),
         };
         let told = match &network {
             SpeechNetwork::Mimi { mimi, n_codebooks } => format!("mimi {dtype:?} {n_codebooks} {:?}", mimi.settings()),

@@ -63,6 +63,10 @@ pub struct GenerateArguments {
     /// something before it.
     #[arg(long)]
     pub guidance: Option<f64>,
+    /// Where files of published tokenizers lie that have moved since the run: data.tokenizers.image.weights=FILE, likewise
+    /// image.config, speech.weights, speech.config, speech.quantizer. May be given several times.
+    #[arg(long, value_name = "KEY=FILE")]
+    pub set: Vec<String>,
     /// Where it runs, wherever the run was trained.
     #[arg(long, default_value = "cpu", value_parser = device())]
     pub device: String,

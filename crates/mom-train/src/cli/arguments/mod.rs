@@ -115,6 +115,10 @@ pub struct EvalArguments {
     /// belongs to a picture or an utterance (of any data).
     #[arg(long, default_value_t = 0)]
     pub downstream: usize,
+    /// Where files of published tokenizers lie that have moved since the run: data.tokenizers.image.weights=FILE, likewise
+    /// image.config, speech.weights, speech.config, speech.quantizer. May be given several times.
+    #[arg(long, value_name = "KEY=FILE")]
+    pub set: Vec<String>,
     /// Where it runs, wherever the run was trained.
     #[arg(long, default_value = "cpu", value_parser = device())]
     pub device: String,

@@ -41,7 +41,7 @@ pub(super) fn figures(generator: &Generator, prompts: &[Prompt]) -> Result<std::
 fn images(parts: Vec<Part>) -> Result<Vec<RgbImage>> {
     let image = |part| match part {
         Part::Image(image) => Ok(image),
-        Part::Text(_) | Part::Speech(_) => {
+        Part::Text(_) | Part::Speech(_) | Part::Units(_) => {
             Err(error::config("downstream", "a picture of each document", "another part"))
         }
     };

@@ -25,12 +25,14 @@ pub(super) fn figures(
         Ok(known) => known,
         Err(why) => return Ok(Err(why)),
     };
+    let Ok(codebook) = generator.tokenizers().speech_codebook() else {
+        return Ok(Err("no words, since they are read from units of this program's own codebook alone".to_owned()));
+    };
     let reader = prepared.reader_of_speech()?;
-    let codebook = generator.tokenizers().speech_codebook()?;
     let read = |parts: Vec<Part>| {
         let words = |part: &Part| match part {
             Part::Speech(wave) => Ok(reader.read(&codebook.encode(wave))?),
-            Part::Text(_) | Part::Image(_) => Ok(Vec::new()),
+            Part::Text(_) | Part::Image(_) | Part::Units(_) => Ok(Vec::new()),
         };
         parts.par_iter().map(words).collect::<Result<Vec<Vec<&str>>>>()
     };

@@ -10,7 +10,7 @@ use crate::{Generator, Part, Result};
 pub(super) fn text_of(generator: &Generator, content: &mom_data::Content) -> Result<String> {
     Ok(match generator.part(content)? {
         Part::Text(text) => text,
-        Part::Image(_) | Part::Speech(_) => String::new(),
+        Part::Image(_) | Part::Speech(_) | Part::Units(_) => String::new(),
     })
 }
 

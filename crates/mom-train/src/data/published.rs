@@ -1,8 +1,8 @@
 //! Published codecs as tokenizers of the data: networks of `mom_models::codecs` behind the traits of `mom_data`.
 
 use mom_data::media::image::Preparation;
-use mom_data::{DataError, ImageForm, ImageTokenizer, ImageTokens, RgbImage, SpeechTokenizer};
-use mom_models::codecs::{Draw, Encoded, ImageCodec, ImageForm as CodecForm, SpeechCodec};
+use mom_data::{DataError, FileReference, ImageForm, ImageTokenizer, ImageTokens, RgbImage, SpeechTokenizer};
+use mom_models::codecs::{Draw, Encoded, ImageCodec, ImageForm as CodecForm, SpeechCodec, WeightsReference};
 
 use crate::Result;
 use crate::error::require;
@@ -59,6 +59,18 @@ impl ImageTokenizer for PublishedImages {
             _ => String::new(),
         };
         format!("{} {}{drawn}", self.codec.identity(), self.size)
+    }
+
+    fn files(&self) -> Vec<FileReference> {
+        vec![file(self.codec.reference())]
+    }
+
+    fn grid(&self) -> Option<[usize; 2]> {
+        Some([self.side(); 2])
+    }
+
+    fn has_decoder(&self) -> bool {
+        self.codec.has_decoder()
     }
 
     fn preparation(&self) -> Preparation {
@@ -140,6 +152,14 @@ impl SpeechTokenizer for PublishedSpeech {
         self.codec.identity().to_owned()
     }
 
+    fn files(&self) -> Vec<FileReference> {
+        self.codec.references().iter().map(file).collect()
+    }
+
+    fn has_decoder(&self) -> bool {
+        self.codec.has_decoder()
+    }
+
     fn sample_rate(&self) -> u32 {
         u32::try_from(self.codec.sample_rate()).unwrap_or(u32::MAX)
     }
@@ -156,6 +176,10 @@ impl SpeechTokenizer for PublishedSpeech {
     fn decode(&self, units: &[u32]) -> mom_data::Result<Vec<f32>> {
         self.codec.decode(units).map_err(failed_speech)
     }
+}
+
+fn file(reference: &WeightsReference) -> FileReference {
+    FileReference { path: reference.path.clone(), blake3: reference.blake3.clone() }
 }
 
 fn failed_image(error: mom_models::Error) -> DataError {
