@@ -66,13 +66,18 @@ impl Special {
 
 /// Sizes of the ranges of the token space.
 ///
-/// Layout: `[special | text | image codes | speech units]`. A modality that is not tokenised has size 0.
+/// Layout: `[special | text | image codes | speech units]`. A modality that is not tokenised has size 0. Where the text
+/// tokenizer has names for image codes, as Chameleon's has, these are its tokens: `[special | text, image codes inside |
+/// speech units]`, and none of them is text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vocabulary {
     n_text: u32,
     n_image: u32,
     n_speech: u32,
+    /// Where image codes begin among the text tokens, if they are inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image_in_text: Option<u32>,
 }
 
 impl Vocabulary {
@@ -84,7 +89,23 @@ impl Vocabulary {
         let size = u64::from(Special::COUNT) + u64::from(n_text) + u64::from(n_image) + u64::from(n_speech);
         crate::error::require(n_text > 0, "vocabulary.n_text", "at least 1", n_text)?;
         crate::error::require(size < u64::from(u32::MAX), "vocabulary", "smaller than 2^32 - 1", size)?;
-        Ok(Self { n_text, n_image, n_speech })
+        Ok(Self { n_text, n_image, n_speech, image_in_text: None })
+    }
+
+    /// This vocabulary with its image codes in place of the text tokens from `first` on.
+    ///
+    /// # Errors
+    /// [`DataError::Config`] if there are not as many text tokens.
+    pub fn with_image_in_text(self, first: u32) -> Result<Self> {
+        let fits = first.checked_add(self.n_image).is_some_and(|end| end <= self.n_text);
+        let expected = format!("{} image codes within {} text tokens", self.n_image, self.n_text);
+        crate::error::require(fits, "vocabulary", &expected, format!("from token {first} on"))?;
+        Ok(Self { image_in_text: Some(first), ..self })
+    }
+
+    /// True if image codes are tokens of the text tokenizer.
+    pub const fn has_image_in_text(&self) -> bool {
+        self.image_in_text.is_some()
     }
 
     /// Number of tokens, special tokens included.
@@ -92,7 +113,7 @@ impl Vocabulary {
         self.end(Modality::Speech) as usize
     }
 
-    /// Number of tokens of a modality; for text without the special tokens.
+    /// Number of tokens of a modality; for text without the special tokens, and with image codes that are inside.
     pub fn n_tokens(&self, modality: Modality) -> usize {
         match modality {
             Modality::Text => self.n_text as usize,
@@ -101,7 +122,7 @@ impl Vocabulary {
         }
     }
 
-    /// Range of a modality's tokens; for text without the special tokens.
+    /// Range of a modality's tokens; for text without the special tokens, and with image codes that are inside.
     pub fn range(&self, modality: Modality) -> std::ops::Range<u32> {
         self.start(modality)..self.end(modality)
     }
@@ -109,7 +130,8 @@ impl Vocabulary {
     fn start(&self, modality: Modality) -> u32 {
         match modality {
             Modality::Text => Special::COUNT,
-            Modality::Image => self.end(Modality::Text),
+            Modality::Image => self.image_in_text.map_or(self.end(Modality::Text), |first| Special::COUNT + first),
+            Modality::Speech if self.has_image_in_text() => self.end(Modality::Text),
             Modality::Speech => self.end(Modality::Image),
         }
     }
@@ -118,17 +140,19 @@ impl Vocabulary {
         self.start(modality) + self.n_tokens(modality) as u32
     }
 
+    /// True if a token belongs to a modality; a special token is of none here.
+    pub fn has(&self, modality: Modality, token: u32) -> bool {
+        let is_image = || self.has_image_in_text() && self.range(Modality::Image).contains(&token);
+        self.range(modality).contains(&token) && (modality != Modality::Text || !is_image())
+    }
+
     /// The token of `code`, the code-th token of a modality.
     ///
     /// # Errors
-    /// [`DataError::Token`] if the modality has no such code.
+    /// [`DataError::Token`] if the modality has no such code; for text, too, if that is an image code.
     pub fn token(&self, modality: Modality, code: u32) -> Result<u32> {
         let token = self.start(modality).saturating_add(code);
-        if token < self.end(modality) {
-            Ok(token)
-        } else {
-            Err(self.outside(token, modality.name(), self.range(modality)))
-        }
+        if self.has(modality, token) { Ok(token) } else { Err(self.outside_of(modality, token)) }
     }
 
     /// The code of a token within its modality's range: the inverse of [`Self::token`].
@@ -136,8 +160,7 @@ impl Vocabulary {
     /// # Errors
     /// [`DataError::Token`] if the token is not of this modality (a special token is of none here).
     pub fn code(&self, modality: Modality, token: u32) -> Result<u32> {
-        let range = self.range(modality);
-        if range.contains(&token) { Ok(token - range.start) } else { Err(self.outside(token, modality.name(), range)) }
+        if self.has(modality, token) { Ok(token - self.start(modality)) } else { Err(self.outside_of(modality, token)) }
     }
 
     /// The modality a token belongs to; special tokens are text.
@@ -160,13 +183,21 @@ impl Vocabulary {
 
     /// [`Self::modality_of`] for a token that is known to be inside.
     pub(crate) fn modality_of_known(&self, token: u32) -> Modality {
-        if token < self.end(Modality::Text) {
-            Modality::Text
-        } else if token < self.end(Modality::Image) {
+        if self.range(Modality::Image).contains(&token) {
             Modality::Image
+        } else if token < self.end(Modality::Text) {
+            Modality::Text
         } else {
             Modality::Speech
         }
+    }
+
+    fn outside_of(&self, modality: Modality, token: u32) -> DataError {
+        let name = match modality {
+            Modality::Text if self.has_image_in_text() => "text (but for image codes)",
+            _ => modality.name(),
+        };
+        self.outside(token, name, self.range(modality))
     }
 
     fn outside(&self, token: u32, range: &'static str, bounds: std::ops::Range<u32>) -> DataError {
@@ -190,6 +221,33 @@ mod tests {
             }
         }
         assert_eq!(vocabulary.modality_of(Special::EndSpeech.token()).unwrap(), Modality::Text);
+    }
+
+    #[test]
+    fn image_codes_may_lie_within_text() {
+        let vocabulary = Vocabulary::new(20, 8, 5).unwrap().with_image_in_text(4).unwrap();
+        assert_eq!(vocabulary.size(), 6 + 20 + 5);
+        let mut seen = vec![0; vocabulary.size()];
+        for (modality, n) in [(Modality::Text, 20), (Modality::Image, 8), (Modality::Speech, 5)] {
+            for code in 0..n {
+                let is_image = modality == Modality::Text && (4..12).contains(&code);
+                let Ok(token) = vocabulary.token(modality, code) else {
+                    assert!(is_image, "{modality:?} {code}");
+                    continue;
+                };
+                assert!(!is_image);
+                assert_eq!(
+                    (vocabulary.code(modality, token).unwrap(), vocabulary.modality_of(token).unwrap()),
+                    (code, modality)
+                );
+                seen[token as usize] += 1;
+            }
+        }
+        assert!(seen[..6].iter().all(|&n| n == 0) && seen[6..].iter().all(|&n| n == 1), "{seen:?}");
+        assert_eq!(vocabulary.token(Modality::Image, 7).unwrap(), 6 + 11);
+        assert!(vocabulary.code(Modality::Text, 6 + 11).is_err());
+        assert_eq!(vocabulary.modality_of(2).unwrap(), Modality::Text);
+        assert!(Vocabulary::new(20, 8, 5).unwrap().with_image_in_text(13).is_err());
     }
 
     #[test]

@@ -62,6 +62,14 @@ impl Encoder<'_> {
                 }
                 let refused = |error: crate::DataError| Skip::new(SkipReason::UnknownText, error.to_string());
                 let tokens = self.tokenizers.text().encode(text).map_err(refused)?;
+                let vocabulary = self.tokenizers.vocabulary();
+                if vocabulary.has_image_in_text() {
+                    // A text that spells the name of an image code is none.
+                    tokens
+                        .iter()
+                        .try_for_each(|&code| vocabulary.token(Modality::Text, code).map(drop))
+                        .map_err(refused)?;
+                }
                 *text_bytes += text.len() as u64;
                 Ok((!tokens.is_empty()).then_some(Content::Text(tokens)))
             }
@@ -136,6 +144,11 @@ impl Encoder<'_> {
         };
         if codes.is_empty() {
             return Ok(None);
+        }
+        let vocabulary = self.tokenizers.vocabulary();
+        if modality == Modality::Text && vocabulary.has_image_in_text() {
+            let unknown = |error: crate::DataError| Skip::new(SkipReason::UnknownToken, error.to_string());
+            codes.iter().try_for_each(|&code| vocabulary.token(modality, code).map(drop)).map_err(unknown)?;
         }
         Ok(Some(match modality {
             Modality::Text => Content::Text(codes),

@@ -8,6 +8,7 @@
 //! | `speech_codebook.safetensors` | `centroids` (n_units, n_mels), `mean` and `deviation` (n_mels), `run_lengths` (n_units; older files lack it) |
 
 mod bpe;
+mod chameleon;
 mod config;
 mod external;
 mod image;
@@ -98,7 +99,10 @@ impl Tokenizers {
             (None, kind) if kind != CodeKind::Fitted && needs.speech == SpeechNeed::Units => config.speech.units,
             (None, _) => 0,
         };
-        let vocabulary = Vocabulary::new(text.n_tokens(), n_image as u32, n_speech as u32)?;
+        let mut vocabulary = Vocabulary::new(text.n_tokens(), n_image as u32, n_speech as u32)?;
+        if let Some(first) = text.first_image_code(n_image as u32)? {
+            vocabulary = vocabulary.with_image_in_text(first)?;
+        }
         let (external, identities, absent) = Default::default();
         Ok(Self { config, needs, vocabulary, text, image, speech, notes, external, identities, absent })
     }

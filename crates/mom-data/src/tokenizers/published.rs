@@ -26,7 +26,6 @@ pub enum NetworkDtype {
 }
 
 impl NetworkDtype {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
     pub(super) fn is_f32(&self) -> bool {
         *self == Self::F32
     }
@@ -54,7 +53,6 @@ pub enum Latents {
 }
 
 impl Latents {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
     pub(super) fn is_mean(&self) -> bool {
         *self == Self::Mean
     }

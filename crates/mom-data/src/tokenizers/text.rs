@@ -134,6 +134,11 @@ impl TextTokenizer {
         }
     }
 
+    /// The id of a token by its name.
+    pub(super) fn id_of(&self, name: &str) -> Option<u32> {
+        self.inner.as_ref()?.token_to_id(name)
+    }
+
     /// What a fingerprint is made of.
     pub(super) fn bytes(&self) -> Result<Vec<u8>> {
         match &self.inner {

@@ -189,7 +189,8 @@ struct Free<'a> {
 
 /// Draws a span of each document. A document that has ended leaves the batch with its state as it is there.
 fn tokens<'a>(drafts: &mut [Draft<'a>], span: Span, mut free: Option<Free<'a>>) -> Result<Vec<Vec<u32>>> {
-    let (range, sampling) = (drafts[0].tokenizers().vocabulary().range(span.modality), drafts[0].options.sampling);
+    let (vocabulary, sampling) = (*drafts[0].tokenizers().vocabulary(), drafts[0].options.sampling);
+    let belongs = |token: u32| vocabulary.has(span.modality, token);
     let mut logits = drafts.iter_mut().map(|draft| draft.read().map(<[f32]>::to_vec)).collect::<Result<Vec<_>>>()?;
     let mut decoder = Decoder::join(drafts.iter().map(|draft| &draft.decoder))?;
     let mut active: Vec<usize> = (0..drafts.len()).collect();
@@ -198,7 +199,7 @@ fn tokens<'a>(drafts: &mut [Draft<'a>], span: Span, mut free: Option<Free<'a>>) 
         let (mut going, mut next) = (Vec::new(), Vec::new());
         for (row, &i) in active.iter().enumerate() {
             let (draft, drawn) = (&mut drafts[i], &mut drawn[i]);
-            let allowed = |token: u32| range.contains(&token) || (!drawn.is_empty() && span.ends.contains(&token));
+            let allowed = |token: u32| belongs(token) || (!drawn.is_empty() && span.ends.contains(&token));
             let token = match (&free, drawn.len() < span.most) {
                 (_, false) => None,
                 (None, true) => Some(sampling.draw(&logits[row], allowed, &mut draft.rng)?),
@@ -207,7 +208,7 @@ fn tokens<'a>(drafts: &mut [Draft<'a>], span: Span, mut free: Option<Free<'a>>) 
                     Some(sampling.draw(&guided, allowed, &mut draft.rng)?)
                 }
             };
-            match token.filter(|token| range.contains(token)) {
+            match token.filter(|&token| belongs(token)) {
                 Some(token) => {
                     drawn.push(token);
                     next.push(token);
