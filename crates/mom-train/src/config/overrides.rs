@@ -170,6 +170,39 @@ fn set_at(at: &mut toml::Value, parts: &[&str], last: &str, value: toml::Value) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RunConfig;
+
+    #[test]
+    fn a_kind_has_its_published_sizes_unless_others_are_given() {
+        let read = |scale: &str, more: &[&str]| {
+            let text = format!(
+                r#"
+                model = {{ setting = "three-modality", variant = "mom", scale = "{scale}" }}
+                data = {{ shards = "shards", batch = 4, seqlen = 128 }}
+                train = {{ steps = 10 }}
+                "#
+            );
+            let kinds = [
+                "data.tokenizers.image.kind=vqgan",
+                "data.tokenizers.image.weights=vqgan.ckpt",
+                "data.tokenizers.speech.kind=mimi",
+                "data.tokenizers.speech.weights=model.safetensors",
+            ];
+            let overrides: Vec<String> = kinds.iter().chain(more).map(|&text| text.to_owned()).collect();
+            RunConfig::from_toml(&text, &overrides).unwrap()
+        };
+        for (scale, n_text) in [("nano", 512), ("94M", 65_536 - 6 - 8192 - 2048)] {
+            let config = read(scale, &[]);
+            let tokenizers = &config.data.tokenizers;
+            assert_eq!((tokenizers.image.size, tokenizers.image.patch, tokenizers.image.codes), (512, 16, 8192));
+            assert_eq!((tokenizers.speech.sample_rate, tokenizers.speech.units), (24_000, 2048));
+            assert_eq!(tokenizers.text.vocab_size, n_text);
+            let again = RunConfig::from_toml(&config.to_toml().unwrap(), &[]).unwrap();
+            assert_eq!(again, config);
+        }
+        let own = read("94M", &["data.tokenizers.image.codes=256", "data.tokenizers.text.vocab_size=300"]);
+        assert_eq!((own.data.tokenizers.image.codes, own.data.tokenizers.text.vocab_size), (256, 300));
+    }
 
     #[test]
     fn a_file_of_weights_has_no_tokenizers_wherever_it_lies() {

@@ -13,7 +13,8 @@ impl Trained {
     /// `image.config`, `speech.weights`, `speech.config` and `speech.quantizer`.
     ///
     /// # Errors
-    /// [`Error::Override`] for another key, a modality that no network made the tokens of, or a file that is not there.
+    /// [`Error::Override`] for another key, or a modality that no network made the tokens of; [`Error::Content`] for a file that is
+    /// not there.
     pub fn with_files(mut self, settings: &[String]) -> Result<Self> {
         for text in settings {
             let wrong = |reason: String| Error::Override { text: text.clone(), reason };
@@ -36,7 +37,7 @@ impl Trained {
                 return Err(wrong(format!("no network made these tokens: they are of kind {}", kind.name())));
             }
             if !path.is_file() {
-                return Err(wrong(format!("{} is no file", path.display())));
+                return Err(Error::Content { path, reason: format!("there is no such file ({key})") });
             }
             *slot = Some(path);
         }
