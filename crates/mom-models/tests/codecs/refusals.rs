@@ -256,3 +256,12 @@ fn arguments_that_do_not_fit_are_named() {
     says(hubert.layer(&zeros(&[1, 4000]), 5), "1 to 4");
     assert_eq!(hubert.layer(&zeros(&[2, 400]), 1).unwrap().dims(), [2, 1, 64]);
 }
+
+#[test]
+fn a_pickle_that_joblib_compressed_is_told_as_one() {
+    let folder = Folder::new();
+    let path = folder.path("km.bin");
+    std::fs::write(&path, b"\x78\x5e\xad\x7a\x79\x5c\x4d\xdd\xf7\x7f").unwrap();
+    let message = Weights::open(&path).unwrap_err().to_string();
+    assert!(message.contains("km.bin") && message.contains("compress=0"), "{message}");
+}

@@ -64,6 +64,10 @@ impl Weights {
             }
             return joblib::open(path);
         }
+        if head.starts_with(&[0x78]) {
+            let expected = "a pickle of joblib without compression (load it and dump it again with compress=0)";
+            return Err(format(path, Some(0), expected, "what looks like one with zlib's"));
+        }
         let got = if n == 0 { "an empty file".to_owned() } else { format!("a file that begins with {head:02x?}") };
         Err(format(path, Some(0), "safetensors, or a pickle of PyTorch or joblib", got))
     }
