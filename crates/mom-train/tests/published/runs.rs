@@ -152,7 +152,7 @@ fn a_sweep_over_published_codes_takes_the_sizes_of_the_kind() {
     let more = ["--no-bracket", "--no-null", "--batch", "2", "--seqlen", "128", "--seeds", "0"];
     let paths = ["--data", data.to_str().unwrap(), "--out", out.to_str().unwrap()];
     let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
-    let output = mom_train(&[&arguments[..], &more, &paths, &overrides].concat());
+    let output = mom_train(&[&arguments[..], &more, &paths, &overrides[..]].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let run = fs::read_dir(out.join("runs")).unwrap().next().unwrap().unwrap().path();
     let config: RunConfig = RunConfig::from_toml(&read(run.join("config.toml")), &[]).unwrap();

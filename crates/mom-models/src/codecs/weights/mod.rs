@@ -64,7 +64,7 @@ impl Weights {
             }
             return joblib::open(path);
         }
-        if head.starts_with(&[0x78]) {
+        if matches!(head, [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..]) {
             let expected = "a pickle of joblib without compression (load it and dump it again with compress=0)";
             return Err(format(path, Some(0), expected, "what looks like one with zlib's"));
         }
