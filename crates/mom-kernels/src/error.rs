@@ -67,6 +67,12 @@ pub enum Error {
         /// `present` or `absent`.
         got: &'static str,
     },
+    /// The ranks that have the other chunks of a sequence could not be asked.
+    #[error("between the chunks of a sequence: {reason}")]
+    Exchange {
+        /// What went wrong.
+        reason: String,
+    },
     /// What is written overlaps what is read, and is not the same rows.
     #[error("{op}: {arg} overlaps {with}, expected the same rows exactly or none of their memory")]
     Overlap {

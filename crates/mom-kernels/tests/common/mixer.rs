@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use mom_kernels::grouped_gemm::GroupedWeights;
-use mom_kernels::mixer::{self, MixerSaved, MixerState, MixerWeights, ProjectionGrads};
+use mom_kernels::mixer::{self, MixerGrads, MixerSaved, MixerState, MixerWeights, ProjectionGrads};
 use mom_kernels::{Element, ModalityPlan, Rows};
 
 use super::{Fields, Noise, Tokens, cast, to_f64};
@@ -124,7 +124,11 @@ impl<T: Element> MixerCase<T> {
     pub fn backward(&self, grad_out: &[T]) -> Fields<T> {
         let (_, saved) = self.forward_saving();
         let grad_out = Rows::new("grad_out", grad_out, self.sizes.d_model).unwrap();
-        let grads = mixer::backward(&self.plan, self.x(), &self.weights(), &saved, grad_out).unwrap();
+        self.fields_of(mixer::backward(&self.plan, self.x(), &self.weights(), &saved, grad_out).unwrap())
+    }
+
+    /// Gradients by the names of the fields.
+    pub fn fields_of(&self, grads: MixerGrads<T>) -> Fields<T> {
         let mut fields = Fields::from([
             ("x", grads.x),
             ("A_log", grads.a_log),

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod mixer;
+pub mod ranks;
 pub mod scan;
 
 use std::collections::BTreeMap;

@@ -39,8 +39,6 @@ pub(crate) struct Features {
     pub d_model: usize,
     pub d_inner: usize,
     pub d_state: usize,
-    /// The CPU's convolution finds it in its own check.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub d_conv: usize,
     pub dt_rank: usize,
 }

@@ -42,7 +42,8 @@ pub mod cuda;
 pub mod params;
 
 pub use cpu::{
-    DtBias, ScanGrads, ScanInputs, ScanOutputGrads, ScanOutputs, backward, forward, reference, saved_states_len, step,
+    DtBias, ScanGrads, ScanInputs, ScanOutputGrads, ScanOutputs, adjoint_ends, backward, carry, ends, forward,
+    reference, saved_states_len, step,
 };
 pub use params::{DeltaActivation, MAX_D_STATE, STATE_STRIDE};
 

@@ -1,10 +1,12 @@
 //! Backward pass of the mixer: the forward pass's operations in reverse.
 
 use super::args::{MixerWeights, ScanParts, dt_biases};
+use super::borders::Borders;
 use super::forward::MixerSaved;
 use crate::error::{Result, expect_size};
 use crate::ops::causal_conv1d::{self, ConvGrads};
 use crate::ops::grouped_gemm::{self, GroupedGrads, GroupedWeights, Into};
+use crate::ops::mixer::context::Context;
 use crate::ops::mixer::params::{Features, OP};
 use crate::ops::plan::{ModalityOffsets, ModalityPlan};
 use crate::ops::selective_scan::{self, ScanGrads, ScanOutputGrads};
@@ -58,8 +60,36 @@ pub fn backward<T: Element>(
     saved: &MixerSaved<T>,
     grad_out: Rows<'_, T>,
 ) -> Result<MixerGrads<T>> {
-    let Features { d_model, d_inner, d_state, dt_rank, .. } = weights.validate()?;
+    run(plan, x, weights, saved, grad_out, None)
+}
+
+/// As [`backward`] for [`forward_chunk_saving`](super::forward_chunk_saving), over the same chunk and among the same ranks. Gradients of
+/// weights are those of the chunk: their sum over the chunks is that of the sequence.
+///
+/// # Errors
+/// Sizes that disagree, and those of the exchange.
+pub fn backward_chunk<T: Element>(
+    plan: &ModalityPlan,
+    x: Rows<'_, T>,
+    weights: &MixerWeights<'_, T>,
+    saved: &MixerSaved<T>,
+    grad_out: Rows<'_, T>,
+    context: &dyn Context,
+) -> Result<MixerGrads<T>> {
+    run(plan, x, weights, saved, grad_out, Some(context))
+}
+
+fn run<T: Element>(
+    plan: &ModalityPlan,
+    x: Rows<'_, T>,
+    weights: &MixerWeights<'_, T>,
+    saved: &MixerSaved<T>,
+    grad_out: Rows<'_, T>,
+    context: Option<&dyn Context>,
+) -> Result<MixerGrads<T>> {
+    let Features { d_model, d_inner, d_state, d_conv, dt_rank } = weights.validate()?;
     weights.validate_groups(plan.n_modalities())?;
+    let borders = context.map(|context| Borders::new(context, plan, d_conv)).transpose()?;
     let n_rows = plan.n_rows();
     grad_out.expect(OP, "grad_out", n_rows, d_model)?;
     expect_size(OP, "saved.xz", "elements", n_rows * 2 * d_inner, saved.xz.len())?;
@@ -75,7 +105,8 @@ pub fn backward<T: Element>(
     grouped_gemm::backward_input(offsets, grad_out, &weights.out_proj, grad_y_out, Into::Overwrite)?;
 
     // 2. conv once more.
-    let conv_inputs = weights.conv_inputs(plan, xz, None)?;
+    let window = borders.map(|borders| borders.window(xz.columns(0, d_inner)?)).transpose()?;
+    let conv_inputs = weights.conv_inputs(plan, xz, window.as_deref())?;
     let mut u = matrix(d_inner);
     causal_conv1d::forward(&conv_inputs, RowsMut::new("u", &mut u, d_inner)?, None)?;
     let u = Rows::new("u", &u, d_inner)?;
@@ -101,10 +132,13 @@ pub fn backward<T: Element>(
     let mut grad_dt_bias = vec![T::ZERO; dt_bias.len()];
     let mut grad_a = vec![T::ZERO; a.len()];
     let mut d_skip = vec![T::ZERO; d_inner];
+    let inputs = parts.inputs(plan, weights, None)?;
+    let grad_y = Rows::new("grad_y", &grad_y, d_inner)?;
+    let grad_last_state = borders.map(|borders| borders.state_gradient(&inputs, grad_y)).transpose()?;
     selective_scan::backward(
-        &parts.inputs(plan, weights, None)?,
+        &inputs,
         &saved.states,
-        &ScanOutputGrads { grad_out: Rows::new("grad_y", &grad_y, d_inner)?, grad_last_state: None },
+        &ScanOutputGrads { grad_out: grad_y, grad_last_state: grad_last_state.as_deref() },
         ScanGrads {
             grad_u: RowsMut::new("grad_u", &mut grad_u, d_inner)?,
             grad_dt: RowsMut::new("grad_dt", &mut grad_dt, d_inner)?,
@@ -146,7 +180,9 @@ pub fn backward<T: Element>(
         grad_bias: weights.conv_bias.map(|_| &mut conv_bias[..]),
         grad_initial_state: None,
     };
-    causal_conv1d::backward(&conv_inputs, Rows::new("grad_u", &grad_u, d_inner)?, None, conv_grads)?;
+    let grad_u = Rows::new("grad_u", &grad_u, d_inner)?;
+    let grad_last = borders.map(|borders| borders.window_gradient(&conv_inputs, grad_u)).transpose()?;
+    causal_conv1d::backward(&conv_inputs, grad_u, grad_last.as_deref(), conv_grads)?;
 
     // 11. x_proj: its weights.
     let x_proj = projection_grads(offsets, u, grad_x_dbl, &weights.x_proj)?;

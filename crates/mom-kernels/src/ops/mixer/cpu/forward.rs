@@ -1,7 +1,9 @@
 //! Forward passes of the mixer: a whole sequence, with or without what the backward pass needs, and one step.
 
 use super::args::{MixerState, MixerWeights, ScanParts, dt_biases};
+use super::borders::Borders;
 use crate::error::Result;
+use crate::ops::mixer::context::Context;
 use crate::ops::mixer::params::Features;
 use crate::ops::plan::ModalityPlan;
 use crate::ops::selective_scan::{ScanOutputs, saved_states_len};
@@ -32,7 +34,20 @@ pub fn forward<T: Element>(
     weights: &MixerWeights<'_, T>,
     state: Option<&mut MixerState<T>>,
 ) -> Result<Vec<T>> {
-    Ok(run(plan, x, weights, state, Walk::Sequence)?.0)
+    Ok(run(plan, x, weights, Before::of(state), Walk::Sequence)?.0)
+}
+
+/// As [`forward`] over a chunk of each sequence, whose other chunks the ranks of `context` have.
+///
+/// # Errors
+/// Sizes that disagree, a chunk that is shorter than the conv's window, and those of the exchange.
+pub fn forward_chunk<T: Element>(
+    plan: &ModalityPlan,
+    x: Rows<'_, T>,
+    weights: &MixerWeights<'_, T>,
+    context: &dyn Context,
+) -> Result<Vec<T>> {
+    Ok(run(plan, x, weights, Before::Chunks(context), Walk::Sequence)?.0)
 }
 
 /// As [`forward`] from a zero state, with what [`super::backward`] needs.
@@ -44,7 +59,20 @@ pub fn forward_saving<T: Element>(
     x: Rows<'_, T>,
     weights: &MixerWeights<'_, T>,
 ) -> Result<(Vec<T>, MixerSaved<T>)> {
-    run(plan, x, weights, None, Walk::Saving)
+    run(plan, x, weights, Before::Nothing, Walk::Saving)
+}
+
+/// As [`forward_chunk`], with what [`super::backward_chunk`] needs.
+///
+/// # Errors
+/// As there.
+pub fn forward_chunk_saving<T: Element>(
+    plan: &ModalityPlan,
+    x: Rows<'_, T>,
+    weights: &MixerWeights<'_, T>,
+    context: &dyn Context,
+) -> Result<(Vec<T>, MixerSaved<T>)> {
+    run(plan, x, weights, Before::Chunks(context), Walk::Saving)
 }
 
 /// As [`forward`] for one position of every sequence: decoding.
@@ -57,7 +85,22 @@ pub fn step<T: Element>(
     weights: &MixerWeights<'_, T>,
     state: &mut MixerState<T>,
 ) -> Result<Vec<T>> {
-    Ok(run(plan, x, weights, Some(state), Walk::Step)?.0)
+    Ok(run(plan, x, weights, Before::State(state), Walk::Step)?.0)
+}
+
+/// What stands before the first position.
+enum Before<'a, T> {
+    Nothing,
+    /// The state, which becomes that behind the last position.
+    State(&'a mut MixerState<T>),
+    /// Chunks of other ranks.
+    Chunks(&'a dyn Context),
+}
+
+impl<'a, T> Before<'a, T> {
+    fn of(state: Option<&'a mut MixerState<T>>) -> Self {
+        state.map_or(Self::Nothing, Self::State)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,11 +114,16 @@ fn run<T: Element>(
     plan: &ModalityPlan,
     x: Rows<'_, T>,
     weights: &MixerWeights<'_, T>,
-    state: Option<&mut MixerState<T>>,
+    before: Before<'_, T>,
     walk: Walk,
 ) -> Result<(Vec<T>, MixerSaved<T>)> {
-    let Features { d_model, d_inner, d_state, dt_rank, .. } = weights.validate()?;
+    let Features { d_model, d_inner, d_state, d_conv, dt_rank } = weights.validate()?;
     weights.validate_groups(plan.n_modalities())?;
+    let (state, borders) = match before {
+        Before::Nothing => (None, None),
+        Before::State(state) => (Some(state), None),
+        Before::Chunks(context) => (None, Some(Borders::new(context, plan, d_conv)?)),
+    };
     let n_rows = plan.n_rows();
     let offsets = plan.modality_offsets();
     let matrix = |width: usize| vec![T::ZERO; n_rows * width];
@@ -92,7 +140,9 @@ fn run<T: Element>(
     // 2. conv.
     let mut u = matrix(d_inner);
     let u_out = RowsMut::new("u", &mut u, d_inner)?;
-    let conv_inputs = weights.conv_inputs(plan, xz_rows, initial.map(|state| &state.conv[..]))?;
+    let window = borders.map(|borders| borders.window(xz_rows.columns(0, d_inner)?)).transpose()?;
+    let window = window.as_deref().or(initial.map(|state| &state.conv[..]));
+    let conv_inputs = weights.conv_inputs(plan, xz_rows, window)?;
     causal_conv1d::forward(&conv_inputs, u_out, next.as_mut().map(|state| &mut state.conv[..]))?;
     let u_rows = Rows::new("u", &u, d_inner)?;
 
@@ -139,7 +189,10 @@ fn run<T: Element>(
         let outputs = ScanOutputs::new(y_out)
             .with_last_state(next.as_mut().map(|state| &mut state.scan[..]))
             .with_saved_states((walk == Walk::Saving).then_some(&mut states[..]));
-        selective_scan::forward(&parts.inputs(plan, weights, initial.map(|state| &state.scan[..]))?, outputs)?;
+        let inputs = parts.inputs(plan, weights, None)?;
+        let carried = borders.map(|borders| borders.state(&inputs)).transpose()?;
+        let from = carried.as_deref().or(initial.map(|state| &state.scan[..]));
+        selective_scan::forward(&inputs.with_initial_state(from), outputs)?;
     }
 
     // 7. out_proj.

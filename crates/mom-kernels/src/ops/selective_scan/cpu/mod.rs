@@ -2,6 +2,7 @@
 
 mod args;
 mod backward;
+mod ends;
 mod forward;
 pub mod reference;
 mod segment;
@@ -9,5 +10,6 @@ mod step;
 
 pub use args::{DtBias, ScanGrads, ScanInputs, ScanOutputGrads, ScanOutputs, saved_states_len};
 pub use backward::backward;
+pub use ends::{adjoint_ends, carry, ends};
 pub use forward::forward;
 pub use step::step;
