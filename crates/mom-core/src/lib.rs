@@ -68,6 +68,7 @@ pub use device::{HostValue, accumulate, convert, cuda_device, to_device};
 pub use error::{Error, Result};
 pub use init::{Draw, Init};
 pub use mixer::MixtureOfMamba;
+pub use mom_kernels::mixer::Context;
 pub use mom_kernels::{ModalityOffsets, ModalityPlan};
 pub use ops::rows::{to_positions, to_rows};
 pub use plan::Plan;

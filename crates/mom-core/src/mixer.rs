@@ -69,7 +69,8 @@ impl MixtureOfMamba {
         self.weights.dtype()
     }
 
-    /// The mixer over rows in modality order, every document from a zero state.
+    /// The mixer over rows in modality order, every document from a zero state. Over a plan of chunks ([`Plan::of_chunk`]) documents go
+    /// on from the chunk before; all ranks then call this together, and come by in their backward passes.
     ///
     /// `x`: `(n_rows, d_model)`. Returns `(n_rows, d_model)`.
     ///
@@ -164,6 +165,7 @@ impl MixtureOfMamba {
     /// # Errors
     /// As [`Self::forward`], and a state of another element type, device or batch. The state is then as it was.
     pub fn forward_from(&self, x: &Tensor, plan: &Plan, state: &mut MixerState) -> Result<Tensor> {
+        plan.expect_whole(FORWARD_FROM)?;
         let x = contiguous(x)?;
         self.check(&x, plan)?;
         #[cfg(feature = "cuda")]
@@ -179,6 +181,7 @@ impl MixtureOfMamba {
     /// # Errors
     /// As [`Self::forward_from`], and a plan of another seqlen.
     pub fn step(&self, x: &Tensor, plan: &Plan, state: &mut MixerState) -> Result<Tensor> {
+        plan.expect_whole(STEP)?;
         let x = contiguous(x)?;
         self.check(&x, plan)?;
         #[cfg(feature = "cuda")]
@@ -210,11 +213,18 @@ impl MixtureOfMamba {
         let host = Host::<T>::of(OP, "x", &x)?;
         let rows = Rows::new("x", host.slice()?, self.config.d_model)?;
         if tracks(&inputs) {
-            let (out, saved) = mixer::forward_saving(plan, rows, &weights)?;
+            let (out, saved) = match plan.context() {
+                Some(context) => mixer::forward_chunk_saving(plan, rows, &weights, context)?,
+                None => mixer::forward_saving(plan, rows, &weights)?,
+            };
             let node = Node { x: x.clone(), weights: self.weights.clone(), plan: plan.clone(), saved };
             Ok(record(inputs, out, shape, node)?)
         } else {
-            tensor(mixer::forward(plan, rows, &weights, None)?, shape)
+            let out = match plan.context() {
+                Some(context) => mixer::forward_chunk(plan, rows, &weights, context)?,
+                None => mixer::forward(plan, rows, &weights, None)?,
+            };
+            tensor(out, shape)
         }
     }
 
@@ -254,7 +264,11 @@ impl<T: Float> Node<T> {
         let hosts = self.weights.hosts::<T>()?;
         let (x, grad) = (Host::<T>::of(OP, "x", &self.x)?, Host::<T>::of(OP, "grad_output", grad)?);
         let (x, grad) = (Rows::new("x", x.slice()?, d_model)?, Rows::new("grad_output", grad.slice()?, d_model)?);
-        let grads = mixer::backward(&self.plan, x, &hosts.weights()?, &self.saved, grad)?;
+        let (plan, weights) = (&self.plan, hosts.weights()?);
+        let grads = match plan.context() {
+            Some(context) => mixer::backward_chunk(plan, x, &weights, &self.saved, grad, context)?,
+            None => mixer::backward(plan, x, &weights, &self.saved, grad)?,
+        };
         let weights = &*self.weights;
         let like =
             |gradient: Vec<T>, parameter: &Tensor| Ok::<_, crate::Error>(Some(tensor(gradient, parameter.shape())?));

@@ -6,10 +6,12 @@ use std::sync::{Arc, OnceLock};
 use candle_core::Device;
 use mom_kernels::ModalityPlan;
 use mom_kernels::attention::AttentionMask;
+use mom_kernels::mixer::Context;
 
 #[cfg(feature = "cuda")]
 use crate::Error;
 use crate::Result;
+use crate::error::require;
 
 /// A [`ModalityPlan`] that nodes share, with its copy on the GPU once one has asked for it. Clones are the same plan.
 #[derive(Debug, Clone)]
@@ -18,6 +20,8 @@ pub struct Plan(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     host: ModalityPlan,
+    /// Who has the other chunks of the sequences, where this rank has one of each.
+    context: Option<Arc<dyn Context>>,
     /// Made when an attention asks for it, unless spans were given.
     mask: OnceLock<AttentionMask>,
     #[cfg(feature = "cuda")]
@@ -28,7 +32,7 @@ struct Shared {
 
 impl From<ModalityPlan> for Plan {
     fn from(host: ModalityPlan) -> Self {
-        Self::with_mask(host, OnceLock::new())
+        Self::with_parts(host, None, OnceLock::new())
     }
 }
 
@@ -41,9 +45,10 @@ impl Deref for Plan {
 }
 
 impl Plan {
-    fn with_mask(host: ModalityPlan, mask: OnceLock<AttentionMask>) -> Self {
+    fn with_parts(host: ModalityPlan, context: Option<Arc<dyn Context>>, mask: OnceLock<AttentionMask>) -> Self {
         Self(Arc::new(Shared {
             host,
+            context,
             mask,
             #[cfg(feature = "cuda")]
             device: OnceLock::new(),
@@ -60,14 +65,32 @@ impl Plan {
     /// As [`AttentionMask::new`].
     pub fn with_spans(host: ModalityPlan, spans: &[Range<usize>]) -> Result<Self> {
         let mask = AttentionMask::new(host.layout(), spans)?;
-        Ok(Self::with_mask(host, OnceLock::from(mask)))
+        Ok(Self::with_parts(host, None, OnceLock::from(mask)))
+    }
+
+    /// A plan of a chunk of each sequence, whose other chunks the ranks of `context` have. Mixers, and blocks around them, go on over
+    /// the borders, forward and backward; whatever else follows time refuses such a plan.
+    pub fn of_chunk(host: ModalityPlan, context: Arc<dyn Context>) -> Self {
+        Self::with_parts(host, Some(context), OnceLock::new())
+    }
+
+    /// Who has the other chunks of the sequences; `None` where this plan is of whole ones.
+    pub fn context(&self) -> Option<&dyn Context> {
+        self.0.context.as_deref()
+    }
+
+    /// Refuses a plan of chunks for what would not see beyond them.
+    pub(crate) fn expect_whole(&self, op: &str) -> Result<()> {
+        let expected = format!("that of whole sequences for {op}");
+        require(self.0.context.is_none(), "plan", &expected, "that of a chunk of each")
     }
 
     /// Which keys a query of an attention meets.
     ///
     /// # Errors
-    /// None: without spans there is nothing to refuse.
+    /// A plan of chunks.
     pub fn attention_mask(&self) -> Result<&AttentionMask> {
+        self.expect_whole("attention")?;
         if let Some(mask) = self.0.mask.get() {
             return Ok(mask);
         }

@@ -80,6 +80,47 @@ impl Batch {
         }
     }
 
+    /// Some positions of each of its sequences, as a batch of its own: a chunk of every sequence. Targets are those of the whole: that of
+    /// a chunk's last position is the first token of the next chunk.
+    ///
+    /// # Panics
+    /// Where sequences have fewer.
+    pub fn chunk(&self, positions: Range<usize>) -> Chunk {
+        let of_sequence =
+            |sequence: usize| sequence * self.seqlen + positions.start..sequence * self.seqlen + positions.end;
+        let in_chunk: Vec<usize> = (0..self.batch).flat_map(of_sequence).collect();
+        let before = |position: usize| self.patch_positions.partition_point(|&p| (p as usize) < position);
+        let patches: Vec<usize> = (0..self.batch)
+            .flat_map(|sequence| before(of_sequence(sequence).start)..before(of_sequence(sequence).end))
+            .collect();
+        let mut images: Vec<usize> = patches.iter().map(|&patch| self.patch_images[patch] as usize).collect();
+        images.dedup();
+        let place = |patch: &usize| {
+            let position = self.patch_positions[*patch] as usize;
+            (position / self.seqlen * positions.len() + position % self.seqlen - positions.start) as u32
+        };
+        // An image that lies over a border has a part in both chunks.
+        let image = |patch: &usize| images.partition_point(|&image| image < self.patch_images[*patch] as usize) as u32;
+        let batch = Self {
+            batch: self.batch,
+            seqlen: positions.len(),
+            tokens: of(&self.tokens, &in_chunk),
+            targets: of(&self.targets, &in_chunk),
+            modality_ids: of(&self.modality_ids, &in_chunk),
+            target_modality_ids: of(&self.target_modality_ids, &in_chunk),
+            document_starts: of(&self.document_starts, &in_chunk),
+            patch_dim: self.patch_dim,
+            patches: patches
+                .iter()
+                .flat_map(|patch| &self.patches[patch * self.patch_dim..][..self.patch_dim])
+                .copied()
+                .collect(),
+            patch_positions: patches.iter().map(place).collect(),
+            patch_images: patches.iter().map(image).collect(),
+        };
+        Chunk { batch, patches, images }
+    }
+
     /// The continuous patches that lie in some of its sequences.
     pub fn patches_of(&self, sequences: &Range<usize>) -> Range<usize> {
         let before = |sequence: usize| self.patch_positions.partition_point(|&p| (p as usize) < sequence * self.seqlen);
@@ -100,6 +141,21 @@ impl Batch {
     pub fn n_targets(&self) -> usize {
         self.targets.iter().filter(|&&target| target != NO_TARGET).count()
     }
+}
+
+/// A chunk of each sequence of a batch, and what of the batch's continuous patches and images it has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// The chunk.
+    pub batch: Batch,
+    /// Which patches of the whole batch are its own, in their order.
+    pub patches: Vec<usize>,
+    /// Which images of the whole batch it has patches of, in their order.
+    pub images: Vec<usize>,
+}
+
+fn of<T: Copy>(values: &[T], indices: &[usize]) -> Vec<T> {
+    indices.iter().map(|&index| values[index]).collect()
 }
 
 /// Where a [`crate::Loader`] stands: the next sequence it will hand out. Saved in a checkpoint and restored by
@@ -159,5 +215,29 @@ mod tests {
         assert_eq!(last.patches, [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);
         assert_eq!(batch.sequences(0..3), batch);
         assert_eq!(batch.sequences(1..1).n_patches(), 0);
+    }
+
+    #[test]
+    fn a_chunk_of_each_sequence_is_a_batch() {
+        let mut batch = Batch::padding(2, 6, 1);
+        batch.tokens = (0..12).collect();
+        batch.targets = (1..13).collect();
+        // An image over the border of the first sequence, one behind it; one in each half of the second.
+        batch.patch_positions = vec![1, 2, 3, 5, 6, 10, 11];
+        batch.patch_images = vec![0, 0, 0, 1, 2, 3, 3];
+        batch.patches = (0..7u8).map(f32::from).collect();
+        let [first, second] = [0..3, 3..6].map(|positions| batch.chunk(positions));
+        assert_eq!(
+            (&first.batch.tokens[..], &first.batch.targets[..]),
+            (&[0, 1, 2, 6, 7, 8][..], &[1, 2, 3, 7, 8, 9][..])
+        );
+        assert_eq!((&first.patches[..], &first.images[..]), (&[0, 1, 4][..], &[0, 2][..]));
+        assert_eq!((&second.patches[..], &second.images[..]), (&[2, 3, 5, 6][..], &[0, 1, 3][..]));
+        let places = |chunk: &Chunk| (chunk.batch.patch_positions.clone(), chunk.batch.patch_images.clone());
+        assert_eq!(places(&first), (vec![1, 2, 3], vec![0, 0, 1]));
+        assert_eq!(places(&second), (vec![0, 2, 4, 5], vec![0, 1, 2, 2]));
+        assert_eq!(second.batch.patches, [2.0, 3.0, 5.0, 6.0]);
+        let whole = batch.chunk(0..6);
+        assert_eq!((whole.batch, whole.images), (batch, vec![0, 1, 2, 3]));
     }
 }

@@ -57,7 +57,7 @@ mod tally;
 mod tokenizers;
 mod vocabulary;
 
-pub use batch::{Batch, NO_TARGET, Order, Position, Share};
+pub use batch::{Batch, Chunk, NO_TARGET, Order, Position, Share};
 pub use dataset::Dataset;
 pub use document::{Content, Document};
 pub use error::{DataError, Result};

@@ -3,8 +3,10 @@
 
 mod common;
 
+use std::ops::Range;
+
 use common::mixer::{MixerCase, SMALL, Sizes};
-use common::ranks::{Rank, chunks, ranks};
+use common::ranks::{Rank, ranks};
 use common::scan::ScanCase;
 use common::{Fields, Noise, Tokens, assert_close, cast, check_gradients, dot, join_time, poisoned};
 use mom_kernels::mixer;
@@ -12,6 +14,15 @@ use mom_kernels::selective_scan;
 use mom_kernels::{Element, Rows};
 
 const ODD: Sizes = Sizes { d_model: 9, d_inner: 37, d_state: 16, d_conv: 3, dt_rank: 3 };
+
+/// Chunks of these lengths, one behind the other.
+fn chunks(lengths: &[usize]) -> Vec<Range<usize>> {
+    let ends = lengths.iter().scan(0, |end, length| {
+        *end += length;
+        Some(*end - length..*end)
+    });
+    ends.collect()
+}
 
 /// Output, by position, and all gradients of one chunk.
 fn of_chunk<T: Element>(case: &MixerCase<T>, grad_out: &[T], context: &Rank) -> (Vec<T>, Fields<T>) {

@@ -1,8 +1,9 @@
 //! What a model reads: plain host arrays.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use mom_core::Plan;
+use mom_core::{Context, Plan};
 use mom_kernels::ModalityPlan;
 use rayon::prelude::*;
 
@@ -88,8 +89,9 @@ impl Batch<'_> {
         Ok(n_pairs as f64 / (self.batch * self.seqlen).max(1) as f64)
     }
 
-    /// Checks everything against a model, once, and sorts the positions by modality.
-    pub(crate) fn plan(&self, config: &ModelConfig) -> Result<Plan> {
+    /// Checks everything against a model, once, and sorts the positions by modality. `context`: where the batch is a chunk of each
+    /// sequence, who has the others; of Mamba's blocks alone.
+    pub(crate) fn plan(&self, config: &ModelConfig, context: Option<&Arc<dyn Context>>) -> Result<Plan> {
         let n_modalities = config.setting.n_modalities();
         let (batch, seqlen) = (self.batch, self.seqlen);
         let plan = ModalityPlan::new(batch, seqlen, n_modalities, self.modality_ids, Some(self.document_starts))?;
@@ -118,7 +120,10 @@ impl Batch<'_> {
         // A mixer is causal everywhere: it sees no spans.
         Ok(match config.variant.architecture() {
             Architecture::Transformer(_) => Plan::with_spans(plan, &self.pictures())?,
-            Architecture::Mamba | Architecture::Routed(_) => Plan::from(plan),
+            Architecture::Mamba | Architecture::Routed(_) => match context {
+                Some(context) => Plan::of_chunk(plan, context.clone()),
+                None => Plan::from(plan),
+            },
         })
     }
 

@@ -176,6 +176,18 @@ impl Noise {
         Self { timesteps: self.timesteps[images].to_vec(), epsilon: self.epsilon[values].to_vec() }
     }
 
+    /// That of some of its images, and of some of its patches, `patch_dim` values each.
+    ///
+    /// # Panics
+    /// Where it has fewer.
+    pub fn chosen(&self, images: &[usize], patches: &[usize], patch_dim: usize) -> Self {
+        let of_patch = |patch: &usize| &self.epsilon[patch * patch_dim..][..patch_dim];
+        Self {
+            timesteps: images.iter().map(|&image| self.timesteps[image]).collect(),
+            epsilon: patches.iter().flat_map(of_patch).copied().collect(),
+        }
+    }
+
     /// The noisy patches: `clean` is `(n_patches, patch_dim)`, `images` the image of each patch.
     pub fn add_to(&self, clean: &[f32], images: &[u32]) -> Vec<f32> {
         let patch_dim = (clean.len() / images.len().max(1)).max(1);

@@ -1,9 +1,11 @@
 //! A model of one of the three settings, and its loss.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use mom_core::ops::{add, narrow_rows, scaled, stack_rows};
-use mom_core::{Draw, Init, Plan};
+use mom_core::{Context, Draw, Init, Plan};
 
 use crate::blocks::Passed;
 use crate::diffusion::Noise;
@@ -22,6 +24,7 @@ pub struct Model {
     backbone: Backbone,
     lm_head: Tensor,
     patcher: Option<Patcher>,
+    context: Option<Arc<dyn Context>>,
 }
 
 /// A batch that was checked, in the order of the rows and where the model is: what [`Model::loss_of`] reads.
@@ -195,6 +198,7 @@ impl Model {
             backbone: Backbone::new(config, init, backbone)?,
             lm_head: table("weight", &vb.pp("lm_head"))?,
             patcher,
+            context: None,
         })
     }
 
@@ -218,6 +222,19 @@ impl Model {
     /// The same model with or without recompute, see [`mom_core::Block::with_recompute`].
     pub fn with_recompute(self, recompute: bool) -> Self {
         Self { backbone: self.backbone.with_recompute(recompute), ..self }
+    }
+
+    /// The same model over chunks of sequences, whose other chunks the ranks of `context` have; over whole ones without it. [`Self::inputs`]
+    /// are then a chunk of each sequence, and losses and gradients are those of the chunk: their sums over the chunks are those of the
+    /// sequences. All ranks call [`Self::loss_of`] together, and run backward passes through what it gave. Decoding knows of no chunks.
+    ///
+    /// # Errors
+    /// A context for blocks that see beyond a chunk otherwise than by Mamba's states.
+    pub fn with_context(self, context: Option<Arc<dyn Context>>) -> Result<Self> {
+        let fits = context.is_none() || self.config.variant.architecture() == crate::Architecture::Mamba;
+        let expected = "one of Mamba's blocks where ranks have chunks of a sequence";
+        require(fits, "variant", expected, self.config.variant)?;
+        Ok(Self { context, ..self })
     }
 
     /// The configuration.
@@ -276,7 +293,7 @@ impl Model {
     /// # Errors
     /// A batch that does not fit the model, named by array and position; noise of another size.
     pub fn inputs(&self, batch: &Batch<'_>, noise: Option<&Noise>) -> Result<Inputs> {
-        let plan = batch.plan(&self.config)?;
+        let plan = batch.plan(&self.config, self.context.as_ref())?;
         let device = self.like().device();
         let patches = self.patches(batch, noise)?;
         let token_rows = if self.patcher.is_some() { plan.modality_offsets().rows(0).len() } else { plan.n_rows() };
@@ -304,12 +321,13 @@ impl Model {
     /// As [`Self::inputs`]; a model on the CPU; Transfusion, whose patches are as many as a batch has.
     #[cfg(feature = "cuda")]
     pub fn inputs_for_graph(&self, batch: &Batch<'_>, normaliser: Normaliser) -> Result<Inputs> {
+        require(self.context.is_none(), "context", "none for a captured graph", "ranks with chunks of a sequence")?;
         require(self.patcher.is_none(), "setting", "one without continuous patches", self.config.setting)?;
         let has_graph = self.config.variant.architecture() == crate::Architecture::Mamba;
         require(has_graph, "variant", "one of Mamba's blocks", self.config.variant)?;
         let device = self.like().device();
         require(device.is_cuda(), "device", "a GPU", format!("{device:?}"))?;
-        let plan = batch.plan(&self.config)?;
+        let plan = batch.plan(&self.config, None)?;
         let positions = plan.position_of_row().iter().map(|&position| position as usize);
         let tokens: Vec<u32> = positions.clone().map(|position| batch.tokens[position]).collect();
         let targets: Vec<u32> = positions.clone().map(|position| batch.targets[position]).collect();
@@ -390,6 +408,11 @@ impl Model {
             let scale = self.config.diffusion_weight / normaliser.n_patches.max(1) as f64;
             total = add(&total, &scaled(&error, scale)?)?;
             diffusion = Some((error.detach(), n_patches));
+        }
+        if plan.context().is_some() && inputs.target_modalities.is_empty() && diffusion.is_none() && x.dim(0)? > 0 {
+            // Other chunks have targets, whose gradients come by here.
+            let row = narrow_rows(&x, 0..1)?;
+            total = add(&total, &squared_error(&row, &Tensor::zeros(row.shape(), DType::F32, row.device())?, 0.0)?)?;
         }
         if let Some(balance) = balance {
             // A batch's share of the step.

@@ -17,9 +17,10 @@ const OP: &str = "causal_conv1d";
 /// `(d_inner)`. Returns `(n_rows, d_inner)`. **Saved for backward:** x.
 ///
 /// # Errors
-/// Shapes that disagree, d_conv out of range, tensors on several devices, an element type that the device does not have: f32
+/// A plan of chunks, shapes that disagree, d_conv out of range, tensors on several devices, an element type that the device does not have: f32
 /// or f64 for all on the CPU; on a GPU bf16, f16 or f32, with taps and bias in f32.
 pub fn causal_conv1d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, plan: &Plan) -> Result<Tensor> {
+    plan.expect_whole(OP)?;
     let (x, weight) = (contiguous(x)?, contiguous(weight)?);
     let bias = bias.map(contiguous).transpose()?;
     let (n_rows, d_inner) = (plan.n_rows(), x.dims().last().copied().unwrap_or(0));

@@ -1,6 +1,5 @@
 //! Ranks that are threads of a test, each with a chunk of the same sequences.
 
-use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -70,13 +69,4 @@ pub fn ranks<R: Send>(n: usize, run: impl Fn(Rank) -> R + Sync) -> Vec<R> {
         let threads: Vec<_> = (0..n).map(start).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
-}
-
-/// Chunks of these lengths, one behind the other.
-pub fn chunks(lengths: &[usize]) -> Vec<Range<usize>> {
-    let ends = lengths.iter().scan(0, |end, length| {
-        *end += length;
-        Some(*end - length..*end)
-    });
-    ends.collect()
 }

@@ -28,11 +28,14 @@ pub struct DistSection {
     pub start_secs: u64,
     /// MiB of gradients that are sent together.
     pub bucket_mib: usize,
+    /// Ranks that share each sequence, a chunk of it each (context parallel): ranks `0..context` have the chunks of the same sequences,
+    /// the next ones those of others.
+    pub context: usize,
 }
 
 impl Default for DistSection {
     fn default() -> Self {
-        Self { reduce: Reduce::default(), timeout_secs: 25, start_secs: 300, bucket_mib: 32 }
+        Self { reduce: Reduce::default(), timeout_secs: 25, start_secs: 300, bucket_mib: 32, context: 1 }
     }
 }
 
@@ -40,6 +43,7 @@ impl DistSection {
     pub(super) fn validate(&self) -> Result<()> {
         require(self.timeout_secs >= 1, "train.dist.timeout_secs", "at least 1", self.timeout_secs)?;
         require(self.start_secs >= 1, "train.dist.start_secs", "at least 1", self.start_secs)?;
-        require(self.bucket_mib >= 1, "train.dist.bucket_mib", "at least 1", self.bucket_mib)
+        require(self.bucket_mib >= 1, "train.dist.bucket_mib", "at least 1", self.bucket_mib)?;
+        require(self.context >= 1, "train.dist.context", "at least 1", self.context)
     }
 }

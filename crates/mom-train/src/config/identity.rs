@@ -7,7 +7,7 @@ use super::RunConfig;
 use crate::{Error, Result};
 
 /// Keys of operation.
-const OPERATION: [&str; 22] = [
+const OPERATION: [&str; 23] = [
     "train.steps",
     "train.init_from",
     "train.eval_every",
@@ -30,6 +30,7 @@ const OPERATION: [&str; 22] = [
     "train.dist.timeout_secs",
     "train.dist.start_secs",
     "train.dist.bucket_mib",
+    "train.dist.context",
 ];
 
 /// Keys of operation that change no number of a run: where runs are compared, all but these are equal.

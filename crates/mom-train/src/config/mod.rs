@@ -210,7 +210,24 @@ impl RunConfig {
         require(on_gpu || train.recompute.is_none(), "train.recompute", "none on the CPU", "block")?;
         let (recomputes, variant) = (self.model.variant.architecture() == Architecture::Mamba, self.model.variant);
         require(recomputes || train.recompute.is_none(), "train.recompute", &format!("none for {variant}"), "block")?;
+        self.check_chunks()?;
         self.captures().map(drop)
+    }
+
+    /// Refuses chunks of sequences (`train.dist.context`) that cannot be.
+    fn check_chunks(&self) -> Result<()> {
+        let Self { data, train, model, .. } = self;
+        let n = train.dist.context;
+        if n == 1 {
+            return Ok(());
+        }
+        let (is_mamba, variant) = (model.variant.architecture() == Architecture::Mamba, model.variant);
+        require(is_mamba, "train.dist.context", &format!("1 for {variant}, which sees beyond a chunk"), n)?;
+        require(train.graph != Graph::Always, "train.graph", "auto or never for chunks of sequences", "always")?;
+        let window = mom_kernels::causal_conv1d::MAX_D_CONV - 1;
+        let fits = data.seqlen.is_multiple_of(n) && data.seqlen / n >= window;
+        let expected = format!("a multiple of train.dist.context, {n}, with at least {window} positions for each");
+        require(fits, "data.seqlen", &expected, data.seqlen)
     }
 
     /// Whether a step is a captured graph.

@@ -7,7 +7,8 @@
 //! | `world` | what a run asks: am I the root, what do all say, has somebody failed |
 //! | `collective` | sums and copies of large arrays through the hub, for ranks on CPUs |
 //! | `nccl` | the library, loaded where GPUs need it |
-//! | `pieces` | which sequences of a step are a rank's |
+//! | `pieces` | which sequences of a step are a rank's, and which chunk of them |
+//! | `chunks` | what goes between ranks that have chunks of the same sequences |
 //!
 //! Every rank runs the same program over the same configuration. Training data, noise and losses are functions of the *global*
 //! step: `train.accumulate` batches of `data.batch` sequences, however many ranks share them, see `pieces`. Gradients are
@@ -16,6 +17,7 @@
 //! A rank that fails ends all of them, with its message: errors that every rank meets at once (a loss that is not finite) are
 //! agreed on and returned by all; any other one is told to the hub, which wakes those that wait ([`World::settle`]).
 
+mod chunks;
 mod collective;
 mod hub;
 #[cfg(feature = "cuda")]
@@ -24,6 +26,7 @@ mod pieces;
 mod place;
 mod world;
 
+pub(crate) use chunks::Chunks;
 pub(crate) use hub::Patience;
 #[cfg(feature = "cuda")]
 pub(crate) use nccl::{Memory, Nccl};

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::hub::{Hub, Meeting, Patience, Secret};
-use super::{Pieces, Place};
+use super::{Chunks, Pieces, Place};
 use crate::config::DistSection;
 use crate::files::{self, At};
 use crate::{Error, Result, RunConfig};
@@ -120,9 +120,16 @@ impl World {
     /// Refuses a step that so many ranks cannot share out evenly.
     ///
     /// # Errors
-    /// [`Error::Config`], with the sequences of a step.
+    /// [`Error::Config`], with the sequences of a step, or the chunks of a sequence.
     pub fn check_step(config: &RunConfig, size: usize) -> Result<()> {
-        Pieces::of(0, size, config.data.batch, config.train.accumulate).map(drop)
+        Self::share(config, 0, size).map(drop)
+    }
+
+    fn share(config: &RunConfig, rank: usize, size: usize) -> Result<Pieces> {
+        let context = config.train.dist.context;
+        Chunks::check(size, context)?;
+        // The ranks that have chunks of the same sequences are one in this.
+        Pieces::of(rank / context, size / context, config.data.batch, config.train.accumulate)
     }
 
     /// What this rank has of every step.
@@ -130,7 +137,7 @@ impl World {
     /// # Errors
     /// A step that cannot be shared out evenly.
     pub(crate) fn pieces(&self, config: &RunConfig) -> Result<Pieces> {
-        Pieces::of(self.rank(), self.size(), config.data.batch, config.train.accumulate)
+        Self::share(config, self.rank(), self.size())
     }
 
     /// Tells what this rank does now, and how long that may take.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
+use mom_core::Context;
 use mom_models::{Inputs, Losses, ModalityLoss, Model, ModelConfig, Normaliser, Parameters};
 
 use super::StepReport;
@@ -11,7 +12,7 @@ use super::captured::CapturedStep;
 use super::tapes::{Taped, Tapes};
 use super::work::{Mode, Work, bring};
 use crate::config::{DistSection, OptimizerSection};
-use crate::dist::World;
+use crate::dist::{Chunks, World};
 use crate::lease::Lease;
 use crate::optim::{Optimiser, global_norm, squares};
 use crate::{DeviceKind, Error, Recompute, Result};
@@ -93,7 +94,8 @@ impl Engine {
         let device = mode.device.open()?;
         let (model, parameters) = Model::seeded(config, seed, mode.dtype, &device)?;
         let optimiser = Optimiser::in_world(&parameters, &world, dist)?;
-        let model = model.with_recompute(mode.recompute == Recompute::Block);
+        let chunks = Chunks::of(&world, dist.context)?.map(|chunks| Arc::new(chunks) as Arc<dyn Context>);
+        let model = model.with_recompute(mode.recompute == Recompute::Block).with_context(chunks)?;
         let tapes = Tapes::of(&model, &parameters, &device)?;
         Ok(Self {
             model,

@@ -1,6 +1,6 @@
 //! The batches of a rank, step by step.
 
-use mom_data::{Batch, Loader, Position};
+use mom_data::{Batch, Loader, Position, Share};
 use mom_models::diffusion::{Noise, Timesteps};
 
 use super::validation::noise;
@@ -15,6 +15,7 @@ use crate::dist::{Piece, Pieces};
 pub(super) struct Feed {
     loader: Loader,
     pieces: Pieces,
+    chunk: Share,
     /// Batches of the current step that the loader is behind.
     passed: usize,
     /// The last batch, where several pieces are of one.
@@ -23,9 +24,9 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// From where the loader stands.
-    pub fn new(loader: Loader, pieces: Pieces, seed: u64) -> Self {
-        Self { loader, pieces, passed: 0, last: None, seed }
+    /// From where the loader stands. `chunk`: which part of each sequence.
+    pub fn new(loader: Loader, pieces: Pieces, chunk: Share, seed: u64) -> Self {
+        Self { loader, pieces, chunk, passed: 0, last: None, seed }
     }
 
     /// Pieces of a step.
@@ -63,7 +64,7 @@ impl Feed {
         };
         let number = (step - 1) * self.pieces.n_batches as u64 + piece.batch as u64;
         let noise = noise(&whole, self.seed, number, Timesteps::Independent);
-        let input = part(&whole, noise.as_ref(), &piece);
+        let input = part(&whole, noise.as_ref(), &piece).chunk(self.chunk);
         self.last = Some((piece.batch, whole));
         if index + 1 == self.n_pieces() {
             self.pass_to(self.pieces.n_batches)?;

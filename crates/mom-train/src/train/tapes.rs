@@ -48,7 +48,8 @@ impl Tapes {
     /// Gradients of a loss, in the order of the parameters; zero where the loss does not depend on one.
     pub fn gradients(&self, parameters: &Parameters, losses: &Losses, taped: Taped) -> Result<Vec<Tensor>> {
         let mut of = match (self, taped.0) {
-            (Self::Recorded { seed }, Some(tape)) => {
+            // A batch without a target has a loss that depends on nothing.
+            (Self::Recorded { seed }, Some(tape)) if losses.total.track_op() => {
                 let mut gradients = HashMap::new();
                 tape.backward(&losses.total, seed.clone(), |id, gradient| {
                     gradients.insert(id, gradient);
@@ -57,7 +58,7 @@ impl Tapes {
                 gradients
             }
             (Self::Candle { sink }, _) => by_candle(parameters, losses, sink.as_ref())?,
-            (Self::Recorded { .. }, None) => HashMap::new(),
+            (Self::Recorded { .. }, _) => HashMap::new(),
         };
         let gradients = parameters
             .iter()

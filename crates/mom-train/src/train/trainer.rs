@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
-use mom_data::Position;
+use mom_data::{Position, Share};
 use mom_models::{Model, Normaliser, Parameters, flops};
 
 use super::engine::{Engine, StepControl};
@@ -82,6 +82,8 @@ impl Trainer {
     pub fn in_world(config: &RunConfig, prepared: &Prepared, world: Arc<World>) -> Result<Self> {
         config.validate()?;
         let pieces = world.pieces(config)?;
+        let of = config.train.dist.context;
+        let chunk = Share { rank: world.rank() % of, of };
         let model_config = prepared.resolved(config)?.model_config(&prepared.tokenizers);
         let TrainSection { device, recompute, .. } = config.train;
         let mode = Mode { dtype: config.precision().dtype(), device, recompute, captures: captures(config, &world)? };
@@ -90,7 +92,7 @@ impl Trainer {
         Ok(Self {
             average: average(&engine, config, None)?,
             engine,
-            feed: Feed::new(prepared.train_loader(config)?, pieces, config.train.seed),
+            feed: Feed::new(prepared.train_loader(config)?, pieces, chunk, config.train.seed),
             world,
             prefetched: None,
             data_wait: Duration::ZERO,
@@ -205,11 +207,12 @@ impl Trainer {
         let before = self.feed.position();
         let documents = self.feed.keys()?;
         self.feed.seek(before)?;
+        // Chunks are looked at each by itself: ranks do not come to the same places here.
+        let model = &self.engine.model.clone().with_context(None)?;
         let mut operation = None;
         for i in 0..self.feed.n_pieces() {
             let Input { batch, noise } = self.feed.piece(step, i)?;
             if operation.is_none() {
-                let model = &self.engine.model;
                 operation = model.first_not_finite(&model.inputs(&view(&batch), noise.as_ref())?)?;
             }
         }
@@ -289,7 +292,13 @@ impl Trainer {
     pub fn validate(&self) -> Result<Validation> {
         let step = self.steps_done();
         self.world.progress("a validation", Patience::Beside);
-        let validation = validation::shared(&self.world, &self.engine.model, &self.validation, step)?;
+        let validation = validation::shared(
+            &self.world,
+            &self.engine.model,
+            &self.validation,
+            self.config.train.dist.context,
+            step,
+        )?;
         for (loss, name) in validation.by_modality.iter().zip(self.engine.model.config().setting.modalities()) {
             self.engine.finite(step, &format!("the validation loss of {name}"), loss.sum)?;
         }

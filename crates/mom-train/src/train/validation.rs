@@ -3,11 +3,12 @@
 use std::borrow::Borrow;
 
 use mom_core::autograd::without_tape;
-use mom_data::{Batch, Tokenizers};
+use mom_data::{Batch, Share, Tokenizers};
 use mom_models::diffusion::{Noise, Timesteps};
 use mom_models::{ModalityLoss, Model, ModelConfig, Normaliser, Setting};
 
 use super::Validation;
+use super::work::Input;
 use crate::data::view;
 use crate::dist::World;
 use crate::{Prepared, Result, RunConfig};
@@ -49,14 +50,30 @@ pub(crate) fn validate(
     batches: impl Iterator<Item = mom_data::Result<impl Borrow<HeldOut>>>,
     step: u64,
 ) -> Result<Validation> {
-    let seen = batches.enumerate().map(|(index, batch)| look(model, batch?.borrow(), index));
+    let seen = batches.enumerate().map(|(index, batch)| look(model, batch?.borrow(), index, Share::WHOLE));
     finish(model, seen.collect::<Result<Vec<_>>>()?, step)
 }
 
-/// The same of a rank's model: each rank looks at some of the batches, and all have the losses over all of them, as one would.
-pub(super) fn shared(world: &World, model: &Model, batches: &[HeldOut], step: u64) -> Result<Validation> {
-    let own = batches.iter().enumerate().skip(world.rank()).step_by(world.size());
-    let own = own.map(|(index, batch)| look(model, batch, index)).collect::<Result<Vec<_>>>()?;
+/// The same of a rank's model: each rank looks at some of the batches, or at its chunk of them, and all have the losses over all of them, as
+/// one would. `context`: ranks that have the chunks of the same sequences.
+pub(super) fn shared(
+    world: &World,
+    model: &Model,
+    batches: &[HeldOut],
+    context: usize,
+    step: u64,
+) -> Result<Validation> {
+    let (group, n_groups) = (world.rank() / context, world.size() / context);
+    let chunk = Share { rank: world.rank() % context, of: context };
+    let mut own = Vec::new();
+    for first in (0..batches.len()).step_by(n_groups) {
+        match batches.get(first + group) {
+            Some(batch) => own.push(look(model, batch, first + group, chunk)?),
+            // Where chunks ask each other, all ranks come to it equally often.
+            None if context > 1 => drop(look(model, &batches[0], 0, chunk)?),
+            None => {}
+        }
+    }
     // JSON knows no NaN.
     let bits = |seen: &Seen| seen.losses.iter().map(|loss| (loss.sum.to_bits(), loss.count)).collect();
     let own: Vec<Vec<(u64, usize)>> = own.iter().map(bits).collect();
@@ -65,8 +82,12 @@ pub(super) fn shared(world: &World, model: &Model, batches: &[HeldOut], step: u6
         bits.iter().map(|&(sum, count)| ModalityLoss { sum: f64::from_bits(sum), count }).collect()
     };
     let seen = batches.iter().enumerate().filter_map(|(index, held_out)| {
-        let losses = all.get(index % world.size())?.get(index / world.size())?;
-        Some(Seen { losses: floats(losses), text_bytes: held_out.text_bytes })
+        let first = index % n_groups * context;
+        let mut losses = vec![ModalityLoss::default(); model.config().setting.n_modalities()];
+        for of_rank in all.get(first..first + context)? {
+            super::engine::add(&mut losses, floats(of_rank.get(index / n_groups)?));
+        }
+        Some(Seen { losses, text_bytes: held_out.text_bytes })
     });
     finish(model, seen.collect(), step)
 }
@@ -77,9 +98,11 @@ struct Seen {
     text_bytes: Option<u64>,
 }
 
-/// Losses of one batch, with its noise.
-fn look(model: &Model, HeldOut { batch, text_bytes }: &HeldOut, index: usize) -> Result<Seen> {
+/// Losses of one batch, or of a chunk of its sequences, with its noise.
+fn look(model: &Model, HeldOut { batch, text_bytes }: &HeldOut, index: usize, chunk: Share) -> Result<Seen> {
     let noise = noise(batch, SEED, index as u64, Timesteps::Stratified);
+    let cut = (chunk.of > 1).then(|| Input { batch: batch.clone(), noise: noise.clone() }.chunk(chunk));
+    let (batch, noise) = cut.as_ref().map_or((batch, &noise), |cut| (&cut.batch, &cut.noise));
     let losses = without_tape(|| model.loss(&view(batch), noise.as_ref(), Normaliser::of(&view(batch))))?;
     Ok(Seen { losses: losses.by_modality()?, text_bytes: *text_bytes })
 }

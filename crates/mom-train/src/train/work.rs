@@ -1,7 +1,7 @@
 //! The batches of a step on their way to the device.
 
 use candle_core::DType;
-use mom_data::Batch;
+use mom_data::{Batch, Chunk, Share};
 use mom_models::diffusion::Noise;
 use mom_models::{Inputs, Model, Normaliser};
 
@@ -13,6 +13,20 @@ use crate::{DeviceKind, Recompute, Result};
 pub(crate) struct Input {
     pub batch: Batch,
     pub noise: Option<Noise>,
+}
+
+impl Input {
+    /// One of as many chunks of each sequence as there are ranks in the share, with its part of the noise.
+    pub fn chunk(self, Share { rank, of }: Share) -> Self {
+        if of == 1 {
+            return self;
+        }
+        let len = self.batch.seqlen / of;
+        let patch_dim = self.batch.patch_dim;
+        let Chunk { batch, patches, images } = self.batch.chunk(rank * len..(rank + 1) * len);
+        let noise = self.noise.filter(|_| !patches.is_empty()).map(|noise| noise.chosen(&images, &patches, patch_dim));
+        Self { batch, noise }
+    }
 }
 
 /// How an engine computes.

@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod context;
 mod faults;
 #[cfg(feature = "cuda")]
 mod gpus;

@@ -17,7 +17,7 @@ fn prepare(config: &RunConfig, folder: &Path) -> Prepared {
     Prepared::new(config, folder, |_| {}).unwrap()
 }
 
-fn furthest(got: &[(f64, f64)], want: &[(f64, f64)]) -> f64 {
+pub fn furthest(got: &[(f64, f64)], want: &[(f64, f64)]) -> f64 {
     let off = |got: f64, want: f64| (got / want - 1.0).abs();
     got.iter().zip(want).map(|(got, want)| off(got.0, want.0).max(off(got.1, want.1))).fold(0.0, f64::max)
 }
@@ -48,9 +48,9 @@ fn two_runs_of_one_number_of_ranks_have_the_same_bits() {
 }
 
 /// Lets a rank end after a step.
-struct StopAfter {
-    step: u64,
-    done: u64,
+pub struct StopAfter {
+    pub step: u64,
+    pub done: u64,
 }
 
 impl Observer for StopAfter {
@@ -63,7 +63,7 @@ impl Observer for StopAfter {
 }
 
 /// Validation losses and positions seen, by step.
-fn points(folder: &Path) -> Vec<(u64, u64, f64)> {
+pub fn points(folder: &Path) -> Vec<(u64, u64, f64)> {
     let result: serde_json::Value = serde_json::from_str(&read(folder.join("result.json"))).unwrap();
     let point = |point: &serde_json::Value| {
         (point["step"].as_u64().unwrap(), point["tokens"].as_u64().unwrap(), point["joint"].as_f64().unwrap())

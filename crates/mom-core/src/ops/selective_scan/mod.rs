@@ -20,9 +20,10 @@ pub use inputs::SelectiveScan;
 /// Returns `(n_rows, d_inner)`. **Saved for backward:** the inputs, and every 16th state.
 ///
 /// # Errors
-/// Shapes that disagree, d_state out of range, tensors on several devices, an element type that the device does not have: f32
+/// A plan of chunks, shapes that disagree, d_state out of range, tensors on several devices, an element type that the device does not have: f32
 /// or f64 for all on the CPU; on a GPU bf16, f16 or f32, with `a`, `d_skip` and `dt_bias` in f32.
 pub fn selective_scan(inputs: SelectiveScan, plan: &Plan) -> Result<Tensor> {
+    plan.expect_whole(OP)?;
     let inputs = inputs.contiguous()?;
     let (d_inner, d_state) = inputs.check(plan)?;
     #[cfg(feature = "cuda")]

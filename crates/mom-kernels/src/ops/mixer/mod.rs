@@ -87,14 +87,14 @@
 //! # Ok::<(), mom_kernels::Error>(())
 //! ```
 
-mod context;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod params;
 
-pub use context::Context;
 pub use cpu::{
     MixerGrads, MixerSaved, MixerState, MixerWeights, ProjectionGrads, backward, backward_chunk, forward,
     forward_chunk, forward_chunk_saving, forward_saving, step,
 };
+
+pub use crate::ops::plan::Context;

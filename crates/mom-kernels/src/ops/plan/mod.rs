@@ -20,10 +20,12 @@
 //! # Ok::<(), mom_kernels::Error>(())
 //! ```
 
+mod context;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod params;
 
+pub use context::Context;
 pub use cpu::{ModalityOffsets, ModalityPlan, SequenceLayout};
 pub(crate) use params::MAX_MODALITIES;

@@ -2,9 +2,8 @@
 
 use crate::error::{Error, Result, expect_size};
 use crate::ops::causal_conv1d::{self, ConvGrads, ConvInputs};
-use crate::ops::mixer::context::Context;
 use crate::ops::mixer::params::OP;
-use crate::ops::plan::{ModalityPlan, SequenceLayout};
+use crate::ops::plan::{Context, ModalityPlan, SequenceLayout};
 use crate::ops::selective_scan::{self, ScanInputs};
 use crate::rows::{Rows, RowsMut};
 use crate::simd::Element;

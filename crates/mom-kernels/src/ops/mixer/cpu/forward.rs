@@ -3,9 +3,8 @@
 use super::args::{MixerState, MixerWeights, ScanParts, dt_biases};
 use super::borders::Borders;
 use crate::error::Result;
-use crate::ops::mixer::context::Context;
 use crate::ops::mixer::params::Features;
-use crate::ops::plan::ModalityPlan;
+use crate::ops::plan::{Context, ModalityPlan};
 use crate::ops::selective_scan::{ScanOutputs, saved_states_len};
 use crate::ops::{causal_conv1d, grouped_gemm, selective_scan};
 use crate::rows::{Rows, RowsMut};
