@@ -87,9 +87,10 @@ __device__ __forceinline__ void run(const ScanChunks& p) {
     const int d_inner = in.layout.d_inner, d_state = in.layout.d_state;
     const int n_blocks = (d_inner + CH - 1) / CH;
     const int first = blockIdx.x % n_blocks * CH;
-    // Nothing is behind a sequence's last chunk, or before its first.
-    const uint32_t n_chunks = Span<true>::n_chunks_of(in), n_left = n_chunks - 1, index = blockIdx.x / n_blocks;
-    const Span<true> span(in, index / n_left, index % n_left + (ADJOINT ? 1 : 0), n_chunks);
+    // Nothing is behind a sequence's last chunk, or before its first, unless its other parts are elsewhere.
+    const uint32_t n_chunks = Span<true>::n_chunks_of(in), left_out = p.all ? 0 : 1;
+    const uint32_t n_left = n_chunks - left_out, index = blockIdx.x / n_blocks;
+    const Span<true> span(in, index / n_left, index % n_left + (ADJOINT ? left_out : 0), n_chunks);
     const int tid = threadIdx.x;
     // In the time loop: channel c, states g NS ...
     const int c = S::channel(tid), g = tid / CH;
@@ -118,7 +119,7 @@ __device__ __forceinline__ void run(const ScanChunks& p) {
         next.n = after.valid ? n_valid : 0;
         next.starts = after.starts_document;
         next.dt = load_vec<ALIGNED, T, N>(RowsFrom<T>(in.dt, in.dt_stride, channel).at(row), next.n);
-        const RowsFrom<T> x(ADJOINT ? p.grad_out : in.u, ADJOINT ? uint32_t(p.grad_out_stride) : in.u_stride, channel);
+        const RowsFrom<T> x(ADJOINT ? p.grad_out : in.u, ADJOINT ? p.grad_out_stride : in.u_stride, channel);
         next.x = load_vec<ALIGNED, T, N>(x.at(row), next.n);
         if constexpr (ADJOINT)
             next.z = load_vec<ALIGNED, T, N>(RowsFrom<T>(in.z, in.z_stride, channel).at(row), FULL || in.z ? next.n : 0);

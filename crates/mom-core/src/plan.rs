@@ -147,6 +147,7 @@ impl Plan {
     /// # Errors
     /// A plan that was uploaded before; out of memory.
     pub fn upload_for_any_counts(&self, device: &Device) -> Result<()> {
+        self.expect_whole("a captured graph")?;
         let on = crate::cuda::OnGpu::of(device)?;
         let plan = crate::cuda::PlanOnDevice::upload(&on, &self.0.host)?.for_any_counts();
         self.0
@@ -194,6 +195,7 @@ impl Plan {
             Some(plan) => plan,
             None => {
                 let plan = crate::cuda::PlanOnDevice::upload(device, &self.0.host)?;
+                let plan = plan.with_context(self.0.context.clone());
                 self.0.device.get_or_init(|| plan)
             }
         };

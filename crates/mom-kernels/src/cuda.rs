@@ -3,7 +3,8 @@
 //! [`Gpu`] is one stream of one device with the kernels loaded into it. Arguments are views made by it ([`Stream::read`],
 //! [`Stream::rows`], ...) from cudarc's slices; every function validates them, launches on that stream and returns: nothing
 //! allocates device memory or synchronises (workspaces are asked for and passed in), so everything works inside of a
-//! graph capture once the kernels are loaded ([`Gpu::preload`]). The stream of a capture cannot be the default one, and
+//! graph capture once the kernels are loaded ([`Gpu::preload`]); but for a mixer over chunks of sequences, which asks other ranks on the
+//! way ([`DevicePlan::with_context`]). The stream of a capture cannot be the default one, and
 //! cudarc's event tracking must be off in its context (`disable_event_tracking`): a capture must not wait for what was
 //! recorded before it. `examples/gpu_graph.rs` shows one, replayed over other inputs.
 //!

@@ -66,6 +66,7 @@ const STRUCTS: &[(&str, &str, &Pairs)] = &[
         "selective_scan/cuda/abi.rs",
         &[
             ("RawChunks", "ScanChunks"),
+            ("RawFold", "ScanFold"),
             ("RawForward", "ScanForward"),
             ("RawBackward", "ScanBackward"),
             ("RawSums", "ScanSums"),

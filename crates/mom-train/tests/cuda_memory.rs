@@ -31,6 +31,7 @@ fn a_model_or_a_step_that_does_not_fit_says_what_to_change() {
         batch: 1,
         seqlen,
         accumulate: 1,
+        context: 1,
         warmup: 0,
         steps: 1,
         device: DeviceKind::Cuda,

@@ -8,6 +8,7 @@ use mom_kernels::attention::AttentionMask;
 use mom_kernels::cuda::attention::DeviceMask;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::{DevicePlan, Gpu};
+use mom_kernels::mixer::Context;
 
 use super::on_gpu::OnGpu;
 use crate::error::{other_place, place};
@@ -24,6 +25,10 @@ pub(crate) struct PlanOnDevice {
 impl PlanOnDevice {
     pub fn upload(on: &OnGpu, plan: &ModalityPlan) -> Result<Self> {
         Ok(Self { plan: DevicePlan::upload(&on.gpu, plan)?, device: on.device.clone(), gpu: on.gpu.clone() })
+    }
+
+    pub fn with_context(self, context: Option<Arc<dyn Context>>) -> Self {
+        Self { plan: self.plan.with_context(context), ..self }
     }
 
     pub fn for_any_counts(self) -> Self {

@@ -26,9 +26,21 @@ struct ScanChunks {
     ScanInputs in;
     const void* grad_out;  // rows; of the backward pass
     float* chunks;         // (2, batch * n_chunks, d_inner, padded d_state): decays, then states
-    cuda::std::uint64_t grad_out_stride;
+    cuda::std::uint32_t grad_out_stride;
+    cuda::std::uint32_t all;  // also the chunk that nothing of the sequence is behind, or before in the backward pass
 };
 static_assert(sizeof(ScanChunks) == 160 && offsetof(ScanChunks, grad_out_stride) == 152);
+
+// What items (chunks of a sequence, or whole parts of it) leave, one after the other: end = decay before + end of each, from zero.
+struct ScanFold {
+    const float *decays, *ends;  // of an item: (d_inner, padded d_state)
+    float* decay;                // (batch, d_inner, n_states): their product; or null
+    float* end;                  // (batch, d_inner, n_states)
+    cuda::std::uint64_t item_stride, sequence_stride;  // elements between what items and sequences leave
+    cuda::std::uint32_t batch, d_inner, padded, n_states, first, count, backward, unused;  // backward: the last item first
+};
+static_assert(sizeof(ScanFold) == 80 && offsetof(ScanFold, item_stride) == 32 && offsetof(ScanFold, batch) == 48);
+static_assert(offsetof(ScanFold, backward) == 72);
 
 struct ScanForward {
     ScanInputs in;

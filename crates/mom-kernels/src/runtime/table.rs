@@ -49,6 +49,7 @@ pub static MODULES: &[Module] = &[
     Module { name: "rms_norm_f32", image: image!(any, "rms_norm_f32"), sm90: false },
     Module { name: "rotary_embedding_bf16", image: image!(any, "rotary_embedding_bf16"), sm90: false },
     Module { name: "rotary_embedding_f32", image: image!(any, "rotary_embedding_f32"), sm90: false },
+    Module { name: "selective_scan", image: image!(any, "selective_scan"), sm90: false },
     Module { name: "selective_scan_backward_bf16", image: image!(any, "selective_scan_backward_bf16"), sm90: false },
     Module { name: "selective_scan_backward_f16", image: image!(f16, "selective_scan_backward_f16"), sm90: false },
     Module { name: "selective_scan_backward_f32", image: image!(any, "selective_scan_backward_f32"), sm90: false },

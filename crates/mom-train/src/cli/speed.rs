@@ -45,6 +45,7 @@ fn timed(arguments: &SpeedArguments, world: &Arc<World>) -> Result<()> {
         batch: arguments.batch,
         seqlen: arguments.seqlen,
         accumulate: arguments.accumulate,
+        context: arguments.context,
         warmup: 3,
         steps: arguments.steps,
         device: arguments.device.parse()?,

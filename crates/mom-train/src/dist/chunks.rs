@@ -5,9 +5,18 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "cuda")]
+use candle_core::DType;
+use candle_core::Device;
 use mom_core::Context;
+#[cfg(feature = "cuda")]
+use mom_kernels::cuda::Gpu;
+#[cfg(feature = "cuda")]
+use mom_kernels::cuda::cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut};
 
 use super::World;
+#[cfg(feature = "cuda")]
+use super::{Memory, Nccl};
 use crate::error::require;
 use crate::{Error, Result};
 
@@ -16,16 +25,28 @@ use crate::{Error, Result};
 pub(crate) struct Chunks {
     world: Arc<World>,
     n_chunks: usize,
+    /// A group of its own, so that nothing stands between what chunks say to each other.
+    #[cfg(feature = "cuda")]
+    nccl: Option<Nccl>,
 }
 
 impl Chunks {
-    /// Those of this rank; `None` where ranks have whole sequences.
+    /// Those of this rank, whose model is on a device; `None` where ranks have whole sequences. All ranks call it together.
     ///
     /// # Errors
-    /// A number of ranks that is no multiple of that of chunks.
-    pub fn of(world: &Arc<World>, n_chunks: usize) -> Result<Option<Self>> {
+    /// A number of ranks that is no multiple of that of chunks; on a GPU no NCCL.
+    pub fn of(world: &Arc<World>, n_chunks: usize, device: &Device) -> Result<Option<Self>> {
         Self::check(world.size(), n_chunks)?;
-        Ok((n_chunks > 1).then(|| Self { world: world.clone(), n_chunks }))
+        if n_chunks == 1 {
+            return Ok(None);
+        }
+        let _ = device;
+        Ok(Some(Self {
+            world: world.clone(),
+            n_chunks,
+            #[cfg(feature = "cuda")]
+            nccl: device.is_cuda().then(|| Nccl::new(world)).transpose()?,
+        }))
     }
 
     /// Refuses ranks that cannot have equally many chunks.
@@ -66,5 +87,29 @@ impl Context for Chunks {
         let answer = self.world.exchange("borders of chunks", own, |of_ranks| self.of_groups(&of_ranks));
         let bytes = answer.map_err(|error| mom_kernels::Error::Exchange { reason: error.to_string() })?;
         Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    /// By NCCL, between the ranks that have chunks of the same sequences alone.
+    #[cfg(feature = "cuda")]
+    fn gather_on_device(
+        &self,
+        gpu: &Gpu,
+        own: &CudaSlice<f32>,
+        all: &mut CudaSlice<f32>,
+    ) -> mom_kernels::cuda::Result<()> {
+        let stream = gpu.stream();
+        let first = self.world.rank() / self.n_chunks * self.n_chunks;
+        let sent = match &self.nccl {
+            Some(nccl) => {
+                let (n_own, n_all) = (own.len(), all.len());
+                let (own, _own) = own.device_ptr(stream);
+                let (all, _all) = all.device_ptr_mut(stream);
+                let memory = |address, len| Memory { address, len, dtype: DType::F32 };
+                let ranks = first..first + self.n_chunks;
+                nccl.gather_among(ranks, memory(own, n_own), memory(all, n_all), stream.cu_stream().cast())
+            }
+            None => Err(Error::World { reason: "chunks on a GPU, of a model that was on none".to_owned() }),
+        };
+        sent.map_err(|error| mom_kernels::Error::Exchange { reason: error.to_string() }.into())
     }
 }

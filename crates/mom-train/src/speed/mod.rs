@@ -5,11 +5,12 @@ mod decode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mom_data::Batch;
+use mom_data::{Batch, Share};
 use mom_models::diffusion::{Noise, Timesteps};
-use mom_models::{Model, ModelConfig, Scale, Setting, Variant, flops};
+use mom_models::{Model, ModelConfig, Normaliser, Scale, Setting, Variant, flops};
 
 use crate::config::{DistSection, OptimizerSection};
+use crate::data::view;
 use crate::dist::World;
 use crate::error::require;
 use crate::telemetry::{memory, peak};
@@ -35,6 +36,8 @@ pub struct SpeedOptions {
     pub seqlen: usize,
     /// Batches of a step.
     pub accumulate: usize,
+    /// Ranks that share each sequence, a chunk of it each.
+    pub context: usize,
     /// Steps before those that are timed: kernels are loaded and algorithms chosen in the first ones.
     pub warmup: usize,
     /// Steps that are timed.
@@ -116,8 +119,8 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
     measure_in(options, &Arc::new(World::alone()))
 }
 
-/// As [`measure`], as one of several ranks: each has `accumulate` batches of its own in every step, so that a step is as many times larger as
-/// there are ranks.
+/// As [`measure`], as one of several ranks: each, or as many together as `context` says, has `accumulate` batches of its own in every step,
+/// so that a step is as many times larger as there are of these.
 ///
 /// # Errors
 /// As there; a rank that failed.
@@ -132,10 +135,14 @@ fn timed(options: &SpeedOptions, world: &Arc<World>) -> Result<Speed> {
         ("batch", options.batch),
         ("seqlen", options.seqlen),
         ("accumulate", options.accumulate),
+        ("context", options.context),
         ("steps", options.steps),
     ] {
         require(value > 0, field, "at least 1", value)?;
     }
+    let context = options.context;
+    let expected = format!("a multiple of --context, {context}");
+    require(options.seqlen.is_multiple_of(context), "seqlen", &expected, options.seqlen)?;
     let defaults = ModelConfig::new(options.setting, options.variant, options.scale, options.vocab_size);
     let patch_dim = if options.setting.has_patches() { 192 } else { 0 };
     let mean_keys = (options.seqlen / 2).min(defaults.most_mean_keys());
@@ -146,11 +153,16 @@ fn timed(options: &SpeedOptions, world: &Arc<World>) -> Result<Speed> {
     let captures = options.graph.captures(options.device, model, options.accumulate, elements)? && !world.is_shared();
     let SpeedOptions { device, recompute, .. } = *options;
     let mode = Mode { dtype: precision.dtype(), device, recompute, captures };
-    let mut engine = Engine::in_world(&config, 0, mode, world.clone(), &DistSection::default())?;
-    let input = input(options, patch_dim);
+    let dist = DistSection { context, ..DistSection::default() };
+    let mut engine = Engine::in_world(&config, 0, mode, world.clone(), &dist)?;
+    let whole = input(options, patch_dim);
+    let counts = Normaliser::of(&view(&whole.batch));
+    let of_batch = Content { counts, n_tokens: options.batch * options.seqlen };
+    let input = whole.chunk(Share { rank: world.rank() % context, of: context });
     let optimizer = OptimizerSection::default();
-    // Every rank has batches of the same kinds.
-    let of_all = |own: Content| Ok((0..world.size()).map(|_| own).sum());
+    // All have batches of the same kinds.
+    let n_batches = world.size() / context * options.accumulate;
+    let of_all = |_: Content| Ok((0..n_batches).map(|_| of_batch).sum());
     let work = |model: &Model| {
         let rest = (1..options.accumulate).map(|_| input.clone()).collect();
         Work::new(model, &input, rest, mode, of_all)

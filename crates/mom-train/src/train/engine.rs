@@ -94,7 +94,7 @@ impl Engine {
         let device = mode.device.open()?;
         let (model, parameters) = Model::seeded(config, seed, mode.dtype, &device)?;
         let optimiser = Optimiser::in_world(&parameters, &world, dist)?;
-        let chunks = Chunks::of(&world, dist.context)?.map(|chunks| Arc::new(chunks) as Arc<dyn Context>);
+        let chunks = Chunks::of(&world, dist.context, &device)?.map(|chunks| Arc::new(chunks) as Arc<dyn Context>);
         let model = model.with_recompute(mode.recompute == Recompute::Block).with_context(chunks)?;
         let tapes = Tapes::of(&model, &parameters, &device)?;
         Ok(Self {

@@ -194,7 +194,9 @@ impl Trainer {
         let own = self.origin(step)?;
         let all =
             self.world.gather("a step that cannot be taken", (what, value.to_bits(), own.operation, own.documents))?;
-        let documents: Vec<String> = all.iter().flat_map(|(.., documents)| documents.clone()).collect();
+        // Ranks that share sequences have the same ones.
+        let of_groups = all.iter().step_by(self.config.train.dist.context);
+        let documents: Vec<String> = of_groups.flat_map(|(.., documents)| documents.clone()).collect();
         let first = all.iter().position(|(_, _, operation, _)| operation.is_some()).unwrap_or(0);
         let (what, value, operation, of_rank) = all[first].clone();
         let documents = if operation.is_some() { of_rank } else { documents };

@@ -69,6 +69,27 @@ fn ranks_on_gpus_train_as_one_does() {
     }
 }
 
+/// A chunk of each sequence on each rank, with states and windows between them by NCCL.
+#[test]
+fn chunks_on_gpus_train_as_whole_sequences_do() {
+    let Some(_gpus) = gpus("chunks_on_gpus_train_as_whole_sequences_do") else { return };
+    for setting in ["chameleon", "transfusion"] {
+        for (dtype, bound) in [("f32", 1e-5), ("bf16", 1e-2)] {
+            let (dtype, setting) = (format!("train.dtype={dtype}"), format!("model.setting={setting}"));
+            let more = [dtype.as_str(), &setting, "train.graph=never", "optimizer.learning_rate=1e-3"];
+            let (_, alone) = trained(1, &more);
+            for (size, context, recompute) in [(2, 2, "none"), (2, 2, "block"), (4, 2, "none")] {
+                let context = format!("train.dist.context={context}");
+                let recompute = format!("train.recompute={recompute}");
+                let (_, got) = trained(size, &[&more[..], &[&context, &recompute]].concat());
+                let off = furthest(&got, &alone);
+                println!("{setting}, {dtype}, {size} ranks, {context}, {recompute}: {off:.1e}");
+                assert!(off < bound, "{setting}, {dtype}, {size} ranks, {context}, {recompute}: {off:.1e}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_fixed_order_gives_the_same_bits_and_an_average_comes_along() {
     let Some(_gpus) = gpus("a_fixed_order_gives_the_same_bits_and_an_average_comes_along") else { return };

@@ -8,7 +8,7 @@ use super::{device, dtype, setting};
 #[derive(Debug, clap::Args)]
 pub struct SpeedArguments {
     /// Time decoding instead: --steps tokens of text of each of --batch sequences, one after the other.
-    #[arg(long, conflicts_with_all = ["seqlen", "recompute", "graph", "profile", "gpus", "accumulate"])]
+    #[arg(long, conflicts_with_all = ["seqlen", "recompute", "graph", "profile", "gpus", "accumulate", "context"])]
     pub decode: bool,
     /// Modalities and losses of the model.
     #[arg(long, default_value = "chameleon", value_parser = setting())]
@@ -37,6 +37,9 @@ pub struct SpeedArguments {
     /// So many processes of this machine, one a GPU, each with --batch sequences of its own: positions a second of all of them, and of each.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub gpus: Option<u32>,
+    /// So many of the ranks share each sequence, a chunk of it each (context parallel): --batch sequences for so many ranks together.
+    #[arg(long, default_value_t = 1)]
+    pub context: usize,
     /// Steps that are timed, after three that are not.
     #[arg(long, default_value_t = 10)]
     pub steps: usize,

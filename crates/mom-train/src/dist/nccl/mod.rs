@@ -6,6 +6,7 @@
 mod library;
 
 use std::ffi::{c_int, c_void};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread;
 use std::time::Duration;
@@ -157,6 +158,28 @@ impl Nccl {
                     let peer = rank as c_int;
                     status = status.max((functions.send)(of_rank(from, rank), share, kind, peer, comm, stream));
                     status = status.max((functions.receive)(of_rank(to, rank), share, kind, peer, comm, stream));
+                }
+                status.max((functions.group_end)())
+            }
+        })
+    }
+
+    /// What each of these ranks, of which this is one, has in `own`: in `all`, in their order. Put on a stream.
+    ///
+    /// # Errors
+    /// As [`Self::reduce_scatter`].
+    pub fn gather_among(&self, ranks: Range<usize>, own: Memory, all: Memory, stream: *mut c_void) -> Result<()> {
+        let expected = own.len * ranks.len();
+        require(all.len == expected && all.dtype == own.dtype, "elements", &expected.to_string(), all.len)?;
+        let kind = own.kind()?;
+        self.call("sending over borders of chunks", |functions, comm| {
+            // SAFETY: `own` has one stretch, `all` one for each of the ranks, on this GPU until the stream is through.
+            unsafe {
+                let mut status = (functions.group_start)();
+                for (number, peer) in ranks.enumerate() {
+                    let from = at(all.part(number * own.len, own.len));
+                    status = status.max((functions.send)(at(own), own.len, kind, peer as c_int, comm, stream));
+                    status = status.max((functions.receive)(from, own.len, kind, peer as c_int, comm, stream));
                 }
                 status.max((functions.group_end)())
             }

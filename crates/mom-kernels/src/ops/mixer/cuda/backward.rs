@@ -1,6 +1,7 @@
 //! Backward pass: the forward pass's operations in reverse.
 
 use super::args::{MixerBackward, MixerGrads, MixerSaved, MixerWeights};
+use super::borders::Borders;
 use super::decays::{decays, decays_gradient};
 use super::forward::rows_mut;
 use super::inputs::ScanParts;
@@ -186,6 +187,7 @@ pub(super) fn backward_to_in_proj<T: DeviceElement>(
     (workspace, lent): (&mut Workspace<'_, T>, DeviceMut<'_, f32>),
 ) -> Result<()> {
     let sizes = weights.sizes(plan)?;
+    let borders = Borders::of(gpu, plan, weights)?;
     let MixerSizes { d_inner, d_state, dt_rank, .. } = sizes;
     let width = sizes.x_dbl_width();
     let offsets = plan.modality_offsets(gpu);
@@ -206,6 +208,8 @@ pub(super) fn backward_to_in_proj<T: DeviceElement>(
 
     // 2. conv once more.
     let conv = weights.conv_inputs(gpu, plan, x);
+    let before = borders.as_ref().map_or(Ok(None), |borders| borders.window(&conv))?;
+    let conv = conv.with_initial_state(before.as_ref().map(|before| before.view(gpu)).transpose()?);
     causal_conv1d::forward(gpu, &conv, rows_mut("u", u, d_inner)?, None)?;
 
     // 3. dt_proj once more.
@@ -237,7 +241,9 @@ pub(super) fn backward_to_in_proj<T: DeviceElement>(
             grad_initial_state: None,
             out: Some(y),
         };
-        let output_grads = ScanOutputGrads { grad_out: grad_y, grad_last_state: None };
+        let behind = borders.as_ref().map_or(Ok(None), |borders| borders.state_gradient(&inputs, &grad_y))?;
+        let grad_last_state = behind.as_ref().map(|behind| behind.view(gpu)).transpose()?;
+        let output_grads = ScanOutputGrads { grad_out: grad_y, grad_last_state };
         let memory = BackwardMemory { own: scratch.reborrow().first("scratch", len)?, lent };
         let states = saved.states.reborrow().into_ref();
         selective_scan::backward_in(gpu, &inputs, states, &output_grads, to, memory)?;
@@ -274,7 +280,10 @@ pub(super) fn backward_to_in_proj<T: DeviceElement>(
     };
     let len = causal_conv1d::workspace_len(plan.batch(), plan.seqlen(), d_inner);
     let grad_u = DeviceRows::new("grad_u", grad_u.into_ref(), d_inner)?;
-    causal_conv1d::backward(gpu, &conv, grad_u, None, conv_grads, scratch.reborrow().first("scratch", len)?)?;
+    let of_conv = |borders: &Borders<'_>| borders.window_gradient(&conv, before.as_ref(), &grad_u);
+    let behind = borders.as_ref().map_or(Ok(None), of_conv)?;
+    let grad_last = behind.as_ref().map(|behind| behind.view(gpu)).transpose()?;
+    causal_conv1d::backward(gpu, &conv, grad_u, grad_last, conv_grads, scratch.reborrow().first("scratch", len)?)?;
 
     // 11. x_proj: its weights.
     let u = DeviceRows::new("u", u.reborrow().into_ref(), d_inner)?;

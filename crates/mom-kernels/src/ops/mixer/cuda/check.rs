@@ -81,6 +81,9 @@ impl<T: DeviceElement> MixerOutputs<'_, T> {
         if let Some(saved) = &self.saved {
             saved.check(gpu, sizes)?;
         }
+        if plan.context().is_some() {
+            expect_presence(OP, "states, over chunks of sequences,", false, self.states.is_some())?;
+        }
         match &self.states {
             Some(states) => states.check(gpu, plan, sizes, weights.validate()?.d_conv),
             None => Ok(()),

@@ -1,6 +1,7 @@
 //! Forward pass.
 
 use super::args::{MixerOutputs, MixerStates, MixerWeights};
+use super::borders::Borders;
 use super::decays::decays;
 use super::inputs::ScanParts;
 use super::sizes::MixerSizes;
@@ -57,6 +58,7 @@ pub fn forward<T: DeviceElement>(
 ) -> Result<()> {
     let sizes = weights.sizes(plan)?;
     outputs.check(gpu, plan, x, weights, &sizes)?;
+    let borders = Borders::of(gpu, plan, weights)?;
     let MixerOutputs { out, residual, saved, states: carried } = outputs;
     let MixerSizes { d_inner, d_state, dt_rank, .. } = sizes;
     expect_size(
@@ -92,7 +94,10 @@ pub fn forward<T: DeviceElement>(
         }
         None => (None, None, None),
     };
-    let conv = weights.conv_inputs(gpu, plan, xz.clone().columns(0, d_inner)?).with_initial_state(window);
+    let conv = weights.conv_inputs(gpu, plan, xz.clone().columns(0, d_inner)?);
+    let before = borders.as_ref().map_or(Ok(None), |borders| borders.window(&conv))?;
+    let before = before.as_ref().map(|before| before.view(gpu)).transpose()?;
+    let conv = conv.with_initial_state(before.or(window));
     causal_conv1d::forward(gpu, &conv, rows_mut("u", &mut u, d_inner)?, next_window)?;
     let u = DeviceRows::new("u", u.into_ref(), d_inner)?;
 
@@ -122,8 +127,15 @@ pub fn forward<T: DeviceElement>(
         }
         state => {
             let (initial_state, last_state) = state.unzip();
+            let carried = borders.as_ref().map_or(Ok(None), |borders| borders.state(&inputs))?;
+            let carried = carried.as_ref().map(|carried| carried.view(gpu)).transpose()?;
             let outputs = ScanOutputs { out: out_of_scan, last_state, saved_states: states };
-            selective_scan::forward(gpu, &inputs.with_initial_state(initial_state), outputs, scan_workspace)?;
+            selective_scan::forward(
+                gpu,
+                &inputs.with_initial_state(carried.or(initial_state)),
+                outputs,
+                scan_workspace,
+            )?;
         }
     }
 

@@ -9,6 +9,7 @@
 mod args;
 mod backward;
 mod block;
+mod borders;
 mod check;
 mod decays;
 mod forward;

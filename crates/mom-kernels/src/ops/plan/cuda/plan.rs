@@ -1,10 +1,13 @@
 //! The plan itself: sorted on the device, or copied from the host.
 
+use std::sync::Arc;
+
 use cudarc::driver::CudaSlice;
 
 use super::abi::RawPlan;
 use super::views::{DeviceLayout, DeviceOffsets};
 use crate::error::{Error, expect_limit, expect_size};
+use crate::ops::plan::context::Context;
 use crate::ops::plan::cpu::ModalityPlan;
 use crate::ops::plan::params::{MAX_MODALITIES, OP, positions};
 use crate::runtime::{CudaError, DeviceRef, Gpu, Grid, Result, blocks};
@@ -28,6 +31,8 @@ pub struct DevicePlan {
     counts: CudaSlice<u32>,
     /// First position whose id named no modality; 2^32 - 1 without one.
     first_bad: CudaSlice<u32>,
+    /// Who has the other chunks of the sequences, where these are chunks.
+    context: Option<Arc<dyn Context>>,
 }
 
 impl DevicePlan {
@@ -63,6 +68,7 @@ impl DevicePlan {
             document_starts,
             counts: gpu.zeros(n_modalities * n.div_ceil(SORT_BLOCK))?,
             first_bad: gpu.zeros(1)?,
+            context: None,
         };
         plan.sort_again(gpu, modality_ids)?;
         Ok(plan)
@@ -140,7 +146,20 @@ impl DevicePlan {
             document_starts: starts.map(|starts| gpu.upload(&starts)).transpose()?,
             counts: gpu.zeros(plan.n_modalities() * plan.n_rows().div_ceil(SORT_BLOCK))?,
             first_bad: gpu.upload(&[u32::MAX])?,
+            context: None,
         })
+    }
+
+    /// The same plan, of a chunk of each sequence whose other chunks the ranks of `context` have: what
+    /// [`mixer`](crate::cuda::mixer) then goes on over.
+    #[must_use]
+    pub fn with_context(self, context: impl Into<Option<Arc<dyn Context>>>) -> Self {
+        Self { context: context.into(), ..self }
+    }
+
+    /// Who has the other chunks of the sequences; `None` where these are whole.
+    pub fn context(&self) -> Option<&dyn Context> {
+        self.context.as_deref()
     }
 
     /// Copies another plan of the same shape to where this one is, on the device: no allocation, no synchronisation. What
@@ -208,6 +227,25 @@ impl DevicePlan {
         let offsets = Some(gpu.read(&self.modality_offsets));
         let on_host = self.host_offsets.as_deref();
         DeviceOffsets { offsets, on_host, n_modalities: self.n_modalities, n_rows: self.n_rows() }
+    }
+
+    /// Rows of the positions `first..first + n` of a sequence, and where documents begin among them.
+    pub(crate) fn stretch<'a>(
+        &'a self,
+        gpu: &'a Gpu,
+        sequence: usize,
+        first: usize,
+        n: usize,
+    ) -> Result<(DeviceRef<'a, u32>, Option<DeviceRef<'a, u8>>)> {
+        let start = sequence * self.seqlen + first;
+        let end = start + n;
+        let outside = || Error::Limit { op: OP, arg: "end", min: 0, max: self.n_rows(), got: end };
+        let rows = self.row_of_position.try_slice(start..end).ok_or_else(outside)?;
+        let starts = match &self.document_starts {
+            Some(starts) => Some(gpu.read_view(starts.try_slice(start..end).ok_or_else(outside)?)),
+            None => None,
+        };
+        Ok((gpu.read_view(rows), starts))
     }
 
     /// How conv and scan walk the rows.

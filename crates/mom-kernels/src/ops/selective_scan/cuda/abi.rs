@@ -45,9 +45,33 @@ pub(super) struct RawChunks {
     pub inputs: RawInputs,
     pub grad_out: u64,
     pub chunks: u64,
-    pub grad_out_stride: u64,
+    pub grad_out_stride: u32,
+    pub all: u32,
 }
 const _: () = assert!(size_of::<RawChunks>() == 160 && offset_of!(RawChunks, grad_out_stride) == 152);
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawFold {
+    pub decays: u64,
+    pub ends: u64,
+    pub decay: u64,
+    pub end: u64,
+    pub item_stride: u64,
+    pub sequence_stride: u64,
+    pub batch: u32,
+    pub d_inner: u32,
+    pub padded: u32,
+    pub n_states: u32,
+    pub first: u32,
+    pub count: u32,
+    pub backward: u32,
+    pub unused: u32,
+}
+const _: () = {
+    assert!(size_of::<RawFold>() == 80 && offset_of!(RawFold, item_stride) == 32 && offset_of!(RawFold, batch) == 48);
+    assert!(offset_of!(RawFold, backward) == 72);
+};
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -135,6 +159,8 @@ const _: () = assert!(size_of::<RawStep>() == 160 && offset_of!(RawStep, state) 
 
 // SAFETY: plain structs of integers in C layout; the addresses in them are device addresses.
 unsafe impl DeviceRepr for RawChunks {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for RawFold {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for RawForward {}
 // SAFETY: as above.

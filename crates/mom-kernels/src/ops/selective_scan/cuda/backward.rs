@@ -3,7 +3,7 @@
 use super::abi::{Partials, RawSums};
 use super::args::{ScanGrads, ScanInputs, ScanOutputGrads};
 use super::dims::padded_states;
-use super::ends::{Direction, ends};
+use super::ends::{Direction, Which, ends};
 use super::select::{Assume, Backward, CHANNELS, Chunks};
 use crate::error::expect_size;
 use crate::ops::column_sums;
@@ -164,7 +164,7 @@ pub(crate) fn backward_in<T: DeviceElement>(
     if chunks.count > 1 {
         let direction = Direction::Backward { grad_out: params.grad_out, grad_out_stride: params.grad_out_stride };
         // SAFETY: sizes are checked as below, the workspace's part is as long as it must be and borrowed exclusively.
-        unsafe { ends::<T>(gpu, raw_inputs, dims, chunks.count, assume, direction, params.chunks)? };
+        unsafe { ends::<T>(gpu, raw_inputs, dims, chunks.count, assume, (Which::Followed, direction), params.chunks)? };
     }
     let grid = Grid::line(blocks(OP, "batch * d_inner", n_parts * n_blocks, 1)?, chosen.threads);
     // SAFETY: `check` has bound every matrix, state and offset to the sizes in `params`, the workspace has been cut into

@@ -15,11 +15,20 @@ pub(super) enum Direction {
     Backward { grad_out: u64, grad_out_stride: u32 },
 }
 
-/// Computes the ends of all chunks but the one from which nothing goes on.
+/// Which chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// All but the one from which nothing goes on.
+    Followed,
+    /// All: other ranks go on from the last one.
+    All,
+}
+
+/// Computes the ends of chunks.
 ///
 /// # Safety
 /// `inputs` and `direction` hold what the scan's kernel of that direction may read, `inputs` the length of the `count`
-/// chunks, more than one. `workspace` is the address of their [`select::Chunks::workspace_len`] elements, which this may write, on
+/// chunks, more than one unless it is all of them. `workspace` is the address of their [`select::Chunks::workspace_len`] elements, which this may write, on
 /// 16 bytes.
 pub(super) unsafe fn ends<T: DeviceElement>(
     gpu: &Gpu,
@@ -27,16 +36,18 @@ pub(super) unsafe fn ends<T: DeviceElement>(
     dims: Dims,
     count: usize,
     assume: Assume,
-    direction: Direction,
+    (which, direction): (Which, Direction),
     workspace: u64,
 ) -> Result<()> {
-    let n_blocks = dims.batch * (count - 1) * dims.d_inner.div_ceil(512 / dims.padded());
+    let left_out = usize::from(which == Which::Followed);
+    let n_blocks = dims.batch * (count - left_out) * dims.d_inner.div_ceil(512 / dims.padded());
     let (way, grad_out, grad_out_stride) = match direction {
         Direction::Forward => ("forward", 0, 0),
-        Direction::Backward { grad_out, grad_out_stride } => ("backward", grad_out, u64::from(grad_out_stride)),
+        Direction::Backward { grad_out, grad_out_stride } => ("backward", grad_out, grad_out_stride),
     };
     let kernel = select::ends(T::DTYPE, way, dims, assume);
-    let params = RawChunks { inputs, grad_out, chunks: workspace, grad_out_stride };
+    let all = u32::from(which == Which::All);
+    let params = RawChunks { inputs, grad_out, chunks: workspace, grad_out_stride, all };
     let grid = Grid::line(blocks(OP, "batch * chunks * d_inner", n_blocks, 1)?, THREADS);
     // SAFETY: by this function's own contract.
     unsafe { gpu.launch(&kernel, grid, &params) }

@@ -2,7 +2,7 @@
 
 use super::abi::RawForward;
 use super::args::{ScanInputs, ScanOutputs};
-use super::ends::{Direction, ends};
+use super::ends::{Direction, Which, ends};
 use super::select::{self, CHANNELS, Chunks, THREADS};
 use crate::error::expect_size;
 use crate::ops::selective_scan::check::Dims;
@@ -48,7 +48,8 @@ pub fn forward<T: DeviceElement>(
     };
     if chunks.count > 1 {
         // SAFETY: sizes are checked as below, the workspace is as long as it must be and borrowed exclusively.
-        unsafe { ends::<T>(gpu, params.inputs, dims, chunks.count, assume, Direction::Forward, params.chunks)? };
+        let way = (Which::Followed, Direction::Forward);
+        unsafe { ends::<T>(gpu, params.inputs, dims, chunks.count, assume, way, params.chunks)? };
     }
     // SAFETY: `check` has bound every matrix, state and offset to the sizes in `params`, from which the kernel takes
     // its borders; the views are alive and the outputs borrowed exclusively. A block owns
