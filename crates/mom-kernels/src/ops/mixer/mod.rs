@@ -41,14 +41,6 @@
 //! 11. x_proj: its weights
 //! 12. in_proj: its input, its weights
 //!
-//! # One sequence over several ranks
-//!
-//! Where a rank has a chunk of each sequence ([`Context`]), it asks the others for what crosses the borders: before the conv (2, in
-//! both passes) for the window of the chunk before; before the scan (6) for its state, from what every chunk leaves (its decay,
-//! and its last state from zero, [`selective_scan::ends`](crate::selective_scan::ends)), so that no rank waits for another one's scan.
-//! Backward, before the scan (5), for the gradient of its last state in the same way; and before the conv (10) for the gradient of
-//! its last inputs. All else is a chunk's own.
-//!
 //! The sequence is not one generic function, though the arguments of each call are one struct: what stands between the calls
 //! is another thing on each side. On the CPU every matrix is a `Vec` of its own. On the GPU one workspace is cut up ahead of
 //! time, gradients take the place of what they are gradients of, one matrix is u, then y, then u again, and the input's
@@ -56,6 +48,14 @@
 //!
 //! An error leaves outputs and states as they were: the GPU's side checks all arguments before the first launch, the CPU's
 //! computes in memory of its own, which is the caller's at the end.
+//!
+//! # One sequence over several ranks
+//!
+//! Where a rank has a chunk of each sequence ([`Context`]), it asks the others for what crosses the borders: before the conv (2, in
+//! both passes) for the window of the chunk before; before the scan (6) for its state, from what every chunk leaves (its decay,
+//! and its last state from zero, [`selective_scan::ends`](crate::selective_scan::ends)), so that no rank waits for another one's scan.
+//! Backward, before the scan (5), for the gradient of its last state in the same way; and before the conv (10) for the gradient of
+//! its last inputs. All else is a chunk's own.
 //!
 //! ```
 //! use mom_kernels::grouped_gemm::GroupedWeights;

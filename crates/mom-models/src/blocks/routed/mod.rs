@@ -72,6 +72,8 @@ impl RoutedBlock {
     /// # Errors
     /// As [`MixtureOfMamba::forward`].
     pub fn forward(&self, x: &Tensor, plan: &Plan) -> Result<(Tensor, Option<Tensor>)> {
+        // The plans of experts would know nothing of other chunks.
+        require(plan.context().is_none(), "plan", "that of whole sequences", "that of a chunk of each")?;
         let normed = self.norm.forward(x)?;
         let chosen = self.choose(&normed, plan, &[])?;
         let y = self.mixer.forward(&resorted(&normed, plan, &chosen.plan)?, &chosen.plan)?;

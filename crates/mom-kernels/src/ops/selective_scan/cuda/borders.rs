@@ -46,7 +46,7 @@ pub fn ends_len(of: Chunk) -> usize {
     2 * of.half()
 }
 
-/// Elements of the workspace of [`ends`] and [`adjoint_ends`].
+/// Elements of the workspace of [`ends()`] and [`adjoint_ends`].
 pub fn ends_workspace_len(of: Chunk, seqlen: usize) -> usize {
     let Chunk { batch, d_inner, d_state } = of;
     let dims = Dims { batch, seqlen, d_inner, d_state, n_biases: 0 };
@@ -72,7 +72,7 @@ pub fn ends<T: DeviceElement>(
 
 /// The decay of a chunk, and the gradient of its initial state where nothing comes back to its last one.
 ///
-/// `grad_out`: `(n_rows, d_inner)`, of the chunk's output; all else as in [`ends`].
+/// `grad_out`: `(n_rows, d_inner)`, of the chunk's output; all else as in [`ends()`].
 ///
 /// # Errors
 /// As there.
