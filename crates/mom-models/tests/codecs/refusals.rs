@@ -8,7 +8,7 @@ use mom_models::codecs::{CodecError, Network, Weights};
 use serde_json::{Value as Json, json};
 
 use crate::files::{self, F32, Tensors};
-use crate::golden::Golden;
+use crate::golden::{Golden, is_left_out};
 use crate::kinds;
 
 struct Folder(tempfile::TempDir);
@@ -58,7 +58,7 @@ fn network(golden: &Golden) -> Tensors {
 #[test]
 fn what_is_missing_left_over_or_misshapen_is_named() {
     let folder = Folder::new();
-    for name in FILES {
+    for name in FILES.into_iter().filter(|name| !is_left_out(name)) {
         let golden = Golden::own(name);
         let tensors = network(&golden);
         let mut names: Vec<_> = tensors.keys().collect();
@@ -102,7 +102,7 @@ fn weights_of_another_network_are_refused() {
         "hubert_spiritlm" => 3,
         other => kinds.iter().position(|kind| *kind == other).unwrap(),
     };
-    for name in FILES {
+    for name in FILES.into_iter().filter(|name| !is_left_out(name)) {
         let (tensors, kind) = own(name);
         let path = folder.file(&tensors, &json!({}));
         for other in (0..kinds.len()).filter(|&other| other != of(&kind)) {
