@@ -41,15 +41,15 @@ fn ends_on_device<T: TestElement>(gpu: &Gpu, case: &ScanCase<f64>, grad_out: &[f
     .with_d_skip(gpu.read(&d_skip))
     .with_z(rows(&z, d_inner));
     let of = Chunk { batch: case.tokens.batch, d_inner, d_state };
-    let room = |len| gpu.upload(&vec![f32::NAN; len.max(4)]).unwrap();
+    let room = |len: usize| gpu.upload(&vec![f32::NAN; len.max(4)]).unwrap();
     let workspace_len = device::ends_workspace_len(of, case.tokens.seqlen);
     let (mut forward, mut backward) = (room(device::ends_len(of)), room(device::ends_len(of)));
     let mut workspace = room(workspace_len);
-    let part = |workspace| gpu.write(workspace).first("workspace", workspace_len).unwrap();
-    device::ends(gpu, &inputs, gpu.write(&mut forward), part(&mut workspace)).unwrap();
-    let mut workspace = room(workspace_len);
-    let grad_rows = rows(&grad_out, d_inner);
-    device::adjoint_ends(gpu, &inputs, &grad_rows, gpu.write(&mut backward), part(&mut workspace)).unwrap();
+    let part = gpu.write(&mut workspace).first("workspace", workspace_len).unwrap();
+    device::ends(gpu, &inputs, gpu.write(&mut forward), part).unwrap();
+    let (mut workspace, grad_rows) = (room(workspace_len), rows(&grad_out, d_inner));
+    let part = gpu.write(&mut workspace).first("workspace", workspace_len).unwrap();
+    device::adjoint_ends(gpu, &inputs, &grad_rows, gpu.write(&mut backward), part).unwrap();
     let padded = device::ends_len(of) / (2 * of.batch * d_inner);
     let halves = |values: Vec<f64>| {
         let dense: Vec<f64> = values.chunks_exact(padded).flat_map(|states| states[..d_state].to_vec()).collect();
