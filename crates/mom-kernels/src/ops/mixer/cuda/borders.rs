@@ -188,7 +188,7 @@ impl<'a> Borders<'a> {
             let mut to = self.gpu.rows_mut(to, self.of.d_inner)?;
             embedding::forward(self.gpu, from, &rows, &mut to, &mut self.gpu.write(&mut out_of_range))?;
         }
-        Ok(DeviceLayout::contiguous(1, self.window, starts)?)
+        DeviceLayout::contiguous(1, self.window, starts)
     }
 
     /// What a chunk says.

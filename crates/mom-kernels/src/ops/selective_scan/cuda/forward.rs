@@ -47,8 +47,8 @@ pub fn forward<T: DeviceElement>(
         chunks: workspace.address(gpu)?,
     };
     if chunks.count > 1 {
-        // SAFETY: sizes are checked as below, the workspace is as long as it must be and borrowed exclusively.
         let way = (Which::Followed, Direction::Forward);
+        // SAFETY: sizes are checked as below, the workspace is as long as it must be and borrowed exclusively.
         unsafe { ends::<T>(gpu, params.inputs, dims, chunks.count, assume, way, params.chunks)? };
     }
     // SAFETY: `check` has bound every matrix, state and offset to the sizes in `params`, from which the kernel takes
