@@ -8,7 +8,7 @@ use mom_kernels::ModalityPlan;
 use rayon::prelude::*;
 
 use crate::error::require_batch;
-use crate::{Architecture, ModelConfig, Result, Setting};
+use crate::{Architecture, ModelConfig, Result, Setting, patcher};
 
 /// Marks a position whose next token is not to be predicted.
 pub const NO_TARGET: u32 = u32::MAX;
@@ -159,6 +159,10 @@ impl Batch<'_> {
         let steps_fit = images.first().is_none_or(|&first| first == 0)
             && images.windows(2).all(|pair| pair[1] == pair[0] || pair[1] == pair[0] + 1);
         require_batch(steps_fit, "patches.images", None, "0 first, then the same or the next", "another order")?;
+        if config.unet.is_some() {
+            let mut of_images = images.chunk_by(|a, b| a == b).enumerate();
+            of_images.try_for_each(|(image, patches)| patcher::side(patches.len(), image).map(drop))?;
+        }
         // A million values in a step, and a GPU waits: whether first, and then where.
         if values.par_chunks(1 << 14).all(|part| part.iter().fold(true, |all, value| all & value.is_finite())) {
             return Ok(());

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::blocks::TransformerConfig;
 use crate::blocks::transformer::Tying;
 use crate::error::require;
-use crate::{Architecture, Error, Result, Scale, Variant, flops};
+use crate::{Architecture, Error, PatcherKind, Result, Scale, UnetConfig, Variant, flops};
 
 /// What is trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -138,6 +138,9 @@ pub struct ModelConfig {
     /// Values of a continuous image patch; Transfusion alone has them.
     #[serde(default)]
     pub patch_dim: usize,
+    /// The U-Net around the patches; absent where they come in and out by linear layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unet: Option<UnetConfig>,
     /// Weight of the z-loss beside the cross-entropy.
     #[serde(default)]
     pub z_loss: f64,
@@ -197,6 +200,7 @@ impl ModelConfig {
             scale,
             vocab_size,
             patch_dim: if setting == Setting::Transfusion { 32 } else { 0 },
+            unet: None,
             z_loss: if setting == Setting::Chameleon { 1e-5 } else { 0.0 },
             diffusion_weight: defaults::diffusion_weight(),
             d_state: defaults::d_state(),
@@ -283,10 +287,15 @@ impl ModelConfig {
         blocks + d_model + 2 * self.vocab_size * d_model
     }
 
+    /// How patches come in and out.
+    pub const fn patcher(&self) -> PatcherKind {
+        if self.unet.is_some() { PatcherKind::Unet } else { PatcherKind::Linear }
+    }
+
     /// Weights of Transfusion's patcher and timestep embedding; 0 elsewhere.
     pub fn patcher_parameters(&self) -> usize {
         match self.setting {
-            Setting::Transfusion => crate::Patcher::n_parameters(self.scale.d_model, self.patch_dim),
+            Setting::Transfusion => crate::Patcher::n_parameters(self),
             Setting::Chameleon | Setting::ThreeModality => 0,
         }
     }
@@ -300,6 +309,10 @@ impl ModelConfig {
         let patched = self.setting == Setting::Transfusion;
         let expected = if patched { "at least 1 in the Transfusion setting" } else { "0 outside of Transfusion" };
         require((self.patch_dim > 0) == patched, "patch_dim", expected, self.patch_dim)?;
+        if let Some(unet) = &self.unet {
+            require(patched, "unet", "absent outside of Transfusion", self.setting)?;
+            unet.validate(self.patch_dim)?;
+        }
         for (field, value) in [("z_loss", self.z_loss), ("diffusion_weight", self.diffusion_weight)] {
             require(value.is_finite() && value >= 0.0, field, "finite and not negative", value)?;
         }

@@ -27,7 +27,7 @@ impl Model {
             }
         }
         let plan = &inputs.plan;
-        let mut x = self.residual_stream(inputs)?;
+        let (mut x, _) = self.residual_stream(inputs)?;
         if !is_finite(&x)? {
             return Ok(Some("the embedding of tokens and patches".to_owned()));
         }

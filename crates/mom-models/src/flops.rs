@@ -46,7 +46,10 @@ pub fn head_forward(config: &ModelConfig) -> f64 {
 /// Forward operations of the patcher for each patch; the timestep embedding, once for each image, is left out.
 pub fn patcher_forward(config: &ModelConfig) -> f64 {
     match config.setting {
-        Setting::Transfusion => (4 * config.scale.d_model * config.patch_dim) as f64,
+        Setting::Transfusion => match &config.unet {
+            None => (4 * config.scale.d_model * config.patch_dim) as f64,
+            Some(unet) => unet.forward_flops(config.scale.d_model, config.patch_dim),
+        },
         Setting::Chameleon | Setting::ThreeModality => 0.0,
     }
 }

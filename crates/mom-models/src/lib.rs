@@ -7,6 +7,7 @@
 //! | [`Model`] | embedding, backbone and heads; [`Model::loss`] takes a [`Batch`] of plain host arrays |
 //! | [`Inputs`] | a batch that was checked and sent to where the model is, while a device works on another |
 //! | [`Setting`] | Transfusion, Chameleon, three modalities |
+//! | [`Patcher`] | continuous patches in and out, by a linear layer or a U-Net ([`UnetPatcher`]) |
 //! | [`diffusion`] | the DDPM schedule, its noise, and its sampler |
 //! | [`decode`] | token by token with states, for any setting |
 //! | [`codecs`] | published media tokenizers with their weights: VQGAN, KL autoencoders, Mimi, HuBERT |
@@ -64,7 +65,7 @@ pub use config::{ModelConfig, Setting};
 pub use error::{Error, Result};
 pub use model::{Inputs, Losses, ModalityLoss, Model};
 pub use parameters::Parameters;
-pub use patcher::Patcher;
+pub use patcher::{Images, LinearPatcher, PatchOrder, Patcher, PatcherKind, Pictures, Skips, UnetConfig, UnetPatcher};
 pub use scale::{SCALES, Scale, TINY};
 pub use variant::{Architecture, Variant};
 

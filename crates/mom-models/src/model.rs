@@ -11,7 +11,7 @@ use crate::blocks::Passed;
 use crate::diffusion::Noise;
 use crate::error::{require, require_batch};
 use crate::layers::{Ids, RowLosses, embedding, linear_cross_entropy, squared_error};
-use crate::{Backbone, Batch, ModelConfig, NO_TARGET, Normaliser, Parameters, Patcher, Result, Setting};
+use crate::{Backbone, Batch, Images, ModelConfig, NO_TARGET, Normaliser, Parameters, Patcher, Result, Setting, Skips};
 
 /// Embedding, backbone and heads.
 ///
@@ -87,8 +87,7 @@ pub(crate) struct Patches {
     pub noisy: Tensor,
     /// `(n_patches, patch_dim)`, the noise alone, f32 on a device.
     pub epsilon: Tensor,
-    /// Image of each patch.
-    images: Ids,
+    images: Images,
     /// `(n_images, ..)`, of each image's timestep.
     time_features: Tensor,
 }
@@ -189,7 +188,7 @@ impl Model {
             |name: &str, vb: &VarBuilder| init.parameter(vb, &[vocab_size, d_model], name, name, Draw::Normal(0.02));
         let backbone = vb.pp("backbone");
         let patcher = match config.setting {
-            Setting::Transfusion => Some(Patcher::new(d_model, config.patch_dim, init, vb.pp("patcher"))?),
+            Setting::Transfusion => Some(Patcher::new(config, init, vb.pp("patcher"))?),
             Setting::Chameleon | Setting::ThreeModality => None,
         };
         Ok(Self {
@@ -229,11 +228,13 @@ impl Model {
     /// sequences. All ranks call [`Self::loss_of`] together, and run backward passes through what it gave. Decoding knows of no chunks.
     ///
     /// # Errors
-    /// A context for blocks that see beyond a chunk otherwise than by Mamba's states.
+    /// A context for blocks that see beyond a chunk otherwise than by Mamba's states, or for a U-Net, which sees whole pictures.
     pub fn with_context(self, context: Option<Arc<dyn Context>>) -> Result<Self> {
         let fits = context.is_none() || self.config.variant.architecture() == crate::Architecture::Mamba;
         let expected = "one of Mamba's blocks where ranks have chunks of a sequence";
         require(fits, "variant", expected, self.config.variant)?;
+        let fits = context.is_none() || self.config.unet.is_none();
+        require(fits, "unet", "absent where ranks have chunks of a sequence, and of pictures", "a U-Net")?;
         Ok(Self { context, ..self })
     }
 
@@ -244,9 +245,9 @@ impl Model {
 
     /// Whether all that stands between the parameters and the loss are recorded functions, so that the loss can be taken
     /// down on a [`Tape`](mom_core::autograd::Tape) of them alone: Mamba's blocks, not those of the arms that it is compared
-    /// with.
+    /// with, nor a U-Net around the patches.
     pub fn is_recorded(&self) -> bool {
-        self.config.variant.architecture() == crate::Architecture::Mamba
+        self.config.variant.architecture() == crate::Architecture::Mamba && self.config.unet.is_none()
     }
 
     /// The blocks.
@@ -354,9 +355,7 @@ impl Model {
     fn patches(&self, batch: &Batch<'_>, noise: Option<&Noise>) -> Result<Option<Patches>> {
         let patches = &batch.patches;
         let (n_images, n_values) = (patches.n_images(), patches.values.len());
-        if self.patcher.is_none() {
-            return Ok(None);
-        }
+        let Some(patcher) = &self.patcher else { return Ok(None) };
         let Some(noise) = noise else {
             require_batch(patches.is_empty(), "noise", None, "present where there are patches", "absent")?;
             return Ok(None);
@@ -367,7 +366,7 @@ impl Model {
             return Ok(None);
         }
         let (noisy, epsilon) = Patcher::noised(noise, patches, self.like())?;
-        let images = Ids::new(patches.images, self.like().device())?;
+        let images = patcher.images(patches.images, self.like().device())?;
         let time_features = Patcher::time_features(&noise.timesteps, self.like())?;
         Ok(Some(Patches { noisy, epsilon, images, time_features }))
     }
@@ -381,7 +380,8 @@ impl Model {
     /// Inputs of another model, out of memory.
     pub fn loss_of(&self, inputs: &Inputs, normaliser: Normaliser) -> Result<Losses> {
         let Inputs { plan, patches, .. } = inputs;
-        let Passed { x, balance } = self.backbone.forward(&self.residual_stream(inputs)?, plan)?;
+        let (x, skips) = self.residual_stream(inputs)?;
+        let Passed { x, balance } = self.backbone.forward(&x, plan)?;
         let z = self.config.z_loss;
         let text = match &inputs.head {
             Head::Some { rows, targets } => {
@@ -403,7 +403,7 @@ impl Model {
         if let (Some(patcher), Some(patches)) = (&self.patcher, patches) {
             let images = plan.modality_offsets().rows(1);
             let n_patches = images.len();
-            let predicted = patcher.predict(&narrow_rows(&x, images)?)?;
+            let predicted = patcher.predict(&narrow_rows(&x, images)?, &patches.images, skips.as_ref())?;
             let error = squared_error(&predicted, &patches.epsilon, 1.0 / self.config.patch_dim as f64)?;
             let scale = self.config.diffusion_weight / normaliser.n_patches.max(1) as f64;
             total = add(&total, &scaled(&error, scale)?)?;
@@ -427,13 +427,15 @@ impl Model {
     }
 
     /// The residual stream before the first block: rows in modality order. Text and codes are embedded tokens; in
-    /// Transfusion the rows of modality 1 are the noisy patches, in the order of their positions.
-    pub(crate) fn residual_stream(&self, inputs: &Inputs) -> Result<Tensor> {
+    /// Transfusion the rows of modality 1 are the noisy patches, in the order of their positions. Beside it what a U-Net's way
+    /// up needs of its way down.
+    pub(crate) fn residual_stream(&self, inputs: &Inputs) -> Result<(Tensor, Option<Skips>)> {
         let tokens = self.embed(&inputs.tokens)?;
         let (Some(patcher), Some(patches)) = (&self.patcher, &inputs.patches) else {
-            return Ok(tokens);
+            return Ok((tokens, None));
         };
-        let patches = patcher.embed(&patches.noisy, &patches.images, &patches.time_features)?;
-        Ok(if inputs.tokens.is_empty() { patches } else { stack_rows(&[&tokens, &patches])? })
+        let (patches, skips) = patcher.embed(&patches.noisy, &patches.images, &patches.time_features)?;
+        let x = if inputs.tokens.is_empty() { patches } else { stack_rows(&[&tokens, &patches])? };
+        Ok((x, skips))
     }
 }

@@ -48,7 +48,7 @@ impl SweepOptions {
         let last = if self.scale.d_model <= 128 { 0.02 } else { 0.1 };
         let horizons = self.horizon_steps();
         let config = RunConfig {
-            model: ModelSection::new(setting, arm.variant(), self.scale),
+            model: ModelSection { patcher: arm.patcher(), ..ModelSection::new(setting, arm.variant(), self.scale) },
             data: DataSection {
                 shards: None,
                 batch: self.batch,

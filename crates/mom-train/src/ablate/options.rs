@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mom_models::{Scale, Setting};
 
-use super::{Unserved, Variants};
+use super::{Arm, Unserved, Variants};
 use crate::config::check_downstream;
 use crate::error::require;
 use crate::{DeviceKind, Result, RunConfig};
@@ -152,6 +152,11 @@ impl SweepOptions {
             let expected = format!("anything but {key}, which the sweep sets itself");
             require(text.is_none(), "override", &expected, text.unwrap_or_default())?;
         }
+        let patcher = self
+            .overriding("model.patcher")
+            .filter(|_| self.variants.list().iter().any(|arm| matches!(arm, Arm::Unet(_))));
+        let expected = "anything but model.patcher beside arms that are named by it (-unet)";
+        require(patcher.is_none(), "override", expected, patcher.unwrap_or_default())?;
         check_downstream("downstream", self.downstream)?;
         self.check_rates()
     }

@@ -26,7 +26,7 @@ impl SweepOptions {
         self.check()?;
         let mut plan = Plan { options: self, runs: Vec::new() };
         for &setting in &self.settings {
-            let arms: Vec<Arm> = self.variants.list().into_iter().map(Arm::Variant).collect();
+            let arms = self.variants.list();
             let null = (self.null && arms.contains(&Arm::Null.rated_as())).then_some(Arm::Null);
             match &self.rates {
                 Rates::Own => {
@@ -154,7 +154,7 @@ mod tests {
     fn rates(learning_rates: &[f64], overrides: &[&str]) -> Vec<(String, f64, f64)> {
         let options = SweepOptions {
             settings: vec![Setting::Chameleon],
-            variants: Variants::List(vec![Variant::Mom]),
+            variants: Variants::List(vec![Arm::Variant(Variant::Mom)]),
             rates: if learning_rates.is_empty() { Rates::Own } else { Rates::List(learning_rates.to_vec()) },
             null: false,
             seeds: vec![0],
@@ -185,7 +185,7 @@ mod tests {
     fn a_bracket_comes_first_and_the_null_has_the_rate_of_dense() {
         let options = SweepOptions {
             settings: vec![Setting::Chameleon],
-            variants: Variants::List(vec![Variant::Dense, Variant::Mom]),
+            variants: Variants::Default,
             seeds: vec![4, 5],
             ..SweepOptions::default()
         };
@@ -225,7 +225,7 @@ mod tests {
     fn the_best_run_of_a_whole_bracket_is_compared_with_the_other_seeds() {
         let options = SweepOptions {
             settings: vec![Setting::Chameleon],
-            variants: Variants::List(vec![Variant::Dense]),
+            variants: Variants::List(vec![Arm::Variant(Variant::Dense)]),
             rates: Rates::WholeBracket,
             seeds: vec![4, 5],
             ..SweepOptions::default()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use mom_models::{Scale, Setting, Variant};
+use mom_models::{Scale, Setting};
 
 use super::course::Course;
 use super::options::Rates;
@@ -49,19 +49,19 @@ impl SweepOptions {
             let found = arms_in(&names, setting, self.scale);
             // What does not fit is another sweep's, and no part of this report.
             let fits = |arm: Arm, rate| self.run_config(setting, arm, rate, self.seeds[0]).is_ok();
-            let mut variants: Vec<Variant> = found.iter().map(|arm| arm.variant()).collect();
-            variants.extend(plan.iter().map(|planned| planned.arm.variant()));
+            let mut arms: Vec<Arm> = found.iter().map(|arm| arm.rated_as()).collect();
+            arms.extend(plan.iter().map(|planned| planned.arm.rated_as()));
             let mut seen = BTreeSet::new();
-            variants.retain(|variant| seen.insert(variant.to_string()) && fits(Arm::Variant(*variant), None));
+            arms.retain(|&arm| seen.insert(arm.to_string()) && fits(arm, None));
             let rates = match &self.rates {
                 Rates::List(given) => {
                     let mut rates = rates_in(&names, given);
-                    rates.retain(|&rate| variants.iter().all(|&variant| fits(Arm::Variant(variant), Some(rate))));
+                    rates.retain(|&rate| arms.iter().all(|&arm| fits(arm, Some(rate))));
                     Rates::List(rates)
                 }
                 other => other.clone(),
             };
-            let options = Self { settings: vec![setting], variants: Variants::List(variants), rates, ..self.clone() };
+            let options = Self { settings: vec![setting], variants: Variants::List(arms), rates, ..self.clone() };
             let Ok(of_setting) = options.replay(|planned| Ok(planned.end().unwrap_or_default())) else { continue };
             let is_new = |planned: &Planned| !plan.iter().any(|have| have.folder == planned.folder);
             // The arms of a bracket are known to the plan itself.

@@ -194,6 +194,7 @@ impl RunConfig {
         mom_data::check_sources(&data.sources())?;
         data.tokenizers.validate()?;
         data.tokenizers.validate_for(self.needs())?;
+        self.model.unet(&data.tokenizers.image)?;
         // What depends on the vocabulary alone is not known yet; all else of a model is, before anything is read.
         self.model_with(1 << 10).validate()?;
         let image = &data.tokenizers.image;
@@ -223,6 +224,8 @@ impl RunConfig {
         }
         let (is_mamba, variant) = (model.variant.architecture() == Architecture::Mamba, model.variant);
         require(is_mamba, "train.dist.context", &format!("1 for {variant}, which sees beyond a chunk"), n)?;
+        let is_linear = model.patcher == PatcherKind::Linear;
+        require(is_linear, "train.dist.context", "1 for model.patcher = \"unet\", which sees whole pictures", n)?;
         require(train.graph != Graph::Always, "train.graph", "auto or never for chunks of sequences", "always")?;
         let window = mom_kernels::causal_conv1d::MAX_D_CONV - 1;
         let fits = data.seqlen.is_multiple_of(n) && data.seqlen / n >= window;
@@ -271,6 +274,8 @@ impl RunConfig {
         let patched = self.needs().image == ImageNeed::Patches;
         ModelConfig {
             patch_dim: if patched { self.data.tokenizers.image.patch_dim() } else { 0 },
+            // Whatever does not fit was refused by `validate`.
+            unet: self.model.unet(&self.data.tokenizers.image).unwrap_or_default(),
             z_loss: z_loss.unwrap_or(defaults.z_loss),
             diffusion_weight: diffusion_weight.unwrap_or(defaults.diffusion_weight),
             d_state,
@@ -356,6 +361,21 @@ mod tests {
             (&["model.z_loss=-5"], "z_loss"),
             (&["model.setting=transfusion", "data.seqlen=10"], "data.seqlen must be at least 66"),
             (&["model.setting=transfusion", "data.tokenizers.image.patch=3"], "patch"),
+            (&["model.patcher=unet"], "model.patcher must be linear in the setting three-modality, got unet"),
+            (
+                &["model.setting=transfusion", "model.patcher=unet", "model.unet_width=12"],
+                "model.unet_width must be a multiple of 8",
+            ),
+            (&["model.unet_width=16"], "model.unet_width must be absent but for model.patcher = \"unet\", got 16"),
+            (
+                &[
+                    "model.setting=transfusion",
+                    "model.patcher=unet",
+                    "data.tokenizers.image.size=33",
+                    "data.tokenizers.image.patch=3",
+                ],
+                "data.tokenizers.image.patch must be even",
+            ),
         ] {
             if cfg!(feature = "cuda") && overrides == ["train.device=cuda"] {
                 continue;

@@ -1,8 +1,11 @@
 //! `[model]`: what is trained.
 
-use mom_data::{ImageNeed, Needs, SpeechNeed};
-use mom_models::{Scale, Setting, Variant};
+use mom_data::{CodeKind, ImageConfig, ImageNeed, Needs, SpeechNeed};
+use mom_models::{PatchOrder, PatcherKind, Scale, Setting, UnetConfig, Variant};
 use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::error::require;
 
 /// The model; sizes that follow from the data are not in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,6 +19,12 @@ pub struct ModelSection {
     /// Size of the backbone: a name, or such as d320-l6. In a file `d_model` and `n_layers` may stand in its place, or beside a
     /// name, for what is other than there. A layer is two blocks.
     pub scale: Scale,
+    /// How patches of pictures come in and out, in Transfusion: linear, or unet.
+    #[serde(default)]
+    pub patcher: PatcherKind,
+    /// Channels of the U-Net's upper level, a multiple of 8; a quarter of d_model if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unet_width: Option<usize>,
     /// States of a channel.
     #[serde(default = "d_state")]
     pub d_state: usize,
@@ -61,12 +70,39 @@ const fn expand() -> usize {
 }
 
 impl ModelSection {
+    /// The U-Net around patches of pictures as the data have them.
+    ///
+    /// # Errors
+    /// One where the setting has no patches, a width where there is no U-Net, patches that have no half.
+    pub(super) fn unet(&self, image: &ImageConfig) -> Result<Option<UnetConfig>> {
+        if self.patcher == PatcherKind::Linear {
+            let got = self.unet_width.unwrap_or_default();
+            require(self.unet_width.is_none(), "model.unet_width", "absent but for model.patcher = \"unet\"", got)?;
+            return Ok(None);
+        }
+        let patched = self.setting == Setting::Transfusion;
+        require(patched, "model.patcher", &format!("linear in the setting {}", self.setting), self.patcher)?;
+        let even = image.patch.is_multiple_of(2);
+        let expected = "even for model.patcher = \"unet\", whose upper level has half of a patch for its positions";
+        require(even, "data.tokenizers.image.patch", expected, image.patch)?;
+        let width = self.unet_width.unwrap_or(UnetConfig::width_for(self.scale.d_model));
+        let fits = (8..=4096).contains(&width) && width.is_multiple_of(8);
+        require(fits, "model.unet_width", "a multiple of 8 from 8 to 4096", width)?;
+        Ok(Some(UnetConfig {
+            channels: image.patch_dim() / (image.patch * image.patch).max(1),
+            order: if image.kind == CodeKind::Fitted { PatchOrder::ChannelsLast } else { PatchOrder::ChannelsFirst },
+            width,
+        }))
+    }
+
     /// A model with Mamba's sizes and the paper's losses.
     pub fn new(setting: Setting, variant: Variant, scale: Scale) -> Self {
         Self {
             setting,
             variant,
             scale,
+            patcher: PatcherKind::Linear,
+            unet_width: None,
             d_state: d_state(),
             d_conv: d_conv(),
             expand: expand(),

@@ -61,7 +61,7 @@ impl Moments {
 /// Whether weight decay applies: to the weights of projections, conv, embedding and heads, not to A_log, D, biases, norms.
 pub(crate) fn decays(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or(name);
-    let is_norm = name.split('.').any(|part| part == "norm" || part == "norm_f");
+    let is_norm = name.split('.').any(|part| part.starts_with("norm"));
     !(is_norm || matches!(last, "A_log" | "D" | "bias"))
 }
 
@@ -313,6 +313,9 @@ mod tests {
             ("backbone.layers.0.mixer.dt_proj.bias", false),
             ("backbone.layers.0.norm.weight", false),
             ("backbone.norm_f.weight", false),
+            ("patcher.up.levels_0.blocks.1.norm2.weight", false),
+            ("patcher.up.levels_0.blocks.1.conv2.weight", true),
+            ("patcher.down.norm_out.weight", false),
         ];
         for (name, expected) in names {
             assert_eq!(decays(name), expected, "{name}");

@@ -72,7 +72,7 @@ pub(crate) fn check(config: &RunConfig, path: &Path) -> Result<()> {
     let sizes = |config: &ModelConfig| {
         let mixer = config.block().mixer;
         let widths = (mixer.d_inner(), mixer.d_state, mixer.d_conv, mixer.dt_rank());
-        (config.setting, config.scale.d_model, config.scale.n_layers, widths, config.patch_dim)
+        (config.setting, config.scale.d_model, config.scale.n_layers, widths, config.patch_dim, config.unet.clone())
     };
     // A transformer's weights start one for each modality, and the other way they do not fit: by names, further on.
     let kind = |config: &ModelConfig| match config.variant.architecture() {
@@ -90,10 +90,11 @@ pub(crate) fn check(config: &RunConfig, path: &Path) -> Result<()> {
         return Ok(());
     }
     let words = |config: &ModelConfig| {
-        let (setting, d_model, n_layers, (d_inner, d_state, d_conv, dt_rank), patch_dim) = sizes(config);
+        let (setting, d_model, n_layers, (d_inner, d_state, d_conv, dt_rank), patch_dim, unet) = sizes(config);
+        let unet = unet.map(|unet| format!(", a unet patcher of width {}", unet.width)).unwrap_or_default();
         format!(
             "{setting}, d_model {d_model}, {n_layers} layers, d_inner {d_inner}, d_state {d_state}, d_conv {d_conv}, dt_rank \
-             {dt_rank}, patch_dim {patch_dim}"
+             {dt_rank}, patch_dim {patch_dim}{unet}"
         )
     };
     Err(content(format!("train.init_from has a model of {}, expected {}", words(from), words(&to))))

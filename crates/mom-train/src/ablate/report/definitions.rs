@@ -7,7 +7,8 @@ pub(super) const DEFINITIONS: [(&str, &str); 13] = [
         "dense: Mamba, whose projections serve all modalities. mom: Mixture-of-Mamba, with in_proj, x_proj, dt_proj and \
          out_proj per modality. null: dense from other initial weights on the same data in the same order; whatever it differs \
          from dense by is chance. mom-alike: mom, whose experts start with the same values. in, x, dt, out and their sums: \
-         only these per modality. published: the behaviour of the paper's published code.",
+         only these per modality. published: the behaviour of the paper's published code. -unet behind a name: pictures come in \
+         and out through a U-Net in place of linear layers, which has weights of its own and costs more FLOPs for each patch.",
     ),
     (
         "Comparison",

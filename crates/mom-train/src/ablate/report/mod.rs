@@ -58,7 +58,7 @@ pub use error::ReportError;
 pub use gallery::{Exhibit, Gallery, GalleryRow};
 pub use input::ReportHeader;
 pub use judge::{comparisons, downstream_comparisons};
-pub(super) use order::NULL;
+pub(super) use order::{NULL, UNET};
 pub use records::{Record, read_results, records};
 
 use super::rates::ArmRates;

@@ -14,6 +14,8 @@ pub(super) const DENSE: &str = "dense";
 pub(crate) const NULL: &str = "null";
 /// The variant with all four projections per modality.
 pub(super) const MOM: &str = "mom";
+/// What is behind the name of a variant whose pictures come in and out through a U-Net.
+pub(crate) const UNET: &str = "-unet";
 /// The same, whose experts start alike.
 const MOM_ALIKE: &str = "mom-alike";
 /// The variant that repeats the published code's behaviour.
@@ -33,9 +35,14 @@ pub(super) fn modality(name: &str) -> (usize, &str) {
     (position(&MODALITIES, name), name)
 }
 
-/// Place of a variant: dense, the null, mom, mom-alike, single projections, larger combinations, published, then other baselines, unknown ones by name.
+/// Place of a variant: dense, the null, mom, mom-alike, single projections, larger combinations, published, then other baselines,
+/// those with a U-Net in the same order, unknown ones by name.
 pub(super) fn variant(name: &str) -> (usize, Vec<usize>, &str) {
     let parts: Vec<usize> = name.split('+').map(|part| position(&PROJECTIONS, part)).collect();
+    if let Some(variant) = name.strip_suffix(UNET) {
+        let (place, within, _) = self::variant(variant);
+        return (5, [&[place], within.as_slice()].concat(), name);
+    }
     match name {
         DENSE => (0, Vec::new(), name),
         NULL => (0, vec![1], name),
@@ -89,6 +96,9 @@ mod tests {
             "transformer",
             "mot",
             "another",
+            "dense-unet",
+            "mom-unet",
+            "in+x-unet",
         ];
         let mut sorted = expected;
         sorted.reverse();

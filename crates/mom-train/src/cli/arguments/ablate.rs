@@ -13,7 +13,7 @@ pub struct AblateArguments {
     pub setting: Option<String>,
     /// dense, mom, mom-alike, published, transformer, mot (Mixture-of-Transformers), router, random-router, wide-dense, or some
     /// of in, x, dt, out joined by +; several joined by commas. all16 is every choice of projections, baselines are the five from
-    /// transformer on.
+    /// transformer on. With -unet behind a name (mom-unet) pictures come in and out through a U-Net, in Transfusion.
     /// Default: dense,mom; the null comes by itself.
     #[arg(long)]
     pub variants: Option<String>,

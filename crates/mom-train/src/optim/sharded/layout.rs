@@ -109,7 +109,8 @@ fn use_order(name: &str) -> (u8, usize) {
             return (1, parts.next().and_then(|number| number.parse().ok()).unwrap_or(0));
         }
     }
-    let is_head = name.starts_with("lm_head") || name.contains("norm_f") || name.contains("patch_out");
+    let ends = ["lm_head", "patcher.patch_out", "patcher.up."];
+    let is_head = name.contains("norm_f") || ends.iter().any(|end| name.starts_with(end));
     if is_head { (2, 0) } else { (0, 0) }
 }
 
