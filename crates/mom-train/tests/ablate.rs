@@ -263,6 +263,56 @@ fn rates_out_of_range_are_refused_before_anything_is_made() {
     }
 }
 
+#[test]
+fn patchers_are_compared_in_one_report_and_cost_what_they_cost() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let arguments = ["--setting", "transfusion", "--scale", "nano", "--steps", "4", "--seeds", "0", "--batch", "2"];
+    let sweep = |more: &[&str]| {
+        let data = ["--seqlen", "96", "--out", out.to_str().unwrap(), "--data", shards().to_str().unwrap()];
+        mom_train(&[&["ablate"], &arguments[..], &data, more, &SMALL].concat())
+    };
+    text(&sweep(&["--variants", "dense,dense-unet,mom-unet", "--learning-rates", "1e-3,4e-3"]));
+    let of_runs = folders(&out);
+    for arm in ["dense-lr0.001", "dense-unet-lr0.001", "dense-unet-lr0.004", "mom-unet-lr0.004"] {
+        assert!(of_runs.contains(&format!("transfusion-nano-{arm}-seed0")), "{of_runs:?}");
+    }
+    assert_eq!(of_runs.iter().filter(|name| name.contains("-null-")).count(), 1, "that of dense");
+    let results: serde_json::Value = serde_json::from_str(&read(out.join("results.json"))).unwrap();
+    let text_of_results = results.to_string();
+    for arm in ["dense-unet", "mom-unet"] {
+        assert!(text_of_results.contains(&format!("\"{arm}\"")), "{text_of_results}");
+    }
+    let result = |arm: &str| -> serde_json::Value {
+        let path = out.join(format!("runs/transfusion-nano-{arm}-lr0.001-seed0/result.json"));
+        serde_json::from_str(&read(path)).unwrap()
+    };
+    let (linear, unet) = (result("dense"), result("dense-unet"));
+    for field in ["active_flops_per_token", "total_parameters"] {
+        let ratio = unet[field].as_f64().unwrap() / linear[field].as_f64().unwrap();
+        assert!(ratio > 1.5, "{field}: {ratio}");
+    }
+    // A second call with others adds to the comparison, and one that cannot be is refused.
+    text(&sweep(&["--variants", "dense,mom", "--learning-rates", "1e-3,4e-3"]));
+    assert!(read(out.join("report.md")).contains("dense-unet"), "it is there from before");
+    for (more, expected) in [
+        (&["--variants", "dense-unet", "model.patcher=unet"][..], "anything but model.patcher beside arms"),
+        (&["--variants", "dense,null"], "variants must be no null"),
+        (
+            &["--setting", "chameleon", "--variants", "mom-unet"],
+            "model.patcher must be linear in the setting chameleon",
+        ),
+    ] {
+        let message = if more[0] == "--setting" {
+            let data = ["--out", out.to_str().unwrap(), "--data", shards().to_str().unwrap()];
+            error_of(&mom_train(&[&["ablate"], more, &data].concat()))
+        } else {
+            error_of(&sweep(more))
+        };
+        assert!(message.contains(expected), "{more:?}: {message}");
+    }
+}
+
 /// A file of data whose only source takes these modalities of the samples that lie at a path.
 fn only(folder: &Path, parts: &str, path: &Path) -> std::path::PathBuf {
     let file = folder.join(format!("{}.toml", parts.replace(['"', ',', ' '], "-")));

@@ -150,13 +150,23 @@ fn apart(a: &RgbImage, b: &RgbImage) -> f64 {
 
 #[test]
 fn a_picture_of_patches_that_was_learnt_is_found_again() {
+    // What a U-Net is made of takes longer to learn.
+    for (patcher, steps) in [("linear", 500), ("unet", 1200)] {
+        a_picture_is_found_again(patcher, steps);
+    }
+}
+
+fn a_picture_is_found_again(patcher: &str, steps: u64) {
+    let [patcher, steps, eval_every] =
+        [format!("model.patcher={patcher}"), format!("train.steps={steps}"), format!("train.eval_every={steps}")];
     let overrides = [
+        patcher.as_str(),
+        &steps,
+        &eval_every,
         "data.forms.text_first=1",
         "data.sources.0.scenes.documents=2",
         "data.sources.0.scenes.image_size=8",
         "data.tokenizers.image.size=8",
-        "train.steps=500",
-        "train.eval_every=500",
         "model.d_model=96",
     ];
     let learnt = Learnt::new("transfusion", &overrides);

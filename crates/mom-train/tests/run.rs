@@ -55,9 +55,10 @@ fn weights(run: &Path) -> Vec<u8> {
 
 #[test]
 fn two_runs_and_a_stopped_and_resumed_one_write_the_same_bytes() {
-    for setting in Setting::ALL {
+    let of_settings = Setting::ALL.map(|setting| (setting, "model.patcher=linear"));
+    for (setting, patcher) in of_settings.into_iter().chain([(Setting::Transfusion, "model.patcher=unet")]) {
         let folder = tempfile::tempdir().unwrap();
-        let config = config(setting, &["train.accumulate=2"]);
+        let config = config(setting, &["train.accumulate=2", patcher]);
         let prepared = prepare(&config, folder.path());
         let runs = ["one", "two", "stopped"].map(|name| folder.path().join(name));
         let first = train(&config, &runs[0], &prepared, &mut Silent).unwrap();

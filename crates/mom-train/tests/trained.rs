@@ -23,10 +23,11 @@ fn losses(model: &Path, folder: &Path) -> mom_train::Evaluation {
 
 #[test]
 fn an_evaluation_is_the_trainers_own_of_a_run_a_checkpoint_and_an_export() {
-    for setting in Setting::ALL {
+    let of_settings = Setting::ALL.map(|setting| (setting, "model.patcher=linear"));
+    for (setting, patcher) in of_settings.into_iter().chain([(Setting::Transfusion, "model.patcher=unet")]) {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path().join("run");
-        let config = config(setting, &["train.steps=8", "train.eval_every=4", "train.eval_batches=9"]);
+        let config = config(setting, &["train.steps=8", "train.eval_every=4", "train.eval_batches=9", patcher]);
         let result = trained(&config, &run);
         let export = folder.path().join("export");
         Trained::open(&run).unwrap().export(&export).unwrap();
@@ -278,6 +279,32 @@ fn every_arm_goes_on_is_read_again_and_counts_its_keys_in_the_data() {
             assert!(if is_transformer { (5..config(setting, &[]).data.seqlen).contains(&keys) } else { keys == 0 });
         }
     }
+}
+
+#[test]
+fn a_model_with_a_unet_draws_and_starts_others_of_its_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let of = |more: &[&str]| config(Setting::Transfusion, &[&["train.steps=2"], more].concat());
+    trained(&of(&["model.patcher=unet"]), &run);
+    let model = Trained::open(&run).unwrap();
+    let unet = model.config().unet.clone().unwrap();
+    // Pixels of 4 x 4 patches; the narrowest there is beside a d_model of 16.
+    assert_eq!((unet.channels, unet.order, unet.width), (3, mom_models::PatchOrder::ChannelsLast, 8));
+    let generator = mom_train::Generator::open(&run, DeviceKind::Cpu, None).unwrap();
+    let options = mom_train::GenerateOptions { n_steps: 3, ..Default::default() };
+    let picture = generator.image("a red star", &options).unwrap();
+    assert_eq!(picture.width, generator.image_size());
+    assert_eq!(picture.pixels, generator.image("a red star", &options).unwrap().pixels, "a function of the seed");
+    let origin = format!("train.init_from={}", run.display());
+    let message = |more: &[&str], name: &str| {
+        let config = of(&[&[origin.as_str()], more].concat());
+        RunFolder::open(&folder.path().join(name), &config).unwrap_err().to_string()
+    };
+    assert!(message(&[], "linear").contains("a unet patcher of width 8"));
+    let wider = message(&["model.patcher=unet", "model.unet_width=16"], "wider");
+    assert!(wider.contains("width 8, expected") && wider.contains("width 16"), "{wider}");
+    trained(&of(&[&origin, "model.patcher=unet", "model.variant=dense"]), &folder.path().join("dense"));
 }
 
 #[test]

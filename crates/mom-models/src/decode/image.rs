@@ -136,7 +136,9 @@ mod tests {
             let config = ModelConfig::new(Setting::Transfusion, Variant::Mom, "nano".parse().unwrap(), 24);
             let config = ModelConfig { patch_dim: 12, unet, ..config };
             let (model, parameters) = Model::seeded(&config, 5, DType::F64, &Device::Cpu).unwrap();
-            for (_, last) in parameters.iter().filter(|(name, _)| name.ends_with("_out.weight")) {
+            for (_, last) in
+                parameters.iter().filter(|(name, _)| name.ends_with("_out.weight") || name.contains("conv2"))
+            {
                 let values: Vec<f64> = (0..last.elem_count()).map(|i| (i as f64 * 0.9).sin() * 0.3).collect();
                 last.set(&Tensor::from_vec(values, last.shape(), &Device::Cpu).unwrap()).unwrap();
             }

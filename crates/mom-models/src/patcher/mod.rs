@@ -66,7 +66,7 @@ impl FromStr for PatcherKind {
 #[derive(Debug, Clone)]
 pub enum Patcher {
     /// See [`LinearPatcher`].
-    Linear(LinearPatcher),
+    Linear(Box<LinearPatcher>),
     /// See [`UnetPatcher`].
     Unet(Box<UnetPatcher>),
 }
@@ -88,7 +88,7 @@ impl Patcher {
     pub fn new(config: &ModelConfig, init: &Init, vb: VarBuilder) -> Result<Self> {
         let (d_model, patch_dim) = (config.scale.d_model, config.patch_dim);
         Ok(match &config.unet {
-            None => Self::Linear(LinearPatcher::new(d_model, patch_dim, init, vb)?),
+            None => Self::Linear(Box::new(LinearPatcher::new(d_model, patch_dim, init, vb)?)),
             Some(unet) => Self::Unet(Box::new(UnetPatcher::new(unet, d_model, patch_dim, init, &vb)?)),
         })
     }

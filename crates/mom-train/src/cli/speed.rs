@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use mom_models::{ModelConfig, SCALES, Scale, Setting, Variant, flops};
+use mom_models::{ModelConfig, PatchOrder, SCALES, Scale, Setting, UnetConfig, Variant, flops};
 use mom_train::Recompute;
 use mom_train::config::DistSection;
 use mom_train::dist::{Place, World};
@@ -164,8 +164,23 @@ pub fn sizes() -> Result<()> {
         }
     }
     say!(
-        "Weights of backbone, embedding and head at the paper's vocabulary; FLOPs forward and backward, with the head."
-    )
+        "Weights of backbone, embedding and head at the paper's vocabulary; FLOPs forward and backward, with the head.\n"
+    )?;
+    say!("{:<6} {:>12} {:>14}  {:>12} {:>14}", "scale", "linear", "FLOPs / patch", "unet", "FLOPs / patch")?;
+    for scale in SCALES.into_iter().filter(|scale| scale.paper.is_empty() || scale.paper == "Transfusion") {
+        let linear =
+            ModelConfig::new(Setting::Transfusion, Variant::Mom, scale, Setting::Transfusion.paper_vocab_size());
+        let width = UnetConfig::width_for(scale.d_model);
+        let unet = UnetConfig { channels: 8, order: PatchOrder::ChannelsFirst, width };
+        let unet = ModelConfig { unet: Some(unet), ..linear.clone() };
+        let of = |config: &ModelConfig| {
+            let weights = format!("{:.2} M", config.patcher_parameters() as f64 / 1e6);
+            (weights, format!("{:.2} M", 3.0 * flops::patcher_forward(config) / 1e6))
+        };
+        let ((linear, of_linear), (unet, of_unet)) = (of(&linear), of(&unet));
+        say!("{:<6} {linear:>12} {of_linear:>14}  {unet:>12} {of_unet:>14}", scale.name)?;
+    }
+    say!("Weights of Transfusion's patcher, linear or a U-Net, for the paper's patches of 2 x 2 latents of 8 channels.")
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
+use mom_models::PatcherKind;
 use mom_train::ablate::SweepObserver;
 use mom_train::dist::{Place, World};
 use mom_train::run::{self, Observer, RunFolder};
@@ -157,10 +158,11 @@ fn in_short(config: &RunConfig, prepared: &Prepared) -> String {
     let of_step = config.data.batch as f64 * config.data.seqlen as f64 * config.train.accumulate as f64;
     let passes = of_step * config.train.steps as f64 / prepared.dataset.train.n_positions().max(1.0);
     format!(
-        "{} {} {}: {:.1} M weights ({:.1} M active), {of_step} positions a step, {} steps, {passes:.1} passes over the data",
+        "{} {} {}{}: {:.1} M weights ({:.1} M active), {of_step} positions a step, {} steps, {passes:.1} passes over the data",
         model.setting,
         model.variant,
         model.scale,
+        if model.patcher() == PatcherKind::Unet { " with a U-Net" } else { "" },
         millions(model.total_parameters() + model.patcher_parameters()),
         millions(model.active_parameters() + model.patcher_parameters()),
         config.train.steps,

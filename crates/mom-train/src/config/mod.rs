@@ -13,7 +13,7 @@ mod train;
 use std::path::Path;
 
 use mom_data::{Forms, ImageNeed, Needs, Tokenizers};
-use mom_models::{Architecture, ModelConfig};
+use mom_models::{Architecture, ModelConfig, PatcherKind};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use data::section_of;

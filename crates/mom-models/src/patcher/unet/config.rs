@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::norm::n_groups;
 use crate::Result;
 use crate::error::{config, require};
 use crate::patcher::TIME_FEATURES;
@@ -84,7 +83,7 @@ impl UnetConfig {
         let whole = patch * patch * self.channels == patch_dim;
         let expected = format!("{} channels times a square, for the unet patcher", self.channels);
         require(whole, "patch_dim", &expected, patch_dim)?;
-        if patch == 0 || patch % 2 != 0 {
+        if patch == 0 || !patch.is_multiple_of(2) {
             let expected =
                 "patches of an even side for the unet patcher, whose upper level has half of a patch for its positions";
             return Err(config("patch_dim", expected, format!("a side of {patch}")));
@@ -161,11 +160,6 @@ impl UnetConfig {
 pub(super) struct Ways {
     pub down: [Vec<(usize, usize)>; 2],
     pub up: [Vec<(usize, usize)>; 2],
-}
-
-/// The groups of a norm over so many channels.
-pub(super) const fn groups(channels: usize) -> usize {
-    n_groups(channels)
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ pub(crate) fn by_operations(x: &Tensor, weight: &Tensor, bias: &Tensor, taps: &A
 
 fn convolve_with(x: &Tensor, weight: &Tensor, bias: &Tensor, taps: &Arc<Taps>, by_slices: bool) -> Result<Tensor> {
     let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);
-    let (n_pictures, n_in, channels) = x.dims3()?;
+    let (n_pictures, _, channels) = x.dims3()?;
     let n_out_channels = weight.dim(0)?;
     let shape = |expected: &[usize], got: &Tensor, field| {
         require_batch(got.dims() == expected, field, None, format!("{expected:?}"), format!("{:?}", got.dims()))
@@ -53,7 +53,6 @@ fn convolve_with(x: &Tensor, weight: &Tensor, bias: &Tensor, taps: &Arc<Taps>, b
     shape(&[n_out_channels, 3, 3, channels], &weight, "weight")?;
     let biases = if bias.dim(0)? == 1 { 1 } else { n_pictures };
     shape(&[biases, n_out_channels], &bias, "bias")?;
-    debug_assert_eq!(n_in, taps.n_in);
     let node = Node { x, weight, bias, taps: taps.clone(), by_slices };
     let (inputs, shape) = (node.inputs(), (n_pictures, taps.n_out, n_out_channels));
     if by_slices {
@@ -144,10 +143,10 @@ impl Node {
 
     fn gradients<T: Float>(&self, grad: &Tensor, needed: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let Sizes { channels, n_out_channels, n_features, at_a_time, .. } = self.sizes()?;
-        let (hosts, grad) = ((Host::<T>::of(OP, "x", &self.x)?, &self.weight), grad.contiguous()?);
-        let weight = Host::<T>::of(OP, "weight", hosts.1)?;
+        let grad = grad.contiguous()?;
+        let (x, weight) = (Host::<T>::of(OP, "x", &self.x)?, Host::<T>::of(OP, "weight", &self.weight)?);
         let grad = Host::<T>::of(OP, "grad_output", &grad)?;
-        let (x, weight, grad) = (hosts.0.slice()?, weight.slice()?, grad.slice()?);
+        let (x, weight, grad) = (x.slice()?, weight.slice()?, grad.slice()?);
         let weights = GroupedWeights::new(n_features, n_out_channels, vec![weight], None)?;
         let (of_input, of_output) = (self.taps.n_in * channels, self.taps.n_out * n_out_channels);
         let mut grad_x = vec![T::ZERO; if needed[0] { x.len() } else { 0 }];
