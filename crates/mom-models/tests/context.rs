@@ -1,4 +1,5 @@
 //! One sequence over several ranks: losses and gradients are those of the whole.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test does")]
 
 mod common;
 #[path = "../../mom-kernels/tests/common/ranks.rs"]

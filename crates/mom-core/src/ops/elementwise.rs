@@ -125,7 +125,7 @@ impl Silu {
             let s = sigmoid(x);
             grad * (s * (T::ONE + x * (T::ONE - s)))
         };
-        Ok(tensor(pairs.map(of).collect(), self.0.shape())?)
+        tensor(pairs.map(of).collect(), self.0.shape())
     }
 }
 

@@ -24,7 +24,9 @@ fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Whether two ways agree in value and all gradients, and the first one with finite differences.
-fn agree(inputs: &[Var], ways: [&dyn Fn(&[Tensor]) -> Result<Tensor>; 2]) {
+type Way<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
+
+fn agree(inputs: &[Var], ways: [Way<'_>; 2]) {
     let tensors = || inputs.iter().map(|input| input.as_tensor().clone()).collect::<Vec<_>>();
     let loss = |way: &dyn Fn(&[Tensor]) -> Result<Tensor>| {
         let y = way(&tensors()).unwrap();
