@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::hub::{Hub, Meeting, Patience, Secret};
+use super::hub::{Hub, Meeting, NEWS, Patience, Secret};
 use super::{Chunks, Pieces, Place};
 use crate::config::DistSection;
 use crate::files::{self, At};
@@ -161,6 +161,12 @@ impl World {
     #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "an exchange fails by itself"))]
     pub(crate) fn check(&self) -> Result<()> {
         self.hub.as_ref().and_then(|hub| hub.watch().failure()).map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    /// The failure that ends the run, for somebody who has seen a sign of it: waits for its word for a moment.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "an exchange fails by itself"))]
+    pub(crate) fn news(&self) -> Option<Error> {
+        self.hub.as_ref()?.watch().failure_within(NEWS).map(Error::from)
     }
 
     /// Rings on a thread of its own where a rank fails.

@@ -19,7 +19,7 @@ use crate::{Error, Result};
 use wire::Frame;
 
 /// How long a broken connection waits for the news of who failed.
-const NEWS: Duration = Duration::from_secs(5);
+pub(super) const NEWS: Duration = Duration::from_secs(5);
 
 /// The connections of one rank.
 #[derive(Debug)]

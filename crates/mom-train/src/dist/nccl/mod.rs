@@ -193,9 +193,15 @@ impl Nccl {
 
     /// One call, unless a rank failed; asks NCCL for what failed since the last one.
     fn call(&self, what: &str, call: impl FnOnce(&Functions, Comm) -> c_int) -> Result<()> {
+        let called = self.try_call(what, call);
+        // NCCL may see a connection end before the word comes that a rank has ended, which says more. (Not while the group is
+        // held, which who hears that word aborts.)
+        called.map_err(|error| self.world.news().unwrap_or(error))
+    }
+
+    fn try_call(&self, what: &str, call: impl FnOnce(&Functions, Comm) -> c_int) -> Result<()> {
         let group = self.comm.lock().unwrap_or_else(PoisonError::into_inner);
         if group.0.is_null() {
-            self.world.check()?;
             return Err(Error::World { reason: "NCCL's group of ranks was aborted".to_owned() });
         }
         let mut failed = SUCCESS;
