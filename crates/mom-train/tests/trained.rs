@@ -304,7 +304,7 @@ fn a_model_with_a_unet_draws_and_starts_others_of_its_size() {
     assert!(message(&[], "linear").contains("a unet patcher of width 8"));
     let wider = message(&["model.patcher=unet", "model.unet_width=16"], "wider");
     assert!(wider.contains("width 8, expected") && wider.contains("width 16"), "{wider}");
-    trained(&of(&[&origin, "model.patcher=unet", "model.variant=dense"]), &folder.path().join("dense"));
+    trained(&of(&[&origin, "model.patcher=unet"]), &folder.path().join("again"));
 }
 
 #[test]

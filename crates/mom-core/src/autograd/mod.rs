@@ -109,6 +109,17 @@ pub fn record_storage(
     }
 }
 
+/// As [`record_storage`], for an output that candle's own operations have made of detached inputs.
+///
+/// # Errors
+/// What candle reports.
+pub fn record_tensor(inputs: Vec<Tensor>, output: &Tensor, backward: impl Backward) -> candle_core::Result<Tensor> {
+    let output = if output.layout().start_offset() == 0 { output.contiguous()? } else { output.force_contiguous()? };
+    let (storage, layout) = output.storage_and_layout();
+    let storage = storage.try_clone(layout)?;
+    record_storage(inputs, storage, output.shape(), backward)
+}
+
 /// As [`record_storage`], for a function without a backward pass: one that comes by here is an error, rather than a gradient
 /// that lacks the function's part. `inputs`: what it reads, parameters first.
 pub(crate) fn record_forward_only<'a>(

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
-use mom_core::autograd::{Backward, record, record_storage};
+use mom_core::autograd::{Backward, record, record_tensor};
 use mom_core::host::{Float, Host, dispatch, tensor};
 use mom_kernels::grouped_gemm::{self, GroupedGrads, GroupedWeights, Into as Write};
 use mom_kernels::{ModalityOffsets, Rows, RowsMut};
@@ -62,9 +62,7 @@ fn convolve_with(x: &Tensor, weight: &Tensor, bias: &Tensor, taps: &Arc<Taps>, b
         });
     }
     let y = node.forward_by_operations()?;
-    let (storage, layout) = y.storage_and_layout();
-    let storage = storage.try_clone(layout)?;
-    Ok(record_storage(inputs, storage, shape, node)?)
+    Ok(record_tensor(inputs, &y, node)?)
 }
 
 struct Node {

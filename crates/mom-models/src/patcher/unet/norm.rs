@@ -8,7 +8,7 @@
 //! do, and no backward pass: it stands apart (`codecs::layers`).
 
 use candle_core::Tensor;
-use mom_core::autograd::{Backward, record, record_storage};
+use mom_core::autograd::{Backward, record, record_tensor};
 use mom_core::host::{Float, Host, dispatch, tensor};
 use mom_kernels::Element;
 use rayon::prelude::*;
@@ -63,9 +63,7 @@ fn group_norm_silu_with(
         });
     }
     let y = node.forward_by_operations()?;
-    let (storage, layout) = y.storage_and_layout();
-    let storage = storage.try_clone(layout)?;
-    Ok(record_storage(inputs, storage, shape, node)?)
+    Ok(record_tensor(inputs, &y, node)?)
 }
 
 struct Node {
