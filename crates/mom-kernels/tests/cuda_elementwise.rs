@@ -91,7 +91,7 @@ fn check<T: TestElement>(gpu: &Gpu, n: usize, skip: usize) {
     assert!(out.values(gpu) == rounded::<T>(&wide), "{}", name("narrow"));
 
     // A row's width that divides n, and factors of each row.
-    let width = (1..=n).rev().find(|width| *width < 100 && n % width == 0).unwrap_or(1);
+    let width = (1..=n).rev().find(|width| *width < 100 && n.is_multiple_of(*width)).unwrap_or(1);
     let factors = rounded::<f32>(&Random(3).normals(n / width * 2, 1.0));
     let (clean, factors_on) = (Offset::<f32>::of(gpu, &wide, 0), upload::<f32>(gpu, &factors));
     let epsilon = rounded::<f32>(&Random(4).normals(n, 1.0));
