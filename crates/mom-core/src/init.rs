@@ -4,7 +4,7 @@
 //! of dt. Here every parameter has a stream of its own, keyed by its full name, so that neither the order of creation nor
 //! the other parameters matter: two variants of a model agree in every parameter that they share.
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var, WithDType};
 use candle_nn::VarBuilder;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -162,15 +162,26 @@ fn expect_finite(tensor: &Tensor, name: impl Fn() -> String) -> Result<()> {
         return Ok(());
     }
     // On the host, wherever it lies: a device would compile kernels for it.
-    let values = tensor.detach().flatten_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-    match values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+    let host = tensor.detach().flatten_all()?.to_device(&Device::Cpu)?;
+    let bad = match host.dtype() {
+        DType::F64 => first_not_finite::<f64>(&host)?,
+        DType::F32 => first_not_finite::<f32>(&host)?,
+        _ => first_not_finite::<f32>(&host.to_dtype(DType::F32)?)?,
+    };
+    match bad {
         Some((at, value)) => Err(Error::Parameter {
             name: name(),
             expected: "finite values",
-            got: format!("{value} at element {at} of {}", values.len()),
+            got: format!("{value} at element {at} of {}", host.elem_count()),
         }),
         None => Ok(()),
     }
+}
+
+fn first_not_finite<T: WithDType>(values: &Tensor) -> Result<Option<(usize, f64)>> {
+    let values = values.to_vec1::<T>()?;
+    let at = values.par_iter().position_first(|value| !value.to_f64().is_finite());
+    Ok(at.map(|at| (at, values[at].to_f64())))
 }
 
 /// Uniform in [0, 1).

@@ -157,7 +157,7 @@ impl<'a> Draft<'a> {
             let logits = self.decoder.push(&self.tokens, &self.modalities)?;
             self.tokens.clear();
             self.modalities.clear();
-            self.logits = logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+            self.logits = mom_core::convert(&logits.flatten_all()?, DType::F32)?.to_vec1::<f32>()?;
         }
         Ok(&self.logits)
     }

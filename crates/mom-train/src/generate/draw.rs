@@ -246,5 +246,5 @@ fn guided(given: &[f32], free: &[f32], weight: f64) -> Vec<f32> {
 
 /// Logits of each sequence.
 fn rows(logits: &Tensor) -> Result<Vec<Vec<f32>>> {
-    Ok(logits.to_dtype(DType::F32)?.to_vec2::<f32>()?)
+    Ok(mom_core::convert(logits, DType::F32)?.to_vec2::<f32>()?)
 }

@@ -84,7 +84,7 @@ pub fn measure_decoding(options: &SpeedOptions) -> Result<DecodeSpeed> {
     let mut token_secs = Vec::new();
     for i in 0..WARMUP + options.steps {
         let start = Instant::now();
-        let rows = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        let rows = mom_core::convert(&logits, DType::F32)?.to_vec2::<f32>()?;
         let tokens = rows.iter().map(|row| greedy.draw(row, |_| true, &mut rng)).collect::<Result<Vec<_>, _>>()?;
         logits = decoder.push(&tokens, &vec![0; batch])?;
         // The next token waits for it anyway.
