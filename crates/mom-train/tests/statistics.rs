@@ -9,7 +9,8 @@ use rand_chacha::ChaCha8Rng;
 
 /// Reports that are simulated.
 const REPORTS: usize = 1000;
-/// The spread of a gain between seeds, as a share of the loss: that of our runs (docs/reproduction.md, ± 0.1 to 0.6 %).
+/// The spread of a gain between seeds, as a share of the loss: that of our runs' joint losses is 0.1 to 0.8 %
+/// (docs/statistics.md).
 const SPREAD: f64 = 0.006;
 
 /// A standard normal number (Box and Muller).

@@ -62,7 +62,8 @@ pub(super) const DEFINITIONS: [(&str, &str); 13] = [
         "What a model tells of held-out documents (where asked for). image-to-text, speech-to-text: the share of what its likeliest \
          caption says that is true of the scene, by attribute. text-to-image: the share of what a caption says that the picture drawn \
          for it shows, read from its pixels. text-by-image, text-by-speech: the share of documents whose own text is picked among 16, by \
-         log p(text | given) (likelihood) or by that less log p(text) (pmi); chance is 1/16. Their verdicts are adjusted among \
+         log p(text | given) (likelihood) or by that less log p(text) (pmi); chance is 1/16. text-to-speech: wrong words for each 100 of a \
+         caption, of what a recogniser hears in the speech that is drawn for it; fewer are better. Their verdicts are adjusted among \
          themselves.",
     ),
     (
