@@ -7,15 +7,19 @@
 #include "../common/dtype.cuh"
 #include "params.h"
 
-constexpr int CHUNK = 128, LANES = 32, ROWS = 8, V = 4;
+constexpr int CHUNK = 128, LANES = 32, ROWS = 8;
+
+// Columns of a thread: 16 bytes, as much as one load brings.
+template <typename T> constexpr int V = 16 / sizeof(T);
 
 __device__ __forceinline__ uint32_t offset(const ColumnSums& p, uint32_t group) {
     return p.offsets ? p.offsets[group] : (group == 0 ? 0 : p.n_rows);
 }
 
-// Grid (columns / 128, chunks), block (32, 8): 4 columns a thread.
+// Grid (columns / (32 V), chunks), block (32, 8).
 template <typename T> __device__ __forceinline__ void sum_chunk(const ColumnSums& p) {
-    __shared__ float s[ROWS][LANES * V];
+    constexpr int V = ::V<T>, COLUMNS = LANES * V, AT_ONCE = 4;
+    __shared__ float s[ROWS][COLUMNS];
     const uint32_t column = (blockIdx.x * LANES + threadIdx.x) * V, chunk = blockIdx.y;
     const uint32_t begin = chunk * CHUNK, end = min(begin + CHUNK, p.n_rows);
     const bool vector = p.width % V == 0 && p.stride % V == 0 && reinterpret_cast<uint64_t>(p.x) % (V * sizeof(T)) == 0;
@@ -23,18 +27,29 @@ template <typename T> __device__ __forceinline__ void sum_chunk(const ColumnSums
     for (uint32_t group = 0; group < p.n_groups; group++) {
         const uint32_t first = max(begin, offset(p, group)), last = min(end, offset(p, group + 1));
         if (first >= last) continue;
-        float sum[V] = {0.f, 0.f, 0.f, 0.f};
-        for (uint32_t row = first + threadIdx.y; row < last; row += ROWS) {
-            const T* from = static_cast<const T*>(p.x) + int64_t(row) * p.stride + column;
-            const Vec<T, V> x = vector ? load_vec<true, T, V>(from, valid) : load_vec<false, T, V>(from, valid);
+        float sum[V];
 #pragma unroll
-            for (int i = 0; i < V; i++) sum[i] += x.get(i);
+        for (int i = 0; i < V; i++) sum[i] = 0.f;
+        // Several rows are on their way at once; they are added in their order.
+        for (uint32_t row = first + threadIdx.y; row < last; row += ROWS * AT_ONCE) {
+            Vec<T, V> x[AT_ONCE];
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; k++) {
+                const uint32_t at = row + k * ROWS;
+                const T* from = static_cast<const T*>(p.x) + int64_t(at) * p.stride + column;
+                const int n = at < last ? valid : 0;
+                x[k] = vector ? load_vec<true, T, V>(from, n) : load_vec<false, T, V>(from, n);
+            }
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; k++)
+#pragma unroll
+                for (int i = 0; i < V; i++) sum[i] += x[k].get(i);
         }
 #pragma unroll
         for (int i = 0; i < V; i++) s[threadIdx.y][threadIdx.x * V + i] = sum[i];
         __syncthreads();
-        const uint32_t t = threadIdx.y * LANES + threadIdx.x, to = blockIdx.x * LANES * V + t;
-        if (t < LANES * V && to < p.width) {
+        const uint32_t t = threadIdx.y * LANES + threadIdx.x, to = blockIdx.x * COLUMNS + t;
+        if (t < COLUMNS && to < p.width) {
             float total = 0.f;
 #pragma unroll
             for (int r = 0; r < ROWS; r++) total += s[r][t];

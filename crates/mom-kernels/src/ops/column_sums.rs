@@ -33,8 +33,10 @@ const OP: &str = "column_sums";
 /// Rows that one block sums: fixed, so that the sum's order is.
 const CHUNK: usize = 128;
 
-/// Columns of a block.
-const COLUMNS: usize = 128;
+/// Columns of a block: 32 threads with 16 bytes of a row each.
+const fn columns<T>() -> usize {
+    32 * 16 / size_of::<T>()
+}
 
 /// Elements of the workspace of [`column_sums`].
 pub fn workspace_len(n_rows: usize, n_modalities: usize, width: usize) -> usize {
@@ -82,7 +84,7 @@ pub fn column_sums<T: DeviceElement>(
         n_groups: n_groups as u32,
         unused: 0,
     };
-    let grid = Grid { blocks: (blocks(OP, "width", width, COLUMNS)?, n_chunks as u32, 1), threads: (32, 8, 1) };
+    let grid = Grid { blocks: (blocks(OP, "width", width, columns::<T>())?, n_chunks as u32, 1), threads: (32, 8, 1) };
     let kernel = format!("column_sums_chunk_{}", T::DTYPE.name());
     // SAFETY: a block reads its chunk of rows below n_rows and columns below width, and writes partial sums at
     // chunk + modality, below n_chunks + n_groups.
