@@ -5,7 +5,7 @@ use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::grouped_gemm::{GroupedGrads, GroupedWeights};
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::mixer as device;
-use mom_kernels::cuda::{DevicePlan, Gpu, Result as GpuResult};
+use mom_kernels::cuda::{Detail, DevicePlan, Gpu, Result as GpuResult, Time};
 use mom_kernels::mixer::{self as host, ProjectionGrads};
 use mom_kernels::{ModalityPlan, Rows, RowsMut, grouped_gemm, rms_norm};
 
@@ -209,8 +209,9 @@ fn plan(shape: Shape, n_modalities: usize) -> Result<ModalityPlan, Error> {
     Ok(ModalityPlan::new(shape.batch, shape.seqlen, n_modalities, &modality_ids(n, n_modalities), None)?)
 }
 
-/// Checks one sequence of the shape against f64, then times all of it. The plan is sorted once a batch, not in a block.
-pub fn run(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
+/// Checks one sequence of the shape against f64, then times all of it, with `profile` by kernel too. The plan is sorted once a batch, not
+/// in a block.
+pub fn run(bench: &mut Bench<'_>, shape: Shape, profile: bool) -> Result<(), Error> {
     if !bench.wants("block") {
         return Ok(());
     }
@@ -233,6 +234,20 @@ pub fn run(bench: &mut Bench<'_>, shape: Shape) -> Result<(), Error> {
             problem.forward(gpu)?;
             problem.backward(gpu)
         })?;
+        if profile {
+            let passes = bench.reps();
+            gpu.start_profile(Detail::Launches);
+            for _ in 0..passes {
+                problem.forward(gpu)?;
+                problem.backward(gpu)?;
+            }
+            let mut kernels = gpu.end_profile()?;
+            kernels.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+            for Time { name: kernel, count, ms } in kernels {
+                let (count, ms) = (count / passes, ms / passes as f32);
+                println!("    {name:12} {:10} {kernel:32} {count:3} {ms:8.4} ms", shape.name);
+            }
+        }
         bench.holds(&format!("{name} peak memory"), shape.name, allocated_bytes(gpu)? - before);
     }
     Ok(())

@@ -75,6 +75,9 @@ struct Arguments {
     /// The same operations by PyTorch, mamba_ssm and causal_conv1d, as far as this machine's python3 has them.
     #[arg(long)]
     peers: bool,
+    /// What each kernel of a block takes, too.
+    #[arg(long)]
+    profile: bool,
     /// Timed repetitions of an operation.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     reps: u32,
@@ -113,7 +116,7 @@ fn run(arguments: &Arguments) -> Result<bool, Error> {
         bench.attempt("conv", |bench| conv::run(bench, shape));
         bench.attempt("scan", |bench| scan::run(bench, shape));
         bench.attempt("grouped", |bench| grouped::run(bench, shape));
-        bench.attempt("block", |bench| block::run(bench, shape));
+        bench.attempt("block", |bench| block::run(bench, shape, arguments.profile));
         bench.attempt("vocabulary", |bench| vocabulary::run(bench, shape));
     }
     for seqlen in [256, 1024, 4096, 16_384, 65_536].into_iter().filter(|_| arguments.sweep) {

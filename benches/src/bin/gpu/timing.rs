@@ -80,6 +80,11 @@ impl<'a> Bench<'a> {
         Ok(Self { gpu, only, reps, flush, timings: Vec::new(), memory: Vec::new(), failures: Vec::new() })
     }
 
+    /// Timed repetitions of an operation.
+    pub fn reps(&self) -> usize {
+        self.reps
+    }
+
     /// Whether an operation is asked for.
     pub fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| name.contains(only.as_str()))
