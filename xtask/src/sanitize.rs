@@ -16,12 +16,15 @@ const TESTS: &[(&str, &[&str])] = &[
     ("cuda_context", &["a_state_goes_through_chunks_in_either_order", "what_a_chunk_leaves_agrees_with_the_host"]),
     ("cuda_cross_entropy", &["a_few_odd_rows", "sums_of_groups", "gradients_are_scaled_by_a_factor_on_the_device"]),
     ("cuda_embedding", &["ids_out_of_range_are_told_and_count_as_none", "a_few_odd_rows"]),
-    ("cuda_grouped_gemm", &["every_kernel", "no_rows_at_all"]),
+    ("cuda_grouped_gemm", &["shapes::every_kernel", "shapes::no_rows_at_all"]),
     ("cuda_mixer", &["one_modality_is_a_dense_block"]),
     ("cuda_mixer_step", &["every_kernel"]),
     ("cuda_plan", &["sort_is_the_hosts", "sums_of_columns"]),
     ("cuda_rms_norm", &["few_rows"]),
-    ("cuda_selective_scan", &["every_option", "grids_between_two_kernels", "steps_are_the_sequence"]),
+    (
+        "cuda_selective_scan",
+        &["sizes::every_option", "sizes::grids_between_two_kernels", "steps::steps_are_the_sequence"],
+    ),
     ("cuda_weight_average", &["averages_are_those_of_a_plain_loop"]),
 ];
 
@@ -77,7 +80,8 @@ fn build(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut binaries = BTreeMap::new();
     for line in text.lines().filter_map(|line| line.trim().strip_prefix("Executable tests/")) {
         let Some((source, path)) = line.split_once(" (") else { bail!("cargo says {line}") };
-        let name = source.trim_end_matches(".rs").to_owned();
+        // A test is a file, or a folder with its `main.rs`.
+        let name = source.trim_end_matches("/main.rs").trim_end_matches(".rs").to_owned();
         binaries.insert(name, root.join(path.trim_end_matches(')')));
     }
     Ok(binaries)

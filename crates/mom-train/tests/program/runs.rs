@@ -1,0 +1,101 @@
+//! A run from the outside: the files that it writes, what it says of itself and of damaged data.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::calls::{train, write_config};
+use crate::common::{error_of, mom_train, read, shards};
+
+fn files_of(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_of(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn a_run_writes_its_folder_and_tells_its_losses() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), shards());
+    let out = folder.path().join("out");
+    // The data may be made before; the run finds it.
+    let prepare = ["data", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    let output = mom_train(&prepare);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("training: ") && text.contains("% padding") && text.contains(" samples used"), "{text}");
+    let part = files_of(&out.join("tokens")).into_iter().find(|path| path.extension().unwrap() == "tokens").unwrap();
+    let made = part.metadata().unwrap().modified().unwrap();
+    assert_eq!(String::from_utf8(mom_train(&prepare).stdout).unwrap(), text);
+    let output = train(&config, &out, &["train.seed=3"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("speech: validation loss"), "{text}");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(!told.contains("tokenising") && !told.contains("fitting"), "all of that was done before: {told}");
+    let resolved = read(out.join("config.toml"));
+    assert!(resolved.contains("seed = 3") && resolved.contains("weight_decay = 0.1"), "{resolved}");
+    assert!(read(out.join("model.json")).contains("vocab_size"));
+    assert_eq!(part.metadata().unwrap().modified().unwrap(), made, "tokenised once");
+    for file in ["tokenizers/tokenizers.json", "metrics.jsonl", "timing.jsonl", "result.json"] {
+        assert!(out.join(file).is_file(), "{file}");
+    }
+    let message = error_of(&train(&config, &folder.path().join("other"), &["train.stepz=3"]));
+    assert!(message.contains("run.toml") && message.contains("stepz"), "{message}");
+}
+
+#[test]
+fn a_truncated_shard_is_named_and_a_bad_sample_is_skipped_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("shards");
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(shards()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    let config = write_config(folder.path(), &copy);
+
+    // One image does not decode: the sample is skipped, the run is not.
+    let shard = copy.join("shard-000001.tar");
+    let mut bytes = fs::read(&shard).unwrap();
+    let at = bytes.windows(12).position(|window| window == b"00000050.png").unwrap();
+    bytes[at + 512 + 20..at + 512 + 60].fill(0);
+    fs::write(&shard, &bytes).unwrap();
+    let output = train(&config, &folder.path().join("one"), &[]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("95 samples used, 1 skipped: 1 with image does not decode"), "{text}");
+
+    fs::write(&shard, &bytes[..bytes.len() - 40_000]).unwrap();
+    let message = error_of(&train(&config, &folder.path().join("two"), &[]));
+    assert!(message.contains("shard-000001.tar") && message.contains("at byte"), "{message}");
+
+    fs::remove_dir_all(&copy).unwrap();
+    let message = error_of(&train(&config, &folder.path().join("three"), &[]));
+    assert!(message.contains("shards"), "{message}");
+}
+
+#[test]
+fn without_a_terminal_a_run_tells_its_course_in_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), shards());
+    let more = ["train.steps=4", "train.eval_every=2", "train.checkpoint_every=2", "optimizer.warmup_steps=9"];
+    let big = ["data.batch=400", "data.seqlen=512"];
+    let text = |overrides: &[&str], out: &str| {
+        let output = train(&config, &folder.path().join(out), overrides);
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let told = text(&more, "one");
+    for part in [
+        "M weights (",
+        "positions a step, 4 steps, ",
+        "warning: the warm-up (optimizer.warmup_steps = 9) is longer than the run (4 steps)",
+        "step 2 of 4: validation speech ",
+        "step 2 of 4: checkpoint",
+        " k tokens/s",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(!told.contains("more than a pass"), "{told}");
+    let told = text(&[&["train.steps=1"][..], &big].concat(), "two");
+    assert!(told.contains("warning: a step of 204800 positions is more than a pass over the data"), "{told}");
+}
