@@ -1,5 +1,7 @@
 //! The residual block: `x + mixer(norm(x))`.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
@@ -9,7 +11,7 @@ use crate::error::expect_device;
 use crate::error::require;
 use crate::init::Draw;
 use crate::ops::add;
-use crate::{Init, MixerConfig, MixerState, MixtureOfMamba, Plan, Result, ops, to_positions, to_rows};
+use crate::{Arrivals, Init, MixerConfig, MixerState, MixtureOfMamba, Part, Plan, Result, ops, to_positions, to_rows};
 
 /// RMS norm with a weight, `norm.weight` in a checkpoint. Its gradient is ours: candle-nn's fused norm has none.
 #[derive(Debug, Clone)]
@@ -96,6 +98,8 @@ pub struct Block {
     mixer: MixtureOfMamba,
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     recompute: bool,
+    /// Who brings its weights, and its number there.
+    arrivals: Option<(Arc<dyn Arrivals>, usize)>,
 }
 
 impl Block {
@@ -106,13 +110,25 @@ impl Block {
     pub fn new(config: &BlockConfig, init: &Init, vb: VarBuilder) -> Result<Self> {
         config.validate()?;
         let norm = RmsNorm::new(config.mixer.d_model, config.norm_eps, init, vb.pp("norm"))?;
-        Ok(Self { norm, mixer: MixtureOfMamba::new(&config.mixer, init, vb.pp("mixer"))?, recompute: false })
+        let mixer = MixtureOfMamba::new(&config.mixer, init, vb.pp("mixer"))?;
+        Ok(Self { norm, mixer, recompute: false, arrivals: None })
     }
 
     /// The same block with or without recompute: on a GPU nothing but the input is then kept for the backward pass, which
     /// runs the forward pass again. On the CPU it changes nothing.
     pub fn with_recompute(self, recompute: bool) -> Self {
         Self { recompute, ..self }
+    }
+
+    /// The same block, whose forward passes ask for its weights, as those of block `index`, before they read them.
+    pub fn with_arrivals(self, arrivals: Arc<dyn Arrivals>, index: usize) -> Self {
+        Self { arrivals: Some((arrivals, index)), ..self }
+    }
+
+    fn wait(&self) {
+        if let Some((arrivals, index)) = &self.arrivals {
+            arrivals.wait_for(Part::Block(*index));
+        }
     }
 
     /// The mixer.
@@ -150,6 +166,7 @@ impl Block {
                 norm: Some((block.norm.weight.clone(), block.norm.eps)),
                 weights: block.mixer.weights().clone(),
                 recompute: block.recompute,
+                arrivals: block.arrivals.clone(),
             });
             return crate::cuda::chain(x, links, plan);
         }
@@ -161,6 +178,7 @@ impl Block {
     /// # Errors
     /// As [`MixtureOfMamba::forward`].
     pub fn forward_by_modules(&self, x: &Tensor, plan: &Plan) -> Result<Tensor> {
+        self.wait();
         add(&self.mixer.forward(&self.norm.forward(x)?, plan)?, x)
     }
 
@@ -178,6 +196,7 @@ impl Block {
     /// # Errors
     /// As [`MixtureOfMamba::forward_from`].
     pub fn forward_from(&self, x: &Tensor, plan: &Plan, state: &mut MixerState) -> Result<Tensor> {
+        self.wait();
         add(&self.mixer.forward_from(&self.norm.forward(x)?, plan, state)?, x)
     }
 
@@ -186,6 +205,7 @@ impl Block {
     /// # Errors
     /// As [`MixtureOfMamba::step`].
     pub fn step(&self, x: &Tensor, plan: &Plan, state: &mut MixerState) -> Result<Tensor> {
+        self.wait();
         add(&self.mixer.step(&self.norm.forward(x)?, plan, state)?, x)
     }
 }

@@ -14,6 +14,7 @@
 //! | [`cuda_device`], [`to_device`], [`convert`], [`accumulate`] | a GPU as these modules want it (feature `cuda`), host values there, and sums of gradients |
 //! | [`ops`] | the operations alone: selective scan, causal conv, grouped linear, RMS norm, rows |
 //! | [`autograd`], [`host`] | functions of any number of tensors on candle's tape or one of their own, and what to write them with |
+//! | [`Arrivals`] | weights that are still on their way to a device when a forward pass begins |
 //! | [`Init`] | initial values, a pure function of a seed and a parameter's name |
 //!
 //! Dense Mamba is the same code: `n_modalities = 1` and nothing untied. Tensors are `f32` or `f64` on the CPU, `bf16`,
@@ -43,6 +44,7 @@
 //! # Ok::<(), mom_core::Error>(())
 //! ```
 
+mod arrivals;
 pub mod autograd;
 mod block;
 mod config;
@@ -62,6 +64,7 @@ mod weights;
 pub use candle_core;
 pub use candle_nn;
 
+pub use arrivals::{Arrivals, Part};
 pub use block::{Block, BlockConfig, RmsNorm};
 pub use config::{MixerConfig, Projection, SharedDtBias, Untied};
 pub use device::{HostValue, accumulate, convert, cuda_device, to_device};

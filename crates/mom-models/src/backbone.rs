@@ -1,8 +1,10 @@
 //! The backbone: blocks between an embedding and a final norm.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use mom_core::{Block, Init, Plan, RmsNorm};
+use mom_core::{Arrivals, Block, Init, Part, Plan, RmsNorm};
 
 use crate::blocks::{Blocks, Passed, States};
 use crate::{ModelConfig, Result};
@@ -12,6 +14,7 @@ use crate::{ModelConfig, Result};
 pub struct Backbone {
     blocks: Blocks,
     norm_f: RmsNorm,
+    arrivals: Option<Arc<dyn Arrivals>>,
 }
 
 impl Backbone {
@@ -23,12 +26,24 @@ impl Backbone {
     pub fn new(config: &ModelConfig, init: &Init, vb: VarBuilder) -> Result<Self> {
         let init = init.with_residual_scale((config.scale.n_blocks() as f64).powf(-0.5));
         let blocks = Blocks::new(config, &init, &vb.pp("layers"))?;
-        Ok(Self { blocks, norm_f: RmsNorm::new(config.scale.d_model, config.norm_eps, &init, vb.pp("norm_f"))? })
+        let norm_f = RmsNorm::new(config.scale.d_model, config.norm_eps, &init, vb.pp("norm_f"))?;
+        Ok(Self { blocks, norm_f, arrivals: None })
     }
 
     /// The same blocks with or without recompute, see [`Block::with_recompute`].
     pub fn with_recompute(self, recompute: bool) -> Self {
         Self { blocks: self.blocks.with_recompute(recompute), ..self }
+    }
+
+    /// The same blocks, whose forward passes ask for weights before they read them.
+    pub fn with_arrivals(self, arrivals: Arc<dyn Arrivals>) -> Self {
+        Self { blocks: self.blocks.with_arrivals(&arrivals), arrivals: Some(arrivals), ..self }
+    }
+
+    pub(crate) fn wait_for(&self, part: Part) {
+        if let Some(arrivals) = &self.arrivals {
+            arrivals.wait_for(part);
+        }
     }
 
     /// Mamba's blocks, in their order; none where the backbone is made of others.
@@ -49,12 +64,18 @@ impl Backbone {
     /// # Errors
     /// As [`Block::forward`].
     pub fn forward(&self, x: &Tensor, plan: &Plan) -> Result<Passed> {
+        if self.blocks().is_empty() {
+            // These ask for nothing themselves; with the last part all are there.
+            self.wait_for(Part::Last);
+        }
         let Passed { x, balance } = self.blocks.forward(x, plan)?;
+        self.wait_for(Part::Last);
         Ok(Passed { x: self.norm_f.forward(&x)?, balance })
     }
 
     /// The final norm alone.
     pub(crate) fn normed(&self, x: &Tensor) -> Result<Tensor> {
+        self.wait_for(Part::Last);
         Ok(self.norm_f.forward(x)?)
     }
 
@@ -76,6 +97,7 @@ impl Backbone {
     /// # Errors
     /// As [`Block::forward_from`].
     pub fn forward_from(&self, x: &Tensor, plan: &Plan, states: &mut States) -> Result<Tensor> {
+        self.wait_for(Part::Last);
         Ok(self.norm_f.forward(&self.blocks.forward_from(x, plan, states)?)?)
     }
 }

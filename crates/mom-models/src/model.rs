@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use mom_core::ops::{add, narrow_rows, scaled, stack_rows};
-use mom_core::{Context, Draw, Init, Plan};
+use mom_core::{Arrivals, Context, Draw, Init, Part, Plan};
 
 use crate::blocks::Passed;
 use crate::diffusion::Noise;
@@ -238,6 +238,12 @@ impl Model {
         Ok(Self { context, ..self })
     }
 
+    /// The same model, whose weights somebody brings to its device while a forward pass may have begun: [`Self::loss_of`] asks before it
+    /// reads those of a part. Whoever reads them otherwise waits for [`Part::Last`] before.
+    pub fn with_arrivals(self, arrivals: Arc<dyn Arrivals>) -> Self {
+        Self { backbone: self.backbone.with_arrivals(arrivals), ..self }
+    }
+
     /// The configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -430,6 +436,7 @@ impl Model {
     /// Transfusion the rows of modality 1 are the noisy patches, in the order of their positions. Beside it what a U-Net's way
     /// up needs of its way down.
     pub(crate) fn residual_stream(&self, inputs: &Inputs) -> Result<(Tensor, Option<Skips>)> {
+        self.backbone.wait_for(Part::First);
         let tokens = self.embed(&inputs.tokens)?;
         let (Some(patcher), Some(patches)) = (&self.patcher, &inputs.patches) else {
             return Ok((tokens, None));

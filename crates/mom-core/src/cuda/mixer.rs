@@ -17,7 +17,7 @@ use super::weights::{Of, ProjectionGrads, with_block, with_mixer};
 use crate::autograd::{Backward, record_forward_only, record_storage, tracks};
 use crate::state::{DeviceState, MixerState};
 use crate::weights::Weights;
-use crate::{Error, Plan, Result};
+use crate::{Arrivals, Error, Part, Plan, Result};
 
 const OP: &str = "mixer";
 
@@ -34,11 +34,13 @@ pub(crate) struct Link {
     pub weights: Arc<Weights>,
     /// Nothing is saved, and the backward pass begins with the forward pass.
     pub recompute: bool,
+    /// Who brings its weights, and its number there.
+    pub arrivals: Option<(Arc<dyn Arrivals>, usize)>,
 }
 
 /// As [`crate::MixtureOfMamba::forward`]; `x` is contiguous.
 pub(crate) fn mixer(x: Tensor, weights: &Arc<Weights>, plan: &Plan) -> Result<Tensor> {
-    chain(x, [Link { norm: None, weights: weights.clone(), recompute: false }], plan)
+    chain(x, [Link { norm: None, weights: weights.clone(), recompute: false, arrivals: None }], plan)
 }
 
 /// Links in a row, each over what the one before gave, as one node of the tape: between two nodes the tape would fill a
@@ -61,7 +63,10 @@ fn forward<T: GpuFloat>(on: &OnGpu, x: Tensor, links: impl IntoIterator<Item = L
     let tracked = tracks(&inputs);
     let mut passed = Vec::new();
     let mut out = None;
-    for Link { norm, weights, recompute } in links {
+    for Link { norm, weights, recompute, arrivals } in links {
+        if let Some((arrivals, index)) = arrivals {
+            arrivals.wait_for(Part::Block(index));
+        }
         let x = out.take().map_or_else(|| x.clone(), |out| on.tensor(out, &shape));
         let parts = Parts { x, norm, weights, plan: plan.clone() };
         let mut saved = (tracked && !recompute).then(|| parts.room::<T>(on)).transpose()?;

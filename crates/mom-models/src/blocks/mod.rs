@@ -11,9 +11,11 @@ pub(crate) mod routed;
 mod states;
 pub(crate) mod transformer;
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use mom_core::{Block, Init, Plan};
+use mom_core::{Arrivals, Block, Init, Plan};
 
 pub use routed::RoutedBlock;
 pub use states::States;
@@ -73,6 +75,17 @@ impl Blocks {
         match self {
             Self::Mamba(blocks) => {
                 Self::Mamba(blocks.into_iter().map(|block| block.with_recompute(recompute)).collect())
+            }
+            others => others,
+        }
+    }
+
+    /// The same blocks; those of Mamba ask for their weights one by one, see [`Block::with_arrivals`].
+    pub(crate) fn with_arrivals(self, arrivals: &Arc<dyn Arrivals>) -> Self {
+        match self {
+            Self::Mamba(blocks) => {
+                let each = blocks.into_iter().enumerate();
+                Self::Mamba(each.map(|(index, block)| block.with_arrivals(arrivals.clone(), index)).collect())
             }
             others => others,
         }

@@ -15,6 +15,7 @@ use mom_models::Parameters;
 
 use super::adamw::{Moments, decays};
 use super::download::Download;
+use super::sharded::Side;
 use crate::config::OptimizerSection;
 use crate::dist::{Memory, Nccl};
 use crate::{Result, error};
@@ -44,6 +45,7 @@ pub(crate) struct DeviceAdamW {
 /// Partial sums of squares of all ranks.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    side: Arc<Side>,
     nccl: Arc<Nccl>,
     own: CudaSlice<f32>,
     all: CudaSlice<f32>,
@@ -54,8 +56,9 @@ impl Shared {
     ///
     /// # Errors
     /// Out of memory.
-    pub fn new(on: &OnGpu, nccl: Arc<Nccl>, n: usize, size: usize) -> Result<Self> {
-        Ok(Self { nccl, own: on.gpu.zeros(n)?, all: on.gpu.zeros(n * size)? })
+    pub fn new(side: Arc<Side>, nccl: Arc<Nccl>, n: usize, size: usize) -> Result<Self> {
+        let gpu = &side.on().gpu;
+        Ok(Self { nccl, own: gpu.zeros(n)?, all: gpu.zeros(n * size)?, side })
     }
 
     /// Gathers the partial sums of all ranks.
@@ -68,7 +71,9 @@ impl Shared {
             len: slice.len(),
             dtype: DType::F32,
         };
-        self.nccl.all_gather(memory(&self.own), memory(&self.all), stream.cu_stream().cast())
+        self.side.follow()?;
+        self.nccl.all_gather(memory(&self.own), memory(&self.all), self.side.raw())?;
+        self.side.join()
     }
 }
 

@@ -92,15 +92,11 @@ impl Optimiser {
         }
     }
 
-    /// Updates every weight on a GPU, of several ranks by the sums of their gradients.
-    ///
-    /// # Errors
-    /// It is on the host; what the device reports; a rank that failed.
-    #[cfg(feature = "cuda")]
-    pub fn update_on_device(&mut self, gradients: &[Tensor], config: &crate::config::OptimizerSection) -> Result<()> {
-        match self {
-            Self::ShardedOnDevice(sharded) => sharded.update(gradients, config),
-            _ => self.on_device()?.update(gradients, config),
+    /// What is launched from now on reads the weights that the last step left: those of several ranks may be on their way.
+    pub fn settle(&self) {
+        #[cfg(feature = "cuda")]
+        if let Self::ShardedOnDevice(sharded) = self {
+            sharded.settle();
         }
     }
 

@@ -125,10 +125,13 @@ pub fn measure(options: &SpeedOptions) -> Result<Speed> {
 /// # Errors
 /// As there; a rank that failed.
 pub fn measure_in(options: &SpeedOptions, world: &Arc<World>) -> Result<Speed> {
-    world.ends(timed(options, world))
+    let mut engine = None;
+    let outcome = timed(options, world, &mut engine);
+    // Before the engine goes, and with it its group of ranks.
+    world.ends(outcome)
 }
 
-fn timed(options: &SpeedOptions, world: &Arc<World>) -> Result<Speed> {
+fn timed(options: &SpeedOptions, world: &Arc<World>, place: &mut Option<Engine>) -> Result<Speed> {
     let layers = options.scale.n_layers;
     for (field, value) in [
         ("layers", layers),
@@ -150,11 +153,11 @@ fn timed(options: &SpeedOptions, world: &Arc<World>) -> Result<Speed> {
     let precision = options.precision.unwrap_or(Precision::of(options.device));
     let elements = options.batch * options.seqlen * options.scale.d_model;
     let model = (options.setting, options.variant);
-    let captures = options.graph.captures(options.device, model, options.accumulate, elements)? && !world.is_shared();
+    let captures = options.graph.captures(options.device, model, options.accumulate, elements)? && options.context == 1;
     let SpeedOptions { device, recompute, .. } = *options;
     let mode = Mode { dtype: precision.dtype(), device, recompute, captures };
     let dist = DistSection { context, ..DistSection::default() };
-    let mut engine = Engine::in_world(&config, 0, mode, world.clone(), &dist)?;
+    let engine = place.insert(Engine::in_world(&config, 0, mode, world.clone(), &dist)?);
     let whole = input(options, patch_dim);
     let counts = Normaliser::of(&view(&whole.batch));
     let of_batch = Content { counts, n_tokens: options.batch * options.seqlen };
@@ -188,19 +191,19 @@ fn timed(options: &SpeedOptions, world: &Arc<World>) -> Result<Speed> {
         Ok::<_, crate::Error>((start.elapsed().as_secs_f64(), report.loss))
     };
     for _ in 0..options.warmup {
-        step(&mut engine)?;
+        step(engine)?;
     }
     memory::reset(options.device)?;
     let mut step_secs = Vec::new();
     let mut loss = f64::NAN;
     for _ in 0..options.steps {
-        let (secs, of_step) = step(&mut engine)?;
+        let (secs, of_step) = step(engine)?;
         step_secs.push(secs);
         loss = of_step;
     }
     let peak_memory_bytes = memory::peak(options.device)?;
     step_secs.sort_by(f64::total_cmp);
-    let profile = if options.profile { profile(&mut engine, &mut step)? } else { Profile::default() };
+    let profile = if options.profile { profile(engine, &mut step)? } else { Profile::default() };
     Ok(Speed {
         step_secs,
         tokens,

@@ -9,6 +9,7 @@ use mom_models::{Inputs, Losses, ModalityLoss, Model, ModelConfig, Normaliser, P
 use super::StepReport;
 #[cfg(feature = "cuda")]
 use super::captured::CapturedStep;
+use super::gradients::Gradients;
 use super::tapes::{Taped, Tapes};
 use super::work::{Mode, Work, bring};
 use crate::config::{DistSection, OptimizerSection};
@@ -46,13 +47,16 @@ impl StepControl {
 /// Model, optimiser and, on a device, what takes the gradients.
 #[derive(Debug)]
 pub(crate) struct Engine {
+    /// Its weights, and those of `parameters`, may be on their way from other ranks, which a training step waits for where it reads
+    /// them; whoever else does calls [`Self::settle`] before.
     pub model: Model,
     pub parameters: Parameters,
+    /// Goes before the group of ranks, which may be part of it.
+    #[cfg(feature = "cuda")]
+    captured: Option<CapturedStep>,
     pub optimiser: Optimiser,
     pub mode: Mode,
     tapes: Tapes,
-    #[cfg(feature = "cuda")]
-    captured: Option<CapturedStep>,
     /// Launches a captured step's kernels one by one all the same: for a profile.
     #[cfg(feature = "cuda")]
     pub singly: bool,
@@ -96,6 +100,11 @@ impl Engine {
         let optimiser = Optimiser::in_world(&parameters, &world, dist)?;
         let chunks = Chunks::of(&world, dist.context, &device)?.map(|chunks| Arc::new(chunks) as Arc<dyn Context>);
         let model = model.with_recompute(mode.recompute == Recompute::Block).with_context(chunks)?;
+        #[cfg(feature = "cuda")]
+        let model = match &optimiser {
+            Optimiser::ShardedOnDevice(sharded) => model.with_arrivals(sharded.arrivals()),
+            _ => model,
+        };
         let tapes = Tapes::of(&model, &parameters, &device)?;
         Ok(Self {
             model,
@@ -153,7 +162,7 @@ impl Engine {
             return Ok(report);
         }
         let mut losses = Vec::new();
-        let mut gradients: Option<Vec<Tensor>> = None;
+        let mut gradients = Gradients::of(&self.parameters, 1 + work.rest.len());
         let Work { first, rest, counts, .. } = work;
         let (last, mut rest) = (rest.len(), rest.into_iter());
         let mut next = Some(first);
@@ -163,24 +172,28 @@ impl Engine {
             if self.mode.device == DeviceKind::Cpu && !self.world.is_shared() {
                 self.finite(step, "the loss", value(&of_batch)?)?;
             }
-            let of_batch_gradients = self.gradients(&of_batch, tape)?;
-            gradients = Some(match gradients {
-                None => of_batch_gradients,
-                Some(sums) => {
-                    let pairs = sums.into_iter().zip(of_batch_gradients);
-                    pairs
-                        .map(|(sum, gradient)| mom_core::accumulate(&sum, &gradient))
-                        .collect::<mom_core::Result<_>>()?
+            match &mut self.optimiser {
+                // The sums of several ranks are on their way while the backward pass goes on.
+                #[cfg(feature = "cuda")]
+                Optimiser::ShardedOnDevice(sharded) if rest.len() == 0 => {
+                    sharded.begin(gradients.are_sums());
+                    self.tapes.gradients(&self.parameters, &of_batch, tape, |index, gradient| {
+                        sharded.take(index, gradients.with(index, gradient)?)
+                    })?;
+                    // Of the batches before this one alone.
+                    gradients.rest().try_for_each(|(index, sum)| sharded.take(index, sum))?;
                 }
-            });
+                _ => {
+                    self.tapes.gradients(&self.parameters, &of_batch, tape, |i, gradient| gradients.add(i, gradient))?
+                }
+            }
             losses.push(of_batch.detached());
             if let Some(input) = rest.next() {
                 next = Some(bring(&self.model, &input, counts, self.mode)?);
                 meanwhile(&self.model, losses.len() - 1)?;
             }
         }
-        let gradients = gradients.unwrap_or_default();
-        let grad_norm = self.update(step, &gradients, control, config, |model| meanwhile(model, last))?;
+        let grad_norm = self.update(step, gradients, control, config, |model| meanwhile(model, last))?;
         let (mut loss, mut by_modality) = (0.0, self.no_losses());
         for of_batch in losses {
             loss += value(&of_batch)?;
@@ -208,38 +221,53 @@ impl Engine {
             return Err(crate::error::config("train.accumulate", "1 for a captured step", 1 + rest.len()));
         }
         self.optimiser.on_device()?.begin_step(control.learning_rate, control.skip_above)?;
-        let state = match state {
+        let world = self.world.clone();
+        let state = world.waiting(|| match state {
             None => {
                 let losses = self.launch(&inputs, config)?.detached();
-                CapturedStep::first(inputs, losses)
+                Ok::<_, Error>(CapturedStep::first(inputs, losses))
             }
             Some(mut state) => {
                 let (device, singly) = (self.mode.device.open()?, self.singly);
                 state.next(&device, &inputs, singly, |inputs| self.launch(inputs, config))?;
-                state
+                Ok(state)
             }
-        };
+        })?;
         self.optimiser.on_device()?.take_step();
         let after = meanwhile(&self.model);
         // The step's own gradients are gone.
         let again = |engine: &Self| {
             let (losses, tape) = engine.loss(state.inputs(), Normaliser::default())?;
-            engine.gradients(&losses, tape)
+            let mut gradients = Gradients::of(&engine.parameters, 1);
+            engine.tapes.gradients(&engine.parameters, &losses, tape, |index, it| gradients.add(index, it))?;
+            gradients.all(&engine.parameters)
         };
         let grad_norm = self.checked_norm(step, control, again)?;
         after?;
-        let loss = value(state.losses())?;
+        let (loss, by_modality) = (value(state.losses())?, state.losses().by_modality()?);
+        let (loss, by_modality) = self.of_all_ranks(loss, by_modality)?;
         self.finite(step, "the loss", loss)?;
-        let by_modality = state.losses().by_modality()?;
         Ok((StepReport { step, loss, by_modality, grad_norm, learning_rate: control.learning_rate }, state))
     }
 
-    /// Forward pass, backward pass and update, none of which waits for the device.
+    /// Forward pass, backward pass and update, none of which waits for the device, nor leaves anything on its way to other ranks.
     #[cfg(feature = "cuda")]
     fn launch(&mut self, inputs: &Inputs, config: &OptimizerSection) -> Result<Losses> {
         let (losses, tape) = self.loss(inputs, Normaliser::default())?;
-        let gradients = self.gradients(&losses, tape)?;
-        self.optimiser.on_device()?.update(&gradients, config)?;
+        match &mut self.optimiser {
+            Optimiser::ShardedOnDevice(sharded) => {
+                sharded.begin(false);
+                self.tapes.gradients(&self.parameters, &losses, tape, |index, it| sharded.take(index, it))?;
+                sharded.update(config)?;
+                sharded.forget();
+                sharded.settle();
+            }
+            optimiser => {
+                let mut gradients = Gradients::of(&self.parameters, 1);
+                self.tapes.gradients(&self.parameters, &losses, tape, |index, it| gradients.add(index, it))?;
+                optimiser.on_device()?.update(&gradients.all(&self.parameters)?, config)?;
+            }
+        }
         Ok(losses)
     }
 
@@ -248,44 +276,60 @@ impl Engine {
         self.tapes.forward(|| Ok(self.model.loss_of(inputs, counts)?))
     }
 
-    /// Gradients of a loss, in the order of the parameters; zero where the loss does not depend on one.
-    fn gradients(&self, losses: &Losses, tape: Taped) -> Result<Vec<Tensor>> {
-        self.tapes.gradients(&self.parameters, losses, tape)
+    /// What is launched from now on reads the weights that the last step left.
+    pub fn settle(&self) {
+        self.optimiser.settle();
     }
 
-    /// Clips and updates, unless a gradient is not finite; returns their norm.
+    /// Clips and updates, unless a gradient is not finite; returns their norm. The gradients of ranks on GPUs were taken before.
     fn update(
         &mut self,
         step: u64,
-        gradients: &[Tensor],
+        gradients: Gradients,
         control: StepControl,
         config: &OptimizerSection,
         meanwhile: impl FnOnce(&Model) -> Result<()>,
     ) -> Result<f64> {
-        let norm = match &mut self.optimiser {
+        let (norm, gradients) = match &mut self.optimiser {
             Optimiser::Host(adamw) => {
-                let norm = global_norm(gradients)?;
+                let gradients = gradients.all(&self.parameters)?;
+                let norm = global_norm(&gradients)?;
                 if norm.is_finite() && !control.stands_out(norm) {
                     let factor = if norm > config.clip_norm { config.clip_norm / norm } else { 1.0 };
-                    adamw.step(gradients, factor, control.learning_rate, config)?;
+                    adamw.step(&gradients, factor, control.learning_rate, config)?;
                 }
-                norm
+                (norm, gradients)
             }
             Optimiser::Sharded(adamw) => {
-                let norm = adamw.reduce(gradients)?;
+                let gradients = gradients.all(&self.parameters)?;
+                let norm = adamw.reduce(&gradients)?;
                 if norm.is_finite() && !control.stands_out(norm) {
                     let factor = if norm > config.clip_norm { config.clip_norm / norm } else { 1.0 };
                     adamw.step(&self.parameters, factor, control.learning_rate, config)?;
                 }
-                norm
+                (norm, gradients)
             }
             #[cfg(feature = "cuda")]
-            Optimiser::Device(_) | Optimiser::ShardedOnDevice(_) => {
-                self.optimiser.on_device()?.begin_step(control.learning_rate, control.skip_above)?;
-                self.world.waiting(|| self.optimiser.update_on_device(gradients, config))?;
-                self.optimiser.on_device()?.take_step();
+            Optimiser::Device(adamw) => {
+                let gradients = gradients.all(&self.parameters)?;
+                adamw.begin_step(control.learning_rate, control.skip_above)?;
+                adamw.update(&gradients, config)?;
+                adamw.take_step();
                 let after = meanwhile(&self.model);
-                let norm = self.checked_norm(step, control, |_| Ok(gradients.to_vec()))?;
+                let norm = self.checked_norm(step, control, |_| Ok(gradients))?;
+                after?;
+                return Ok(norm);
+            }
+            #[cfg(feature = "cuda")]
+            Optimiser::ShardedOnDevice(sharded) => {
+                sharded.adamw_mut().begin_step(control.learning_rate, control.skip_above)?;
+                self.world.waiting(|| sharded.update(config))?;
+                sharded.adamw_mut().take_step();
+                let after = meanwhile(&self.model);
+                let norm = self.checked_norm(step, control, |_| Ok(Vec::new()))?;
+                if let Optimiser::ShardedOnDevice(sharded) = &mut self.optimiser {
+                    sharded.forget();
+                }
                 after?;
                 return Ok(norm);
             }
@@ -295,7 +339,7 @@ impl Engine {
         if norm.is_finite() {
             return Ok(norm);
         }
-        Err(self.non_finite_gradient(step, gradients, norm)?)
+        Err(self.non_finite_gradient(step, &gradients, norm)?)
     }
 
     /// The norm of the gradients of a step on the device; the step was taken if it is finite and does not stand out.
@@ -320,7 +364,14 @@ impl Engine {
         Err(self.non_finite_gradient(step, &gradients, norm)?)
     }
 
-    fn non_finite_gradient(&self, step: u64, gradients: &[Tensor], norm: f64) -> Result<Error> {
+    fn non_finite_gradient(&mut self, step: u64, gradients: &[Tensor], norm: f64) -> Result<Error> {
+        #[cfg(feature = "cuda")]
+        if let Optimiser::ShardedOnDevice(sharded) = &mut self.optimiser
+            && let Some(index) = sharded.not_finite()?
+            && let Some((name, _)) = self.parameters.iter().nth(index)
+        {
+            return self.non_finite(step, format!("the gradient of {name}"), norm);
+        }
         for ((name, _), gradient) in self.parameters.iter().zip(gradients) {
             if !squares(gradient)?.is_finite() {
                 return self.non_finite(step, format!("the gradient of {name}"), norm);
@@ -336,6 +387,7 @@ impl Engine {
 
     /// The error of a step that failed; a weight that is not finite itself is the cause, and is named.
     fn non_finite(&self, step: u64, tensor: String, value: f64) -> Result<Error> {
+        self.settle();
         for (name, variable) in self.parameters.iter() {
             let squares = squares(variable.as_tensor())?;
             if !squares.is_finite() {

@@ -4,6 +4,7 @@
 mod captured;
 mod engine;
 mod feed;
+mod gradients;
 mod outcome;
 mod snapshot;
 mod tapes;

@@ -45,25 +45,44 @@ impl Tapes {
         })
     }
 
-    /// Gradients of a loss, in the order of the parameters; zero where the loss does not depend on one.
-    pub fn gradients(&self, parameters: &Parameters, losses: &Losses, taped: Taped) -> Result<Vec<Tensor>> {
-        let mut of = match (self, taped.0) {
+    /// Gradients of a loss, by the index of their parameter, each as soon as it is whole and once; none where the loss does not depend on one.
+    pub fn gradients(
+        &self,
+        parameters: &Parameters,
+        losses: &Losses,
+        taped: Taped,
+        mut take: impl FnMut(usize, Tensor) -> Result<()>,
+    ) -> Result<()> {
+        match (self, taped.0) {
             // A batch without a target has a loss that depends on nothing.
             (Self::Recorded { seed }, Some(tape)) if losses.total.track_op() => {
-                let mut gradients = HashMap::new();
-                tape.backward(&losses.total, seed.clone(), |id, gradient| {
-                    gradients.insert(id, gradient);
-                    Ok(())
-                })?;
-                gradients
+                let ids =
+                    parameters.iter().enumerate().map(|(index, (_, variable))| (variable.as_tensor().id(), index));
+                let index_of: HashMap<_, _> = ids.collect();
+                let mut refused = None;
+                let passed = tape.backward(&losses.total, seed.clone(), |id, gradient| {
+                    let Some(&index) = index_of.get(&id) else { return Ok(()) };
+                    take(index, gradient).map_err(|error| {
+                        let words = candle_core::Error::msg(&error);
+                        refused = Some(error);
+                        words
+                    })
+                });
+                match refused {
+                    Some(error) => Err(error),
+                    None => Ok(passed?),
+                }
             }
-            (Self::Candle { sink }, _) => by_candle(parameters, losses, sink.as_ref())?,
-            (Self::Recorded { .. }, _) => HashMap::new(),
-        };
-        let gradients = parameters
-            .iter()
-            .map(|(_, variable)| of.remove(&variable.as_tensor().id()).map_or_else(|| variable.zeros_like(), Ok));
-        Ok(gradients.collect::<candle_core::Result<_>>()?)
+            (Self::Candle { sink }, _) => {
+                let mut of = by_candle(parameters, losses, sink.as_ref())?;
+                let mut all = parameters.iter().enumerate();
+                all.try_for_each(|(index, (_, variable))| match of.remove(&variable.as_tensor().id()) {
+                    Some(gradient) => take(index, gradient),
+                    None => Ok(()),
+                })
+            }
+            (Self::Recorded { .. }, _) => Ok(()),
+        }
     }
 }
 

@@ -109,11 +109,13 @@ impl Trainer {
 
     /// The model.
     pub fn model(&self) -> &Model {
+        self.engine.settle();
         &self.engine.model
     }
 
     /// Its variables.
     pub fn parameters(&self) -> &Parameters {
+        self.engine.settle();
         &self.engine.parameters
     }
 
@@ -210,7 +212,7 @@ impl Trainer {
         let documents = self.feed.keys()?;
         self.feed.seek(before)?;
         // Chunks are looked at each by itself: ranks do not come to the same places here.
-        let model = &self.engine.model.clone().with_context(None)?;
+        let model = &self.model().clone().with_context(None)?;
         let mut operation = None;
         for i in 0..self.feed.n_pieces() {
             let Input { batch, noise } = self.feed.piece(step, i)?;
@@ -312,6 +314,7 @@ impl Trainer {
     /// # Errors
     /// As there.
     pub fn validate_average(&self) -> Result<Option<Validation>> {
+        self.engine.settle();
         let run =
             |average: &Average| average.in_place(&self.engine.optimiser, &self.engine.parameters, || self.validate());
         self.average.as_ref().map(run).transpose()
@@ -328,7 +331,7 @@ impl Trainer {
 
     /// Weights whose state this process holds.
     pub(crate) fn n_own(&self) -> usize {
-        self.engine.optimiser.n_own(self.parameters())
+        self.engine.optimiser.n_own(&self.engine.parameters)
     }
 
     /// What this rank owns of the weights; `None` of a process that owns all.
@@ -454,11 +457,19 @@ impl Trainer {
     }
 }
 
-/// Whether a step is a captured graph: one process' alone may be.
+/// Whether a step is a captured graph: that of a rank, where it has one piece of each.
 fn captures(config: &RunConfig, world: &World) -> Result<bool> {
-    let is_asked = config.train.graph == Graph::Always && world.is_shared();
-    require(!is_asked, "train.graph", "auto or never for several ranks", "always")?;
-    Ok(config.captures()? && !world.is_shared())
+    if !world.is_shared() {
+        return config.captures();
+    }
+    let RunConfig { model, data, train, .. } = config;
+    let own = world.pieces(config)?.own;
+    let is_asked = train.graph == Graph::Always && train.dist.context > 1;
+    require(!is_asked, "train.graph", "auto or never where ranks have chunks of a sequence", "always")?;
+    let sequences = own.first().map_or(0, |piece| piece.sequences.len());
+    let elements = sequences.saturating_mul(data.seqlen).saturating_mul(model.scale.d_model);
+    let captures = train.graph.captures(train.device, (model.setting, model.variant), own.len(), elements)?;
+    Ok(captures && train.dist.context == 1)
 }
 
 fn average(engine: &Engine, config: &RunConfig, values: Option<&[Tensor]>) -> Result<Option<Average>> {

@@ -69,6 +69,26 @@ fn ranks_on_gpus_train_as_one_does() {
     }
 }
 
+/// Kernels, sums over ranks and new weights of a step as one graph.
+#[test]
+fn captured_steps_of_ranks_are_those_that_are_launched_one_by_one() {
+    let Some(_gpus) = gpus("captured_steps_of_ranks_are_those_that_are_launched_one_by_one") else { return };
+    for reduce in ["train.dist.reduce=fastest", "train.dist.reduce=fixed-order"] {
+        let more = [
+            "train.dtype=f32",
+            "train.accumulate=1",
+            "optimizer.learning_rate=1e-3",
+            "train.dist.bucket_mib=1",
+            reduce,
+        ];
+        let of = |graph| trained(2, &[&more[..], &[graph]].concat());
+        let ((_, singly), (_, captured)) = (of("train.graph=never"), of("train.graph=always"));
+        let off = furthest(&captured, &singly);
+        println!("captured, {reduce}: {off:.1e}");
+        assert!(off < 1e-5, "{reduce}: {off:.1e}");
+    }
+}
+
 /// A chunk of each sequence on each rank, with states and windows between them by NCCL.
 #[test]
 fn chunks_on_gpus_train_as_whole_sequences_do() {

@@ -1,6 +1,7 @@
 //! The functions of NCCL that are used, loaded at run time: a build needs no NCCL, and neither does one card.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::ManuallyDrop;
 
 use libloading::Library;
 
@@ -30,16 +31,13 @@ macro_rules! functions {
         /// Addresses of the functions.
         pub(super) struct Functions {
             $(pub $field: unsafe extern "C" fn($($argument),*) -> $result,)*
-            /// They live as long as the library is loaded.
-            _library: Library,
         }
 
         impl Functions {
-            fn of(library: Library) -> Result<Self, libloading::Error> {
+            fn of(library: &Library) -> Result<Self, libloading::Error> {
                 Ok(Self {
                     // SAFETY: these are the declarations of nccl.h, which have not changed since version 2.
                     $($field: unsafe { *library.get($name)? },)*
-                    _library: library,
                 })
             }
         }
@@ -83,7 +81,9 @@ impl Functions {
                  nvidia-nccl-cu13) and let LD_LIBRARY_PATH name its folder"
             ))
         })?;
-        let functions = Self::of(library).map_err(|error| failed(format!("{FILE} lacks a function: {error}")))?;
+        // It stays loaded: its threads may outlive the last group of ranks, and the addresses live as long as it does.
+        let library = ManuallyDrop::new(library);
+        let functions = Self::of(&library).map_err(|error| failed(format!("{FILE} lacks a function: {error}")))?;
         let mut version = 0;
         // SAFETY: writes one number.
         let status = unsafe { (functions.version)(&raw mut version) };

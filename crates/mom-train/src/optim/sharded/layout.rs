@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use mom_core::Part;
+
 /// Elements whose bytes are aligned for every copy and kernel, of 16 bits or more each.
 const ALIGN: usize = 64;
 
@@ -41,7 +43,7 @@ impl Layout {
     /// `parameters` by name and number of elements; a bucket is closed once it has `bucket` elements.
     pub fn new(parameters: &[(&str, usize)], size: usize, bucket: usize) -> Self {
         let mut order: Vec<usize> = (0..parameters.len()).collect();
-        order.sort_by_key(|&index| (use_order(parameters[index].0), index));
+        order.sort_by_key(|&index| (part_of(parameters[index].0), index));
         let mut buckets = Vec::new();
         let mut open = Bucket { len: 0, parameters: Vec::new() };
         for index in order {
@@ -61,9 +63,29 @@ impl Layout {
         Self { buckets, lens: parameters.iter().map(|(_, len)| *len).collect(), size }
     }
 
+    /// Elements of a parameter.
+    #[cfg_attr(
+        not(feature = "cuda"),
+        allow(dead_code, reason = "on the host gradients that did not come are tensors of zeros")
+    )]
+    pub fn len_of(&self, parameter: usize) -> usize {
+        self.lens[parameter]
+    }
+
     /// Elements of a bucket that each rank owns.
     pub fn share(&self, bucket: usize) -> usize {
         self.buckets[bucket].len / self.size
+    }
+
+    /// The parameter that a bucket is, where it holds one alone and is not filled up.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "the host copies all of them"))]
+    pub fn only(&self, bucket: usize) -> Option<usize> {
+        match self.buckets[bucket] {
+            Bucket { len, ref parameters } if parameters.len() == 1 && self.lens[parameters[0].0] == len => {
+                Some(parameters[0].0)
+            }
+            _ => None,
+        }
     }
 
     /// Elements that each rank owns, with those that fill buckets up.
@@ -102,16 +124,16 @@ impl Layout {
 }
 
 /// Where a forward pass uses a parameter: what it reads first, then blocks by their number, then heads.
-fn use_order(name: &str) -> (u8, usize) {
+pub(crate) fn part_of(name: &str) -> Part {
     let mut parts = name.split('.');
     while let Some(part) = parts.next() {
         if part == "layers" {
-            return (1, parts.next().and_then(|number| number.parse().ok()).unwrap_or(0));
+            return Part::Block(parts.next().and_then(|number| number.parse().ok()).unwrap_or(0));
         }
     }
     let ends = ["lm_head", "patcher.patch_out", "patcher.up."];
-    let is_head = name.contains("norm_f") || ends.iter().any(|end| name.starts_with(end));
-    if is_head { (2, 0) } else { (0, 0) }
+    let is_last = name.contains("norm_f") || ends.iter().any(|end| name.starts_with(end));
+    if is_last { Part::Last } else { Part::First }
 }
 
 #[cfg(test)]

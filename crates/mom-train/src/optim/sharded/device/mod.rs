@@ -1,24 +1,40 @@
 //! The sharded optimiser of ranks that compute on GPUs.
 //!
-//! Variables of two element types have buckets of their own. A step puts on the stream, bucket by bucket: copies of its gradients end to
-//! end, the sum over ranks, of which this rank takes its share; then the update of that share, whose clipping goes by the norm over all
-//! ranks; then the new weights of all. Nothing waits for the device.
+//! ```text
+//! kind      variables of two element types have buckets of their own
+//! side      the stream that ranks exchange on, beside the one that computes
+//! reduce    gradients are added up while the backward pass goes on
+//! gather    new weights are sent while the next forward pass begins
+//! ```
+//!
+//! Nothing waits for the device: a step puts on the ranks' stream the sums of its gradients as they come; behind them, on the stream that
+//! computes, the update of this rank's share, whose clipping goes by the norm over all ranks; then, on the ranks' stream, the new weights of
+//! all, part by part, which the next forward pass waits for part by part.
+
+mod gather;
+mod kind;
+mod reduce;
+mod side;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Storage, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use mom_core::cuda::OnGpu;
-use mom_kernels::cuda::CudaError;
-use mom_kernels::cuda::cudarc::driver::{CudaSlice, DevicePtr, result};
+use mom_core::{Arrivals, Part};
+use mom_kernels::cuda::cudarc::driver::{CudaSlice, DevicePtr};
 use mom_models::Parameters;
 
-use super::{Layout, Stretch};
+use self::gather::{Coming, Gatherer};
+use self::kind::{Kind, Place};
+use self::reduce::Reducer;
+pub(crate) use self::side::Side;
+use super::Stretch;
 use crate::Result;
-use crate::config::{DistSection, OptimizerSection, Reduce};
+use crate::config::{DistSection, OptimizerSection};
 use crate::dist::{Memory, Nccl, World};
 use crate::error::config;
-use crate::optim::adamw::Moments;
+use crate::optim::adamw::{Moments, squares};
 use crate::optim::device_adamw::{DeviceAdamW, Shared};
 
 const OP: &str = "adamw";
@@ -26,29 +42,21 @@ const OP: &str = "adamw";
 /// The stretches of weights that this rank owns, with masters and moments, and the memory that ranks exchange.
 #[derive(Debug)]
 pub(crate) struct ShardedOnDevice {
-    on: OnGpu,
-    nccl: Arc<Nccl>,
-    size: usize,
-    reduce: Reduce,
+    side: Arc<Side>,
     kinds: Vec<Kind>,
+    places: Vec<Place>,
     /// Of all kinds, one behind the other: the order of the optimiser beneath.
     stretches: Vec<Stretch>,
     owned: Vec<Var>,
     adamw: DeviceAdamW,
     variables: Vec<Var>,
-}
-
-/// The variables of one element type.
-#[derive(Debug)]
-struct Kind {
-    dtype: DType,
-    layout: Layout,
-    /// The index of each among all parameters.
-    parameters: Vec<usize>,
-    /// What this rank owns of each bucket: stretches, by their index among all.
-    own: Vec<Vec<usize>>,
-    /// Where each of [`Layout::stretches`] begins in what the rank owns.
-    places: Vec<usize>,
+    reducer: Reducer,
+    /// This rank's share of the gradients of the step that is taken.
+    sums: Vec<Tensor>,
+    gatherer: Gatherer,
+    /// Room for a bucket of each kind.
+    flats: Vec<Tensor>,
+    coming: Arc<Coming>,
 }
 
 impl ShardedOnDevice {
@@ -62,33 +70,15 @@ impl ShardedOnDevice {
         let any = variables.first().ok_or_else(|| config("parameters", "at least one", 0))?;
         let on = OnGpu::of(any.device())?;
         let nccl = Arc::new(Nccl::new(world)?);
-        let (mut kinds, mut stretches, mut owned) = (Vec::new(), Vec::new(), Vec::new());
-        for dtype in [DType::BF16, DType::F32] {
-            let indices: Vec<usize> = (0..variables.len()).filter(|&index| variables[index].dtype() == dtype).collect();
-            if indices.is_empty() {
-                continue;
-            }
-            let lens: Vec<(&str, usize)> = indices.iter().map(|&i| (names[i], variables[i].elem_count())).collect();
-            let layout = Layout::new(&lens, world.size(), (dist.bucket_mib << 20) / dtype.size_in_bytes());
-            let mut own = vec![Vec::new(); layout.buckets.len()];
-            let mut places = Vec::new();
-            let ranges = layout.own();
-            for stretch in layout.stretches(world.rank()) {
-                let bucket = ranges.iter().position(|range| range.contains(&stretch.at)).unwrap_or(0);
-                own[bucket].push(stretches.len());
-                places.push(stretch.at - ranges[bucket].start);
-                let parameter = indices[stretch.parameter];
-                let flat = variables[parameter].as_tensor().flatten_all()?;
-                owned.push(Var::from_tensor(&flat.narrow(0, stretch.range.start, stretch.range.len())?.copy()?)?);
-                let at = stretches.last().map_or(0, |last: &Stretch| last.at + last.range.len());
-                stretches.push(Stretch { parameter, at, ..stretch });
-            }
-            kinds.push(Kind { dtype, layout, parameters: indices, own, places });
-        }
-        let n_variables = kinds.iter().map(|kind: &Kind| kind.parameters.len()).sum::<usize>();
-        if n_variables != variables.len() {
-            return Err(config("dtype", "bf16 or f32", "another"));
-        }
+        // What chunks of a sequence say to each other within a pass has a group of its own, and two groups at once may wait for each other.
+        let side = Arc::new(Side::new(&on, dist.context == 1)?);
+        let (kinds, stretches) = kind::kinds(&names, &variables, (world.rank(), world.size()), dist)?;
+        let places = kind::places(&kinds);
+        let own = |Stretch { parameter, range, .. }: &Stretch| {
+            let flat = variables[*parameter].as_tensor().flatten_all()?;
+            Var::from_tensor(&flat.narrow(0, range.start, range.len())?.copy()?)
+        };
+        let owned = stretches.iter().map(own).collect::<candle_core::Result<Vec<_>>>()?;
         let named = stretches.iter().zip(&owned).map(|(stretch, variable)| (names[stretch.parameter], variable));
         // So many partial sums as the rank that owns most pieces has.
         let lens_of = |rank: usize| {
@@ -96,9 +86,32 @@ impl ShardedOnDevice {
             DeviceAdamW::n_partial(of_kind.map(|stretch| stretch.range.len()))
         };
         let n_partial = (0..world.size()).map(lens_of).max().unwrap_or(0);
-        let shared = Shared::new(&on, nccl.clone(), n_partial, world.size())?;
+        let shared = Shared::new(side.clone(), nccl.clone(), n_partial, world.size())?;
         let adamw = DeviceAdamW::over(&on, named, Some(shared))?;
-        Ok(Self { size: world.size(), reduce: dist.reduce, on, nccl, kinds, stretches, owned, adamw, variables })
+        Ok(Self {
+            reducer: Reducer::new(side.clone(), nccl.clone(), dist.reduce, world.size(), &kinds, &places)?,
+            gatherer: Gatherer { side: side.clone(), nccl, rank: world.rank() },
+            flats: flats(&side, &kinds, |kind| kind.dtype)?,
+            coming: Arc::new(Coming::new(side.clone(), &kinds, &places)?),
+            sums: Vec::new(),
+            side,
+            kinds,
+            places,
+            stretches,
+            owned,
+            adamw,
+            variables,
+        })
+    }
+
+    /// Who tells a forward pass that the weights of the last step are there.
+    pub fn arrivals(&self) -> Arc<dyn Arrivals> {
+        self.coming.clone()
+    }
+
+    /// What is launched from now on runs behind the arrival of all weights.
+    pub fn settle(&self) {
+        self.coming.wait_for(Part::Last);
     }
 
     /// The optimiser over what this rank owns.
@@ -121,81 +134,63 @@ impl ShardedOnDevice {
         self.stretches.last().map_or(0, |last| last.at + last.range.len())
     }
 
-    /// Adds up the gradients of all ranks, in the order of the parameters on each, updates this rank's share and gives all weights to all.
-    /// Does not wait for the device.
+    /// Begins a step's gradients: those of one batch, or sums of several.
+    pub fn begin(&mut self, is_sum: bool) {
+        self.reducer.begin(is_sum);
+    }
+
+    /// A parameter's gradient, by its index, once in a step, in any order: best as soon as it is there.
     ///
     /// # Errors
-    /// What the device or NCCL reports; a rank that failed.
-    pub fn update(&mut self, gradients: &[Tensor], config: &OptimizerSection) -> Result<()> {
-        let gpu = self.on.gpu.clone();
-        let own = gpu.region("all-reduce", || self.reduced(gradients))?;
-        self.adamw.update(&own, config)?;
-        gpu.region("all-gather", || self.give())
+    /// A second one of a parameter; what the device or NCCL reports; a rank that failed.
+    pub fn take(&mut self, parameter: usize, gradient: Tensor) -> Result<()> {
+        self.reducer.take(&self.kinds, parameter, gradient)
     }
 
-    /// The sums over all ranks of the gradients of what this rank owns.
-    fn reduced(&self, gradients: &[Tensor]) -> Result<Vec<Tensor>> {
-        let mut sums = Vec::with_capacity(self.stretches.len());
-        for kind in &self.kinds {
-            let mut place = kind.places.iter();
-            for (index, bucket) in kind.layout.buckets.iter().enumerate() {
-                let of_bucket =
-                    || bucket.parameters.iter().map(|&(local, start)| (&gradients[kind.parameters[local]], start));
-                // f32 where one is a sum of several batches.
-                let dtype = of_bucket().map(|(gradient, _)| gradient.dtype()).next().unwrap_or(kind.dtype);
-                let flat = self.zeros(bucket.len, dtype)?;
-                let all = memory(&self.on, &flat)?;
-                for (gradient, start) in of_bucket() {
-                    let gradient = mom_core::convert(gradient, dtype)?.contiguous()?;
-                    let from = memory(&self.on, &gradient)?;
-                    self.copy(from, all.part(start, from.len))?;
-                }
-                let share = kind.layout.share(index);
-                let sum = self.sum(&flat, all, share)?;
-                for &stretch in &kind.own[index] {
-                    let (Some(&at), len) = (place.next(), self.stretches[stretch].range.len()) else { continue };
-                    sums.push(sum.narrow(0, at, len)?);
-                }
+    /// Updates this rank's share by the sums of all ranks' gradients, of which those that did not come are zero, and gives all weights to
+    /// all. Does not wait for the device.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn update(&mut self, config: &OptimizerSection) -> Result<()> {
+        let gpu = self.side.on().gpu.clone();
+        self.sums = gpu.region("gradients of other ranks", || self.reducer.finish(&self.kinds))?;
+        self.adamw.update(&self.sums, config)?;
+        self.give()
+    }
+
+    /// The parameter, by its index, of which this rank owns a gradient that is not finite; forgets the gradients of the step.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn not_finite(&mut self) -> Result<Option<usize>> {
+        for (stretch, sum) in self.stretches.iter().zip(std::mem::take(&mut self.sums)) {
+            if !squares(&sum)?.is_finite() {
+                return Ok(Some(stretch.parameter));
             }
         }
-        Ok(sums)
+        Ok(None)
     }
 
-    /// This rank's stretch of the sum of a bucket.
-    fn sum(&self, flat: &Tensor, all: Memory, share: usize) -> Result<Tensor> {
-        let stream = self.stream();
-        match self.reduce {
-            Reduce::Fastest => {
-                let own = self.zeros(share, all.dtype)?;
-                self.nccl.reduce_scatter(all, memory(&self.on, &own)?, stream)?;
-                Ok(own)
-            }
-            Reduce::FixedOrder => {
-                let of_ranks = self.zeros(all.len, all.dtype)?;
-                self.nccl.all_to_all(all, memory(&self.on, &of_ranks)?, stream)?;
-                let of_rank = |rank: usize| of_ranks.narrow(0, rank * share, share);
-                let first = mom_core::convert(&of_rank(0)?, DType::F32)?;
-                let sum = (1..self.size)
-                    .try_fold(first, |sum, rank| Ok::<_, crate::Error>(mom_core::accumulate(&sum, &of_rank(rank)?)?))?;
-                // What was sent is read until the stream is through.
-                let _ = flat;
-                Ok(sum)
-            }
-        }
+    /// Gives the memory of the step's gradients back.
+    pub fn forget(&mut self) {
+        self.sums.clear();
     }
 
-    /// Sets the variables of all ranks to the weights that each owns.
+    /// Sets the variables of all ranks to the weights that each owns: puts them on their way, see [`Self::arrivals`].
     ///
     /// # Errors
     /// What the device or NCCL reports; a rank that failed.
     pub fn give(&self) -> Result<()> {
-        for kind in &self.kinds {
-            let owned = |stretch: usize| memory(&self.on, self.owned[stretch].as_tensor());
-            self.gather(kind, kind.dtype, owned, |parameter, values| {
-                self.copy(values, memory(&self.on, self.variables[parameter].as_tensor())?)
-            })?;
-        }
-        Ok(())
+        let memory = |variable: &Var| self.side.memory(variable.as_tensor());
+        self.side.follow()?;
+        self.gatherer.all(
+            (&self.kinds, &self.places),
+            &self.flats,
+            |stretch| memory(&self.owned[stretch]),
+            |parameter| memory(&self.variables[parameter]),
+            |place| self.coming.sent(place),
+        )
     }
 
     /// Arrays that lie as the stretches of this rank do, and those of all others, as tensors of the parameters' shapes, in f32.
@@ -208,42 +203,22 @@ impl ShardedOnDevice {
             .iter()
             .map(|variable| Tensor::zeros(variable.shape(), DType::F32, variable.device()))
             .collect::<candle_core::Result<_>>()?;
-        for kind in &self.kinds {
-            let of_stretch = |stretch: usize| {
+        let flats = flats(&self.side, &self.kinds, |_| DType::F32)?;
+        let stream = self.side.on().gpu.stream();
+        self.side.follow()?;
+        self.gatherer.all(
+            (&self.kinds, &self.places),
+            &flats,
+            |stretch| {
                 let slice = &own[stretch];
-                let address = slice.device_ptr(self.on.gpu.stream()).0;
-                Ok(Memory { address, len: slice.len(), dtype: DType::F32 })
-            };
-            self.gather(kind, DType::F32, of_stretch, |parameter, values| {
-                self.copy(values, memory(&self.on, &tensors[parameter])?)
-            })?;
-        }
+                Ok(Memory { address: slice.device_ptr(stream).0, len: slice.len(), dtype: DType::F32 })
+            },
+            |parameter| self.side.memory(&tensors[parameter]),
+            |_| Ok(()),
+        )?;
+        // Before the room is given back.
+        self.side.join()?;
         Ok(tensors)
-    }
-
-    /// Gathers, bucket by bucket, what each rank has of it: `own` by stretch, `take` by parameter.
-    fn gather(
-        &self,
-        kind: &Kind,
-        dtype: DType,
-        own: impl Fn(usize) -> Result<Memory>,
-        take: impl Fn(usize, Memory) -> Result<()>,
-    ) -> Result<()> {
-        let mut place = kind.places.iter();
-        for (index, bucket) in kind.layout.buckets.iter().enumerate() {
-            let (mine, flat) = (self.zeros(kind.layout.share(index), dtype)?, self.zeros(bucket.len, dtype)?);
-            let (to, all) = (memory(&self.on, &mine)?, memory(&self.on, &flat)?);
-            for &stretch in &kind.own[index] {
-                let (Some(&at), from) = (place.next(), own(stretch)?) else { continue };
-                self.copy(from, to.part(at, from.len))?;
-            }
-            self.nccl.all_gather(to, all, self.stream())?;
-            for &(local, start) in &bucket.parameters {
-                let parameter = kind.parameters[local];
-                take(parameter, all.part(start, self.variables[parameter].elem_count()))?;
-            }
-        }
-        Ok(())
     }
 
     /// Puts back what [`DeviceAdamW::copy_state`] copied, after so many steps, and gives the weights to all.
@@ -294,6 +269,7 @@ impl ShardedOnDevice {
     }
 
     fn restore_own(&mut self, path: &Path, steps: u64, weights: &[Tensor], moments: Vec<Moments>) -> Result<()> {
+        self.settle();
         for (variable, weight) in self.owned.iter().zip(weights) {
             variable.set(&weight.to_device(&Device::Cpu)?.to_dtype(variable.dtype())?.to_device(variable.device())?)?;
         }
@@ -311,21 +287,12 @@ impl ShardedOnDevice {
         };
         self.stretches.iter().map(of).collect()
     }
+}
 
-    fn zeros(&self, len: usize, dtype: DType) -> Result<Tensor> {
-        Ok(Tensor::zeros(len, dtype, &Device::Cuda(self.on.device.clone()))?)
-    }
-
-    fn stream(&self) -> *mut std::ffi::c_void {
-        self.on.gpu.stream().cu_stream().cast()
-    }
-
-    fn copy(&self, from: Memory, to: Memory) -> Result<()> {
-        let bytes = from.len * from.dtype.size_in_bytes();
-        // SAFETY: both hold so many bytes on this GPU, apart from each other, until the stream is through.
-        let copied =
-            unsafe { result::memcpy_dtod_async(to.address, from.address, bytes, self.on.gpu.stream().cu_stream()) };
-        Ok(copied.map_err(|source| CudaError::Driver { what: "copying on the device", source })?)
+impl Drop for ShardedOnDevice {
+    fn drop(&mut self) {
+        // What the ranks' stream still uses is given back behind it.
+        let _ = self.side.join();
     }
 }
 
@@ -334,17 +301,8 @@ fn on_host(values: Vec<f32>) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, len, &Device::Cpu)?)
 }
 
-/// Where a contiguous tensor lies.
-fn memory(on: &OnGpu, tensor: &Tensor) -> Result<Memory> {
-    let (guard, layout) = tensor.storage_and_layout();
-    let (Storage::Cuda(storage), Some((start, end))) = (&*guard, layout.contiguous_offsets()) else {
-        return Err(candle_core::Error::RequiresContiguous { op: OP }.into());
-    };
-    let stream = on.gpu.stream();
-    let address = match tensor.dtype() {
-        DType::BF16 => storage.as_cuda_slice::<mom_core::cuda::half::bf16>()?.slice(start..end).device_ptr(stream).0,
-        DType::F32 => storage.as_cuda_slice::<f32>()?.slice(start..end).device_ptr(stream).0,
-        got => return Err(config("dtype", "bf16 or f32", got.as_str())),
-    };
-    Ok(Memory { address, len: end - start, dtype: tensor.dtype() })
+/// Room for the longest bucket of each kind, in an element type.
+fn flats(side: &Side, kinds: &[Kind], dtype: impl Fn(&Kind) -> DType) -> Result<Vec<Tensor>> {
+    let longest = |kind: &Kind| kind.layout.buckets.iter().map(|bucket| bucket.len).max().unwrap_or(0);
+    kinds.iter().map(|kind| side.zeros(longest(kind), dtype(kind))).collect()
 }

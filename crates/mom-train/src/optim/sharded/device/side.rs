@@ -1,0 +1,149 @@
+//! The stream that ranks exchange on, and copies on it.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Storage, Tensor};
+use mom_core::cuda::OnGpu;
+use mom_kernels::cuda::CudaError;
+use mom_kernels::cuda::cudarc::driver::{CudaEvent, CudaStream, DevicePtr, DriverError, result};
+
+use super::OP;
+use crate::Result;
+use crate::dist::Memory;
+use crate::error::config;
+
+/// The stream that ranks exchange on: one of its own beside that which computes, so that both go on at once, or the same.
+///
+/// Memory is taken and given back in the order of the stream that computes: what this one uses is held until that one has waited
+/// for it.
+#[derive(Debug)]
+pub(crate) struct Side {
+    on: OnGpu,
+    stream: Arc<CudaStream>,
+    forked: CudaEvent,
+}
+
+fn driver(what: &'static str) -> impl FnOnce(DriverError) -> CudaError {
+    move |source| CudaError::Driver { what, source }
+}
+
+impl Side {
+    /// A stream of its own where it is to be `beside`, ahead of the other one where both want the same processors: what it does is short,
+    /// and all ranks wait for the last.
+    ///
+    /// # Errors
+    /// The driver has no further stream.
+    pub fn new(on: &OnGpu, beside: bool) -> Result<Self> {
+        let main = on.gpu.stream();
+        let stream = if beside {
+            let (_, first) = result::stream::get_priority_range().map_err(driver("asking for priorities"))?;
+            main.context().new_stream_with_priority(first).map_err(driver("making a stream"))?
+        } else {
+            main.clone()
+        };
+        Ok(Self { forked: event(on)?, stream, on: on.clone() })
+    }
+
+    /// Where it is.
+    pub fn on(&self) -> &OnGpu {
+        &self.on
+    }
+
+    /// What is put here from now on runs behind all that was launched so far.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    pub fn follow(&self) -> Result<()> {
+        self.forked.record(self.on.gpu.stream()).map_err(driver("marking the stream"))?;
+        Ok(self.stream.wait(&self.forked).map_err(driver("waiting for the stream"))?)
+    }
+
+    /// Marks where this stream is.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    pub fn mark(&self, event: &CudaEvent) -> Result<()> {
+        Ok(event.record(&self.stream).map_err(driver("marking the ranks' stream"))?)
+    }
+
+    /// What is launched from now on runs behind a mark.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    pub fn wait_for(&self, mark: &CudaEvent) -> Result<()> {
+        Ok(self.on.gpu.stream().wait(mark).map_err(driver("waiting for the ranks' stream"))?)
+    }
+
+    /// What is launched from now on runs behind all that was put here so far.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    pub fn join(&self) -> Result<()> {
+        self.mark(&self.forked)?;
+        self.wait_for(&self.forked)
+    }
+
+    /// As NCCL takes it.
+    pub fn raw(&self) -> *mut c_void {
+        self.stream.cu_stream().cast()
+    }
+
+    /// Copies elements.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    pub fn copy(&self, from: Memory, to: Memory) -> Result<()> {
+        let bytes = from.len * from.dtype.size_in_bytes();
+        // SAFETY: both hold so many bytes on this GPU, apart from each other, until the stream is through.
+        let copied = unsafe { result::memcpy_dtod_async(to.address, from.address, bytes, self.stream.cu_stream()) };
+        Ok(copied.map_err(driver("copying on the device"))?)
+    }
+
+    /// Sets elements to zero.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    pub fn clear(&self, memory: Memory) -> Result<()> {
+        let bytes = memory.len * memory.dtype.size_in_bytes();
+        // SAFETY: it holds so many bytes on this GPU until the stream is through.
+        let set = unsafe { result::memset_d8_async(memory.address, 0, bytes, self.stream.cu_stream()) };
+        Ok(set.map_err(driver("clearing memory"))?)
+    }
+
+    /// Where a contiguous tensor lies.
+    ///
+    /// # Errors
+    /// One that is not, is on no GPU, or neither bf16 nor f32.
+    pub fn memory(&self, tensor: &Tensor) -> Result<Memory> {
+        let (guard, layout) = tensor.storage_and_layout();
+        let (Storage::Cuda(storage), Some((start, end))) = (&*guard, layout.contiguous_offsets()) else {
+            return Err(candle_core::Error::RequiresContiguous { op: OP }.into());
+        };
+        let stream = self.on.gpu.stream();
+        let address = match tensor.dtype() {
+            DType::BF16 => {
+                storage.as_cuda_slice::<mom_core::cuda::half::bf16>()?.slice(start..end).device_ptr(stream).0
+            }
+            DType::F32 => storage.as_cuda_slice::<f32>()?.slice(start..end).device_ptr(stream).0,
+            got => return Err(config("dtype", "bf16 or f32", got.as_str())),
+        };
+        Ok(Memory { address, len: end - start, dtype: tensor.dtype() })
+    }
+
+    /// Zeros.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn zeros(&self, len: usize, dtype: DType) -> Result<Tensor> {
+        Ok(Tensor::zeros(len, dtype, &Device::Cuda(self.on.device.clone()))?)
+    }
+}
+
+/// A mark that is nowhere yet.
+///
+/// # Errors
+/// What the driver reports.
+pub(super) fn event(on: &OnGpu) -> Result<CudaEvent> {
+    Ok(on.gpu.stream().context().new_event(None).map_err(driver("making an event"))?)
+}
