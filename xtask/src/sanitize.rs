@@ -1,6 +1,6 @@
 //! `cargo xtask sanitize`: compute-sanitizer over tests that together launch every family of kernels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -50,6 +50,18 @@ pub fn run_all(args: &SanitizeArgs, root: &Path) -> Result<()> {
         Some(folder) => TESTS.iter().map(|(name, _)| ((*name).to_owned(), folder.join(name))).collect(),
         None => build(root)?,
     };
+    for &(name, tests) in TESTS {
+        let binary = binaries.get(name).with_context(|| format!("{name} was not built"))?;
+        let list = ["--list", "--exact"];
+        if args.script {
+            let (binary, list, n_tests) = (binary.display(), [tests, &list].concat().join(" "), tests.len());
+            println!("[ $({binary} {list} | grep -c ': test$') = {n_tests} ] || echo \"FAILED names of {name}\"");
+            continue;
+        }
+        // A name that no test has selects nothing, and a run of nothing passes.
+        let absent = absent(tests, &run(Command::new(binary).args(tests).args(list))?);
+        ensure!(absent.is_empty(), "{name} has no test {}", absent.join(", "));
+    }
     let mut failed = Vec::new();
     for (tool, (name, tests)) in args.tools.iter().flat_map(|tool| TESTS.iter().map(move |test| (tool, test))) {
         let binary = binaries.get(*name).with_context(|| format!("{name} was not built"))?;
@@ -71,6 +83,12 @@ pub fn run_all(args: &SanitizeArgs, root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Those of `tests` that are not in what a test binary lists.
+fn absent<'a>(tests: &[&'a str], listing: &str) -> Vec<&'a str> {
+    let listed: BTreeSet<&str> = listing.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+    tests.iter().copied().filter(|test| !listed.contains(test)).collect()
+}
+
 /// The test binaries by name, built here.
 fn build(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -85,4 +103,17 @@ fn build(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
         binaries.insert(name, root.join(path.trim_end_matches(')')));
     }
     Ok(binaries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_no_test_is_told() {
+        let listing = "sizes::every_option: test\nsizes::few: benchmark\nsizes::more: test\n\n2 tests, 1 benchmark\n";
+        assert!(absent(&["sizes::every_option", "sizes::more"], listing).is_empty());
+        assert_eq!(absent(&["every_option", "sizes::more", "sizes::few"], listing), ["every_option", "sizes::few"]);
+        assert_eq!(absent(&["a"], "0 tests, 0 benchmarks\n"), ["a"]);
+    }
 }

@@ -54,38 +54,27 @@ pub fn inspect(source: &SourceConfig, limit: u64, mut each: impl FnMut(Inspectio
             };
             let seen: Vec<_> = outcomes.par_iter().map(see).collect();
             for (outcome, seen) in outcomes.iter().zip(seen) {
-                match (outcome, seen) {
-                    (Outcome::Ignored { ending, name }, _) => report.tally.ignored(ending, name),
-                    _ if left == 0 => {
-                        report.complete = false;
-                        return Ok(());
-                    }
-                    (Outcome::Sample(sample), Some((json, error))) => {
-                        left -= 1;
-                        match error {
-                            None => report.tally.used(&sample.items),
-                            Some(skip) => {
-                                report.tally.skipped(&sample.place.file, &sample.key, &sample.items, &skip);
-                            }
-                        }
-                        each(Inspection { json });
-                    }
-                    (Outcome::Skipped { key, place, items, skip }, Some((json, _))) => {
-                        left -= 1;
-                        report.tally.skipped(&place.file, key, items, skip);
-                        each(Inspection { json });
-                    }
-                    (_, None) => {}
+                let Some((json, error)) = seen else {
+                    report.tally.count(outcome);
+                    continue;
+                };
+                if left == 0 {
+                    report.complete = false;
+                    return Ok(());
                 }
+                left -= 1;
+                match (outcome, error) {
+                    (Outcome::Sample(sample), Some(skip)) => {
+                        report.tally.skipped(&sample.place.file, &sample.key, &sample.items, &skip);
+                    }
+                    _ => report.tally.count(outcome),
+                }
+                each(Inspection { json });
             }
         }
         Ok(())
     })?;
-    for outcome in reader.ignored() {
-        if let Outcome::Ignored { ending, name } = outcome {
-            report.tally.ignored(ending, name);
-        }
-    }
+    reader.ignored().iter().for_each(|outcome| report.tally.count(outcome));
     Ok(report)
 }
 
@@ -98,7 +87,7 @@ fn place(json: &mut Map<String, Value>, place: &crate::readers::Place, key: &str
     json.insert("key".to_owned(), key.into());
 }
 
-/// An outcome as JSON, and why it cannot be used.
+/// An outcome as JSON, and why it cannot be used; `None` for what belongs to no sample.
 fn see(outcome: &Outcome) -> Option<(Map<String, Value>, Option<Skip>)> {
     let mut json = Map::new();
     match outcome {

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "common/files.rs"]
+mod files;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use common::{ALL, config, generated, tar};
+use files::files_below;
 use mom_data::scenes::{self, SceneConfig};
 use mom_data::{
     CodeKind, Content, DataError, Dataset, Documents, FirstTokens, Modality, Needs, OnDamaged, SourceConfig, SplitRule,
@@ -80,21 +83,9 @@ fn a_document_is_made_of_what_its_sample_has() {
 }
 
 /// Files of a store, and when they were changed.
-fn files(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let changed = path.metadata().unwrap().modified().unwrap();
-                found.insert(path, changed);
-            }
-        }
-    }
-    found
+fn changes(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
+    let changed = |path: &PathBuf| path.metadata().unwrap().modified().unwrap();
+    files_below(folder).iter().map(|path| folder.join(path)).map(|path| (path.clone(), changed(&path))).collect()
 }
 
 #[test]
@@ -106,9 +97,9 @@ fn tokens_are_made_once_and_a_source_that_grows_is_added_to() {
     let store = folder.path().join("tokens");
     let prepare = |sources: &[SourceConfig]| Dataset::prepare(sources, &tokenizers, &store, |_| {});
     let first = prepare(&sources).unwrap();
-    let made = files(&store);
+    let made = changes(&store);
     let again = prepare(&sources).unwrap();
-    assert_eq!(files(&store), made);
+    assert_eq!(changes(&store), made);
     assert_eq!(again.fingerprint(), first.fingerprint());
     assert_eq!(again.tallies, first.tallies);
 
@@ -116,7 +107,7 @@ fn tokens_are_made_once_and_a_source_that_grows_is_added_to() {
     let more = folder.path().join("shards/texts2.tar");
     tar(&more, &[("new.txt", b"a story".to_vec())]);
     let grown = prepare(&sources).unwrap();
-    let now = files(&store);
+    let now = changes(&store);
     let of_units = |files: &BTreeMap<PathBuf, SystemTime>| -> BTreeMap<PathBuf, SystemTime> {
         files
             .iter()
@@ -134,7 +125,7 @@ fn tokens_are_made_once_and_a_source_that_grows_is_added_to() {
     let both = [source, generated(30)];
     prepare(&both).unwrap();
     assert!(
-        of_units(&files(&store))
+        of_units(&changes(&store))
             .iter()
             .filter(|(path, _)| after.contains_key(*path))
             .all(|(path, t)| after[path] == *t)
@@ -173,7 +164,7 @@ fn what_was_stopped_goes_on() {
     let tokenizers = Tokenizers::fit(&sources, &config(), ALL, |_| {}).unwrap();
     let store = folder.path().join("tokens");
     let whole = Dataset::prepare(&sources, &tokenizers, &store, |_| {}).unwrap();
-    let made = files(&store);
+    let made = changes(&store);
     // As if it had been stopped while it wrote the fourth: no catalogue, a journal of three, the last line cut.
     let catalogue = made.keys().find(|path| path.ends_with("units.json")).unwrap();
     let entries: serde_json::Value = serde_json::from_slice(&fs::read(catalogue).unwrap()).unwrap();
@@ -182,7 +173,7 @@ fn what_was_stopped_goes_on() {
     fs::remove_file(catalogue).unwrap();
     fs::write(catalogue.with_file_name("journal.jsonl"), journal).unwrap();
     let again = Dataset::prepare(&sources, &tokenizers, &store, |_| {}).unwrap();
-    let now = files(&store);
+    let now = changes(&store);
     assert_eq!(again.fingerprint(), whole.fingerprint());
     assert_eq!(now.keys().collect::<Vec<_>>(), made.keys().collect::<Vec<_>>());
     let units: Vec<_> = made.iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "tokens")).collect();
@@ -327,7 +318,7 @@ fn a_removed_file_of_tokens_is_made_again_and_times_of_change_do_not_matter_to_a
     let store = folder.path().join("tokens");
     let prepare = || Dataset::prepare(&sources, &tokenizers, &store, |_| {});
     let whole = prepare().unwrap();
-    let one = files(&store).into_keys().find(|path| path.extension().is_some_and(|e| e == "tokens")).unwrap();
+    let one = changes(&store).into_keys().find(|path| path.extension().is_some_and(|e| e == "tokens")).unwrap();
     fs::remove_file(&one).unwrap();
     assert_eq!(prepare().unwrap().fingerprint(), whole.fingerprint());
     assert!(one.is_file());
@@ -338,7 +329,7 @@ fn a_removed_file_of_tokens_is_made_again_and_times_of_change_do_not_matter_to_a
     assert_eq!(prepare().unwrap().fingerprint(), whole.fingerprint());
     // Without its source a file cannot be made again.
     fs::remove_dir_all(folder.path().join("shards")).unwrap();
-    let tokens = files(&store).into_keys().filter(|path| path.extension().is_some_and(|e| e == "tokens"));
+    let tokens = changes(&store).into_keys().filter(|path| path.extension().is_some_and(|e| e == "tokens"));
     tokens.for_each(|path| fs::remove_file(path).unwrap());
     let message = prepare().unwrap_err().to_string();
     assert!(message.contains("is missing, and so is its source shards"), "{message}");

@@ -2,15 +2,15 @@
 //! colours within 1.5, loudness within 2 %.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::path::{Path, PathBuf};
+#[path = "common/formats.rs"]
+mod formats;
 
+use std::path::Path;
+
+use formats::{expected, formats};
 use mom_data::SourceConfig;
 use mom_data::inspect::inspect;
 use serde_json::Value;
-
-fn formats() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats")
-}
 
 fn lines(bytes: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(bytes).unwrap();
@@ -27,10 +27,6 @@ fn seen(path: &Path) -> Vec<Value> {
     let seen = lines(&out);
     assert_eq!(seen.len() as u64, tally.found());
     seen
-}
-
-fn expected(folder: &str) -> Vec<Value> {
-    lines(&std::fs::read(formats().join(folder).join("expected.jsonl")).unwrap())
 }
 
 /// Compares what `expected` says of a medium; `Null` is nothing.
@@ -91,9 +87,7 @@ fn same(expected: &Value, seen: &Value) {
 fn check(folder: &str, roots: &[&str]) {
     let seen: Vec<(String, Value)> = roots
         .iter()
-        .flat_map(|root| {
-            seen(&formats().join(folder).join(root)).into_iter().map(move |line| ((*root).to_owned(), line))
-        })
+        .flat_map(|root| seen(&formats(folder).join(root)).into_iter().map(move |line| ((*root).to_owned(), line)))
         .collect();
     let expected = expected(folder);
     assert_eq!(seen.len(), expected.len(), "{folder}");
@@ -132,11 +126,11 @@ fn tables() {
 
 #[test]
 fn limits_and_summaries() {
-    let one = formats().join("webdataset-writer/clips-000000.tar");
+    let one = formats("webdataset-writer/clips-000000.tar");
     let mut summary = Vec::new();
     inspect(&SourceConfig::at(one), 5, |_| {}).unwrap().write_json(&mut summary).unwrap();
     assert_eq!(lines(&summary)[0]["summary"]["complete"], Value::Bool(false), "5 of 6 in one unit");
-    let path = formats().join("loose-pairs");
+    let path = formats("loose-pairs");
     let mut out = Vec::new();
     let report = inspect(&SourceConfig::at(&path), 3, |line| line.write_json(&mut out).unwrap()).unwrap();
     assert_eq!(lines(&out).len(), 3);

@@ -1,24 +1,27 @@
 //! Tables: every value that is expected of the sample data, codecs and encodings, faults, mutations.
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test does")]
 
+#[path = "common/formats.rs"]
+mod formats;
+#[path = "common/random.rs"]
+mod random;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use formats::{cases, expected, formats};
 use mom_data::DataError;
 use mom_data::readers::{
     Format, Outcome, Part, PartOrder, Picture, ReadOptions, Sample, SkipReason, Sound, Tally, open,
 };
+use random::{Random, n_mutations};
 use serde_json::Value;
 
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
-}
-
 fn case(name: &str) -> PathBuf {
-    folder("cases/parquet").join(format!("{name}.parquet"))
+    cases(&format!("parquet/{name}.parquet"))
 }
 
 /// All outcomes of a source, and the first error.
@@ -51,11 +54,6 @@ fn samples(outcomes: Vec<Outcome>) -> Vec<Sample> {
     outcomes.into_iter().map(sample).collect()
 }
 
-fn expected(path: &str) -> Vec<Value> {
-    let lines = fs::read_to_string(folder("formats").join(path).join("expected.jsonl")).unwrap();
-    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 /// Name and length of a medium.
 type Medium<'a> = (&'a str, usize);
 
@@ -85,7 +83,7 @@ fn assert_medium(found: Option<(&str, usize)>, expected: &Value, column: &str) {
 
 #[test]
 fn hugging_face_and_img2dataset_tables() {
-    let root = folder("formats/hf-parquet");
+    let root = formats("hf-parquet");
     let options = ReadOptions { group_field: Some("language".to_owned()), ..ReadOptions::default() };
     let (found, error) = read(&root, &options);
     assert!(error.is_none());
@@ -114,7 +112,7 @@ fn hugging_face_and_img2dataset_tables() {
 
 #[test]
 fn interleaved_documents() {
-    let found = samples(outcomes(&folder("formats/obelics-parquet")));
+    let found = samples(outcomes(&formats("obelics-parquet")));
     let expected = expected("obelics-parquet");
     assert_eq!(found.len(), expected.len());
     for (sample, expected) in found.iter().zip(&expected) {
@@ -138,7 +136,7 @@ fn interleaved_documents() {
 
 #[test]
 fn a_table_of_texts() {
-    let found = samples(outcomes(&folder("formats/text/docs.parquet")));
+    let found = samples(outcomes(&formats("text/docs.parquet")));
     let expected = expected("text");
     let expected: Vec<_> = expected.iter().filter(|expected| expected["file"] == "docs.parquet").collect();
     assert_eq!(found.len(), expected.len());
@@ -347,16 +345,6 @@ fn schemas_that_would_exhaust_stack_or_memory_are_refused() {
     }
 }
 
-/// A small generator of numbers, the same on each run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
-}
-
 /// Flips, cuts, repeats or fills some bytes; half of the time near the end, where the footer is.
 fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..1 + random.below(4) {
@@ -389,13 +377,11 @@ fn peak_memory_bytes() -> Option<u64> {
 
 #[test]
 fn mutated_files_neither_panic_nor_hang_nor_lose_rows() {
-    let n: usize = std::env::var("MOM_MUTATIONS").map_or(300, |n| n.parse().unwrap());
-    let formats = folder("formats");
-    let mut files: Vec<PathBuf> = fs::read_dir(folder("cases/parquet")).unwrap().map(|it| it.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(cases("parquet")).unwrap().map(|it| it.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|it| it == "parquet"));
     files.sort();
-    files.push(formats.join("hf-parquet/key-jpg-txt/00000.parquet"));
-    files.push(formats.join("hf-parquet/img2dataset/00001.parquet"));
+    files.push(formats("hf-parquet/key-jpg-txt/00000.parquet"));
+    files.push(formats("hf-parquet/img2dataset/00001.parquet"));
     let files: Vec<(Vec<u8>, u64)> = files
         .iter()
         .map(|path| (fs::read(path).unwrap(), read(path, &ReadOptions::default()).0.len() as u64))
@@ -406,7 +392,7 @@ fn mutated_files_neither_panic_nor_hang_nor_lose_rows() {
     let mut random = Random(7);
     let mut slowest = Duration::ZERO;
     let mut endings: BTreeMap<&str, usize> = BTreeMap::new();
-    for index in 0..n {
+    for index in 0..n_mutations() {
         let (whole, rows) = &files[index % files.len()];
         let mut bytes = whole.clone();
         mutate(&mut bytes, &mut random);
@@ -416,17 +402,11 @@ fn mutated_files_neither_panic_nor_hang_nor_lose_rows() {
         let mut tally = Tally::default();
         let mut found = 0;
         let result = reader.read(0, &mut |outcome| {
-            match outcome {
-                Outcome::Sample(sample) => {
-                    assert_eq!(sample.place.row, Some(found));
-                    tally.used(&sample.items);
-                }
-                Outcome::Skipped { place, key, items, skip } => {
-                    assert_eq!(place.row, Some(found));
-                    tally.skipped(&place.file, &key, &items, &skip);
-                }
-                Outcome::Ignored { .. } => panic!("{outcome:?}"),
-            }
+            let (Outcome::Sample(Sample { place, .. }) | Outcome::Skipped { place, .. }) = &outcome else {
+                panic!("{outcome:?}")
+            };
+            assert_eq!(place.row, Some(found));
+            tally.count(&outcome);
             found += 1;
             ControlFlow::Continue(())
         });

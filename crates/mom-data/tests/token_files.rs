@@ -1,25 +1,31 @@
 //! Megatron's, nanoGPT's, llm.c's and LLM.Q's token files: every value of the samples, and damaged files.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/formats.rs"]
+mod formats;
+#[path = "common/random.rs"]
+mod random;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use formats::formats;
 use mom_data::readers::{self, Format, Outcome, Part, PartOrder, ReadOptions, Reader, Sample, Skip, SkipReason, Tally};
 use mom_data::{DataError, Modality};
+use random::{Random, n_mutations};
 use serde_json::Value;
 
 const MI: usize = 1 << 20;
 
 fn fixtures(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/megatron").join(name)
+    formats("megatron").join(name)
 }
 
 /// Lines of `expected.jsonl` of files in a folder.
 fn expected(folder: &str) -> Vec<Value> {
-    let text = fs::read_to_string(fixtures("expected.jsonl")).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let lines = formats::expected("megatron").into_iter();
     lines.filter(|line| line["file"].as_str().unwrap().starts_with(folder)).collect()
 }
 
@@ -39,18 +45,12 @@ struct Given {
 
 fn read_units(reader: &dyn Reader) -> Given {
     let mut given = Given::default();
-    let take = |outcome: Outcome, given: &mut Given| match outcome {
-        Outcome::Sample(sample) => {
-            given.tally.used(&sample.items);
-            given.samples.push(sample);
-        }
-        Outcome::Skipped { key, place, items, skip } => {
-            given.tally.skipped(&place.file, &key, &items, &skip);
-            given.skips.push((key, skip));
-        }
-        Outcome::Ignored { ending, name } => {
-            given.tally.ignored(&ending, &name);
-            given.ignored.push(name);
+    let take = |outcome: Outcome, given: &mut Given| {
+        given.tally.count(&outcome);
+        match outcome {
+            Outcome::Sample(sample) => given.samples.push(sample),
+            Outcome::Skipped { key, skip, .. } => given.skips.push((key, skip)),
+            Outcome::Ignored { name, .. } => given.ignored.push(name),
         }
     };
     reader.ignored().iter().for_each(|outcome| take(outcome.clone(), &mut given));
@@ -317,39 +317,25 @@ fn token_files_of_all_kinds() {
     assert!(values(&given).concat().into_iter().eq((0..9 * MI as u32).map(|token| token % 50_000)));
 }
 
-/// A small generator of random numbers.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        ((self.0 >> 33) as usize) % n.max(1)
-    }
-
-    /// Flips, cuts, repeats, removes or overwrites something.
-    fn mutate(&mut self, bytes: &mut Vec<u8>) {
-        for _ in 0..1 + self.below(3) {
-            // Headers come first, and are short.
-            let at = if self.below(2) == 0 { self.below(bytes.len().min(40)) } else { self.below(bytes.len()) };
-            let end = (at + 1 + self.below(16)).min(bytes.len());
-            match self.below(7) {
-                _ if bytes.is_empty() => bytes.push(self.below(256) as u8),
-                0 | 1 => bytes[at] ^= 1 << self.below(8),
-                2 | 3 => bytes[at] = [0, 0xff, 0x7f, 0x80, self.below(256) as u8][self.below(5)],
-                4 => bytes.truncate(at),
-                5 => drop(bytes.drain(at..end)),
-                _ => {
-                    let stretch = bytes[at..end].to_vec();
-                    let to = self.below(bytes.len());
-                    drop(bytes.splice(to..to, stretch));
-                }
+/// Flips, cuts, repeats, removes or overwrites something.
+fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
+    for _ in 0..1 + random.below(3) {
+        // Headers come first, and are short.
+        let at = if random.below(2) == 0 { random.below(bytes.len().min(40)) } else { random.below(bytes.len()) };
+        let end = (at + 1 + random.below(16)).min(bytes.len());
+        match random.below(7) {
+            _ if bytes.is_empty() => bytes.push(random.below(256) as u8),
+            0 | 1 => bytes[at] ^= 1 << random.below(8),
+            2 | 3 => bytes[at] = [0, 0xff, 0x7f, 0x80, random.below(256) as u8][random.below(5)],
+            4 => bytes.truncate(at),
+            5 => drop(bytes.drain(at..end)),
+            _ => {
+                let stretch = bytes[at..end].to_vec();
+                let to = random.below(bytes.len());
+                drop(bytes.splice(to..to, stretch));
             }
         }
     }
-}
-
-fn n_mutations() -> usize {
-    std::env::var("MOM_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(300)
 }
 
 #[test]
@@ -364,9 +350,9 @@ fn damaged_megatron_files_add_up() {
         let (mut index, mut tokens) = (file("idx"), file("bin"));
         // Mostly within the index: other lengths of the tokens are refused at once.
         if random.below(4) == 0 {
-            random.mutate(&mut tokens)
+            mutate(&mut tokens, &mut random)
         } else {
-            random.mutate(&mut index)
+            mutate(&mut index, &mut random)
         }
         fs::write(folder.path().join("x.idx"), &index).unwrap();
         fs::write(folder.path().join("x.bin"), &tokens).unwrap();
@@ -390,7 +376,7 @@ fn damaged_token_files_add_up() {
     let mut n_errors = 0;
     for round in 0..n_mutations() {
         let mut bytes = fs::read(fixtures(&format!("{}.bin", names[round % names.len()]))).unwrap();
-        random.mutate(&mut bytes);
+        mutate(&mut bytes, &mut random);
         fs::write(folder.path().join("x.bin"), &bytes).unwrap();
         let given = read(folder.path(), Format::TokenBin);
         assert!(given.errors.iter().all(|error| matches!(error, DataError::Damaged { .. })), "{:?}", given.errors);

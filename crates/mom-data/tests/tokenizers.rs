@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "common/files.rs"]
+mod files;
 
 use std::fs;
+use std::path::PathBuf;
 
 use common::{ALL, config, generated};
+use files::files_below;
 use mom_data::scenes::{self, SceneConfig};
 use mom_data::{
     Batch, Content, DataError, Dataset, Modality, NO_TARGET, Needs, Repeats, SourceConfig, Special, TokenizerConfig,
@@ -53,19 +57,8 @@ fn the_number_of_threads_changes_nothing() {
             tokenizers.save(&dir).unwrap();
             Dataset::prepare(&[generated(60)], &tokenizers, &dir.join("tokens"), |_| {}).unwrap();
         });
-        let mut files = Vec::new();
-        let mut folders = vec![dir.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else {
-                    files.push((path.strip_prefix(&dir).unwrap().to_owned(), fs::read(&path).unwrap()));
-                }
-            }
-        }
-        files.sort();
+        let contents = |path: &PathBuf| fs::read(dir.join(path)).unwrap();
+        let files: Vec<_> = files_below(&dir).into_iter().map(|path| (path.clone(), contents(&path))).collect();
         assert_eq!(files.len(), 4 + 2, "tokenizers; a unit and the catalogue");
         files
     });

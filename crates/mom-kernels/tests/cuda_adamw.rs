@@ -9,7 +9,6 @@ use mom_kernels::cuda::adamw::{
     AdamWStep, AdamWTensor, Clip, Step, StepRecord, adamw, adamw_if_finite, global_norm, global_norm_workspace_len,
 };
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
-use mom_kernels::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use mom_kernels::cuda::half::{bf16, f16};
 use mom_kernels::cuda::{Gpu, GradientOf, Module};
 
@@ -209,18 +208,14 @@ fn a_norm_above_the_records_bound_writes_nothing() {
 #[test]
 fn a_captured_graph_reads_the_record_again() {
     let Some(device) = gpu("a_captured_graph_reads_the_record_again") else { return };
-    // SAFETY: everything here runs on one stream. (A capture must not wait for events from before it.)
-    unsafe { device.stream().context().disable_event_tracking() };
-    let gpu = with_stream(device.stream().context().new_stream().unwrap());
+    let gpu = on_a_stream_of_its_own(&device);
     gpu.preload(Module::of("adamw")).unwrap();
     let (mut by_graph, mut by_steps) = (State::new(&gpu, 10_000), State::new(&gpu, 10_000));
     let mut record = gpu.zeros::<StepRecord>(1).unwrap();
-    gpu.stream().synchronize().unwrap();
-    gpu.stream().begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
-    let step = Step::Device { record: gpu.read(&record), constants: STEP };
-    adamw(&gpu, &mut [by_graph.tensor(&gpu)], step, None).unwrap();
-    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-    let graph = gpu.stream().end_capture(flags).unwrap().unwrap();
+    let graph = captured(&gpu, || {
+        let step = Step::Device { record: gpu.read(&record), constants: STEP };
+        adamw(&gpu, &mut [by_graph.tensor(&gpu)], step, None)
+    });
     for step in 1..=4 {
         let config = STEP.with_lr(1e-2 / f64::from(step)).with_step(step);
         gpu.stream().memcpy_htod(&[StepRecord { lr: config.lr as f32, step, skip_above: 0.0 }], &mut record).unwrap();

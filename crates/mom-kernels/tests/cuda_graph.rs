@@ -5,7 +5,7 @@ mod cuda_support;
 
 use cuda_support::*;
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
-use mom_kernels::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use mom_kernels::cuda::cudarc::driver::sys::CUstreamCaptureMode;
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::{DevicePlan, Gpu, Module, causal_conv1d as conv, selective_scan as scan};
 
@@ -160,15 +160,12 @@ fn scan_inputs<'a>(
 
 #[test]
 fn a_replay_gives_the_bits_of_the_launches() {
-    let Some(gpu) = gpu("a_replay_gives_the_bits_of_the_launches") else { return };
-    let context = gpu.stream().context().clone();
+    let Some(device) = gpu("a_replay_gives_the_bits_of_the_launches") else { return };
     // The default stream is refused by the driver.
     let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-    assert!(gpu.stream().begin_capture(mode).is_err());
-    drop(gpu);
-    // SAFETY: everything below runs on one stream.
-    unsafe { context.disable_event_tracking() };
-    let gpu = with_stream(context.new_stream().unwrap());
+    assert!(device.stream().begin_capture(mode).is_err());
+    let gpu = on_a_stream_of_its_own(&device);
+    drop(device);
     // Nothing has run before the capture: `preload` is all that it needs.
     for operation in ["modality_plan", "causal_conv1d", "selective_scan"] {
         gpu.preload(Module::of(operation)).unwrap();
@@ -181,11 +178,10 @@ fn a_replay_gives_the_bits_of_the_launches() {
 
 fn replay(gpu: &Gpu, seqlen: usize) {
     let mut memory = Memory::new(gpu, seqlen);
-    let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-    gpu.stream().begin_capture(mode).unwrap();
-    memory.run(gpu);
-    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-    let graph = gpu.stream().end_capture(flags).unwrap().unwrap();
+    let graph = captured(gpu, || {
+        memory.run(gpu);
+        Ok(())
+    });
     for seed in [2, 3] {
         memory.fill(gpu, seed);
         graph.launch().unwrap();

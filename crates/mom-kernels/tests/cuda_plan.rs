@@ -6,7 +6,6 @@ mod cuda_support;
 use cuda_support::*;
 use mom_kernels::ModalityPlan;
 use mom_kernels::cuda::column_sums::{column_sums, workspace_len};
-use mom_kernels::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::{CudaError, DevicePlan, Gpu, Module};
 
@@ -98,19 +97,12 @@ fn sums_of_columns() {
 #[test]
 fn a_captured_graph_sorts_other_ids() {
     let Some(device) = gpu("a_captured_graph_sorts_other_ids") else { return };
-    // SAFETY: everything here runs on one stream. (A capture must not wait for events from before it.)
-    unsafe { device.stream().context().disable_event_tracking() };
-    // The default stream cannot be captured.
-    let gpu = with_stream(device.stream().context().new_stream().unwrap());
+    let gpu = on_a_stream_of_its_own(&device);
     gpu.preload(Module::of("modality_plan")).unwrap();
     let (n, n_modalities) = (5000, 3);
     let mut device_ids = gpu.upload(&ids(n, n_modalities, 1)).unwrap();
     let mut plan = DevicePlan::sort(&gpu, 1, n, n_modalities, &gpu.read(&device_ids), None).unwrap();
-    gpu.stream().synchronize().unwrap();
-    gpu.stream().begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
-    plan.sort_again(&gpu, &gpu.read(&device_ids)).unwrap();
-    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-    let graph = gpu.stream().end_capture(flags).unwrap().unwrap();
+    let graph = captured(&gpu, || plan.sort_again(&gpu, &gpu.read(&device_ids)));
     let other = ids(n, n_modalities, 2);
     gpu.stream().memcpy_htod(&other, &mut device_ids).unwrap();
     graph.launch().unwrap();

@@ -68,14 +68,7 @@ fn forward_gives_the_same_bits_whether_it_saves_or_not() {
 #[test]
 fn packed_documents_are_as_documents_apart() {
     let lengths = [4, 1, 17, 16, 9];
-    let mut tokens = Tokens::random(7, 1, lengths.iter().sum(), 3);
-    let mut starts = vec![false; tokens.seqlen];
-    let mut first = 0;
-    for length in lengths {
-        starts[first] = true;
-        first += length;
-    }
-    tokens.starts = Some(starts);
+    let tokens = Tokens::random(7, 1, lengths.iter().sum(), 3).with_lengths(&lengths);
     let packed = MixerCase::random(tokens, ODD, ALL, 7);
     let (out, grad_out) = (packed.forward(None), grad_out(&packed));
     let grads = packed.backward(&grad_out);

@@ -19,14 +19,7 @@ fn by_position<T: Element>(case: &ScanCase<T>, out: &[T]) -> Vec<T> {
 #[test]
 fn packed_documents_are_as_documents_apart() {
     let lengths = [5, 1, 17, 16, 30, 2];
-    let mut tokens = Tokens::random(1, 1, lengths.iter().sum(), 3);
-    let mut starts = vec![false; tokens.seqlen];
-    let mut first = 0;
-    for length in lengths {
-        starts[first] = true;
-        first += length;
-    }
-    tokens.starts = Some(starts);
+    let tokens = Tokens::random(1, 1, lengths.iter().sum(), 3).with_lengths(&lengths);
     let packed = ScanCase::random(tokens, 33, 16, 1);
     let outputs = packed.forward();
     let g = grad_out(&packed);

@@ -13,7 +13,8 @@ mod carriers;
 mod sink;
 mod tape;
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::thread::LocalKey;
 
 use candle_core::op::BackpropOp;
 use candle_core::{Shape, Storage, Tensor, WithDType};
@@ -147,21 +148,26 @@ impl Backward for ForwardOnly {
 
 /// Whether a function of these tensors goes on the tape: one of them is tracked, and this is no [`without_tape`].
 pub fn tracks<'a>(inputs: impl IntoIterator<Item = &'a Tensor>) -> bool {
-    !WITHOUT_TAPE.get() && inputs.into_iter().any(Tensor::track_op)
+    !WITHOUT_TAPE.with_borrow(|without| *without) && inputs.into_iter().any(Tensor::track_op)
 }
 
 /// Runs a forward pass whose functions record and save nothing: for validation and decoding.
 pub fn without_tape<R>(forward: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            WITHOUT_TAPE.set(self.0);
-        }
-    }
-    let _restore = Restore(WITHOUT_TAPE.replace(true));
-    forward()
+    within(&WITHOUT_TAPE, true, forward)
 }
 
 thread_local! {
-    static WITHOUT_TAPE: Cell<bool> = const { Cell::new(false) };
+    static WITHOUT_TAPE: RefCell<bool> = const { RefCell::new(false) };
+}
+
+/// Runs `forward` while this thread's `current` is `value`; what it was before comes back even in a panic.
+fn within<T: Default, R>(current: &'static LocalKey<RefCell<T>>, value: T, forward: impl FnOnce() -> R) -> R {
+    struct Restore<T: Default + 'static>(&'static LocalKey<RefCell<T>>, T);
+    impl<T: Default> Drop for Restore<T> {
+        fn drop(&mut self) {
+            self.0.set(std::mem::take(&mut self.1));
+        }
+    }
+    let _restore = Restore(current, current.replace(value));
+    forward()
 }

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor, TensorId, Var};
 
+use super::within;
+
 /// Takes the gradients of parameters off the tape.
 ///
 /// candle's tape fills a tensor with zeros for every gradient and adds to it, and visits each parameter as a node of its
@@ -52,14 +54,7 @@ impl Sink {
 
     /// Runs a forward pass whose nodes will hand gradients to this sink.
     pub fn scope<R>(&self, forward: impl FnOnce() -> R) -> R {
-        struct Restore(Option<Sink>);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                CURRENT.set(self.0.take());
-            }
-        }
-        let _restore = Restore(CURRENT.replace(Some(self.clone())));
-        forward()
+        within(&CURRENT, Some(self.clone()), forward)
     }
 
     /// The gradient of a parameter, summed over its uses and over the backward passes since it was last taken; `None` where

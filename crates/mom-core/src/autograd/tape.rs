@@ -7,7 +7,7 @@ use std::rc::Rc;
 use candle_core::op::BackpropOp;
 use candle_core::{DType, Shape, Storage, Tensor, TensorId};
 
-use super::{Backward, expect_like};
+use super::{Backward, expect_like, within};
 use crate::Error;
 
 /// Takes down the functions that are recorded within its scope, and goes back through them.
@@ -84,14 +84,7 @@ impl Tape {
     /// Runs a forward pass whose functions are recorded on this tape, instead of candle's. Its tensors are tracked, as
     /// variables are, so that what candle's own operations make of one is not taken for a constant.
     pub fn scope<R>(&self, forward: impl FnOnce() -> R) -> R {
-        struct Restore(Option<Tape>);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                CURRENT.set(self.0.take());
-            }
-        }
-        let _restore = Restore(CURRENT.replace(Some(self.clone())));
-        forward()
+        within(&CURRENT, Some(self.clone()), forward)
     }
 
     pub(super) fn current() -> Option<Self> {
@@ -121,6 +114,26 @@ impl Tape {
         recorded.outputs.insert(output.id());
         recorded.nodes.push(Node { output: output.id(), inputs, needed, backward });
         Ok(output)
+    }
+
+    /// The parameters that `output` depends on: of others a backward pass hands out no gradient.
+    ///
+    /// ```
+    /// # use candle_core::{Device, Var};
+    /// # use mom_core::{autograd::Tape, ops};
+    /// let [a, b] = [Var::new(&[1f32], &Device::Cpu)?, Var::new(&[2f32], &Device::Cpu)?];
+    /// let tape = Tape::new();
+    /// let (of_a, _) = tape.scope(|| Ok::<_, mom_core::Error>((ops::scaled(&a, 3.0)?, ops::scaled(&b, 3.0)?)))?;
+    /// let reached = tape.parameters_of(&of_a);
+    /// assert!(reached.contains(&a.as_tensor().id()) && !reached.contains(&b.as_tensor().id()));
+    /// # Ok::<(), mom_core::Error>(())
+    /// ```
+    pub fn parameters_of(&self, output: &Tensor) -> HashSet<TensorId> {
+        let recorded = self.0.borrow();
+        let uses = uses(&recorded.nodes, output.id());
+        let inputs = recorded.nodes.iter().flat_map(|node| &node.inputs);
+        let parameters = inputs.filter(|input| input.of == Of::Parameter && uses.contains_key(&input.id));
+        parameters.map(|input| input.id).collect()
     }
 
     /// Goes back from `output`, whose own gradient is `seed`, and hands each parameter's gradient to `take`, once, as soon as

@@ -7,7 +7,8 @@
 //! on_gpu, on_device, plan    the kernels of a device, its tensors and plans as views
 //! device                     which device, and its memory
 //! weights                    projections and mixers as the kernels read them
-//! grouped_linear, causal_conv1d, selective_scan, rms_norm, rows, mixer, attention     nodes of the tape
+//! grouped_linear, causal_conv1d, selective_scan, rms_norm, mixer, attention     nodes of the tape
+//! rows                       what one of the host's nodes does here
 //! graph, step                captured work
 //! ```
 
@@ -44,5 +45,5 @@ pub(crate) use mixer::{Link, chain, initial_state, mixer, mixer_from};
 pub(crate) use plan::{MaskOnDevice, PlanOnDevice};
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use row_ranges::{joined_states, narrow_rows, stack_rows, within_rows};
-pub(crate) use rows::move_rows;
+pub(crate) use rows::moved_rows;
 pub(crate) use selective_scan::selective_scan;

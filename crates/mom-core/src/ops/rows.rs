@@ -1,14 +1,15 @@
 //! Between `(batch, seqlen, features)` and rows in modality order, `(n_rows, features)`.
 
-use candle_core::Tensor;
+use candle_core::op::BackpropOp;
+use candle_core::{Storage, Tensor, WithDType};
 use mom_kernels::ModalityPlan;
 use rayon::prelude::*;
 
-use crate::autograd::{Backward, record};
+use crate::autograd::{Backward, record_storage};
 use crate::error::expect_shape;
 use crate::host::{Float, Host, contiguous, dispatch};
 use crate::plan::Direction;
-use crate::{Error, Plan, Result};
+use crate::{Plan, Result};
 
 /// Positions to rows.
 ///
@@ -39,23 +40,29 @@ fn last_dim(x: &Tensor) -> usize {
 
 fn move_rows(x: &Tensor, plan: &Plan, direction: Direction) -> Result<Tensor> {
     let x = contiguous(x)?;
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return crate::cuda::move_rows(x, plan, direction);
-    }
     let shape = direction.shape(plan, last_dim(&x));
-    let backward = MoveRows { plan: plan.clone(), direction };
-    dispatch!("rows", "x", x, T => {
-        let moved = gather::<T>(&x, plan, direction)?;
-        Ok(record(vec![x], moved, shape, backward)?)
-    })
+    let moved = moved("x", &x, plan, direction)?;
+    if x.device().is_cuda() && x.elem_count() == 0 {
+        // Off the tape, which would ask the driver for gradients of no bytes.
+        return Ok(Tensor::from_storage(moved, shape, BackpropOp::none(), false));
+    }
+    Ok(record_storage(vec![x], moved, shape, MoveRows { plan: plan.clone(), direction })?)
 }
 
-fn gather<T: Float>(x: &Tensor, plan: &ModalityPlan, direction: Direction) -> Result<Vec<T>> {
+/// The rows of `x`, which is contiguous, at their other places, on its device.
+fn moved(arg: &'static str, x: &Tensor, plan: &Plan, direction: Direction) -> Result<Storage> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return crate::cuda::moved_rows(arg, x, plan, direction);
+    }
+    dispatch!("rows", arg, x, T => Ok(Storage::Cpu(T::to_cpu_storage_owned(gather::<T>(arg, x, plan, direction)?))))
+}
+
+fn gather<T: Float>(arg: &'static str, x: &Tensor, plan: &ModalityPlan, direction: Direction) -> Result<Vec<T>> {
     let features = last_dim(x);
-    let host = Host::<T>::of("rows", "x", x)?;
+    let host = Host::<T>::of("rows", arg, x)?;
     let from = host.slice()?;
-    let mut to = vec![T::ZERO; from.len()];
+    let mut to = vec![T::ZERO; plan.n_rows() * features];
     if features > 0 {
         to.par_chunks_exact_mut(features).with_min_len(128).zip(direction.sources(plan)).for_each(|(to, &source)| {
             to.copy_from_slice(&from[source as usize * features..][..features]);
@@ -76,11 +83,8 @@ impl Backward for MoveRows {
     /// A permutation's transpose is its inverse.
     fn backward(&self, grad: &Tensor, _: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
         let back = self.direction.reversed();
+        let moved = moved("grad_output", grad, &self.plan, back)?;
         let shape = back.shape(&self.plan, last_dim(grad));
-        let moved = dispatch!("rows", "grad_output", grad, T => {
-            let moved = gather::<T>(grad, &self.plan, back)?;
-            Ok::<_, Error>(crate::host::tensor(moved, shape)?)
-        })?;
-        Ok(vec![Some(moved)])
+        Ok(vec![Some(Tensor::from_storage(moved, shape, BackpropOp::none(), false))])
     }
 }

@@ -65,11 +65,7 @@ pub(super) fn source(
         known.insert(entry.unit.clone(), entry);
     }
     let mut beside = Tally::default();
-    for outcome in reader.ignored() {
-        if let Outcome::Ignored { ending, name } = outcome {
-            beside.ignored(ending, name);
-        }
-    }
+    reader.ignored().iter().for_each(|outcome| beside.count(outcome));
     let entries = units.iter().filter_map(|unit| known.get(&unit.name).filter(|entry| entry.is_of(unit)).cloned());
     let catalogue = Catalogue::new(stamp.unwrap_or(0), entries.collect(), beside);
     catalogue.write(store)?;
@@ -216,16 +212,15 @@ fn encode(
 fn write(outcomes: &[Outcome], encoded: Vec<Encoding>, writer: &mut UnitWriter, tally: &mut Tally) -> Result<()> {
     for (outcome, encoded) in outcomes.iter().zip(encoded) {
         match (outcome, encoded) {
-            (Outcome::Sample(sample), Some(Ok(encoded))) => {
-                writer.push(&encoded)?;
-                tally.used(&sample.items);
-            }
             (Outcome::Sample(sample), Some(Err(skip))) => {
                 tally.skipped(&sample.place.file, &sample.key, &sample.items, &skip);
             }
-            (Outcome::Skipped { key, place, items, skip }, _) => tally.skipped(&place.file, key, items, skip),
-            (Outcome::Ignored { ending, name }, _) => tally.ignored(ending, name),
-            (Outcome::Sample(_), None) => {}
+            (outcome, encoded) => {
+                if let Some(Ok(encoded)) = encoded {
+                    writer.push(&encoded)?;
+                }
+                tally.count(outcome);
+            }
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::pixels::RgbImage;
-use crate::tally::Skip;
+use crate::tally::{Skip, Tally};
 use crate::vocabulary::Modality;
 
 /// Parts that belong together, as they lie in their source.
@@ -125,4 +125,15 @@ pub enum Outcome {
         /// Its name.
         name: String,
     },
+}
+
+impl Tally {
+    /// Counts an outcome as its reader gave it: a sample as used.
+    pub fn count(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Sample(sample) => self.used(&sample.items),
+            Outcome::Skipped { key, place, items, skip } => self.skipped(&place.file, key, items, skip),
+            Outcome::Ignored { ending, name } => self.ignored(ending, name),
+        }
+    }
 }

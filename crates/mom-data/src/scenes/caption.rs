@@ -200,15 +200,7 @@ impl Speaker<'_> {
     }
 
     fn look(&mut self) -> Words {
-        let ways: [&[&str]; 6] = [
-            &["we", "see"],
-            &["one", "can", "see"],
-            &["the", "picture", "shows"],
-            &["this", "image", "shows"],
-            &["here", "we", "have"],
-            &["look", "at"],
-        ];
-        self.stream.pick(&ways).to_vec()
+        self.stream.pick(&words::LOOKS).to_vec()
     }
 
     /// Where a group lies in the picture.
@@ -217,22 +209,22 @@ impl Speaker<'_> {
         let all = |test: fn(&[f32; 2]) -> bool| members.iter().all(test);
         let mut ways: Vec<&[&str]> = Vec::new();
         if all(|c| c[1] < 0.40) {
-            ways.extend([["at", "the", "top"].as_slice(), &["near", "the", "top"]]);
+            ways.extend(words::TOP);
         }
         if all(|c| c[1] > 0.60) {
-            ways.extend([["at", "the", "bottom"].as_slice(), &["near", "the", "bottom"]]);
+            ways.extend(words::BOTTOM);
         }
         if all(|c| c[0] < 0.40) {
-            ways.extend([["on", "the", "left"].as_slice(), &["on", "the", "left", "side"]]);
+            ways.extend(words::LEFT);
         }
         if all(|c| c[0] > 0.60) {
-            ways.extend([["on", "the", "right"].as_slice(), &["on", "the", "right", "side"]]);
+            ways.extend(words::RIGHT);
         }
         if all(|c| (c[0] - 0.5).abs() < 0.17 && (c[1] - 0.5).abs() < 0.17) {
-            ways.extend([["in", "the", "middle"].as_slice(), &["at", "the", "centre"]]);
+            ways.extend(words::MIDDLE);
         }
         if ways.is_empty() {
-            ways.extend([["in", "the", "picture"].as_slice(), &["in", "view"]]);
+            ways.extend(words::ANYWHERE);
         }
         self.stream.pick(&ways).to_vec()
     }
@@ -262,7 +254,7 @@ impl Speaker<'_> {
             }
             Background::Noise(shade) => {
                 let shade = words::shade(shade);
-                let grain = stream.pick(&["grainy", "rough", "noisy"]);
+                let grain = stream.pick(&words::GRAINS);
                 let ways: [&[&str]; 2] =
                     [&["on", "a", grain, shade, "background"], &["against", "a", grain, shade, "wall"]];
                 stream.pick(&ways).to_vec()

@@ -163,6 +163,31 @@ pub(super) const VERBS: [[&str; 2]; 8] = [
     ["appears", "appear"],
 ];
 
+/// Phrases before what is seen.
+pub(super) const LOOKS: [&[&str]; 6] = [
+    &["we", "see"],
+    &["one", "can", "see"],
+    &["the", "picture", "shows"],
+    &["this", "image", "shows"],
+    &["here", "we", "have"],
+    &["look", "at"],
+];
+
+/// Two phrases for a place in the picture.
+pub(super) type Place = [&'static [&'static str]; 2];
+
+pub(super) const TOP: Place = [&["at", "the", "top"], &["near", "the", "top"]];
+pub(super) const BOTTOM: Place = [&["at", "the", "bottom"], &["near", "the", "bottom"]];
+pub(super) const LEFT: Place = [&["on", "the", "left"], &["on", "the", "left", "side"]];
+pub(super) const RIGHT: Place = [&["on", "the", "right"], &["on", "the", "right", "side"]];
+pub(super) const MIDDLE: Place = [&["in", "the", "middle"], &["at", "the", "centre"]];
+pub(super) const ANYWHERE: Place = [&["in", "the", "picture"], &["in", "view"]];
+/// All of them.
+pub(super) const PLACES: [Place; 6] = [TOP, BOTTOM, LEFT, RIGHT, MIDDLE, ANYWHERE];
+
+/// Grains of a background.
+pub(super) const GRAINS: [&str; 3] = ["grainy", "rough", "noisy"];
+
 pub(super) fn shade(shade: Shade) -> &'static str {
     match shade {
         Shade::Pale => "pale",

@@ -1,16 +1,6 @@
-//! What readers give, counted and taken apart.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+//! What readers give, taken apart.
 
-use mom_data::readers::{Outcome, Part, Sample, Tally};
-
-/// Counts an outcome.
-pub fn count(tally: &mut Tally, outcome: &Outcome) {
-    match outcome {
-        Outcome::Sample(sample) => tally.used(&sample.items),
-        Outcome::Skipped { key, place, items, skip } => tally.skipped(&place.file, key, items, skip),
-        Outcome::Ignored { ending, name } => tally.ignored(ending, name),
-    }
-}
+use mom_data::readers::{Part, Sample};
 
 /// The first text of a sample.
 pub fn text(sample: &Sample) -> Option<&str> {

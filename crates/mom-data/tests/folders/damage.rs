@@ -4,8 +4,9 @@ use std::fs;
 
 use mom_data::readers::{Format, ReadOptions, printable};
 
+use crate::files::files_below;
 use crate::formats::{cases, formats};
-use crate::found::{copy, read, walk, write};
+use crate::found::{copy, read, write};
 use crate::random::{Random, n_mutations};
 
 /// Flips bytes, cuts, repeats a stretch, or writes something that means something.
@@ -63,7 +64,7 @@ fn damaged_files_never_cost_uncounted_data() {
     for (folder, name, format, n_items) in targets {
         let folder = root.join(folder);
         let whole = fs::read(folder.join(name)).unwrap();
-        let n_others = walk(&folder).len() as u64 - 1;
+        let n_others = files_below(&folder).len() as u64 - 1;
         for _ in 0..n_mutations() / targets.len() {
             let damaged = damage(&whole, &mut random);
             write(&folder, name, &damaged);

@@ -1,9 +1,9 @@
 //! Everything that a folder gives, for the tests to look into, and folders made by hand.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mom_data::DataError;
 use mom_data::readers::{
@@ -11,7 +11,8 @@ use mom_data::readers::{
 };
 use serde_json::Value;
 
-use crate::outcomes::{count, text};
+use crate::files::files_below;
+use crate::outcomes::text;
 
 /// Everything that a source gives.
 #[derive(Default)]
@@ -27,7 +28,7 @@ pub struct Found {
 
 impl Found {
     pub fn add(&mut self, outcome: Outcome) {
-        count(&mut self.tally, &outcome);
+        self.tally.count(&outcome);
         match outcome {
             Outcome::Sample(sample) => self.samples.push(sample),
             Outcome::Skipped { key, items, skip, .. } => self.skipped.push((key, skip.reason, items)),
@@ -79,25 +80,8 @@ pub fn read(path: &Path, format: Format, options: &ReadOptions) -> Found {
     read_with(open(path, Some(format), options).unwrap().as_ref())
 }
 
-/// Files below a folder, by their paths within it.
-pub fn walk(folder: &Path) -> BTreeSet<PathBuf> {
-    let mut files = BTreeSet::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(inner) = folders.pop() {
-        for entry in fs::read_dir(inner).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                files.insert(path.strip_prefix(folder).unwrap().to_path_buf());
-            }
-        }
-    }
-    files
-}
-
 pub fn copy(from: &Path, to: &Path) {
-    for file in walk(from) {
+    for file in files_below(from) {
         write(to, file.to_str().unwrap(), &fs::read(from.join(&file)).unwrap());
     }
 }

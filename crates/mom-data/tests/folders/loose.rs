@@ -6,8 +6,9 @@ use mom_data::Result;
 use mom_data::readers::{Format, ReadOptions, SkipReason, open};
 use serde_json::Value;
 
+use crate::files::files_below;
 use crate::formats::{cases, expected, formats};
-use crate::found::{audio, check_parts, image, read, walk, write};
+use crate::found::{audio, check_parts, image, read, write};
 use crate::outcomes::text;
 
 #[test]
@@ -27,7 +28,7 @@ fn loose_pairs_give_what_is_expected() {
     }
     assert_eq!(found.skipped, []);
     assert_eq!(found.ignored, ["expected.jsonl"]);
-    assert_eq!(found.n_items(), walk(&root).len() as u64);
+    assert_eq!(found.n_items(), files_below(&root).len() as u64);
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn loose_files_that_cannot_be_used_are_told() {
     assert_eq!(found.reason("two"), SkipReason::DuplicatePart);
     assert_eq!(found.reason("heard"), SkipReason::DuplicatePart);
     assert_eq!(found.reason("latin"), SkipReason::BrokenText);
-    assert_eq!(found.n_items(), walk(root).len() as u64);
+    assert_eq!(found.n_items(), files_below(root).len() as u64);
 
     write(root, "fine.JPE", b"longer");
     let units = |root: &Path| open(root, Some(Format::Loose), &ReadOptions::default()).unwrap().units().to_vec();

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test does")]
 
 mod damage;
+#[path = "../common/files.rs"]
+mod files;
 #[path = "../common/formats.rs"]
 mod formats;
 mod found;

@@ -2,8 +2,9 @@
 
 use mom_data::readers::{Format, ReadOptions, SkipReason, open};
 
+use crate::files::files_below;
 use crate::formats::{expected, formats};
-use crate::found::{audio, check_parts, image, read, read_with, walk, write};
+use crate::found::{audio, check_parts, image, read, read_with, write};
 use crate::outcomes::text;
 
 #[test]
@@ -23,7 +24,7 @@ fn hf_folders_give_what_is_expected() {
     assert_eq!(found.skipped, []);
     assert_eq!(found.ignored, ["expected.jsonl"]);
     // Three tables, as many rows as samples; `expected.jsonl` is ignored.
-    assert_eq!(found.n_items(), (walk(&root).len() - 3 + expected.len()) as u64);
+    assert_eq!(found.n_items(), (files_below(&root).len() - 3 + expected.len()) as u64);
     assert_eq!(found.items()["csv"], 12);
     assert_eq!(found.items()["jsonl"], 15);
 

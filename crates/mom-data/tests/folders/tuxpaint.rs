@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use mom_data::readers::{Format, Outcome, ReadOptions, SkipReason, Tally, open};
 
+use crate::files::files_below;
 use crate::formats::cases;
-use crate::found::{audio, image, read, walk, write};
-use crate::outcomes::{count, text};
+use crate::found::{audio, image, read, write};
+use crate::outcomes::text;
 
 /// Languages and texts of a stamp, in the order of the file.
 fn descriptions(path: &Path) -> BTreeMap<String, String> {
@@ -25,7 +26,7 @@ fn stamps_give_a_sample_for_each_language() {
     let root = cases("tuxpaint");
     let found = read(&root, Format::Tuxpaint, &ReadOptions::default());
     assert_eq!(found.skipped, []);
-    assert_eq!(found.n_items(), walk(&root).len() as u64);
+    assert_eq!(found.n_items(), files_below(&root).len() as u64);
     let mut n_samples = 0;
     for (stamp, has_picture, recordings) in [
         ("household/tools/measuring_tape", true, "be bg ca el es fr ro ru"),
@@ -91,7 +92,7 @@ fn faults_of_stamps_are_told() {
     assert_eq!(found.reason("a#fr"), SkipReason::DuplicatePart);
     assert_eq!(found.reason("a#line 6"), SkipReason::BrokenRecord);
     assert_eq!(found.reason("silent"), SkipReason::NoPart);
-    assert_eq!(found.n_items(), walk(root).len() as u64);
+    assert_eq!(found.n_items(), files_below(root).len() as u64);
 }
 
 /// All stamps of an installation of Tux Paint, if `MOM_TUXPAINT` names its folder.
@@ -102,7 +103,7 @@ fn every_file_of_an_installation_is_accounted_for() {
     let (mut languages, mut tally) = (BTreeMap::<String, [u64; 4]>::new(), Tally::default());
     let mut keys = BTreeSet::new();
     let mut add = |outcome: Outcome| {
-        count(&mut tally, &outcome);
+        tally.count(&outcome);
         if let Outcome::Sample(sample) = outcome {
             let language = sample.key.rsplit_once('#').map_or("(none)", |(_, language)| language);
             let counts = languages.entry(language.to_owned()).or_default();
@@ -122,5 +123,5 @@ fn every_file_of_an_installation_is_accounted_for() {
     }
     println!("{tally}\n{:#?}", tally.items);
     println!("samples, with text, picture, recording, by language: {languages:?}");
-    assert_eq!(tally.items.values().map(|counts| counts.found).sum::<u64>(), walk(&root).len() as u64);
+    assert_eq!(tally.items.values().map(|counts| counts.found).sum::<u64>(), files_below(&root).len() as u64);
 }

@@ -9,8 +9,6 @@ use mom_data::DataError;
 use mom_data::readers::{self, Format, Outcome, Part, Picture, ReadOptions, Reader, Sample, Skip, Sound, Tally};
 use serde_json::Value;
 
-use crate::outcomes::count;
-
 pub const MIB: usize = 1 << 20;
 
 /// A copy of samples, without what is expected of them.
@@ -38,7 +36,7 @@ pub struct Given {
 }
 
 fn take(read: &mut Given, outcome: Outcome) {
-    count(&mut read.tally, &outcome);
+    read.tally.count(&outcome);
     match outcome {
         Outcome::Sample(sample) => read.samples.push(sample),
         Outcome::Skipped { key, skip, .. } => read.skips.push((key, skip)),

@@ -8,7 +8,5 @@ mod formats;
 mod given;
 mod lines;
 mod mmc4;
-#[path = "../common/outcomes.rs"]
-mod outcomes;
 #[path = "../common/random.rs"]
 mod random;

@@ -8,8 +8,6 @@ use std::path::Path;
 use mom_data::DataError;
 use mom_data::readers::{self, Format, Outcome, Part, Picture, ReadOptions, Sample, SkipReason, Sound, Tally};
 
-use crate::outcomes::count;
-
 /// All that a source gives.
 #[derive(Debug, Default, PartialEq)]
 pub struct Given {
@@ -46,7 +44,7 @@ impl Given {
     pub fn tally(&self) -> Tally {
         let mut tally = Tally::default();
         for outcome in &self.outcomes {
-            count(&mut tally, outcome);
+            tally.count(outcome);
         }
         tally
     }

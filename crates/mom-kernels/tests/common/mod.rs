@@ -69,6 +69,18 @@ impl Tokens {
         Self { starts: Some(starts), ..self }
     }
 
+    /// With documents of these lengths, one behind the other, in all sequences together.
+    pub fn with_lengths(self, lengths: &[usize]) -> Self {
+        let mut starts = vec![false; self.batch * self.seqlen];
+        let mut first = 0;
+        for length in lengths {
+            starts[first] = true;
+            first += length;
+        }
+        assert_eq!(first, starts.len(), "documents fill the sequences");
+        Self { starts: Some(starts), ..self }
+    }
+
     pub fn plan(&self) -> ModalityPlan {
         ModalityPlan::new(self.batch, self.seqlen, self.n_modalities, &self.ids, self.starts.as_deref()).unwrap()
     }

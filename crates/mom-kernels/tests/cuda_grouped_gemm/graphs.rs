@@ -1,32 +1,11 @@
 //! Products in a captured graph: for other counts, for other values, and with what follows them.
 
-use mom_kernels::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use mom_kernels::cuda::cudarc::driver::{CudaGraph, CudaSlice};
+use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::half::bf16;
-use mom_kernels::cuda::{CudaError, Gpu, Module, grouped_gemm as device};
+use mom_kernels::cuda::{Gpu, Module, grouped_gemm as device};
 
 use crate::cuda_support::*;
 use crate::problem::{Case, OnDevice, Problem, case, compare};
-
-/// A second [`Gpu`], whose stream is its own: the first one's cannot be captured.
-fn on_a_stream_of_its_own(gpu: &Gpu) -> Gpu {
-    let context = gpu.stream().context().clone();
-    let own = with_stream(context.new_stream().unwrap());
-    // SAFETY: a test of this file uses this stream alone. Events recorded outside of a capture may not be waited for inside.
-    unsafe { context.disable_event_tracking() };
-    own
-}
-
-/// What `run` launches, as a graph, once all before it is done.
-fn captured(gpu: &Gpu, run: impl FnOnce() -> Result<(), CudaError>) -> CudaGraph {
-    gpu.stream().synchronize().unwrap();
-    gpu.stream().begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
-    let result = run();
-    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-    let graph = gpu.stream().end_capture(flags).unwrap().unwrap();
-    result.unwrap();
-    graph
-}
 
 /// Other values where a graph reads.
 fn copy_inputs(gpu: &Gpu, from: &OnDevice<bf16>, to: &mut OnDevice<bf16>) {

@@ -4,7 +4,8 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use mom_kernels::cuda::cudarc::driver::{CudaSlice, CudaStream};
+use mom_kernels::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use mom_kernels::cuda::cudarc::driver::{CudaGraph, CudaSlice, CudaStream};
 use mom_kernels::cuda::half::{bf16, f16};
 use mom_kernels::cuda::{CudaError, DeviceElement, Dtype, Gpu};
 
@@ -31,6 +32,25 @@ fn pretending(gpu: Gpu) -> Gpu {
     let Ok(capability) = std::env::var("MOM_PRETEND") else { return gpu };
     let (major, minor) = capability.split_once('.').unwrap();
     gpu.pretending((major.parse().unwrap(), minor.parse().unwrap())).unwrap()
+}
+
+/// A second [`Gpu`], whose stream is its own: the driver captures no default stream.
+pub fn on_a_stream_of_its_own(gpu: &Gpu) -> Gpu {
+    let context = gpu.stream().context().clone();
+    // SAFETY: a test uses the new stream alone. Events recorded outside of a capture may not be waited for inside.
+    unsafe { context.disable_event_tracking() };
+    with_stream(context.new_stream().unwrap())
+}
+
+/// What `run` launches, as a graph, once all before it is done.
+pub fn captured(gpu: &Gpu, run: impl FnOnce() -> Result<(), CudaError>) -> CudaGraph {
+    gpu.stream().synchronize().unwrap();
+    gpu.stream().begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+    let result = run();
+    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+    let graph = gpu.stream().end_capture(flags).unwrap().unwrap();
+    result.unwrap();
+    graph
 }
 
 /// Says that a test did not run, past the capture of a test's output.

@@ -9,7 +9,7 @@ use mom_train::{Error, Graph, Prepared, RunConfig};
 
 use crate::common::config;
 use crate::threads::{curve, train};
-use crate::training::{StopAfter, furthest, points};
+use crate::training::{StopAfter, furthest, same_curve};
 
 const STEP: [&str; 3] = ["data.batch=2", "train.accumulate=2", "train.steps=6"];
 
@@ -66,12 +66,7 @@ fn a_run_goes_on_at_any_number_of_chunks() {
     }
     let results = train(3, &chunked(&config, 3), &several, &prepared, |_| Silent);
     assert!(results.iter().all(Result::is_ok), "{results:?}");
-    let (want, got) = (points(&alone), points(&several));
-    assert_eq!(want.len(), got.len());
-    for (want, got) in want.iter().zip(&got) {
-        assert_eq!((want.0, want.1), (got.0, got.1), "steps and positions");
-        assert!((got.2 / want.2 - 1.0).abs() < 1e-5, "{got:?}, alone {want:?}");
-    }
+    same_curve(&alone, &several);
 }
 
 #[test]

@@ -67,12 +67,22 @@ impl Observer for StopAfter {
 }
 
 /// Validation losses and positions seen, by step.
-pub fn points(folder: &Path) -> Vec<(u64, u64, f64)> {
+fn points(folder: &Path) -> Vec<(u64, u64, f64)> {
     let result: serde_json::Value = serde_json::from_str(&read(folder.join("result.json"))).unwrap();
     let point = |point: &serde_json::Value| {
         (point["step"].as_u64().unwrap(), point["tokens"].as_u64().unwrap(), point["joint"].as_f64().unwrap())
     };
     result["curve"].as_array().unwrap().iter().map(point).collect()
+}
+
+/// Checks that two runs have the same validation losses at the same steps and positions, to what f32 sums in another order differ by.
+pub fn same_curve(alone: &Path, several: &Path) {
+    let (want, got) = (points(alone), points(several));
+    assert_eq!(want.len(), got.len());
+    for (want, got) in want.iter().zip(&got) {
+        assert_eq!((want.0, want.1), (got.0, got.1), "steps and positions");
+        assert!((got.2 / want.2 - 1.0).abs() < 1e-5, "{got:?}, alone {want:?}");
+    }
 }
 
 /// Any one rank's wish ends all of them, with a checkpoint; any other number of ranks goes on with the same samples.
@@ -103,12 +113,7 @@ fn a_run_goes_on_at_any_number_of_ranks() {
     }
     let results = train(8, &config, &several, &prepared, |_| Silent);
     assert!(results.iter().all(Result::is_ok), "{results:?}");
-    let (want, got) = (points(&alone), points(&several));
-    assert_eq!(want.len(), got.len());
-    for (want, got) in want.iter().zip(&got) {
-        assert_eq!((want.0, want.1), (got.0, got.1), "steps and positions");
-        assert!((got.2 / want.2 - 1.0).abs() < 1e-5, "{got:?}, alone {want:?}");
-    }
+    same_curve(&alone, &several);
     // The average of the weights came along, and what lies there is a model like any other.
     let losses = |folder: &Path| {
         let (_, parameters) =

@@ -6,17 +6,12 @@
 
 use super::super::kinds::{Colour, Ground, Shade, Shape, Size, Sky, Texture};
 use super::super::relations::Relation;
-use super::super::words::{self, VERBS};
+use super::super::words::{self, GRAINS, LOOKS, PLACES, VERBS};
 use super::facts::{BackgroundFacts, Facts, GroupFacts, RelationFact};
 
-/// Phrases that say nothing of what is read. None is the beginning of another phrase that does, or is shorter than it.
+/// Phrases that say nothing of what is read, beside those that look and those of a place. None is the beginning of another phrase
+/// that does, or is shorter than it.
 const FILLERS: &[&[&str]] = &[
-    &["we", "see"],
-    &["one", "can", "see"],
-    &["the", "picture", "shows"],
-    &["this", "image", "shows"],
-    &["here", "we", "have"],
-    &["look", "at"],
     &["there"],
     &["all", "that", "can", "be", "seen"],
     &["which"],
@@ -26,22 +21,7 @@ const FILLERS: &[&[&str]] = &[
     &["among", "them"],
     &["three", "shapes"],
     &["four", "shapes"],
-    &["at", "the", "top"],
-    &["near", "the", "top"],
-    &["at", "the", "bottom"],
-    &["near", "the", "bottom"],
-    &["on", "the", "left"],
-    &["on", "the", "left", "side"],
-    &["on", "the", "right"],
-    &["on", "the", "right", "side"],
-    &["in", "the", "middle"],
-    &["at", "the", "centre"],
-    &["in", "the", "picture"],
-    &["in", "view"],
 ];
-
-/// Grains of a wall.
-const GRAINS: [&str; 3] = ["grainy", "rough", "noisy"];
 
 /// What a text says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -95,7 +75,8 @@ enum Phrase {
 fn longest(words: &[&str]) -> Option<(usize, Phrase)> {
     let fixed = |phrase: &[&str]| words.starts_with(phrase).then_some(phrase.len());
     let mut found: Vec<(usize, Phrase)> = Vec::new();
-    found.extend(FILLERS.iter().filter_map(|phrase| Some((fixed(phrase)?, Phrase::Filler))));
+    let fillers = FILLERS.iter().chain(&LOOKS).chain(PLACES.as_flattened());
+    found.extend(fillers.filter_map(|phrase| Some((fixed(phrase)?, Phrase::Filler))));
     found.extend(VERBS.iter().flatten().filter_map(|verb| Some((fixed(&[verb])?, Phrase::Filler))));
     found.extend(["it", "them"].iter().filter_map(|word| Some((fixed(&[word])?, Phrase::Pronoun))));
     for relation in Relation::ALL {

@@ -11,6 +11,34 @@ pub type ConvInputs<'a, T> = params::ConvInputs<Rows<'a, T>, &'a [T], SequenceLa
 /// What the backward pass writes, all overwritten.
 pub type ConvGrads<'a, T> = params::ConvGrads<RowsMut<'a, T>, &'a mut [T]>;
 
+/// Evaluates an expression with the d_conv of validated arguments as a constant:
+/// `by_d_conv!(dims.d_conv, D_CONV => self.walk::<S, D_CONV>(s))`.
+macro_rules! by_d_conv {
+    ($d_conv:expr, $constant:ident => $call:expr) => {{
+        // A larger limit asks for more arms: the last one would take it for 1.
+        const { assert!($crate::ops::causal_conv1d::params::MAX_D_CONV == 4) };
+        match $d_conv {
+            2 => {
+                const $constant: usize = 2;
+                $call
+            }
+            3 => {
+                const $constant: usize = 3;
+                $call
+            }
+            4 => {
+                const $constant: usize = 4;
+                $call
+            }
+            _ => {
+                const $constant: usize = 1;
+                $call
+            }
+        }
+    }};
+}
+pub(super) use by_d_conv;
+
 impl<T: Element> ConvInputs<'_, T> {
     /// Taps and bias of a block of channels.
     #[inline(always)]

@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::args::{ConvGrads, ConvInputs};
+use super::args::{ConvGrads, ConvInputs, by_d_conv};
 use crate::error::Result;
 use crate::ops::causal_conv1d::params::{Activation, Dims, MAX_D_CONV, OP};
 use crate::rows::{DisjointRows, Rows, RowsMut};
@@ -90,12 +90,7 @@ impl<T: Element> WithSimd for Task<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        match self.shared.dims.d_conv {
-            2 => self.walk::<S, 2>(s),
-            3 => self.walk::<S, 3>(s),
-            4 => self.walk::<S, 4>(s),
-            _ => self.walk::<S, 1>(s),
-        }
+        by_d_conv!(self.shared.dims.d_conv, D_CONV => self.walk::<S, D_CONV>(s))
     }
 }
 

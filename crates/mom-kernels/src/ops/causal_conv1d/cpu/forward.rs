@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::args::ConvInputs;
+use super::args::{ConvInputs, by_d_conv};
 use crate::error::Result;
 use crate::ops::causal_conv1d::params::{Activation, Dims, MAX_D_CONV, OP};
 use crate::rows::{DisjointRows, RowsMut};
@@ -56,19 +56,13 @@ impl<T: Element> WithSimd for Task<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        match self.dims.d_conv {
-            2 => self.walk::<S, 2>(s),
-            3 => self.walk::<S, 3>(s),
-            4 => self.walk::<S, 4>(s),
-            _ => self.walk::<S, 1>(s),
-        }
+        by_d_conv!(self.dims.d_conv, D_CONV => self.walk::<S, D_CONV>(s))
     }
 }
 
 impl<T: Element> Task<'_, T> {
     #[inline(always)]
     fn walk<S: Simd, const D_CONV: usize>(self, s: S) {
-        const { assert!(D_CONV <= MAX_D_CONV) };
         let Self { inputs, dims, sequence, start, width, .. } = self;
         let (taps, bias) = inputs.taps(s, dims, start, width);
         let mut window = inputs.window(s, dims, sequence, start, width);

@@ -1,9 +1,10 @@
 //! Validation loss against step: one panel per modality, a thin line per seed and a thick one for their mean.
 
-use super::super::{ReportError, curve, group::Group, group::capitalised, order};
-use super::canvas::{Weight, draw, text_width};
-use super::frame::{Frame, Kind, Label, Scale, Titles};
-use super::{Lines, Panel, palette, panel_file, subtitle};
+use super::super::{ReportError, curve, group::Group, group::capitalised};
+use super::canvas::draw;
+use super::frame::{Frame, Kind, Scale, Titles, beside_labels};
+use super::lines::{Lines, Marks, draw_lines};
+use super::{Panel, panel_file, subtitle};
 
 const HEIGHT: f64 = 335.0;
 const WIDTH: f64 = 420.0;
@@ -25,12 +26,12 @@ pub(in super::super) fn curves(group: &Group) -> Result<Vec<Panel>, ReportError>
 
 fn panel(group: &Group, modality: &str, loss: &str) -> Result<Option<Panel>, ReportError> {
     let names: Vec<&str> = group.variants.iter().map(|variant| variant.name).collect();
-    let lines: Vec<Lines> = group
+    let lines: Vec<(&str, Lines)> = group
         .variants
         .iter()
-        .map(|variant| Lines::of(&variant.runs, |paired| curve::points(paired.run, modality)))
+        .map(|variant| (variant.name, Lines::of(&variant.runs, |paired| curve::points(paired.run, modality))))
         .collect();
-    let points = || lines.iter().flat_map(Lines::points);
+    let points = || lines.iter().flat_map(|(_, lines)| lines.points());
     if points().next().is_none() {
         return Ok(None);
     }
@@ -43,9 +44,8 @@ fn panel(group: &Group, modality: &str, loss: &str) -> Result<Option<Panel>, Rep
         Kind::Linear => (lowest - 0.03 * (highest - lowest), highest),
     };
 
-    let longest = names.iter().map(|name| text_width(name, 12.0)).fold(0.0, f64::max);
     let frame = Frame {
-        x: Scale::new(Kind::Linear, (0.0, last_step), (62.0, WIDTH - 38.0 - longest)),
+        x: Scale::new(Kind::Linear, (0.0, last_step), beside_labels(WIDTH, names.iter().copied())),
         y: Scale::new(kind, range, (HEIGHT - 48.0, 58.0)),
     };
     let file = panel_file(group, "curves", modality);
@@ -53,26 +53,7 @@ fn panel(group: &Group, modality: &str, loss: &str) -> Result<Option<Panel>, Rep
     let y_title = if kind == Kind::Log { "validation loss (log scale)" } else { "validation loss" };
     let svg = draw(&file, (WIDTH, HEIGHT), |canvas| {
         frame.draw(canvas, &Titles { title: &title, subtitle: loss, x: "training step", y: y_title })?;
-        let mut labels = Vec::new();
-        // Backwards, so that dense and mom lie on top.
-        for (name, lines) in names.iter().zip(&lines).rev() {
-            let colour = palette::variant(name, &names);
-            if lines.seeds.len() > 1 {
-                for seed in &lines.seeds {
-                    frame.line(canvas, seed, colour, 0.8, 0.4)?;
-                }
-            }
-            let (width, weight) = match *name {
-                order::MOM => (2.8, Weight::Bold),
-                order::DENSE => (2.4, Weight::Bold),
-                _ => (1.7, Weight::Normal),
-            };
-            frame.line(canvas, &lines.mean, colour, width, 1.0)?;
-            if let Some(&end) = lines.mean.last() {
-                labels.push(Label { name, end: frame.at(end), colour, weight });
-            }
-        }
-        frame.labels(canvas, &labels)
+        draw_lines(canvas, &frame, &lines, &names, Marks::None)
     })?;
     let alt = format!("Validation loss of {modality} against training step, {} variants.", names.len());
     Ok(Some(Panel { file, alt, svg }))

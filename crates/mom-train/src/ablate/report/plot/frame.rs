@@ -2,11 +2,12 @@
 
 use plotters::style::text_anchor::HPos;
 
-use super::canvas::{Canvas, Drawn, Type, Weight};
+use super::canvas::{Canvas, Drawn, Type, Weight, text_width};
 use super::palette::{Colour, GRID, INK, MUTED};
 
 const TICK_SIZE: f64 = 11.5;
 const LABEL_GAP: f64 = 14.5;
+const LABEL_SIZE: f64 = 12.0;
 
 /// Maps values to places along one axis.
 #[derive(Clone, Debug, PartialEq)]
@@ -157,10 +158,16 @@ impl Frame {
             } else {
                 canvas.line(&leader, label.colour, 1.0, 0.75)?;
             }
-            canvas.text((x + 26.0, place), label.name, Type::new(12.0).colour(INK).weight(label.weight))?;
+            canvas.text((x + 26.0, place), label.name, Type::new(LABEL_SIZE).colour(INK).weight(label.weight))?;
         }
         Ok(())
     }
+}
+
+/// Where the x axis lies in a panel of this width, if these names are to stand beside it.
+pub(super) fn beside_labels<'a>(width: f64, names: impl Iterator<Item = &'a str>) -> (f64, f64) {
+    let longest = names.map(|name| text_width(name, LABEL_SIZE)).fold(0.0, f64::max);
+    (62.0, width - 38.0 - longest)
 }
 
 /// A name at the end of a line.

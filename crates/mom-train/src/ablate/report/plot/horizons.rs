@@ -1,10 +1,11 @@
 //! Loss at the ends of runs of several lengths, on logarithmic axes: one panel per loss, a thin line per seed, a thick one for their
 //! mean.
 
-use super::super::{ReportError, curve, group::Group, group::capitalised, order};
-use super::canvas::{Weight, draw, text_width};
-use super::frame::{Frame, Kind, Label, Scale, Titles};
-use super::{Lines, Panel, palette, panel_file, subtitle};
+use super::super::{ReportError, curve, group::Group, group::capitalised};
+use super::canvas::draw;
+use super::frame::{Frame, Kind, Scale, Titles, beside_labels};
+use super::lines::{Lines, Marks, draw_lines};
+use super::{Panel, panel_file, subtitle};
 
 const HEIGHT: f64 = 335.0;
 const WIDTH: f64 = 420.0;
@@ -24,8 +25,8 @@ fn panel(group: &Group, target: &str) -> Result<Option<Panel>, ReportError> {
     let ends = |variant: &super::super::group::Variant| {
         Lines::of(&variant.runs, |paired| curve::ends(paired.run, target).into_iter().filter(is_drawn).collect())
     };
-    let lines: Vec<Lines> = group.variants.iter().map(ends).collect();
-    let points = || lines.iter().flat_map(Lines::points);
+    let lines: Vec<(&str, Lines)> = group.variants.iter().map(|variant| (variant.name, ends(variant))).collect();
+    let points = || lines.iter().flat_map(|(_, lines)| lines.points());
     if points().next().is_none() {
         return Ok(None);
     }
@@ -33,9 +34,8 @@ fn panel(group: &Group, target: &str) -> Result<Option<Panel>, ReportError> {
         points().map(value).fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)))
     };
     let (steps, losses) = (range(|point| point.0), range(|point| point.1));
-    let longest = names.iter().map(|name| text_width(name, 12.0)).fold(0.0, f64::max);
     let frame = Frame {
-        x: Scale::new(Kind::Log, (0.95 * steps.0, steps.1), (62.0, WIDTH - 38.0 - longest)),
+        x: Scale::new(Kind::Log, (0.95 * steps.0, steps.1), beside_labels(WIDTH, names.iter().copied())),
         y: Scale::new(Kind::Log, (0.995 * losses.0, 1.005 * losses.1), (HEIGHT - 48.0, 58.0)),
     };
     let file = panel_file(group, "horizons", target);
@@ -48,27 +48,7 @@ fn panel(group: &Group, target: &str) -> Result<Option<Panel>, ReportError> {
     };
     let svg = draw(&file, (WIDTH, HEIGHT), |canvas| {
         frame.draw(canvas, &titles)?;
-        let mut labels = Vec::new();
-        for (name, lines) in names.iter().zip(&lines).rev() {
-            let colour = palette::variant(name, &names);
-            if lines.seeds.len() > 1 {
-                for seed in &lines.seeds {
-                    frame.line(canvas, seed, colour, 0.8, 0.4)?;
-                }
-            }
-            let (width, weight) = match *name {
-                order::MOM | order::DENSE => (2.4, Weight::Bold),
-                _ => (1.7, Weight::Normal),
-            };
-            frame.line(canvas, &lines.mean, colour, width, 1.0)?;
-            for &end in &lines.mean {
-                canvas.disc(frame.at(end), 3.0, colour)?;
-            }
-            if let Some(&end) = lines.mean.last() {
-                labels.push(Label { name, end: frame.at(end), colour, weight });
-            }
-        }
-        frame.labels(canvas, &labels)
+        draw_lines(canvas, &frame, &lines, &names, Marks::Discs)
     })?;
     let alt = format!("Final {target} loss of runs of several lengths, {} variants.", names.len());
     Ok(Some(Panel { file, alt, svg }))

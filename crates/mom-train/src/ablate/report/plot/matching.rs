@@ -4,9 +4,10 @@
 use plotters::style::text_anchor::HPos;
 
 use super::super::{ReportError, curve, group::Group, group::capitalised, order};
-use super::canvas::{Type, Weight, draw, text_width};
-use super::frame::{Frame, Kind, Label, Scale, Titles};
-use super::{Lines, Panel, palette, panel_file, subtitle};
+use super::canvas::{Type, Weight, draw};
+use super::frame::{Frame, Kind, Scale, Titles, beside_labels};
+use super::lines::{Lines, Marks, draw_lines};
+use super::{Panel, palette, panel_file, subtitle};
 
 const HEIGHT: f64 = 370.0;
 const WIDTH: f64 = 420.0;
@@ -47,9 +48,8 @@ fn panel(group: &Group, modality: &str) -> Result<Option<Panel>, ReportError> {
     let points = lines.iter().flat_map(|(_, lines)| lines.points());
     let last_match = points.fold(0.0_f64, |last, (_, matching)| last.max(matching));
 
-    let longest = lines.iter().map(|(name, _)| text_width(name, 12.0)).fold(0.0, f64::max);
     let frame = Frame {
-        x: Scale::new(Kind::Linear, (0.0, dense_end), (62.0, WIDTH - 38.0 - longest)),
+        x: Scale::new(Kind::Linear, (0.0, dense_end), beside_labels(WIDTH, lines.iter().map(|(name, _)| *name))),
         y: Scale::new(Kind::Linear, (0.0, dense_end.max(last_match)), (HEIGHT - BOTTOM, TOP)),
     };
     let file = panel_file(group, "matching", modality);
@@ -69,21 +69,7 @@ fn panel(group: &Group, modality: &str) -> Result<Option<Panel>, ReportError> {
         canvas.line(&diagonal, palette::variant(order::DENSE, &names), 1.6, 1.0)?;
         let (x, y) = frame.at((0.30 * dense_end, 0.30 * dense_end));
         canvas.text((x - 8.0, y - 6.0), "dense", Type::new(12.0).weight(Weight::Bold).align(HPos::Right))?;
-        let mut labels = Vec::new();
-        for (name, lines) in lines.iter().rev() {
-            let colour = palette::variant(name, &names);
-            if lines.seeds.len() > 1 {
-                for seed in &lines.seeds {
-                    frame.line(canvas, seed, colour, 0.8, 0.4)?;
-                }
-            }
-            let (width, weight) = if *name == order::MOM { (2.8, Weight::Bold) } else { (1.7, Weight::Normal) };
-            frame.line(canvas, &lines.mean, colour, width, 1.0)?;
-            if let Some(&end) = lines.mean.last() {
-                labels.push(Label { name, end: frame.at(end), colour, weight });
-            }
-        }
-        frame.labels(canvas, &labels)
+        draw_lines(canvas, &frame, &lines, &names, Marks::None)
     })?;
     let alt = format!("Step at which each variant reaches dense's {modality} loss, against dense's step.");
     Ok(Some(Panel { file, alt, svg }))

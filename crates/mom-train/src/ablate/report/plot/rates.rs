@@ -1,8 +1,8 @@
 //! Joint loss by learning rate: one panel, a line per variant, a ring around the rate that it is compared at.
 
 use super::super::{ArmRates, ReportError, group::Group, order};
-use super::canvas::{Weight, draw, text_width};
-use super::frame::{Frame, Kind, Label, Scale, Titles};
+use super::canvas::{Weight, draw};
+use super::frame::{Frame, Kind, Label, Scale, Titles, beside_labels};
 use super::{Panel, palette};
 
 const HEIGHT: f64 = 335.0;
@@ -33,9 +33,8 @@ pub(in super::super) fn rates(group: &Group) -> Result<Vec<Panel>, ReportError> 
     };
     let (of_rates, losses) = (range(|point| point.0), range(|point| point.1));
     let names: Vec<&str> = arms.iter().map(|line| line.name).collect();
-    let longest = names.iter().map(|name| text_width(name, 12.0)).fold(0.0, f64::max);
     let frame = Frame {
-        x: Scale::new(Kind::Log, (0.9 * of_rates.0, 1.1 * of_rates.1), (62.0, WIDTH - 38.0 - longest)),
+        x: Scale::new(Kind::Log, (0.9 * of_rates.0, 1.1 * of_rates.1), beside_labels(WIDTH, names.iter().copied())),
         y: Scale::new(Kind::Linear, (losses.0 * 0.998, losses.1 * 1.002), (HEIGHT - 48.0, 58.0)),
     };
     let is_bracket = group.arms.iter().any(|arm| arm.bracket_steps.is_some());
