@@ -66,7 +66,7 @@ pub use error::{Error, Result};
 pub use model::{Inputs, Losses, ModalityLoss, Model};
 pub use parameters::Parameters;
 pub use patcher::{Images, LinearPatcher, PatchOrder, Patcher, PatcherKind, Pictures, Skips, UnetConfig, UnetPatcher};
-pub use scale::{SCALES, Scale, TINY};
+pub use scale::{NANO, SCALES, Scale, TINY};
 pub use variant::{Architecture, Variant};
 
 /// The README's example, compiled and run.

@@ -24,14 +24,17 @@ const fn scale(name: &'static str, d_model: usize, n_layers: usize, paper: &'sta
     Scale { name, d_model, n_layers, paper }
 }
 
-/// The size of the default ablation on a CPU.
+/// The size of the default ablation: a run of some thousand steps takes seconds on a CPU.
+pub const NANO: Scale = scale("nano", 16, 1, "");
+
+/// A size for a CPU and a few minutes.
 pub const TINY: Scale = scale("tiny", 64, 2, "");
 
 const DISCRETE: &str = "Chameleon, three modalities";
 
 /// All sizes: four for a CPU, then the paper's (arXiv 2501.16295, section 4).
 pub const SCALES: [Scale; 12] = [
-    scale("nano", 16, 1, ""),
+    NANO,
     TINY,
     scale("mini", 96, 3, ""),
     scale("small", 128, 4, ""),

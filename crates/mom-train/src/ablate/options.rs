@@ -67,6 +67,14 @@ pub enum Rates {
 }
 
 impl Rates {
+    /// A run of so many steps or fewer is cheap, and short runs of it would be of a few hundred, which mislead.
+    pub const WHOLE_UP_TO: u64 = 2000;
+
+    /// The bracket of runs of so many steps, where nothing else is asked for.
+    pub fn bracket(steps: u64) -> Self {
+        if steps <= Self::WHOLE_UP_TO { Self::WholeBracket } else { Self::Bracket }
+    }
+
     /// Whether a bracket finds the rate of each arm.
     pub fn is_bracket(&self) -> bool {
         matches!(self, Self::Bracket | Self::WholeBracket)
@@ -122,17 +130,17 @@ impl Default for SweepOptions {
             settings: vec![Setting::ThreeModality],
             unserved: Unserved::Refuse,
             variants: Variants::Default,
-            scale: mom_models::TINY,
-            steps: 280,
+            scale: mom_models::NANO,
+            steps: 1600,
             seeds: vec![0, 1, 2],
-            rates: Rates::Bracket,
+            rates: Rates::WholeBracket,
             horizons: Horizons::Auto,
             null: true,
             downstream: 0,
             data: None,
             out: PathBuf::from("runs/ablation"),
             device: DeviceKind::Cpu,
-            documents: 6000,
+            documents: 20_000,
             batch: 2,
             seqlen: 1024,
             limit: None,

@@ -25,16 +25,18 @@ impl AblateArguments {
             None | Some("all") => (Setting::ALL.to_vec(), Unserved::Skip),
             Some(names) => (names.split(',').map(str::parse).collect::<Result<_, _>>()?, Unserved::Refuse),
         };
+        let steps = self.steps.unwrap_or(defaults.steps);
         Ok(SweepOptions {
             settings,
             unserved,
             variants: self.variants.as_deref().map(str::parse).transpose()?.unwrap_or(Variants::Default),
             scale: self.scale.as_deref().map(str::parse).transpose()?.unwrap_or(defaults.scale),
-            steps: self.steps.unwrap_or(defaults.steps),
+            steps,
             seeds: if self.seeds.is_empty() { defaults.seeds } else { self.seeds.clone() },
             rates: match (self.learning_rates.as_slice(), self.no_bracket) {
                 ([], false) if self.whole_bracket => Rates::WholeBracket,
-                ([], false) => Rates::Bracket,
+                ([], false) if self.short_bracket => Rates::Bracket,
+                ([], false) => Rates::bracket(steps),
                 ([], true) => Rates::Own,
                 (rates, _) => Rates::List(rates.to_vec()),
             },

@@ -27,13 +27,17 @@ pub struct AblateArguments {
     #[arg(long, value_delimiter = ',')]
     pub seeds: Vec<u64>,
     /// Learning rates, joined by commas: every run is made at each, and a variant is compared at its best, the lowest final joint
-    /// validation loss over the seeds. Default: a bracket of short runs finds the rate of each variant.
+    /// validation loss over the seeds. Default: a bracket finds the rate of each variant, of whole runs of up to 2000 steps, of short
+    /// ones above.
     #[arg(long, value_delimiter = ',')]
     pub learning_rates: Vec<f64>,
     /// Let whole runs of the first seed find the rate of each variant, rather than short ones: dearer, and right where short runs
     /// mislead. That at the chosen rate is compared with the other seeds'.
     #[arg(long, conflicts_with_all = ["learning_rates", "no_bracket"])]
     pub whole_bracket: bool,
+    /// Let short runs find the rate of each variant.
+    #[arg(long, conflicts_with_all = ["learning_rates", "no_bracket", "whole_bracket"])]
+    pub short_bracket: bool,
     /// Make every run at the configured rate, whichever variant it suits.
     #[arg(long, conflicts_with = "learning_rates")]
     pub no_bracket: bool,
