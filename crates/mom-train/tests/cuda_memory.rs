@@ -32,6 +32,7 @@ fn a_model_or_a_step_that_does_not_fit_says_what_to_change() {
         seqlen,
         accumulate: 1,
         context: 1,
+        ctas: 4,
         warmup: 0,
         steps: 1,
         device: DeviceKind::Cuda,

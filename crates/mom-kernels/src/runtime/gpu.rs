@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaStream};
@@ -21,6 +22,8 @@ use super::stream::Stream;
 pub struct Gpu {
     stream: Stream,
     card: Card,
+    /// Multiprocessors that are left to others.
+    left_free: AtomicU32,
     loaded: Mutex<Kernels>,
     library: OnceLock<Library>,
 }
@@ -58,7 +61,13 @@ impl Gpu {
     pub fn with_stream(stream: Arc<CudaStream>) -> Result<Self> {
         expect_driver()?;
         let card = Card::of(stream.context())?;
-        Ok(Self { stream: Stream::new(stream), card, loaded: Mutex::default(), library: OnceLock::new() })
+        Ok(Self {
+            stream: Stream::new(stream),
+            card,
+            left_free: AtomicU32::new(0),
+            loaded: Mutex::default(),
+            library: OnceLock::new(),
+        })
     }
 
     /// The same with the kernels alone that run on every card, where there are others for this one: to compare or test.
@@ -91,9 +100,16 @@ impl Gpu {
         Ok(Self { loaded: Mutex::new(loaded), card: self.card, ..Self::with_stream(stream)? })
     }
 
-    /// Multiprocessors of the device.
+    /// Leaves so many multiprocessors to what other streams launch meanwhile, such as sums over several devices: kernels whose
+    /// blocks stay, one on each multiprocessor, take the others. With blocks for all of them, those that found theirs taken would
+    /// begin when the first ones are through, and the kernel would take twice its time. At least one stays theirs.
+    pub fn leave_free(&self, n_multiprocessors: u32) {
+        self.left_free.store(n_multiprocessors, Ordering::Relaxed);
+    }
+
+    /// Multiprocessors of the device, less those that are [left free](Self::leave_free).
     pub fn n_multiprocessors(&self) -> u32 {
-        self.card.n_multiprocessors
+        self.card.n_multiprocessors.saturating_sub(self.left_free.load(Ordering::Relaxed)).max(1)
     }
 
     /// Compute capability of the device, or of the one that it is [`Self::pretending`] to be.

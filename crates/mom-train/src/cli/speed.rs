@@ -46,6 +46,7 @@ fn timed(arguments: &SpeedArguments, world: &Arc<World>) -> Result<()> {
         seqlen: arguments.seqlen,
         accumulate: arguments.accumulate,
         context: arguments.context,
+        ctas: arguments.ctas,
         warmup: 3,
         steps: arguments.steps,
         device: arguments.device.parse()?,

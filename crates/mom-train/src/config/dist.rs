@@ -28,6 +28,9 @@ pub struct DistSection {
     pub start_secs: u64,
     /// MiB of gradients that are sent together.
     pub bucket_mib: usize,
+    /// Thread blocks that NCCL has on a GPU at once (its CTAs) while the rank computes: each takes a multiprocessor, which products then
+    /// leave free.
+    pub ctas: usize,
     /// Ranks that share each sequence, a chunk of it each (context parallel): ranks `0..context` have the chunks of the same sequences,
     /// the next ones those of others.
     pub context: usize,
@@ -35,7 +38,7 @@ pub struct DistSection {
 
 impl Default for DistSection {
     fn default() -> Self {
-        Self { reduce: Reduce::default(), timeout_secs: 25, start_secs: 300, bucket_mib: 32, context: 1 }
+        Self { reduce: Reduce::default(), timeout_secs: 25, start_secs: 300, bucket_mib: 32, ctas: 4, context: 1 }
     }
 }
 
@@ -44,6 +47,7 @@ impl DistSection {
         require(self.timeout_secs >= 1, "train.dist.timeout_secs", "at least 1", self.timeout_secs)?;
         require(self.start_secs >= 1, "train.dist.start_secs", "at least 1", self.start_secs)?;
         require(self.bucket_mib >= 1, "train.dist.bucket_mib", "at least 1", self.bucket_mib)?;
+        require((1..=32).contains(&self.ctas), "train.dist.ctas", "from 1 to 32", self.ctas)?;
         require(self.context >= 1, "train.dist.context", "at least 1", self.context)
     }
 }

@@ -6,47 +6,41 @@
 use super::RunConfig;
 use crate::{Error, Result};
 
-/// Keys of operation.
-const OPERATION: [&str; 23] = [
-    "train.steps",
-    "train.init_from",
-    "train.eval_every",
-    "train.eval_batches",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.keep_every",
-    "train.keep_best",
-    "train.sample_every",
-    "train.downstream",
-    "train.horizons",
-    "train.ema",
-    "train.on_spike",
-    "train.spike_factor",
-    "train.device",
-    "train.dtype",
-    "train.recompute",
-    "train.graph",
-    "train.dist.reduce",
-    "train.dist.timeout_secs",
-    "train.dist.start_secs",
-    "train.dist.bucket_mib",
-    "train.dist.context",
-];
+/// Whether a key of operation changes a number of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// It does: where runs are compared, it is equal.
+    OnNumbers,
+    /// It does not.
+    None,
+}
 
-/// Keys of operation that change no number of a run: where runs are compared, all but these are equal.
-const FREE: [&str; 12] = [
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.keep_every",
-    "train.keep_best",
-    "train.sample_every",
-    "train.downstream",
-    "train.ema",
-    "train.recompute",
-    "train.graph",
-    "train.dist.timeout_secs",
-    "train.dist.start_secs",
-    "train.dist.bucket_mib",
+/// Keys of operation.
+const OPERATION: [(&str, Effect); 24] = [
+    ("train.steps", Effect::OnNumbers),
+    ("train.init_from", Effect::OnNumbers),
+    ("train.eval_every", Effect::OnNumbers),
+    ("train.eval_batches", Effect::OnNumbers),
+    ("train.checkpoint_every", Effect::None),
+    ("train.keep_checkpoints", Effect::None),
+    ("train.keep_every", Effect::None),
+    ("train.keep_best", Effect::None),
+    ("train.sample_every", Effect::None),
+    ("train.downstream", Effect::None),
+    ("train.horizons", Effect::OnNumbers),
+    ("train.ema", Effect::None),
+    ("train.on_spike", Effect::OnNumbers),
+    ("train.spike_factor", Effect::OnNumbers),
+    ("train.device", Effect::OnNumbers),
+    ("train.dtype", Effect::OnNumbers),
+    ("train.recompute", Effect::None),
+    ("train.graph", Effect::None),
+    ("train.dist.reduce", Effect::OnNumbers),
+    ("train.dist.timeout_secs", Effect::None),
+    ("train.dist.start_secs", Effect::None),
+    ("train.dist.bucket_mib", Effect::None),
+    ("train.dist.ctas", Effect::None),
+    ("train.dist.context", Effect::OnNumbers),
 ];
 
 /// How much of two configurations must be equal.
@@ -61,10 +55,7 @@ pub(crate) enum Identity {
 impl Identity {
     /// Whether a key may differ.
     pub fn leaves_free(self, key: &str) -> bool {
-        match self {
-            Self::OfRun => OPERATION.contains(&key),
-            Self::OfComparison => FREE.contains(&key),
-        }
+        OPERATION.iter().any(|&(name, effect)| name == key && (self == Self::OfRun || effect == Effect::None))
     }
 }
 
@@ -169,11 +160,10 @@ mod tests {
         let table = toml::Table::try_from(parse(&all)).unwrap();
         // Those that are left out where they have their default.
         let omitted = ["train.horizons", "train.dtype", "train.recompute", "train.graph"];
-        for key in OPERATION.iter().filter(|key| !omitted.contains(key)) {
+        for (key, _) in OPERATION.iter().filter(|(key, _)| !omitted.contains(key)) {
             let (section, name) = key.split_once('.').unwrap();
             let value = name.split('.').try_fold(&table[section], |value, name| value.get(name));
             assert!(value.is_some(), "{key}");
         }
-        assert!(FREE.iter().all(|key| OPERATION.contains(key)));
     }
 }

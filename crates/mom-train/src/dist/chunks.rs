@@ -45,7 +45,7 @@ impl Chunks {
             world: world.clone(),
             n_chunks,
             #[cfg(feature = "cuda")]
-            nccl: device.is_cuda().then(|| Nccl::new(world)).transpose()?,
+            nccl: device.is_cuda().then(|| Nccl::new(world, None)).transpose()?,
         }))
     }
 

@@ -38,6 +38,8 @@ pub struct SpeedOptions {
     pub accumulate: usize,
     /// Ranks that share each sequence, a chunk of it each.
     pub context: usize,
+    /// Thread blocks that NCCL has on a GPU at once, see [`DistSection::ctas`](crate::config::DistSection).
+    pub ctas: usize,
     /// Steps before those that are timed: kernels are loaded and algorithms chosen in the first ones.
     pub warmup: usize,
     /// Steps that are timed.
@@ -139,6 +141,7 @@ fn timed(options: &SpeedOptions, world: &Arc<World>, place: &mut Option<Engine>)
         ("seqlen", options.seqlen),
         ("accumulate", options.accumulate),
         ("context", options.context),
+        ("ctas", options.ctas),
         ("steps", options.steps),
     ] {
         require(value > 0, field, "at least 1", value)?;
@@ -156,7 +159,7 @@ fn timed(options: &SpeedOptions, world: &Arc<World>, place: &mut Option<Engine>)
     let captures = options.graph.captures(options.device, model, options.accumulate, elements)? && options.context == 1;
     let SpeedOptions { device, recompute, .. } = *options;
     let mode = Mode { dtype: precision.dtype(), device, recompute, captures };
-    let dist = DistSection { context, ..DistSection::default() };
+    let dist = DistSection { context, ctas: options.ctas, ..DistSection::default() };
     let engine = place.insert(Engine::in_world(&config, 0, mode, world.clone(), &dist)?);
     let whole = input(options, patch_dim);
     let counts = Normaliser::of(&view(&whole.batch));

@@ -181,7 +181,7 @@ impl Engine {
                         sharded.take(index, gradients.with(index, gradient)?)
                     })?;
                     // Of the batches before this one alone.
-                    gradients.rest().try_for_each(|(index, sum)| sharded.take(index, sum))?;
+                    gradients.rest().try_for_each(|(index, sum)| sharded.take(index, Some(sum)))?;
                 }
                 _ => {
                     self.tapes.gradients(&self.parameters, &of_batch, tape, |i, gradient| gradients.add(i, gradient))?

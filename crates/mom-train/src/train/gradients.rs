@@ -24,17 +24,17 @@ impl Gradients {
         self.n_batches > 1
     }
 
-    /// A gradient of one more batch.
-    pub fn add(&mut self, index: usize, gradient: Tensor) -> Result<()> {
-        self.sums[index] = Some(self.with(index, gradient)?);
+    /// A gradient of one more batch; `None` is zero.
+    pub fn add(&mut self, index: usize, gradient: Option<Tensor>) -> Result<()> {
+        self.sums[index] = self.with(index, gradient)?;
         Ok(())
     }
 
     /// The sum of a parameter with one more gradient, which is taken out.
-    pub fn with(&mut self, index: usize, gradient: Tensor) -> Result<Tensor> {
-        match self.sums[index].take() {
-            Some(sum) => Ok(mom_core::accumulate(&sum, &gradient)?),
-            None => Ok(gradient),
+    pub fn with(&mut self, index: usize, gradient: Option<Tensor>) -> Result<Option<Tensor>> {
+        match (self.sums[index].take(), gradient) {
+            (Some(sum), Some(gradient)) => Ok(Some(mom_core::accumulate(&sum, &gradient)?)),
+            (sum, gradient) => Ok(sum.or(gradient)),
         }
     }
 

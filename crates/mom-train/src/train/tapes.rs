@@ -45,24 +45,31 @@ impl Tapes {
         })
     }
 
-    /// Gradients of a loss, by the index of their parameter, each as soon as it is whole and once; none where the loss does not depend on one.
+    /// Gradients of a loss, by the index of their parameter, each as soon as it is whole and once; `None`, at once, of parameters that the
+    /// loss does not depend on. One that all functions give as absent is not given.
     pub fn gradients(
         &self,
         parameters: &Parameters,
         losses: &Losses,
         taped: Taped,
-        mut take: impl FnMut(usize, Tensor) -> Result<()>,
+        mut take: impl FnMut(usize, Option<Tensor>) -> Result<()>,
     ) -> Result<()> {
+        let mut all = parameters.iter().map(|(_, variable)| variable.as_tensor().id()).enumerate();
         match (self, taped.0) {
             // A batch without a target has a loss that depends on nothing.
             (Self::Recorded { seed }, Some(tape)) if losses.total.track_op() => {
-                let ids =
-                    parameters.iter().enumerate().map(|(index, (_, variable))| (variable.as_tensor().id(), index));
-                let index_of: HashMap<_, _> = ids.collect();
+                let reached = tape.parameters_of(&losses.total);
+                let mut index_of = HashMap::new();
+                for (index, id) in all {
+                    index_of.insert(id, index);
+                    if !reached.contains(&id) {
+                        take(index, None)?;
+                    }
+                }
                 let mut refused = None;
                 let passed = tape.backward(&losses.total, seed.clone(), |id, gradient| {
                     let Some(&index) = index_of.get(&id) else { return Ok(()) };
-                    take(index, gradient).map_err(|error| {
+                    take(index, Some(gradient)).map_err(|error| {
                         let words = candle_core::Error::msg(&error);
                         refused = Some(error);
                         words
@@ -75,13 +82,9 @@ impl Tapes {
             }
             (Self::Candle { sink }, _) => {
                 let mut of = by_candle(parameters, losses, sink.as_ref())?;
-                let mut all = parameters.iter().enumerate();
-                all.try_for_each(|(index, (_, variable))| match of.remove(&variable.as_tensor().id()) {
-                    Some(gradient) => take(index, gradient),
-                    None => Ok(()),
-                })
+                all.try_for_each(|(index, id)| take(index, of.remove(&id)))
             }
-            (Self::Recorded { .. }, _) => Ok(()),
+            (Self::Recorded { .. }, _) => all.try_for_each(|(index, _)| take(index, None)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The functions of NCCL that are used, loaded at run time: a build needs no NCCL, and neither does one card.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
-use std::mem::ManuallyDrop;
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::mem::{ManuallyDrop, offset_of};
 
 use libloading::Library;
 
@@ -16,6 +16,41 @@ const FILE: &str = "libnccl.so.2";
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(super) struct UniqueId(pub [u8; 128]);
+
+/// How a communicator is made: `ncclConfig_t` of NCCL 2.26, which newer ones take as what it is.
+#[repr(C)]
+pub(super) struct Settings {
+    size: usize,
+    magic: c_uint,
+    version: c_uint,
+    blocking: c_int,
+    cga_cluster_size: c_int,
+    min_ctas: c_int,
+    max_ctas: c_int,
+    net_name: *const c_char,
+    split_share: c_int,
+    traffic_class: c_int,
+}
+const _: () = assert!(size_of::<Settings>() == 48 && offset_of!(Settings, max_ctas) == 28);
+
+impl Settings {
+    /// What NCCL chooses but for the most thread blocks at once, where they are given.
+    pub fn new(max_ctas: Option<usize>) -> Self {
+        const UNDEFINED: c_int = c_int::MIN;
+        Self {
+            size: size_of::<Self>(),
+            magic: 0xcafe_beef,
+            version: OLDEST as c_uint,
+            blocking: UNDEFINED,
+            cga_cluster_size: UNDEFINED,
+            min_ctas: UNDEFINED,
+            max_ctas: max_ctas.map_or(UNDEFINED, |n| c_int::try_from(n).unwrap_or(c_int::MAX)),
+            net_name: std::ptr::null(),
+            split_share: UNDEFINED,
+            traffic_class: UNDEFINED,
+        }
+    }
+}
 
 /// A communicator of NCCL's.
 pub(super) type Comm = *mut c_void;
@@ -47,7 +82,7 @@ macro_rules! functions {
 functions! {
     version = b"ncclGetVersion\0": fn(*mut c_int) -> Status;
     unique_id = b"ncclGetUniqueId\0": fn(*mut UniqueId) -> Status;
-    init_rank = b"ncclCommInitRank\0": fn(*mut Comm, c_int, UniqueId, c_int) -> Status;
+    init_rank = b"ncclCommInitRankConfig\0": fn(*mut Comm, c_int, UniqueId, c_int, *mut Settings) -> Status;
     abort = b"ncclCommAbort\0": fn(Comm) -> Status;
     destroy = b"ncclCommDestroy\0": fn(Comm) -> Status;
     async_error = b"ncclCommGetAsyncError\0": fn(Comm, *mut Status) -> Status;

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use candle_core::DType;
-use library::{Comm, Functions, IN_PROGRESS, SUCCESS, UniqueId};
+use library::{Comm, Functions, IN_PROGRESS, SUCCESS, Settings, UniqueId};
 
 use super::World;
 use crate::error::require;
@@ -65,11 +65,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SUM: c_int = 0;
 
 impl Nccl {
-    /// Brings the ranks of a world together on the GPU that this thread's context is of. Waits for all of them.
+    /// Brings the ranks of a world together on the GPU that this thread's context is of, with so many thread blocks at once at most, where
+    /// they are given. Waits for all of them.
     ///
     /// # Errors
     /// No NCCL, or one that is too old; what NCCL reports, such as two ranks on one GPU.
-    pub fn new(world: &Arc<World>) -> Result<Self> {
+    pub fn new(world: &Arc<World>, max_ctas: Option<usize>) -> Result<Self> {
         let functions = Arc::new(Functions::load()?);
         let mut id = UniqueId([0; 128]);
         let made = if world.is_root() {
@@ -84,10 +85,10 @@ impl Nccl {
         for (to, from) in id.0.iter_mut().zip(ids.into_iter().next().unwrap_or_default()) {
             *to = from;
         }
-        let mut comm = std::ptr::null_mut();
+        let (mut comm, mut settings) = (std::ptr::null_mut(), Settings::new(max_ctas));
         // SAFETY: all ranks come here with the same id and size; the context of this thread is that of the rank's GPU.
         let status = world.waiting(|| unsafe {
-            (functions.init_rank)(&raw mut comm, world.size() as c_int, id, world.rank() as c_int)
+            (functions.init_rank)(&raw mut comm, world.size() as c_int, id, world.rank() as c_int, &raw mut settings)
         });
         checked(&functions, status, comm, "bringing ranks together")?;
         let group = Arc::new(Mutex::new(Group(comm)));

@@ -81,3 +81,8 @@ pub(super) fn places(kinds: &[Kind]) -> Vec<Place> {
         |(kind, of_kind): (usize, &Kind)| (0..of_kind.layout.buckets.len()).map(move |bucket| Place { kind, bucket });
     kinds.iter().enumerate().rev().flat_map(of).collect()
 }
+
+/// Elements of the longest bucket of a kind.
+pub(super) fn longest(kind: &Kind) -> usize {
+    kind.layout.buckets.iter().map(|bucket| bucket.len).max().unwrap_or(0)
+}

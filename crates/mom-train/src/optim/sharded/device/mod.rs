@@ -69,9 +69,10 @@ impl ShardedOnDevice {
         let names: Vec<&str> = parameters.iter().map(|(name, _)| name).collect();
         let any = variables.first().ok_or_else(|| config("parameters", "at least one", 0))?;
         let on = OnGpu::of(any.device())?;
-        let nccl = Arc::new(Nccl::new(world)?);
         // What chunks of a sequence say to each other within a pass has a group of its own, and two groups at once may wait for each other.
-        let side = Arc::new(Side::new(&on, dist.context == 1)?);
+        let beside = dist.context == 1;
+        let nccl = Arc::new(Nccl::new(world, beside.then_some(dist.ctas))?);
+        let side = Arc::new(Side::new(&on, if beside { dist.ctas } else { 0 })?);
         let (kinds, stretches) = kind::kinds(&names, &variables, (world.rank(), world.size()), dist)?;
         let places = kind::places(&kinds);
         let own = |Stretch { parameter, range, .. }: &Stretch| {
@@ -139,11 +140,11 @@ impl ShardedOnDevice {
         self.reducer.begin(is_sum);
     }
 
-    /// A parameter's gradient, by its index, once in a step, in any order: best as soon as it is there.
+    /// A parameter's gradient, by its index, once in a step, in any order: best as soon as it is there. `None` is zero.
     ///
     /// # Errors
     /// A second one of a parameter; what the device or NCCL reports; a rank that failed.
-    pub fn take(&mut self, parameter: usize, gradient: Tensor) -> Result<()> {
+    pub fn take(&mut self, parameter: usize, gradient: Option<Tensor>) -> Result<()> {
         self.reducer.take(&self.kinds, parameter, gradient)
     }
 
@@ -293,6 +294,7 @@ impl Drop for ShardedOnDevice {
     fn drop(&mut self) {
         // What the ranks' stream still uses is given back behind it.
         let _ = self.side.join();
+        self.side.on().gpu.leave_free(0);
     }
 }
 
@@ -303,6 +305,5 @@ fn on_host(values: Vec<f32>) -> Result<Tensor> {
 
 /// Room for the longest bucket of each kind, in an element type.
 fn flats(side: &Side, kinds: &[Kind], dtype: impl Fn(&Kind) -> DType) -> Result<Vec<Tensor>> {
-    let longest = |kind: &Kind| kind.layout.buckets.iter().map(|bucket| bucket.len).max().unwrap_or(0);
-    kinds.iter().map(|kind| side.zeros(longest(kind), dtype(kind))).collect()
+    kinds.iter().map(|kind| side.zeros(kind::longest(kind), dtype(kind))).collect()
 }

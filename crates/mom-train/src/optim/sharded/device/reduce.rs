@@ -11,7 +11,7 @@ use mom_core::cuda::OnGpu;
 use mom_core::cuda::half::bf16;
 use mom_kernels::cuda::cudarc::driver::CudaEvent;
 
-use super::kind::{Kind, Place};
+use super::kind::{Kind, Place, longest};
 use super::side::{Side, event};
 use crate::Result;
 use crate::config::Reduce;
@@ -39,8 +39,9 @@ pub(super) struct Reducer {
 /// What is on its way, and must stay until it has come.
 #[derive(Debug)]
 struct Slot {
-    /// Gradients end to end; stays for the next bucket.
-    flat: Option<Tensor>,
+    /// Room for gradients end to end, by kind; stays for the next bucket and step: a step that is captured gives nothing back that was
+    /// taken before it.
+    flats: Vec<Option<Tensor>>,
     /// What is read.
     held: Vec<Tensor>,
     /// Behind what reads all of it.
@@ -56,6 +57,8 @@ struct Step {
     is_sum: bool,
     /// By parameter, until they are sent.
     gradients: Vec<Option<Tensor>>,
+    /// By parameter: whether its gradient, or that it is zero, has come.
+    has_come: Vec<bool>,
     /// By place: how many are still to come.
     missing: Vec<usize>,
     /// The next place.
@@ -81,7 +84,8 @@ impl Reducer {
                 place_of[kind.parameters[local]] = number;
             }
         }
-        let slot = || Ok(Slot { flat: None, held: Vec::new(), done: event(side.on())?, is_busy: false });
+        let slot =
+            || Ok(Slot { flats: vec![None; kinds.len()], held: Vec::new(), done: event(side.on())?, is_busy: false });
         let slots = (0..SLOTS).map(|_| slot()).collect::<Result<_>>()?;
         Ok(Self { side, nccl, reduce, size, places, place_of, slots, step: Step::default() })
     }
@@ -90,18 +94,19 @@ impl Reducer {
     pub fn begin(&mut self, is_sum: bool) {
         let mut missing = vec![0; self.places.len()];
         self.place_of.iter().for_each(|&place| missing[place] += 1);
-        self.step = Step { is_sum, missing, gradients: vec![None; self.place_of.len()], ..Step::default() };
+        let n = self.place_of.len();
+        self.step = Step { is_sum, missing, gradients: vec![None; n], has_come: vec![false; n], ..Step::default() };
     }
 
-    /// A parameter's gradient of a step that began; once for each.
+    /// A parameter's gradient of a step that began, `None` where it is zero; once for each.
     ///
     /// # Errors
     /// A second one; what the device or NCCL reports; a rank that failed.
-    pub fn take(&mut self, kinds: &[Kind], parameter: usize, gradient: Tensor) -> Result<()> {
+    pub fn take(&mut self, kinds: &[Kind], parameter: usize, gradient: Option<Tensor>) -> Result<()> {
         let place = self.place_of[parameter];
-        let is_first = place >= self.step.next && self.step.gradients[parameter].is_none();
-        require(is_first, "gradient", "one for each parameter", format!("a second one of parameter {parameter}"))?;
-        self.step.gradients[parameter] = Some(gradient);
+        let again = std::mem::replace(&mut self.step.has_come[parameter], true);
+        require(!again, "gradient", "one for each parameter", format!("a second one of parameter {parameter}"))?;
+        self.step.gradients[parameter] = gradient;
         self.step.missing[place] -= 1;
         while self.step.missing.get(self.step.next) == Some(&0) {
             self.send(kinds)?;
@@ -159,16 +164,14 @@ impl Reducer {
             (Some(_), [(Some(gradient), ..)]) => Some(side.memory(gradient)?),
             _ => None,
         };
-        if whole.is_none()
-            && slot.flat.as_ref().is_none_or(|flat| flat.dtype() != dtype || flat.elem_count() < bucket.len)
-        {
-            slot.flat = None;
-            slot.flat = Some(side.zeros(longest(kinds, dtype, self.step.is_sum).max(bucket.len), dtype)?);
+        let flat = &mut slot.flats[place.kind];
+        if whole.is_none() && flat.as_ref().is_none_or(|flat| flat.dtype() != dtype) {
+            *flat = Some(side.zeros(longest(kind), dtype)?);
         }
         let share = kind.layout.share(place.bucket);
         let received = room(side.on(), if self.reduce == Reduce::Fastest { share } else { bucket.len }, dtype)?;
         side.follow()?;
-        let all = match (whole, &slot.flat) {
+        let all = match (whole, &*flat) {
             (Some(gradient), _) => gradient,
             (None, Some(flat)) => {
                 let all = side.memory(flat)?.part(0, bucket.len);
@@ -212,12 +215,6 @@ impl Reducer {
         let first = mom_core::convert(&of_rank(0)?, DType::F32)?;
         (1..self.size).try_fold(first, |sum, rank| Ok(mom_core::accumulate(&sum, &of_rank(rank)?)?))
     }
-}
-
-/// Elements of the longest bucket that is sent in an element type.
-fn longest(kinds: &[Kind], dtype: DType, is_sum: bool) -> usize {
-    let sent = kinds.iter().filter(|kind| is_sum || kind.dtype == dtype);
-    sent.flat_map(|kind| &kind.layout.buckets).map(|bucket| bucket.len).max().unwrap_or(0)
 }
 
 /// Memory that NCCL fills.

@@ -29,14 +29,15 @@ fn driver(what: &'static str) -> impl FnOnce(DriverError) -> CudaError {
 }
 
 impl Side {
-    /// A stream of its own where it is to be `beside`, ahead of the other one where both want the same processors: what it does is short,
-    /// and all ranks wait for the last.
+    /// A stream of its own, for `n_multiprocessors` that what computes leaves to it, and ahead of the other one where both want the same:
+    /// what it does is short, and all ranks wait for the last. With none the stream that computes.
     ///
     /// # Errors
     /// The driver has no further stream.
-    pub fn new(on: &OnGpu, beside: bool) -> Result<Self> {
+    pub fn new(on: &OnGpu, n_multiprocessors: usize) -> Result<Self> {
         let main = on.gpu.stream();
-        let stream = if beside {
+        on.gpu.leave_free(n_multiprocessors as u32);
+        let stream = if n_multiprocessors > 0 {
             let (_, first) = result::stream::get_priority_range().map_err(driver("asking for priorities"))?;
             main.context().new_stream_with_priority(first).map_err(driver("making a stream"))?
         } else {
