@@ -154,6 +154,7 @@ mod tests {
     fn rates(learning_rates: &[f64], overrides: &[&str]) -> Vec<(String, f64, f64)> {
         let options = SweepOptions {
             settings: vec![Setting::Chameleon],
+            scale: mom_models::TINY,
             variants: Variants::List(vec![Arm::Variant(Variant::Mom)]),
             rates: if learning_rates.is_empty() { Rates::Own } else { Rates::List(learning_rates.to_vec()) },
             null: false,
@@ -186,6 +187,7 @@ mod tests {
         let options = SweepOptions {
             settings: vec![Setting::Chameleon],
             variants: Variants::Default,
+            rates: Rates::Bracket,
             seeds: vec![4, 5],
             ..SweepOptions::default()
         };

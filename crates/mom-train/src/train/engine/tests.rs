@@ -2,6 +2,7 @@
 
 use super::super::work::Input;
 use super::*;
+use candle_core::Tensor;
 use mom_data::{Batch, NO_TARGET};
 use mom_models::{Setting, Variant};
 
