@@ -58,6 +58,6 @@ pub use crate::ops::rotary_embedding::cuda as rotary_embedding;
 pub use crate::ops::selective_scan::cuda as selective_scan;
 pub use crate::ops::{adamw, column_sums, elementwise, embedding, weight_average};
 pub use crate::runtime::{
-    CudaError, Detail, DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype, Gpu, GradientOf, Module,
-    Result, Stream, Time, expect_driver,
+    CudaError, Detail, DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype, Gpu, GradientOf,
+    LeftFree, Module, Result, Stream, Time, expect_driver,
 };

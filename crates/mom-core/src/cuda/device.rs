@@ -19,8 +19,9 @@ pub(crate) fn device(ordinal: usize) -> Result<Device> {
     expect_driver()?;
     let device = Device::new_cuda_with_stream(ordinal)?;
     let cuda = device.as_cuda_device()?;
-    // SAFETY: events order accesses between streams; every access to this device's tensors is on its own stream, and
-    // nothing here hands them to another. Without them a step can be captured as a graph.
+    // SAFETY: events order accesses between streams; every access to this device's tensors is on its own stream, or on one whose
+    // user orders the two (of this workspace: mom-train's ranks, `optim/sharded/device/side`). Without them a step can be captured
+    // as a graph.
     unsafe { cuda.disable_event_tracking() };
     keep_freed_memory(ordinal)?;
     OnGpu::of(&device)?;

@@ -35,6 +35,19 @@ struct Kernels {
     functions: HashMap<&'static str, Function>,
 }
 
+/// Multiprocessors that a [`Gpu`] leaves to others.
+#[derive(Debug)]
+pub struct LeftFree {
+    gpu: Arc<Gpu>,
+    n_multiprocessors: u32,
+}
+
+impl Drop for LeftFree {
+    fn drop(&mut self) {
+        self.gpu.left_free.fetch_sub(self.n_multiprocessors, Ordering::Relaxed);
+    }
+}
+
 impl Deref for Gpu {
     type Target = Stream;
 
@@ -100,11 +113,13 @@ impl Gpu {
         Ok(Self { loaded: Mutex::new(loaded), card: self.card, ..Self::with_stream(stream)? })
     }
 
-    /// Leaves so many multiprocessors to what other streams launch meanwhile, such as sums over several devices: kernels whose
-    /// blocks stay, one on each multiprocessor, take the others. With blocks for all of them, those that found theirs taken would
-    /// begin when the first ones are through, and the kernel would take twice its time. At least one stays theirs.
-    pub fn leave_free(&self, n_multiprocessors: u32) {
-        self.left_free.store(n_multiprocessors, Ordering::Relaxed);
+    /// Leaves so many multiprocessors to what other streams launch for as long as the result lives, such as sums over several devices:
+    /// kernels whose blocks stay, one on each multiprocessor, take the others. With blocks for all of them, those that found theirs
+    /// taken would begin when the first ones are through, and the kernel would take twice its time. At least one stays theirs. The
+    /// last bits of sums that such a kernel makes by blocks depend on it: of the gradient of a norm's weight.
+    pub fn leave_free(self: &Arc<Self>, n_multiprocessors: u32) -> LeftFree {
+        self.left_free.fetch_add(n_multiprocessors, Ordering::Relaxed);
+        LeftFree { gpu: self.clone(), n_multiprocessors }
     }
 
     /// Multiprocessors of the device, less those that are [left free](Self::leave_free).

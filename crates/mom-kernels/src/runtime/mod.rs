@@ -27,7 +27,7 @@ pub(crate) use card::Card;
 pub use driver::expect_driver;
 pub use element::{DeviceElement, Dtype, GradientOf};
 pub use error::{CudaError, Result};
-pub use gpu::Gpu;
+pub use gpu::{Gpu, LeftFree};
 pub(crate) use launch::{Grid, blocks};
 #[cfg(test)]
 pub(crate) use module::Kernel;

@@ -8,7 +8,7 @@ mod score;
 
 use candle_core::Tensor;
 use mom_core::autograd::without_tape;
-use mom_core::{ModalityPlan, Plan};
+use mom_core::{ModalityPlan, Part, Plan};
 
 use crate::blocks::States;
 use crate::error::{config, require, require_batch};
@@ -40,6 +40,8 @@ impl<'a> Decoder<'a> {
     }
 
     fn at(model: &'a Model, batch: usize, states: States) -> Self {
+        // What a model is trained to meanwhile, another decoder sees.
+        model.backbone().wait_for(Part::Last);
         Self {
             model,
             batch,

@@ -51,7 +51,7 @@ fn time_step(config: &RunConfig) -> Result<f64> {
         // A captured step is replayed from the fourth on.
         accumulate: 1,
         context: 1,
-        ctas: 4,
+        ctas: crate::config::DistSection::CTAS,
         warmup: if config.train.device == DeviceKind::Cuda { 3 } else { 1 },
         steps: 2,
         device: config.train.device,

@@ -46,7 +46,7 @@ fn timed(arguments: &SpeedArguments, world: &Arc<World>) -> Result<()> {
         seqlen: arguments.seqlen,
         accumulate: arguments.accumulate,
         context: arguments.context,
-        ctas: arguments.ctas,
+        ctas: arguments.ctas.unwrap_or(DistSection::CTAS),
         warmup: 3,
         steps: arguments.steps,
         device: arguments.device.parse()?,

@@ -12,7 +12,7 @@ pub enum Reduce {
     /// As NCCL does it: in an order that depends on how cards are linked, and in the gradients' own element type.
     #[default]
     Fastest,
-    /// In the order of the ranks, in f32: every run of one number of ranks has the same bits.
+    /// In the order of the ranks, in f32: every run of one number of ranks, one `bucket_mib` and one `ctas` has the same bits.
     FixedOrder,
 }
 
@@ -38,16 +38,31 @@ pub struct DistSection {
 
 impl Default for DistSection {
     fn default() -> Self {
-        Self { reduce: Reduce::default(), timeout_secs: 25, start_secs: 300, bucket_mib: 32, ctas: 4, context: 1 }
+        Self {
+            reduce: Reduce::default(),
+            timeout_secs: 25,
+            start_secs: 300,
+            bucket_mib: 32,
+            ctas: Self::CTAS,
+            context: 1,
+        }
     }
 }
 
 impl DistSection {
+    /// NCCL's thread blocks where nothing else is asked for.
+    pub const CTAS: usize = 4;
+
+    /// Refuses more of them than NCCL makes, or none.
+    pub(crate) fn check_ctas(field: &'static str, ctas: usize) -> Result<()> {
+        require((1..=32).contains(&ctas), field, "from 1 to 32", ctas)
+    }
+
     pub(super) fn validate(&self) -> Result<()> {
         require(self.timeout_secs >= 1, "train.dist.timeout_secs", "at least 1", self.timeout_secs)?;
         require(self.start_secs >= 1, "train.dist.start_secs", "at least 1", self.start_secs)?;
         require(self.bucket_mib >= 1, "train.dist.bucket_mib", "at least 1", self.bucket_mib)?;
-        require((1..=32).contains(&self.ctas), "train.dist.ctas", "from 1 to 32", self.ctas)?;
+        Self::check_ctas("train.dist.ctas", self.ctas)?;
         require(self.context >= 1, "train.dist.context", "at least 1", self.context)
     }
 }

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 enum Effect {
     /// It does: where runs are compared, it is equal.
     OnNumbers,
-    /// It does not.
+    /// It does not, but for the last bits of sums that are cut otherwise (`bucket_mib` and `ctas`, of several ranks).
     None,
 }
 

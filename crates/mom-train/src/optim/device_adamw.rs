@@ -109,7 +109,7 @@ impl<T: DeviceElement + CudaDType> Alias<T> {
         let stream = on.gpu.stream();
         let address = storage.as_cuda_slice::<T>()?.slice(start..end).device_ptr(stream).0;
         // SAFETY: the range is the variable's, which `Parameter` owns; it is never freed through this name, and every
-        // access to it is a launch on this one stream.
+        // access to it is a launch on this one stream, or a copy that the ranks' stream orders with it.
         Ok(Self(ManuallyDrop::new(unsafe { stream.upgrade_device_ptr(address, end - start) })))
     }
 }

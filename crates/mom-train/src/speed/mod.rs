@@ -141,11 +141,11 @@ fn timed(options: &SpeedOptions, world: &Arc<World>, place: &mut Option<Engine>)
         ("seqlen", options.seqlen),
         ("accumulate", options.accumulate),
         ("context", options.context),
-        ("ctas", options.ctas),
         ("steps", options.steps),
     ] {
         require(value > 0, field, "at least 1", value)?;
     }
+    DistSection::check_ctas("ctas", options.ctas)?;
     let context = options.context;
     let expected = format!("a multiple of --context, {context}");
     require(options.seqlen.is_multiple_of(context), "seqlen", &expected, options.seqlen)?;

@@ -45,8 +45,8 @@ impl Tapes {
         })
     }
 
-    /// Gradients of a loss, by the index of their parameter, each as soon as it is whole and once; `None`, at once, of parameters that the
-    /// loss does not depend on. One that all functions give as absent is not given.
+    /// Gradients of a loss, by the index of their parameter, each once: of a recorded tape as soon as it is whole. `None`, at once, of
+    /// parameters that the loss does not depend on. One that all functions give as absent is not given.
     pub fn gradients(
         &self,
         parameters: &Parameters,

@@ -40,9 +40,9 @@ pub struct SpeedArguments {
     /// So many of the ranks share each sequence, a chunk of it each (context parallel): --batch sequences for so many ranks together.
     #[arg(long, default_value_t = 1)]
     pub context: usize,
-    /// Thread blocks that NCCL has on a GPU at once: train.dist.ctas.
-    #[arg(long, default_value_t = 4)]
-    pub ctas: usize,
+    /// Thread blocks that NCCL has on a GPU at once, instead of train.dist.ctas' default.
+    #[arg(long)]
+    pub ctas: Option<usize>,
     /// Steps that are timed, after three that are not.
     #[arg(long, default_value_t = 10)]
     pub steps: usize,

@@ -71,7 +71,7 @@ macro_rules! functions {
         impl Functions {
             fn of(library: &Library) -> Result<Self, libloading::Error> {
                 Ok(Self {
-                    // SAFETY: these are the declarations of nccl.h, which have not changed since version 2.
+                    // SAFETY: these are the declarations of nccl.h, unchanged since the oldest version that is taken.
                     $($field: unsafe { *library.get($name)? },)*
                 })
             }

@@ -22,6 +22,8 @@ impl Engine {
         config: &OptimizerSection,
         meanwhile: impl FnOnce(&Model) -> Result<()>,
     ) -> Result<(StepReport, CapturedStep)> {
+        // A graph waits for nothing that was put on its way before it.
+        self.settle();
         let step = self.optimiser.steps() + 1;
         let Work { first: inputs, rest, .. } = work;
         if !rest.is_empty() {

@@ -79,10 +79,11 @@ impl Engine {
                 self.world.waiting(|| sharded.update(config))?;
                 sharded.adamw_mut().take_step();
                 let after = meanwhile(&self.model);
-                let norm = self.checked_norm(step, control, |_| Ok(Vec::new()))?;
+                let norm = self.checked_norm(step, control, |_| Ok(Vec::new()));
                 if let Optimiser::ShardedOnDevice(sharded) = &mut self.optimiser {
                     sharded.forget();
                 }
+                let norm = norm?;
                 after?;
                 return Ok(norm);
             }

@@ -22,6 +22,14 @@ pub(super) struct Kind {
     pub parts: Vec<Vec<Part>>,
 }
 
+impl Kind {
+    /// Elements of the longest bucket of several parameters: one that is a parameter is sent from where that lies. At least one.
+    pub fn longest(&self) -> usize {
+        let several = self.layout.buckets.iter().enumerate().filter(|(index, _)| self.layout.only(*index).is_none());
+        several.map(|(_, bucket)| bucket.len).max().unwrap_or(1)
+    }
+}
+
 /// A stretch that this rank owns.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Own {
@@ -80,9 +88,4 @@ pub(super) fn places(kinds: &[Kind]) -> Vec<Place> {
     let of =
         |(kind, of_kind): (usize, &Kind)| (0..of_kind.layout.buckets.len()).map(move |bucket| Place { kind, bucket });
     kinds.iter().enumerate().rev().flat_map(of).collect()
-}
-
-/// Elements of the longest bucket of a kind.
-pub(super) fn longest(kind: &Kind) -> usize {
-    kind.layout.buckets.iter().map(|bucket| bucket.len).max().unwrap_or(0)
 }

@@ -207,7 +207,7 @@ impl ShardedOnDevice {
         let flats = flats(&self.side, &self.kinds, |_| DType::F32)?;
         let stream = self.side.on().gpu.stream();
         self.side.follow()?;
-        self.gatherer.all(
+        let sent = self.gatherer.all(
             (&self.kinds, &self.places),
             &flats,
             |stretch| {
@@ -216,10 +216,10 @@ impl ShardedOnDevice {
             },
             |parameter| self.side.memory(&tensors[parameter]),
             |_| Ok(()),
-        )?;
-        // Before the room is given back.
+        );
+        // Before the room is given back, whatever became of it.
         self.side.join()?;
-        Ok(tensors)
+        sent.map(|()| tensors)
     }
 
     /// Puts back what [`DeviceAdamW::copy_state`] copied, after so many steps, and gives the weights to all.
@@ -294,7 +294,6 @@ impl Drop for ShardedOnDevice {
     fn drop(&mut self) {
         // What the ranks' stream still uses is given back behind it.
         let _ = self.side.join();
-        self.side.on().gpu.leave_free(0);
     }
 }
 
@@ -303,7 +302,7 @@ fn on_host(values: Vec<f32>) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, len, &Device::Cpu)?)
 }
 
-/// Room for the longest bucket of each kind, in an element type.
+/// Room for a bucket of each kind, in an element type.
 fn flats(side: &Side, kinds: &[Kind], dtype: impl Fn(&Kind) -> DType) -> Result<Vec<Tensor>> {
-    kinds.iter().map(|kind| side.zeros(kind::longest(kind), dtype(kind))).collect()
+    kinds.iter().map(|kind| side.zeros(kind.longest(), dtype(kind))).collect()
 }

@@ -11,7 +11,7 @@ use mom_core::cuda::OnGpu;
 use mom_core::cuda::half::bf16;
 use mom_kernels::cuda::cudarc::driver::CudaEvent;
 
-use super::kind::{Kind, Place, longest};
+use super::kind::{Kind, Place};
 use super::side::{Side, event};
 use crate::Result;
 use crate::config::Reduce;
@@ -44,7 +44,9 @@ struct Slot {
     flats: Vec<Option<Tensor>>,
     /// What is read.
     held: Vec<Tensor>,
-    /// Behind what reads all of it.
+    /// Of a place, by its number: this rank's share of what every rank has, which is to be added.
+    of_ranks: Option<(usize, Tensor)>,
+    /// Behind what reads and writes all of it.
     done: CudaEvent,
     /// It may not have come there. A step that is captured waits for nothing of the steps before it.
     is_busy: bool,
@@ -63,8 +65,8 @@ struct Step {
     missing: Vec<usize>,
     /// The next place.
     next: usize,
-    /// By place that was sent: this rank's share of the sum, or that share of every rank, which is still to be added.
-    received: Vec<Tensor>,
+    /// By place: this rank's share of the sum.
+    shares: Vec<Option<Tensor>>,
 }
 
 impl Reducer {
@@ -84,8 +86,15 @@ impl Reducer {
                 place_of[kind.parameters[local]] = number;
             }
         }
-        let slot =
-            || Ok(Slot { flats: vec![None; kinds.len()], held: Vec::new(), done: event(side.on())?, is_busy: false });
+        let slot = || {
+            Ok(Slot {
+                flats: vec![None; kinds.len()],
+                held: Vec::new(),
+                of_ranks: None,
+                done: event(side.on())?,
+                is_busy: false,
+            })
+        };
         let slots = (0..SLOTS).map(|_| slot()).collect::<Result<_>>()?;
         Ok(Self { side, nccl, reduce, size, places, place_of, slots, step: Step::default() })
     }
@@ -94,8 +103,8 @@ impl Reducer {
     pub fn begin(&mut self, is_sum: bool) {
         let mut missing = vec![0; self.places.len()];
         self.place_of.iter().for_each(|&place| missing[place] += 1);
-        let n = self.place_of.len();
-        self.step = Step { is_sum, missing, gradients: vec![None; n], has_come: vec![false; n], ..Step::default() };
+        let (n, shares) = (self.place_of.len(), vec![None; self.places.len()]);
+        self.step = Step { is_sum, missing, gradients: vec![None; n], has_come: vec![false; n], shares, next: 0 };
     }
 
     /// A parameter's gradient of a step that began, `None` where it is zero; once for each.
@@ -108,7 +117,8 @@ impl Reducer {
         require(!again, "gradient", "one for each parameter", format!("a second one of parameter {parameter}"))?;
         self.step.gradients[parameter] = gradient;
         self.step.missing[place] -= 1;
-        while self.step.missing.get(self.step.next) == Some(&0) {
+        // On the stream that computes they would stand between what chunks of a sequence say to each other: they wait for the end.
+        while self.side.is_beside() && self.step.missing.get(self.step.next) == Some(&0) {
             self.send(kinds)?;
         }
         Ok(())
@@ -123,78 +133,85 @@ impl Reducer {
         while self.step.next < self.places.len() {
             self.send(kinds)?;
         }
+        (0..SLOTS).try_for_each(|slot| self.free(slot, kinds))?;
         self.side.join()?;
-        for slot in &mut self.slots {
-            slot.held.clear();
-            slot.is_busy = false;
-        }
         let n_stretches = kinds.iter().flat_map(|kind| &kind.own).map(Vec::len).sum();
         let mut sums = vec![None; n_stretches];
-        for (place, received) in self.places.iter().zip(std::mem::take(&mut self.step.received)) {
-            let kind = &kinds[place.kind];
-            let sum = self.added(received, kind.layout.share(place.bucket))?;
-            for own in &kind.own[place.bucket] {
-                sums[own.stretch] = Some(sum.narrow(0, own.at, own.len)?);
+        for (place, share) in self.places.iter().zip(std::mem::take(&mut self.step.shares)) {
+            let Some(share) = share else { continue };
+            for own in &kinds[place.kind].own[place.bucket] {
+                sums[own.stretch] = Some(share.narrow(0, own.at, own.len)?);
             }
         }
         Ok(sums.into_iter().flatten().collect())
     }
 
+    /// Has a slot for the next bucket: what it holds is given back, or written over, behind its way.
+    fn free(&mut self, slot: usize, kinds: &[Kind]) -> Result<()> {
+        let slot = &mut self.slots[slot];
+        if !std::mem::take(&mut slot.is_busy) {
+            return Ok(());
+        }
+        self.side.wait_for(&slot.done)?;
+        slot.held.clear();
+        if let Some((number, of_ranks)) = slot.of_ranks.take() {
+            let Place { kind, bucket } = self.places[number];
+            self.step.shares[number] = Some(self.added(&of_ranks, kinds[kind].layout.share(bucket))?);
+        }
+        Ok(())
+    }
+
     /// Puts the next bucket on its way.
     fn send(&mut self, kinds: &[Kind]) -> Result<()> {
-        let place = self.places[self.step.next];
+        let number = self.step.next;
+        let place = self.places[number];
         let (kind, side) = (&kinds[place.kind], self.side.clone());
         let bucket = &kind.layout.buckets[place.bucket];
         let dtype = if self.step.is_sum { DType::F32 } else { kind.dtype };
+        let is_one = kind.layout.only(place.bucket).is_some();
         let mut gradients = Vec::with_capacity(bucket.parameters.len());
         for &(local, start) in &bucket.parameters {
-            let gradient = self.step.gradients[kind.parameters[local]].take();
-            let gradient =
-                gradient.map(|gradient| mom_core::convert(&gradient, dtype)?.contiguous().map_err(crate::Error::from));
-            gradients.push((gradient.transpose()?, local, start));
+            let gradient = match self.step.gradients[kind.parameters[local]].take() {
+                Some(gradient) => Some(mom_core::convert(&gradient, dtype)?.contiguous()?),
+                None if is_one => Some(side.zeros(bucket.len, dtype)?),
+                None => None,
+            };
+            gradients.push((gradient, start, kind.layout.len_of(local)));
         }
-        let number = self.step.next % SLOTS;
-        let slot = &mut self.slots[number];
-        // What the bucket before the last ones read is given back, or written over, behind this.
-        if std::mem::take(&mut slot.is_busy) {
-            side.wait_for(&slot.done)?;
-        }
-        slot.held.clear();
-        let whole = match (kind.layout.only(place.bucket), gradients.as_slice()) {
-            (Some(_), [(Some(gradient), ..)]) => Some(side.memory(gradient)?),
-            _ => None,
-        };
-        let flat = &mut slot.flats[place.kind];
-        if whole.is_none() && flat.as_ref().is_none_or(|flat| flat.dtype() != dtype) {
-            *flat = Some(side.zeros(longest(kind), dtype)?);
-        }
+        let slot = number % SLOTS;
+        self.free(slot, kinds)?;
         let share = kind.layout.share(place.bucket);
         let received = room(side.on(), if self.reduce == Reduce::Fastest { share } else { bucket.len }, dtype)?;
+        let slot = &mut self.slots[slot];
+        let flat = &mut slot.flats[place.kind];
+        if !is_one && flat.as_ref().is_none_or(|flat| flat.dtype() != dtype) {
+            *flat = Some(side.zeros(kind.longest(), dtype)?);
+        }
+        // Held before the first of them is on its way, so that none is given back where that fails.
+        slot.held.extend(gradients.iter().filter_map(|(gradient, ..)| gradient.clone()));
+        slot.is_busy = true;
+        match self.reduce {
+            Reduce::Fastest => self.step.shares[number] = Some(received.clone()),
+            Reduce::FixedOrder => slot.of_ranks = Some((number, received.clone())),
+        }
         side.follow()?;
-        let all = match (whole, &*flat) {
-            (Some(gradient), _) => gradient,
-            (None, Some(flat)) => {
+        let all = match (gradients.as_slice(), &*flat) {
+            ([(Some(gradient), ..)], _) if is_one => side.memory(gradient)?,
+            (_, Some(flat)) => {
                 let all = side.memory(flat)?.part(0, bucket.len);
-                for (gradient, local, start) in &gradients {
+                for (gradient, start, len) in &gradients {
+                    let to = all.part(*start, *len);
                     match gradient {
-                        Some(gradient) => {
-                            let from = side.memory(gradient)?;
-                            side.copy(from, all.part(*start, from.len))?;
-                        }
-                        None => side.clear(all.part(*start, kind.layout.len_of(*local)))?,
+                        Some(gradient) => side.copy(side.memory(gradient)?, to)?,
+                        None => side.clear(to)?,
                     }
                 }
                 all
             }
-            (None, None) => return require(false, "gradients", "room for a bucket", "none"),
+            _ => return require(false, "gradients", "room for a bucket", "none"),
         };
-        let into = side.memory(&received)?;
-        self.add(all, into)?;
-        let slot = &mut self.slots[number];
-        slot.held.extend(gradients.into_iter().filter_map(|(gradient, ..)| gradient));
-        slot.is_busy = true;
-        side.mark(&slot.done)?;
-        self.step.received.push(received);
+        self.add(all, side.memory(&received)?)?;
+        side.mark(&self.slots[number % SLOTS].done)?;
         self.step.next += 1;
         Ok(())
     }
@@ -206,12 +223,9 @@ impl Reducer {
         }
     }
 
-    /// This rank's share of a sum.
-    fn added(&self, received: Tensor, share: usize) -> Result<Tensor> {
-        if self.reduce == Reduce::Fastest {
-            return Ok(received);
-        }
-        let of_rank = |rank: usize| received.narrow(0, rank * share, share);
+    /// This rank's share of a sum, from that share of every rank.
+    fn added(&self, of_ranks: &Tensor, share: usize) -> Result<Tensor> {
+        let of_rank = |rank: usize| of_ranks.narrow(0, rank * share, share);
         let first = mom_core::convert(&of_rank(0)?, DType::F32)?;
         (1..self.size).try_fold(first, |sum, rank| Ok(mom_core::accumulate(&sum, &of_rank(rank)?)?))
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Storage, Tensor};
 use mom_core::cuda::OnGpu;
-use mom_kernels::cuda::CudaError;
 use mom_kernels::cuda::cudarc::driver::{CudaEvent, CudaStream, DevicePtr, DriverError, result};
+use mom_kernels::cuda::{CudaError, LeftFree};
 
 use super::OP;
 use crate::Result;
@@ -22,6 +22,8 @@ pub(crate) struct Side {
     on: OnGpu,
     stream: Arc<CudaStream>,
     forked: CudaEvent,
+    /// For what runs on it.
+    _left_free: LeftFree,
 }
 
 fn driver(what: &'static str) -> impl FnOnce(DriverError) -> CudaError {
@@ -36,14 +38,19 @@ impl Side {
     /// The driver has no further stream.
     pub fn new(on: &OnGpu, n_multiprocessors: usize) -> Result<Self> {
         let main = on.gpu.stream();
-        on.gpu.leave_free(n_multiprocessors as u32);
         let stream = if n_multiprocessors > 0 {
             let (_, first) = result::stream::get_priority_range().map_err(driver("asking for priorities"))?;
             main.context().new_stream_with_priority(first).map_err(driver("making a stream"))?
         } else {
             main.clone()
         };
-        Ok(Self { forked: event(on)?, stream, on: on.clone() })
+        let forked = event(on)?;
+        Ok(Self { forked, stream, _left_free: on.gpu.leave_free(n_multiprocessors as u32), on: on.clone() })
+    }
+
+    /// Whether it is a stream of its own.
+    pub fn is_beside(&self) -> bool {
+        !Arc::ptr_eq(&self.stream, self.on.gpu.stream())
     }
 
     /// Where it is.

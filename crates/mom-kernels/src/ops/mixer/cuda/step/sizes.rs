@@ -75,7 +75,7 @@ impl StepSizes {
         expect_size(OP, "x_proj", "biases", 0, usize::from(mixer.x_proj.has_biases()))?;
         let n_tiles = d_inner / TILE_CHANNELS;
         let least = d_inner.div_ceil(MAX_CHANNELS);
-        let n_blocks = n_tiles.min(gpu.n_multiprocessors() as usize).max(least);
+        let n_blocks = n_tiles.min(gpu.card().n_multiprocessors as usize).max(least);
         let sizes = Self { n_rows, d_model, d_inner, d_state, d_conv, dt_rank, n_blocks };
         expect_limit(OP, "dt_rank + 2 d_state", MAX_PADDED, sizes.padded())?;
         expect_aligned("norm", block.norm.is_aligned(4))?;
@@ -124,13 +124,13 @@ impl StepSizes {
     /// blocks each.
     pub fn scan_channels(&self, gpu: &Gpu) -> usize {
         let all = self.d_inner.div_ceil(SCAN_CHANNELS) * self.n_rows;
-        SCAN_CHANNELS * (all / gpu.n_multiprocessors() as usize).max(1)
+        SCAN_CHANNELS * (all / gpu.card().n_multiprocessors as usize).max(1)
     }
 }
 
 /// Blocks of a product with `n` outputs.
 pub(super) fn product_blocks(gpu: &Gpu, n: usize) -> u32 {
-    n.div_ceil(TILE).min(gpu.n_multiprocessors() as usize) as u32
+    n.div_ceil(TILE).min(gpu.card().n_multiprocessors as usize) as u32
 }
 
 fn aligned<T: DeviceElement>(mixer: &MixerWeights<'_, T>) -> Result<()> {
