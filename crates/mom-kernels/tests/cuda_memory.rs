@@ -312,3 +312,19 @@ fn products_of_several_threads_do_not_meet_in_the_workspace() {
         });
     }
 }
+
+#[test]
+fn what_is_left_free_is_so_for_a_stream_beside_and_is_taken_back() {
+    let Some(gpu) = gpu("what_is_left_free_is_so_for_a_stream_beside_and_is_taken_back") else { return };
+    let gpu = std::sync::Arc::new(gpu);
+    let all = gpu.n_multiprocessors();
+    let (first, second) = (gpu.leave_free(4), gpu.leave_free(2));
+    assert_eq!([gpu.n_multiprocessors(), gpu.beside().unwrap().n_multiprocessors()], [all - 6; 2]);
+    drop(first);
+    assert_eq!(gpu.n_multiprocessors(), all - 2);
+    drop(second);
+    let none = gpu.leave_free(10_000);
+    assert_eq!(gpu.n_multiprocessors(), 1, "one stays");
+    drop(none);
+    assert_eq!(gpu.n_multiprocessors(), all);
+}

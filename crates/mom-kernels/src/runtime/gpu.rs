@@ -110,7 +110,8 @@ impl Gpu {
     pub fn beside(&self) -> Result<Self> {
         let stream = self.stream().context().new_stream().map_err(CudaError::driver("making a stream"))?;
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(Self { loaded: Mutex::new(loaded), card: self.card, ..Self::with_stream(stream)? })
+        let left_free = AtomicU32::new(self.left_free.load(Ordering::Relaxed));
+        Ok(Self { loaded: Mutex::new(loaded), card: self.card, left_free, ..Self::with_stream(stream)? })
     }
 
     /// Leaves so many multiprocessors to what other streams launch for as long as the result lives, such as sums over several devices:
