@@ -256,6 +256,12 @@ mod tests {
     }
 
     #[test]
+    fn runs_that_are_short_themselves_are_made_whole_to_find_a_rate() {
+        assert_eq!(SweepOptions::default().rates, Rates::bracket(SweepOptions::default().steps));
+        assert_eq!([2000, 2001].map(Rates::bracket), [Rates::WholeBracket, Rates::Bracket]);
+    }
+
+    #[test]
     fn a_short_run_has_the_shape_of_the_whole_one() {
         // Steps whose shares are whole numbers.
         let options = SweepOptions { settings: vec![Setting::Chameleon], steps: 400, ..SweepOptions::default() };

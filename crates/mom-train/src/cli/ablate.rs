@@ -18,7 +18,7 @@ impl AblateArguments {
         let defaults = SweepOptions::default();
         let device = self.device.parse::<DeviceKind>()?;
         // A setting that is named is wanted; of all those are, that the data can serve. One setting at its best rates, with a
-        // null and seeds, is what ten minutes of a CPU have room for.
+        // null and seeds, is what a few minutes of a CPU have room for.
         let is_default_on_cpu = device == DeviceKind::Cpu && self.data.is_none();
         let (settings, unserved) = match self.setting.as_deref() {
             None if is_default_on_cpu => (defaults.settings, defaults.unserved),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::device;
 
-/// What is compared; the defaults end within ten minutes on two cores.
+/// What is compared; the defaults end within five minutes on two cores.
 #[derive(Debug, clap::Args)]
 pub struct AblateArguments {
     /// transfusion, chameleon, three-modality, or all that the data can serve; several joined by commas. Default: three-modality
