@@ -25,6 +25,7 @@ const TESTS: &[(&str, &[&str])] = &[
         "cuda_selective_scan",
         &["sizes::every_option", "sizes::grids_between_two_kernels", "steps::steps_are_the_sequence"],
     ),
+    ("cuda_multi_copy", &["every_byte_is_copied_and_none_beside_it"]),
     ("cuda_weight_average", &["averages_are_those_of_a_plain_loop"]),
 ];
 

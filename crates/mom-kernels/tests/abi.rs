@@ -60,6 +60,7 @@ const STRUCTS: &[(&str, &str, &Pairs)] = &[
         "rms_norm/cuda/abi.rs",
         &[("RawForward", "NormForward"), ("RawBackward", "NormBackward"), ("RawWeight", "NormWeight")],
     ),
+    ("multi_copy", "multi_copy.rs", &[("Raw", "Copies")]),
     ("rotary_embedding", "rotary_embedding/cuda/abi.rs", &[("RawRotary", "Rotary")]),
     (
         "selective_scan",

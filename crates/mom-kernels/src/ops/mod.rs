@@ -23,6 +23,8 @@ pub mod grouped_gemm;
 #[cfg(feature = "cuda")]
 pub mod matmul;
 pub mod mixer;
+#[cfg(feature = "cuda")]
+pub mod multi_copy;
 pub mod plan;
 pub mod rms_norm;
 pub mod rotary_embedding;

@@ -63,6 +63,8 @@ impl Profile {
         stream.synchronize().map_err(CudaError::driver("waiting for the stream"))?;
         let mut by_name = BTreeMap::<String, (usize, f32)>::new();
         for Timed { name, start, end } in self.timed.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // Where it is on another stream.
+            end.synchronize().map_err(CudaError::driver("waiting for an event"))?;
             let ms = start.elapsed_ms(&end).map_err(CudaError::driver("reading an event"))?;
             let of_name = by_name.entry(name).or_default();
             *of_name = (of_name.0 + 1, of_name.1 + ms);

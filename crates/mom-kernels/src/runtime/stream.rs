@@ -61,7 +61,20 @@ impl Stream {
 
     /// Launches, and times it if [`Detail::Launches`] are asked for.
     pub(crate) fn timed(&self, name: &str, launch: impl FnOnce() -> Result<()>) -> Result<()> {
-        self.profile.timed_if(&self.stream, LAUNCHES, name, launch)
+        self.timed_on(&self.stream, name, launch)
+    }
+
+    /// Puts something that is not this crate's on this stream or on one beside it, and times it if [`Detail::Launches`] are asked for.
+    ///
+    /// # Errors
+    /// Those of `launch`; the driver's, while somebody asks.
+    pub fn timed_on<R, E: From<CudaError>>(
+        &self,
+        stream: &Arc<CudaStream>,
+        name: &str,
+        launch: impl FnOnce() -> Fallible<R, E>,
+    ) -> Fallible<R, E> {
+        self.profile.timed_if(stream, LAUNCHES, name, launch)
     }
 }
 

@@ -99,6 +99,12 @@ fn timed(arguments: &SpeedArguments, world: &Arc<World>) -> Result<()> {
             say!("{ms:9.3} ms {:5.1} %  {name}", 100.0 * ms / total)?;
         }
     }
+    if !speed.profile.beside.is_empty() {
+        say!("beside it, on a stream of their own:")?;
+    }
+    for (name, ms) in &speed.profile.beside {
+        say!("{ms:9.3} ms          {name}")?;
+    }
     Ok(())
 }
 

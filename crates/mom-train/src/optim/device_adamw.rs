@@ -72,7 +72,7 @@ impl Shared {
             dtype: DType::F32,
         };
         self.side.follow()?;
-        self.nccl.all_gather(memory(&self.own), memory(&self.all), self.side.raw())?;
+        self.nccl.all_gather(&[(memory(&self.own), memory(&self.all))], self.side.raw())?;
         self.side.join()
     }
 }

@@ -25,7 +25,7 @@ pub(crate) use average::Average;
 pub(crate) use device_adamw::DeviceAdamW;
 pub use schedule::learning_rate;
 #[cfg(feature = "cuda")]
-pub(crate) use sharded::ShardedOnDevice;
+pub(crate) use sharded::{BESIDE, ShardedOnDevice};
 pub(crate) use sharded::{ShardedAdamW, Stretch};
 pub(crate) use spike::Norms;
 

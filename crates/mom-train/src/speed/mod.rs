@@ -88,6 +88,8 @@ pub struct Profile {
     pub parts: Vec<(String, f64)>,
     /// Another step by operation of the kernels. Events around every launch make it longer.
     pub kernels: Vec<(String, f64)>,
+    /// What ranks exchanged meanwhile on a stream of their own, in that step.
+    pub beside: Vec<(String, f64)>,
 }
 
 impl Speed {
@@ -268,18 +270,25 @@ fn profile(engine: &mut Engine, step: &mut impl FnMut(&mut Engine) -> Result<(f6
     use mom_core::cuda::OnGpu;
     use mom_kernels::cuda::Detail;
 
+    use crate::optim::BESIDE;
+
     let Some((_, variable)) = engine.parameters.iter().next() else { return Ok(Profile::default()) };
     if !variable.device().is_cuda() {
         return Ok(Profile::default());
     }
     let on = OnGpu::of(variable.device())?;
     engine.singly = true;
+    let mut beside = Vec::new();
     let mut measure = |detail, rest: &str, group: fn(&str) -> &str| {
         on.gpu.start_profile(detail);
         let (secs, _) = step(engine)?;
         let mut groups = std::collections::BTreeMap::<String, f64>::new();
         let mut left = 1e3 * secs;
         for time in on.gpu.end_profile()? {
+            if let Some(name) = time.name.strip_prefix(BESIDE) {
+                beside.push((name.to_owned(), f64::from(time.ms)));
+                continue;
+            }
             *groups.entry(group(&time.name).to_owned()).or_default() += f64::from(time.ms);
             left -= f64::from(time.ms);
         }
@@ -288,10 +297,9 @@ fn profile(engine: &mut Engine, step: &mut impl FnMut(&mut Engine) -> Result<(f6
         groups.sort_by(|a, b| b.1.total_cmp(&a.1));
         Ok::<_, crate::Error>(groups)
     };
-    Ok(Profile {
-        parts: measure(Detail::Regions, "everything else", |name| name)?,
-        kernels: measure(Detail::Launches, "candle's kernels and waiting", operation)?,
-    })
+    let parts = measure(Detail::Regions, "everything else", |name| name)?;
+    let kernels = measure(Detail::Launches, "candle's kernels and waiting for the host", operation)?;
+    Ok(Profile { parts, kernels, beside })
 }
 
 /// The operation of a kernel: its name without its card, element type and variant.

@@ -116,52 +116,63 @@ impl Nccl {
         Ok(Self { functions, comm: group, world: world.clone() })
     }
 
-    /// The sum over all ranks of `all`, of which each gets its stretch in `own`, in the order of the ranks. Put on a stream.
+    /// The sums over all ranks of each `all` of these pairs, of which each gets its stretch in `own`, in the order of the ranks. One launch, put
+    /// on a stream.
     ///
     /// # Errors
     /// Lengths that do not fit; what NCCL reports; a rank that failed.
-    pub fn reduce_scatter(&self, all: Memory, own: Memory, stream: *mut c_void) -> Result<()> {
-        self.fits(all, own)?;
-        let kind = own.kind()?;
+    pub fn reduce_scatter(&self, pairs: &[(Memory, Memory)], stream: *mut c_void) -> Result<()> {
+        let kinds = self.kinds(pairs.iter().map(|&(all, own)| (own, all)))?;
         self.call("adding gradients", |functions, comm| {
-            // SAFETY: `all` has as many elements as ranks have stretches, `own` one stretch, both on this GPU until the stream is through.
-            unsafe { (functions.reduce_scatter)(at(all), at(own), own.len, kind, SUM, comm, stream) }
+            let each = pairs.iter().zip(kinds).map(|(&(all, own), kind)| {
+                // SAFETY: `all` has as many elements as ranks have stretches, `own` one stretch, both on this GPU until the stream is
+                // through.
+                unsafe { (functions.reduce_scatter)(at(all), at(own), own.len, kind, SUM, comm, stream) }
+            });
+            together(functions, each)
         })
     }
 
-    /// The stretches of all ranks, in their order, in `all`. Put on a stream.
+    /// The stretches of all ranks, in their order, in `all`, of each of these pairs of `own` and `all`. One launch, put on a stream.
     ///
     /// # Errors
     /// As [`Self::reduce_scatter`].
-    pub fn all_gather(&self, own: Memory, all: Memory, stream: *mut c_void) -> Result<()> {
-        self.fits(all, own)?;
-        let kind = own.kind()?;
+    pub fn all_gather(&self, pairs: &[(Memory, Memory)], stream: *mut c_void) -> Result<()> {
+        let kinds = self.kinds(pairs.iter().copied())?;
         self.call("gathering", |functions, comm| {
-            // SAFETY: as above.
-            unsafe { (functions.all_gather)(at(own), at(all), own.len, kind, comm, stream) }
+            let each = pairs.iter().zip(kinds).map(|(&(own, all), kind)| {
+                // SAFETY: as above.
+                unsafe { (functions.all_gather)(at(own), at(all), own.len, kind, comm, stream) }
+            });
+            together(functions, each)
         })
     }
 
-    /// Gives each rank its stretch of `from`, and takes this rank's stretch of each into `to`, in the order of the ranks. Put on a stream.
+    /// Of each of these pairs, gives each rank its stretch of `from`, and takes this rank's stretch of each into `to`, in the order of the
+    /// ranks. One launch, put on a stream.
     ///
     /// # Errors
     /// As [`Self::reduce_scatter`].
-    pub fn all_to_all(&self, from: Memory, to: Memory, stream: *mut c_void) -> Result<()> {
-        require(from.len == to.len, "elements", &from.len.to_string(), to.len)?;
-        let (size, kind) = (self.world.size(), from.kind()?);
-        let share = from.len / size;
+    pub fn all_to_all(&self, pairs: &[(Memory, Memory)], stream: *mut c_void) -> Result<()> {
+        let size = self.world.size();
+        let mut stretches = Vec::with_capacity(pairs.len() * size);
+        for &(from, to) in pairs {
+            require(from.len == to.len, "elements", &from.len.to_string(), to.len)?;
+            let (share, kind) = (from.len / size, from.kind()?);
+            stretches.extend((0..size).map(|rank| {
+                let of_rank = |memory: Memory| memory.part(rank * share, share);
+                (rank as c_int, of_rank(from), of_rank(to), kind)
+            }));
+        }
         self.call("exchanging gradients", |functions, comm| {
-            let of_rank = |memory: Memory, rank: usize| at(memory.part(rank * share, share));
-            // SAFETY: both have a stretch for each rank, on this GPU until the stream is through.
-            unsafe {
-                let mut status = (functions.group_start)();
-                for rank in 0..size {
-                    let peer = rank as c_int;
-                    status = status.max((functions.send)(of_rank(from, rank), share, kind, peer, comm, stream));
-                    status = status.max((functions.receive)(of_rank(to, rank), share, kind, peer, comm, stream));
+            let each = stretches.into_iter().map(|(peer, from, to, kind)| {
+                // SAFETY: both have a stretch for each rank, on this GPU until the stream is through.
+                unsafe {
+                    let sent = (functions.send)(at(from), from.len, kind, peer, comm, stream);
+                    sent.max((functions.receive)(at(to), to.len, kind, peer, comm, stream))
                 }
-                status.max((functions.group_end)())
-            }
+            });
+            together(functions, each)
         })
     }
 
@@ -174,22 +185,26 @@ impl Nccl {
         require(all.len == expected && all.dtype == own.dtype, "elements", &expected.to_string(), all.len)?;
         let kind = own.kind()?;
         self.call("sending over borders of chunks", |functions, comm| {
-            // SAFETY: `own` has one stretch, `all` one for each of the ranks, on this GPU until the stream is through.
-            unsafe {
-                let mut status = (functions.group_start)();
-                for (number, peer) in ranks.enumerate() {
-                    let from = at(all.part(number * own.len, own.len));
-                    status = status.max((functions.send)(at(own), own.len, kind, peer as c_int, comm, stream));
-                    status = status.max((functions.receive)(from, own.len, kind, peer as c_int, comm, stream));
+            let each = ranks.enumerate().map(|(number, peer)| {
+                let (from, peer) = (at(all.part(number * own.len, own.len)), peer as c_int);
+                // SAFETY: `own` has one stretch, `all` one for each of the ranks, on this GPU until the stream is through.
+                unsafe {
+                    let sent = (functions.send)(at(own), own.len, kind, peer, comm, stream);
+                    sent.max((functions.receive)(from, own.len, kind, peer, comm, stream))
                 }
-                status.max((functions.group_end)())
-            }
+            });
+            together(functions, each)
         })
     }
 
-    fn fits(&self, all: Memory, own: Memory) -> Result<()> {
-        let expected = own.len * self.world.size();
-        require(all.len == expected && all.dtype == own.dtype, "elements", &expected.to_string(), all.len)
+    /// NCCL's number of the element type of each of these pairs of a stretch and all ranks' stretches, which must fit.
+    fn kinds(&self, pairs: impl Iterator<Item = (Memory, Memory)>) -> Result<Vec<c_int>> {
+        let kind = |(own, all): (Memory, Memory)| {
+            let expected = own.len * self.world.size();
+            require(all.len == expected && all.dtype == own.dtype, "elements", &expected.to_string(), all.len)?;
+            own.kind()
+        };
+        pairs.map(kind).collect()
     }
 
     /// One call, unless a rank failed; asks NCCL for what failed since the last one.
@@ -228,6 +243,15 @@ impl Drop for Nccl {
             unsafe { end(comm) };
         }
     }
+}
+
+/// Calls that NCCL makes one launch of; the worst of what they report.
+fn together(functions: &Functions, calls: impl Iterator<Item = c_int>) -> c_int {
+    // SAFETY: marks of this thread, one for the other whatever the calls report.
+    let began = unsafe { (functions.group_start)() };
+    let status = calls.fold(began, c_int::max);
+    // SAFETY: as above.
+    status.max(unsafe { (functions.group_end)() })
 }
 
 fn at(memory: Memory) -> *mut c_void {

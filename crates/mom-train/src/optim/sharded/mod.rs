@@ -7,6 +7,6 @@ mod host;
 mod layout;
 
 #[cfg(feature = "cuda")]
-pub(crate) use device::{ShardedOnDevice, Side};
+pub(crate) use device::{BESIDE, ShardedOnDevice, Side};
 pub(crate) use host::ShardedAdamW;
 pub(crate) use layout::{Layout, Stretch};

@@ -22,14 +22,6 @@ pub(super) struct Kind {
     pub parts: Vec<Vec<Part>>,
 }
 
-impl Kind {
-    /// Elements of the longest bucket of several parameters: one that is a parameter is sent from where that lies. At least one.
-    pub fn longest(&self) -> usize {
-        let several = self.layout.buckets.iter().enumerate().filter(|(index, _)| self.layout.only(*index).is_none());
-        several.map(|(_, bucket)| bucket.len).max().unwrap_or(1)
-    }
-}
-
 /// A stretch that this rank owns.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Own {
@@ -80,12 +72,96 @@ pub(super) fn kinds(
 pub(super) struct Place {
     pub kind: usize,
     pub bucket: usize,
+    /// Where it begins in the room that buckets of its kind and group share; of no meaning where it is one parameter.
+    pub at: usize,
 }
+
+/// Buckets that are sent together: one launch of NCCL's, which has to wait until multiprocessors are free, takes all of them.
+pub(super) type Group = Vec<Place>;
 
 /// All buckets, in the order in which new weights are sent, which is that of their use. Those of f32 beside bf16 come first: they are small,
 /// and a bucket has parameters of many parts. Gradients are sent in the opposite order.
-pub(super) fn places(kinds: &[Kind]) -> Vec<Place> {
-    let of =
-        |(kind, of_kind): (usize, &Kind)| (0..of_kind.layout.buckets.len()).map(move |bucket| Place { kind, bucket });
-    kinds.iter().enumerate().rev().flat_map(of).collect()
+///
+/// The first group is one bucket, each other one as large as all before it, up to `most` bytes: what is needed first comes soon, and so does
+/// the last sum of gradients, which nothing hides.
+pub(super) fn groups(kinds: &[Kind], most: usize) -> Vec<Group> {
+    let of = |(kind, of_kind): (usize, &Kind)| {
+        (0..of_kind.layout.buckets.len()).map(move |bucket| Place { kind, bucket, at: 0 })
+    };
+    let (mut groups, mut sent, mut open) = (Vec::<Group>::new(), 0, 0);
+    let mut used = vec![0; kinds.len()];
+    for mut place in kinds.iter().enumerate().rev().flat_map(of) {
+        if open >= sent.min(most) {
+            groups.push(Vec::new());
+            sent += std::mem::take(&mut open);
+            used.fill(0);
+        }
+        let kind = &kinds[place.kind];
+        let len = kind.layout.buckets[place.bucket].len;
+        open += len * kind.dtype.size_in_bytes();
+        if kind.layout.only(place.bucket).is_none() {
+            place.at = used[place.kind];
+            used[place.kind] += len;
+        }
+        if let Some(group) = groups.last_mut() {
+            group.push(place);
+        }
+    }
+    groups
+}
+
+/// Elements of a kind that any group needs room for: a bucket that is one parameter is sent from where that lies. At least one.
+pub(super) fn room(kinds: &[Kind], groups: &[Group], kind: usize) -> usize {
+    let layout = &kinds[kind].layout;
+    let ends = groups.iter().flatten().filter(|place| place.kind == kind && layout.only(place.bucket).is_none());
+    ends.map(|place| place.at + layout.buckets[place.bucket].len).max().unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn groups_have_every_bucket_once_in_its_order_and_grow() {
+        // Buckets of 2 MiB of bf16: blocks of a small parameter and one that is larger than a bucket, which some fill exactly.
+        let of = |len: usize, dtype| Var::zeros(len, dtype, &Device::Cpu).unwrap();
+        let names: Vec<String> =
+            (0..20).flat_map(|i| ["norm", "in_proj", "A_log"].map(|name| format!("layers.{i}.{name}"))).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let variables: Vec<Var> = (0..20)
+            .flat_map(|i| [of(77, DType::BF16), of((1 << 20) + 64 * (i % 3), DType::BF16), of(33, DType::F32)])
+            .collect();
+        let dist = DistSection { bucket_mib: 2, ..DistSection::default() };
+        let (kinds, _) = kinds(&names, &variables, (0, 3), &dist).unwrap();
+        let most = 8 << 20;
+        let groups = groups(&kinds, most);
+        let order: Vec<(usize, usize)> = groups.iter().flatten().map(|place| (place.kind, place.bucket)).collect();
+        let n = |kind: usize| (0..kinds[kind].layout.buckets.len()).map(move |bucket| (kind, bucket));
+        assert_eq!(order, n(1).chain(n(0)).collect::<Vec<_>>());
+        let bytes = |group: &Group| -> usize {
+            let of = |place: &Place| {
+                kinds[place.kind].layout.buckets[place.bucket].len * kinds[place.kind].dtype.size_in_bytes()
+            };
+            group.iter().map(of).sum()
+        };
+        let (mut sent, longest) = (bytes(&groups[0]), 3 << 20);
+        assert_eq!(groups[0].len(), 1);
+        for group in &groups[1..] {
+            assert!(bytes(group) < sent.min(most) + longest, "{} behind {sent}", bytes(group));
+            sent += bytes(group);
+        }
+        assert!(groups.len() < order.len() / 2, "{} of {}", groups.len(), order.len());
+        // What shares a room lies apart, and within it.
+        for (group, kind) in groups.iter().flat_map(|group| (0..kinds.len()).map(move |kind| (group, kind))) {
+            let layout = &kinds[kind].layout;
+            let shared = group.iter().filter(|place| place.kind == kind && layout.only(place.bucket).is_none());
+            let end = shared.fold(0, |end, place| {
+                assert!(place.at >= end);
+                place.at + layout.buckets[place.bucket].len
+            });
+            assert!(end <= room(&kinds, &groups, kind));
+        }
+    }
 }

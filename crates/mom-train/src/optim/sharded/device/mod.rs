@@ -26,9 +26,9 @@ use mom_kernels::cuda::cudarc::driver::{CudaSlice, DevicePtr};
 use mom_models::Parameters;
 
 use self::gather::{Coming, Gatherer};
-use self::kind::{Kind, Place};
+use self::kind::{Group, Kind};
 use self::reduce::Reducer;
-pub(crate) use self::side::Side;
+pub(crate) use self::side::{BESIDE, Side};
 use super::Stretch;
 use crate::Result;
 use crate::config::{DistSection, OptimizerSection};
@@ -39,12 +39,15 @@ use crate::optim::device_adamw::{DeviceAdamW, Shared};
 
 const OP: &str = "adamw";
 
+/// Buckets whose bytes are sent together at most, see [`kind::groups`].
+const GROUP: usize = 4;
+
 /// The stretches of weights that this rank owns, with masters and moments, and the memory that ranks exchange.
 #[derive(Debug)]
 pub(crate) struct ShardedOnDevice {
     side: Arc<Side>,
     kinds: Vec<Kind>,
-    places: Vec<Place>,
+    groups: Vec<Group>,
     /// Of all kinds, one behind the other: the order of the optimiser beneath.
     stretches: Vec<Stretch>,
     owned: Vec<Var>,
@@ -54,7 +57,7 @@ pub(crate) struct ShardedOnDevice {
     /// This rank's share of the gradients of the step that is taken.
     sums: Vec<Tensor>,
     gatherer: Gatherer,
-    /// Room for a bucket of each kind.
+    /// Room for a group of each kind.
     flats: Vec<Tensor>,
     coming: Arc<Coming>,
 }
@@ -74,7 +77,7 @@ impl ShardedOnDevice {
         let nccl = Arc::new(Nccl::new(world, beside.then_some(dist.ctas))?);
         let side = Arc::new(Side::new(&on, if beside { dist.ctas } else { 0 })?);
         let (kinds, stretches) = kind::kinds(&names, &variables, (world.rank(), world.size()), dist)?;
-        let places = kind::places(&kinds);
+        let groups = kind::groups(&kinds, GROUP * (dist.bucket_mib << 20));
         let own = |Stretch { parameter, range, .. }: &Stretch| {
             let flat = variables[*parameter].as_tensor().flatten_all()?;
             Var::from_tensor(&flat.narrow(0, range.start, range.len())?.copy()?)
@@ -90,14 +93,14 @@ impl ShardedOnDevice {
         let shared = Shared::new(side.clone(), nccl.clone(), n_partial, world.size())?;
         let adamw = DeviceAdamW::over(&on, named, Some(shared))?;
         Ok(Self {
-            reducer: Reducer::new(side.clone(), nccl.clone(), dist.reduce, world.size(), &kinds, &places)?,
+            reducer: Reducer::new(side.clone(), nccl.clone(), dist.reduce, world.size(), &kinds, &groups)?,
             gatherer: Gatherer { side: side.clone(), nccl, rank: world.rank() },
-            flats: flats(&side, &kinds, |kind| kind.dtype)?,
-            coming: Arc::new(Coming::new(side.clone(), &kinds, &places)?),
+            flats: flats(&side, &kinds, &groups, |kind| kind.dtype)?,
+            coming: Arc::new(Coming::new(side.clone(), &kinds, &groups)?),
             sums: Vec::new(),
             side,
             kinds,
-            places,
+            groups,
             stretches,
             owned,
             adamw,
@@ -186,11 +189,11 @@ impl ShardedOnDevice {
         let memory = |variable: &Var| self.side.memory(variable.as_tensor());
         self.side.follow()?;
         self.gatherer.all(
-            (&self.kinds, &self.places),
+            (&self.kinds, &self.groups),
             &self.flats,
             |stretch| memory(&self.owned[stretch]),
             |parameter| memory(&self.variables[parameter]),
-            |place| self.coming.sent(place),
+            |group| self.coming.sent(group),
         )
     }
 
@@ -204,11 +207,11 @@ impl ShardedOnDevice {
             .iter()
             .map(|variable| Tensor::zeros(variable.shape(), DType::F32, variable.device()))
             .collect::<candle_core::Result<_>>()?;
-        let flats = flats(&self.side, &self.kinds, |_| DType::F32)?;
+        let flats = flats(&self.side, &self.kinds, &self.groups, |_| DType::F32)?;
         let stream = self.side.on().gpu.stream();
         self.side.follow()?;
         let sent = self.gatherer.all(
-            (&self.kinds, &self.places),
+            (&self.kinds, &self.groups),
             &flats,
             |stretch| {
                 let slice = &own[stretch];
@@ -302,7 +305,7 @@ fn on_host(values: Vec<f32>) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, len, &Device::Cpu)?)
 }
 
-/// Room for a bucket of each kind, in an element type.
-fn flats(side: &Side, kinds: &[Kind], dtype: impl Fn(&Kind) -> DType) -> Result<Vec<Tensor>> {
-    kinds.iter().map(|kind| side.zeros(kind.longest(), dtype(kind))).collect()
+/// Room for a group of each kind, in an element type.
+fn flats(side: &Side, kinds: &[Kind], groups: &[Group], dtype: impl Fn(&Kind) -> DType) -> Result<Vec<Tensor>> {
+    kinds.iter().enumerate().map(|(k, kind)| side.zeros(kind::room(kinds, groups, k), dtype(kind))).collect()
 }

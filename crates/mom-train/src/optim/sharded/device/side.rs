@@ -5,13 +5,17 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Storage, Tensor};
 use mom_core::cuda::OnGpu;
-use mom_kernels::cuda::cudarc::driver::{CudaEvent, CudaStream, DevicePtr, DriverError, result};
-use mom_kernels::cuda::{CudaError, LeftFree};
+use mom_kernels::cuda::cudarc::driver::{CudaEvent, DevicePtr, DriverError, result};
+use mom_kernels::cuda::multi_copy::{Transfer, multi_copy};
+use mom_kernels::cuda::{CudaError, Gpu, LeftFree, Module};
 
 use super::OP;
 use crate::Result;
 use crate::dist::Memory;
 use crate::error::config;
+
+/// What the names of launches begin with that run beside those of the stream that computes.
+pub(crate) const BESIDE: &str = "beside: ";
 
 /// The stream that ranks exchange on: one of its own beside that which computes, so that both go on at once, or the same.
 ///
@@ -20,11 +24,15 @@ use crate::error::config;
 #[derive(Debug)]
 pub(crate) struct Side {
     on: OnGpu,
-    stream: Arc<CudaStream>,
+    /// With the ranks' stream.
+    gpu: Gpu,
     forked: CudaEvent,
     /// For what runs on it.
     _left_free: LeftFree,
 }
+
+/// The module of [`multi_copy`].
+const COPIES: &str = "multi_copy";
 
 fn driver(what: &'static str) -> impl FnOnce(DriverError) -> CudaError {
     move |source| CudaError::Driver { what, source }
@@ -44,13 +52,16 @@ impl Side {
         } else {
             main.clone()
         };
-        let forked = event(on)?;
-        Ok(Self { forked, stream, _left_free: on.gpu.leave_free(n_multiprocessors as u32), on: on.clone() })
+        let gpu = Gpu::with_stream(stream)?;
+        // Not in the middle of a step that is captured.
+        gpu.preload(Module::ALL.iter().filter(|module| module.name() == COPIES))?;
+        let (forked, _left_free) = (event(on)?, on.gpu.leave_free(n_multiprocessors as u32));
+        Ok(Self { forked, gpu, _left_free, on: on.clone() })
     }
 
     /// Whether it is a stream of its own.
     pub fn is_beside(&self) -> bool {
-        !Arc::ptr_eq(&self.stream, self.on.gpu.stream())
+        !Arc::ptr_eq(self.gpu.stream(), self.on.gpu.stream())
     }
 
     /// Where it is.
@@ -64,7 +75,7 @@ impl Side {
     /// What the driver reports.
     pub fn follow(&self) -> Result<()> {
         self.forked.record(self.on.gpu.stream()).map_err(driver("marking the stream"))?;
-        Ok(self.stream.wait(&self.forked).map_err(driver("waiting for the stream"))?)
+        Ok(self.gpu.stream().wait(&self.forked).map_err(driver("waiting for the stream"))?)
     }
 
     /// Marks where this stream is.
@@ -72,15 +83,25 @@ impl Side {
     /// # Errors
     /// What the driver reports.
     pub fn mark(&self, event: &CudaEvent) -> Result<()> {
-        Ok(event.record(&self.stream).map_err(driver("marking the ranks' stream"))?)
+        Ok(event.record(self.gpu.stream()).map_err(driver("marking the ranks' stream"))?)
     }
 
-    /// What is launched from now on runs behind a mark.
+    /// What is launched from now on runs behind a mark. `what` is the name of the wait in a profile.
     ///
     /// # Errors
     /// What the driver reports.
-    pub fn wait_for(&self, mark: &CudaEvent) -> Result<()> {
-        Ok(self.on.gpu.stream().wait(mark).map_err(driver("waiting for the ranks' stream"))?)
+    pub fn wait_for(&self, mark: &CudaEvent, what: &str) -> Result<(), CudaError> {
+        let stream = self.on.gpu.stream();
+        self.on.gpu.timed_on(stream, what, || stream.wait(mark).map_err(driver("waiting for the ranks' stream")))
+    }
+
+    /// Puts something here, and times it under this name in a profile, with [`BESIDE`] before it on a stream of its own.
+    ///
+    /// # Errors
+    /// Those of `run`, and what the driver reports.
+    pub fn timed<R>(&self, what: &str, run: impl FnOnce() -> Result<R>) -> Result<R> {
+        let name = if self.is_beside() { format!("{BESIDE}{what}") } else { what.to_owned() };
+        self.on.gpu.timed_on(self.gpu.stream(), &name, run)
     }
 
     /// What is launched from now on runs behind all that was put here so far.
@@ -89,34 +110,21 @@ impl Side {
     /// What the driver reports.
     pub fn join(&self) -> Result<()> {
         self.mark(&self.forked)?;
-        self.wait_for(&self.forked)
+        Ok(self.wait_for(&self.forked, "waiting for other ranks")?)
     }
 
     /// As NCCL takes it.
     pub fn raw(&self) -> *mut c_void {
-        self.stream.cu_stream().cast()
+        self.gpu.stream().cu_stream().cast()
     }
 
-    /// Copies elements.
+    /// Copies, in no order, see [`copy`] and [`clear`].
     ///
     /// # Errors
     /// What the driver reports.
-    pub fn copy(&self, from: Memory, to: Memory) -> Result<()> {
-        let bytes = from.len * from.dtype.size_in_bytes();
-        // SAFETY: both hold so many bytes on this GPU, apart from each other, until the stream is through.
-        let copied = unsafe { result::memcpy_dtod_async(to.address, from.address, bytes, self.stream.cu_stream()) };
-        Ok(copied.map_err(driver("copying on the device"))?)
-    }
-
-    /// Sets elements to zero.
-    ///
-    /// # Errors
-    /// What the driver reports.
-    pub fn clear(&self, memory: Memory) -> Result<()> {
-        let bytes = memory.len * memory.dtype.size_in_bytes();
-        // SAFETY: it holds so many bytes on this GPU until the stream is through.
-        let set = unsafe { result::memset_d8_async(memory.address, 0, bytes, self.stream.cu_stream()) };
-        Ok(set.map_err(driver("clearing memory"))?)
+    pub fn copies(&self, copies: &[Transfer]) -> Result<()> {
+        // SAFETY: memory of this GPU, apart from each other, that stays until the stream is through: the caller holds it.
+        self.timed("copying", || Ok(unsafe { multi_copy(&self.gpu, copies) }?))
     }
 
     /// Where a contiguous tensor lies.
@@ -146,6 +154,16 @@ impl Side {
     pub fn zeros(&self, len: usize, dtype: DType) -> Result<Tensor> {
         Ok(Tensor::zeros(len, dtype, &Device::Cuda(self.on.device.clone()))?)
     }
+}
+
+/// A copy of elements.
+pub(super) fn copy(from: Memory, to: Memory) -> Transfer {
+    Transfer::new(from.address, to.address, from.len * from.dtype.size_in_bytes())
+}
+
+/// Elements that become zero.
+pub(super) fn clear(memory: Memory) -> Transfer {
+    Transfer::zeros(memory.address, memory.len * memory.dtype.size_in_bytes())
 }
 
 /// A mark that is nowhere yet.
