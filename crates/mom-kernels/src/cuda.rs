@@ -56,7 +56,7 @@ pub use crate::ops::plan::cuda::{DeviceLayout, DeviceOffsets, DevicePlan};
 pub use crate::ops::rms_norm::cuda as rms_norm;
 pub use crate::ops::rotary_embedding::cuda as rotary_embedding;
 pub use crate::ops::selective_scan::cuda as selective_scan;
-pub use crate::ops::{adamw, column_sums, elementwise, embedding, multi_copy, weight_average};
+pub use crate::ops::{adamw, column_sums, elementwise, embedding, group_norm, multi_copy, unfold, weight_average};
 pub use crate::runtime::{
     CudaError, Detail, DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Dtype, Gpu, GradientOf,
     LeftFree, Module, Result, Stream, Time, expect_driver,

@@ -60,6 +60,7 @@ const STRUCTS: &[(&str, &str, &Pairs)] = &[
         "rms_norm/cuda/abi.rs",
         &[("RawForward", "NormForward"), ("RawBackward", "NormBackward"), ("RawWeight", "NormWeight")],
     ),
+    ("group_norm", "group_norm.rs", &[("Raw", "GroupNorm")]),
     ("multi_copy", "multi_copy.rs", &[("Raw", "Copies")]),
     ("rotary_embedding", "rotary_embedding/cuda/abi.rs", &[("RawRotary", "Rotary")]),
     (
@@ -74,6 +75,7 @@ const STRUCTS: &[(&str, &str, &Pairs)] = &[
             ("RawStep", "ScanStep"),
         ],
     ),
+    ("unfold", "unfold.rs", &[("Raw", "Unfold")]),
     ("weight_average", "weight_average.rs", &[("Raw", "Averages")]),
 ];
 

@@ -19,6 +19,8 @@ pub mod cross_entropy;
 pub mod elementwise;
 #[cfg(feature = "cuda")]
 pub mod embedding;
+#[cfg(feature = "cuda")]
+pub mod group_norm;
 pub mod grouped_gemm;
 #[cfg(feature = "cuda")]
 pub mod matmul;
@@ -29,5 +31,7 @@ pub mod plan;
 pub mod rms_norm;
 pub mod rotary_embedding;
 pub mod selective_scan;
+#[cfg(feature = "cuda")]
+pub mod unfold;
 #[cfg(feature = "cuda")]
 pub mod weight_average;

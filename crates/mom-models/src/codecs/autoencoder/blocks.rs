@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::Norms;
 use crate::Result;
-use crate::codecs::layers::{Conv2d, GroupNorm, Heads, Linear, attend};
+use crate::codecs::layers::{Activation, Conv2d, GroupNorm, Heads, Linear, Map, attend};
 use crate::codecs::network::Scope;
 
 /// `x + conv2(silu(norm2(conv1(silu(norm1(x))))))`; where channels change, `nin_shortcut` (1x1) of x in place of x.
@@ -35,13 +35,13 @@ impl ResnetBlock {
         Ok((block, n_out))
     }
 
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let h = self.conv1.forward(&self.norm1.forward(x)?.silu()?)?;
-        let h = self.conv2.forward(&self.norm2.forward(&h)?.silu()?)?;
-        Ok(match &self.nin_shortcut {
-            Some(shortcut) => (shortcut.forward(x)? + h)?,
-            None => (x + h)?,
-        })
+    pub fn forward(&self, x: &Map) -> Result<Map> {
+        let h = self.conv1.forward(&self.norm1.forward(x, Activation::Silu)?)?;
+        let h = self.norm2.forward(&h, Activation::Silu)?;
+        match &self.nin_shortcut {
+            Some(shortcut) => self.conv2.forward_add(&h, &shortcut.forward(x)?),
+            None => self.conv2.forward_add(&h, x),
+        }
     }
 }
 
@@ -67,13 +67,11 @@ impl AttnBlock {
         })
     }
 
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (batch, n, height, width) = x.dims4()?;
-        let pixels = self.norm.forward(x)?.reshape((batch, n, height * width))?.transpose(1, 2)?.contiguous()?;
+    pub fn forward(&self, x: &Map) -> Result<Map> {
+        let pixels = self.norm.forward(x, Activation::None)?.rows()?;
         let head = |of: &Linear| -> Result<Tensor> { Ok(of.forward(&pixels)?.unsqueeze(1)?) };
         let seen = attend(&head(&self.q)?, &head(&self.k)?, &head(&self.v)?, Heads::Full)?.squeeze(1)?;
-        let seen = self.proj_out.forward(&seen)?.transpose(1, 2)?.contiguous()?.reshape((batch, n, height, width))?;
-        Ok((x + seen)?)
+        x.plus(&x.with_rows(&self.proj_out.forward(&seen)?)?)
     }
 }
 
@@ -94,7 +92,7 @@ impl Middle {
         Ok((Self { block_1, attn_1, block_2 }, n))
     }
 
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Map) -> Result<Map> {
         let mut x = self.block_1.forward(x)?;
         if let Some(attention) = &self.attn_1 {
             x = attention.forward(&x)?;
@@ -120,7 +118,7 @@ impl Blocks {
         Ok((Self(blocks), n))
     }
 
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Map) -> Result<Map> {
         let mut x = x.clone();
         for (block, attention) in &self.0 {
             x = block.forward(&x)?;

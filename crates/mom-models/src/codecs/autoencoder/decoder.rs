@@ -1,11 +1,9 @@
 //! Features to pixels.
 
-use candle_core::Tensor;
-
 use super::blocks::{Blocks, Middle};
 use super::{Norms, sizes};
 use crate::Result;
-use crate::codecs::layers::{Conv2d, GroupNorm};
+use crate::codecs::layers::{Activation, Conv2d, GroupNorm, Map};
 use crate::codecs::network::Scope;
 
 /// conv_in; the middle; levels from the coarsest, with a doubling (each pixel four times, then a convolution) after each but
@@ -49,15 +47,14 @@ impl Decoder {
     }
 
     /// `(batch, n_in, height, width)` to `(batch, channels, height * factor, width * factor)`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Map) -> Result<Map> {
         let mut x = self.mid.forward(&self.conv_in.forward(x)?)?;
         for (blocks, doubling) in &self.up {
             x = blocks.forward(&x)?;
             if let Some(doubling) = doubling {
-                let (_, _, height, width) = x.dims4()?;
-                x = doubling.forward(&x.upsample_nearest2d(2 * height, 2 * width)?)?;
+                x = doubling.forward(&x.doubled()?)?;
             }
         }
-        self.conv_out.forward(&self.norm_out.forward(&x)?.silu()?)
+        self.conv_out.forward(&self.norm_out.forward(&x, Activation::Silu)?)
     }
 }

@@ -1,11 +1,9 @@
 //! Pixels to features.
 
-use candle_core::Tensor;
-
 use super::blocks::{Blocks, Middle};
 use super::{Norms, sizes};
 use crate::Result;
-use crate::codecs::layers::{Conv2d, GroupNorm};
+use crate::codecs::layers::{Activation, Conv2d, GroupNorm, Map};
 use crate::codecs::network::Scope;
 
 /// conv_in; levels with a halving after each but the last; the middle; norm_out, SiLU, conv_out.
@@ -56,7 +54,7 @@ impl Encoder {
     }
 
     /// `(batch, n_in, height, width)` to `(batch, n_out, height / factor, width / factor)`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Map) -> Result<Map> {
         let mut x = self.conv_in.forward(x)?;
         for (blocks, halving) in &self.down {
             x = blocks.forward(&x)?;
@@ -65,6 +63,6 @@ impl Encoder {
             }
         }
         let x = self.mid.forward(&x)?;
-        self.conv_out.forward(&self.norm_out.forward(&x)?.silu()?)
+        self.conv_out.forward(&self.norm_out.forward(&x, Activation::Silu)?)
     }
 }

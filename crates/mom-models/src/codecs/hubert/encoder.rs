@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 
 use super::config::{HubertSettings, NormOrder};
 use crate::Result;
-use crate::codecs::layers::{Conv1d, Heads, LayerNorm, Linear, attend};
+use crate::codecs::layers::{Conv1d, Heads, LayerNorm, Linear, Map, attend};
 use crate::codecs::network::Scope;
 
 /// Positions, layers, and a norm.
@@ -72,10 +72,9 @@ impl Encoder {
     fn positions(&self, x: &Tensor) -> Result<Tensor> {
         let (_, n_frames, _) = x.dims3()?;
         let half = self.pos_conv.reach() / 2;
-        let padded = x.transpose(1, 2)?.pad_with_zeros(2, half, half)?;
+        let y = self.pos_conv.forward(&Map::of_rows(x)?, [half; 2])?;
         // An even kernel gives one frame too many.
-        let y = self.pos_conv.forward(&padded)?.narrow(2, 0, n_frames)?.gelu_erf()?;
-        Ok(y.transpose(1, 2)?.contiguous()?)
+        Ok(y.rows()?.narrow(1, 0, n_frames)?.contiguous()?.gelu_erf()?)
     }
 }
 
@@ -97,7 +96,7 @@ fn pos_conv(n: usize, scope: &Scope<'_>) -> Result<Conv1d> {
         // Named by its shape.
         scope.get(v, &[n, n / groups, kernel])?;
     }
-    Ok(Conv1d { weight, bias: Some(scope.get("bias", &[n])?), stride: 1, dilation: 1, groups })
+    Conv1d::from_weight(&weight, Some(scope.get("bias", &[n])?), groups)
 }
 
 impl Layer {

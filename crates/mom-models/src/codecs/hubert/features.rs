@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use super::config::HubertSettings;
 use crate::Result;
 use crate::codecs::Settings;
-use crate::codecs::layers::{Conv1d, GroupNorm, LayerNorm};
+use crate::codecs::layers::{Activation, Conv1d, GroupNorm, LayerNorm, Map};
 use crate::codecs::network::Scope;
 
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ impl Features {
                 }
             };
             let bias = scope.has("conv.bias");
-            let conv = Conv1d { stride, ..Conv1d::new(n, n_out, kernel, bias, &scope.pp("conv"))? };
+            let conv = Conv1d::new(n, n_out, kernel, bias, &scope.pp("conv"))?.with_stride(stride);
             let norm = if layer_norms {
                 Norm::Frames(LayerNorm::new(n_out, 1e-5, &scope.pp("layer_norm"))?)
             } else if i == 0 {
@@ -64,7 +64,7 @@ impl Features {
 
     /// Samples from a frame to the next.
     pub fn hop(&self) -> usize {
-        self.layers.iter().map(|(conv, _)| conv.stride).fold(1, usize::saturating_mul)
+        self.layers.iter().map(|(conv, _)| conv.stride()).fold(1, usize::saturating_mul)
     }
 
     /// Samples that one frame depends on.
@@ -72,21 +72,20 @@ impl Features {
         self.layers
             .iter()
             .rev()
-            .fold(1, |n: usize, (conv, _)| (n - 1).saturating_mul(conv.stride).saturating_add(conv.reach().max(1)))
+            .fold(1, |n: usize, (conv, _)| (n - 1).saturating_mul(conv.stride()).saturating_add(conv.reach().max(1)))
     }
 
     /// `(batch, 1, samples)` to `(batch, frames, n_out)`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut x = x.clone();
+        let mut x = Map::new(x)?;
         for (conv, norm) in &self.layers {
-            x = conv.forward(&x)?;
+            x = conv.forward(&x, [0; 2])?;
             x = match norm {
-                Norm::None => x,
-                Norm::Channels(norm) => norm.forward(&x)?,
-                Norm::Frames(norm) => norm.forward(&x.transpose(1, 2)?.contiguous()?)?.transpose(1, 2)?.contiguous()?,
+                Norm::None => x.each(Tensor::gelu_erf)?,
+                Norm::Channels(norm) => norm.forward(&x, Activation::Gelu)?,
+                Norm::Frames(norm) => x.with_rows(&norm.forward(&x.rows()?)?)?.each(Tensor::gelu_erf)?,
             };
-            x = x.gelu_erf()?;
         }
-        Ok(x.transpose(1, 2)?.contiguous()?)
+        x.rows()
     }
 }

@@ -2,12 +2,16 @@
 
 mod attention;
 mod conv;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod linear;
+mod map;
 mod nearest;
 mod norm;
 
 pub(super) use attention::{Heads, attend};
 pub(super) use conv::{Conv1d, Conv2d, Transposed1d};
 pub(super) use linear::Linear;
+pub(super) use map::Map;
 pub(super) use nearest::Nearest;
-pub(super) use norm::{GroupNorm, LayerNorm};
+pub(super) use norm::{Activation, GroupNorm, LayerNorm};

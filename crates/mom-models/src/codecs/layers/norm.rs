@@ -3,11 +3,32 @@
 
 use candle_core::{D, DType, Tensor};
 
+use super::map::Map;
 use crate::Result;
 use crate::codecs::network::Scope;
 
 /// Elements that one sum runs over before partial sums are added: GPUs sum many short rows faster than few long ones.
 const PART: usize = 4096;
+
+/// What is behind a norm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::codecs) enum Activation {
+    None,
+    Silu,
+    /// By the error function.
+    Gelu,
+}
+
+impl Activation {
+    /// Of values with channels first.
+    fn of(self, x: &Tensor) -> Result<Map> {
+        Map::new(&match self {
+            Self::None => x.clone(),
+            Self::Silu => x.silu()?,
+            Self::Gelu => x.gelu_erf()?,
+        })
+    }
+}
 
 /// Group norm: `y = (x - mean) / sqrt(var + eps) * weight + bias`, mean and variance of each group of channels
 /// (Wu and He 2018, arXiv 1803.08494). Parameters: `weight`, `bias` (n_channels).
@@ -26,8 +47,19 @@ impl GroupNorm {
         Ok(Self { weight, bias, n_groups, eps })
     }
 
+    /// The norm of a map, and what is behind it.
+    pub fn forward(&self, x: &Map, activation: Activation) -> Result<Map> {
+        #[cfg(feature = "cuda")]
+        if x.is_last()
+            && let Some(y) = super::gpu::group_norm(x, (&self.weight, &self.bias), self.n_groups, self.eps, activation)?
+        {
+            return Ok(y);
+        }
+        activation.of(&self.channels_first(&x.channels_first()?)?)
+    }
+
     /// `(batch, channels, ..)` to the same.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn channels_first(&self, x: &Tensor) -> Result<Tensor> {
         let (dims, n_channels) = (x.dims().to_vec(), self.weight.elem_count());
         let rows = dims[0] * self.n_groups;
         let per_row = x.elem_count() / rows.max(1);

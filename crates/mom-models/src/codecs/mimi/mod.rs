@@ -18,7 +18,7 @@ use seanet::{Causal, SeaNet};
 use transformer::Transformer;
 
 use super::error::require_argument;
-use super::layers::Transposed1d;
+use super::layers::{Map, Transposed1d};
 use super::network::{Network, Tensors};
 use super::{Settings, Weights};
 use crate::Result;
@@ -111,8 +111,8 @@ impl Mimi {
     /// # Errors
     /// Another shape.
     pub fn latents(&self, audio: &Tensor) -> Result<Tensor> {
-        let x = self.encoder.forward(&self.audio(audio)?)?;
-        self.downsample.forward(&self.encoder_transformer.forward(&x)?)
+        let x = self.encoder.forward(&Map::new(&self.audio(audio)?)?)?;
+        self.downsample.forward(&self.encoder_transformer.forward(&x)?)?.channels_first()
     }
 
     /// Samples, as [`Self::latents`] takes them, to the codes of the first `n_codebooks`: `(batch, n_codebooks, frames)` u32.
@@ -172,7 +172,7 @@ impl Mimi {
     /// As [`Self::embed`].
     pub fn decode(&self, codes: &Tensor) -> Result<Tensor> {
         let x = self.upsample.forward(&self.embed(codes)?.to_dtype(self.dtype)?)?;
-        self.decoder.forward(&self.decoder_transformer.forward(&x)?)
+        self.decoder.forward(&self.decoder_transformer.forward(&Map::new(&x)?)?)?.channels_first()
     }
 
     fn audio(&self, audio: &Tensor) -> Result<Tensor> {

@@ -2,10 +2,8 @@
 //!
 //! Source: Défossez et al. 2022 (arXiv 2210.13438), section 3.1; `moshi/modules/{seanet, conv}.py` of kyutai-labs/moshi.
 
-use candle_core::Tensor;
-
 use crate::Result;
-use crate::codecs::layers::{Conv1d, Transposed1d};
+use crate::codecs::layers::{Conv1d, Map, Transposed1d};
 use crate::codecs::network::Scope;
 
 /// What a causal convolution finds before the first and behind the last value.
@@ -29,30 +27,43 @@ impl Causal {
     pub fn new(n_in: usize, strided: bool, dilation: usize, scope: &Scope<'_>) -> Result<(Self, usize)> {
         let (n_out, kernel) = (scope.side("weight", 0, 3)?, scope.side("weight", 2, 3)?);
         let stride = if strided { (kernel / 2).max(1) } else { 1 };
-        let conv = Conv1d { stride, dilation, ..Conv1d::new(n_in, n_out, kernel, true, scope)? };
+        let conv = Conv1d::new(n_in, n_out, kernel, true, scope)?.with_stride(stride).with_dilation(dilation);
         Ok((Self { conv, padding: Padding::Zeros }, n_out))
     }
 
     /// Two frames to one, without bias.
     pub fn halving(n: usize, scope: &Scope<'_>) -> Result<Self> {
-        let conv = Conv1d { stride: 2, ..Conv1d::new(n, n, 4, false, scope)? };
+        let conv = Conv1d::new(n, n, 4, false, scope)?.with_stride(2);
         Ok(Self { conv, padding: Padding::Same })
     }
 
     pub const fn stride(&self) -> usize {
-        self.conv.stride
+        self.conv.stride()
     }
 
     /// `(batch, n_in, n)` to `(batch, n_out, ceil(n / stride))`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (n, stride) = (x.dim(2)?, self.conv.stride);
-        let left = self.conv.reach().saturating_sub(stride);
-        let right = n.next_multiple_of(stride) - n;
-        let x = match self.padding {
-            Padding::Zeros => x.pad_with_zeros(2, left, right)?,
-            Padding::Same => x.pad_with_same(2, left, right)?,
-        };
-        self.conv.forward(&x)
+    pub fn forward(&self, x: &Map) -> Result<Map> {
+        let [.., n] = x.dims()?;
+        match self.padding {
+            Padding::Zeros => self.conv.forward(x, self.around(n)),
+            Padding::Same => {
+                let [left, right] = self.around(n);
+                let padded = x.channels_first()?.pad_with_same(2, left, right)?;
+                self.conv.forward(&Map::new(&padded)?, [0; 2])
+            }
+        }
+    }
+
+    /// The same of a map of one length with the output, to which it is added; padded by zeros.
+    fn forward_add(&self, x: &Map, residual: &Map) -> Result<Map> {
+        let [.., n] = x.dims()?;
+        self.conv.forward_add(x, self.around(n), residual)
+    }
+
+    /// Values before the first and behind the last.
+    fn around(&self, n: usize) -> [usize; 2] {
+        let stride = self.conv.stride();
+        [self.conv.reach().saturating_sub(stride), n.next_multiple_of(stride) - n]
     }
 }
 
@@ -74,10 +85,14 @@ impl Residual {
         Ok(Self { first, second })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let h = self.first.forward(&x.elu(1.0)?)?;
-        Ok((x + self.second.forward(&h.elu(1.0)?)?)?)
+    fn forward(&self, x: &Map) -> Result<Map> {
+        let h = self.first.forward(&elu(x)?)?;
+        self.second.forward_add(&elu(&h)?, x)
     }
+}
+
+fn elu(x: &Map) -> Result<Map> {
+    x.each(|values| values.elu(1.0))
 }
 
 #[derive(Debug, Clone)]
@@ -143,14 +158,14 @@ impl SeaNet {
     }
 
     /// `(batch, n_in, n)` to `(batch, n_out, n')`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Map) -> Result<Map> {
         let mut x = x.clone();
         for layer in &self.0 {
             x = match layer {
                 Layer::Conv(conv) => conv.forward(&x)?,
-                Layer::Transposed(conv) => conv.forward(&x)?,
+                Layer::Transposed(conv) => Map::new(&conv.forward(&x.channels_first()?)?)?,
                 Layer::Residual(block) => block.forward(&x)?,
-                Layer::Elu => x.elu(1.0)?,
+                Layer::Elu => elu(&x)?,
             };
         }
         Ok(x)

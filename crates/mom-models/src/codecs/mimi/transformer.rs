@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::config::MimiSettings;
 use crate::Result;
-use crate::codecs::layers::{Heads, LayerNorm, Linear, attend};
+use crate::codecs::layers::{Heads, LayerNorm, Linear, Map, attend};
 use crate::codecs::network::Scope;
 
 /// Layers over frames.
@@ -38,13 +38,13 @@ impl Transformer {
     }
 
     /// `(batch, n, frames)` to the same.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut x = x.transpose(1, 2)?.contiguous()?;
+    pub fn forward(&self, of: &Map) -> Result<Map> {
+        let mut x = of.rows()?;
         let rotation = Rotation::new(x.dim(1)?, self.layers.first(), self.settings, x.device())?;
         for layer in &self.layers {
             x = layer.forward(&x, self.settings, &rotation)?;
         }
-        Ok(x.transpose(1, 2)?.contiguous()?)
+        of.with_rows(&x)
     }
 }
 

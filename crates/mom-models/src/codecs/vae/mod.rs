@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::autoencoder::{Decoder, Encoder, Norms, naming};
 use super::error::require_argument;
-use super::layers::Conv2d;
+use super::layers::{Conv2d, Map};
 use super::network::{Network, Tensors};
 use super::pixels::ToBytes;
 use super::{Settings, Weights, image_argument};
@@ -132,10 +132,10 @@ impl Vae {
     /// A shape that is none of a picture, or sides that the factor does not divide.
     pub fn moments(&self, image: &Tensor) -> Result<Tensor> {
         let image = image_argument(NAME, image, self.encoder.n_in, self.factor(), self.dtype, &self.device)?;
-        let moments = self.encoder.forward(&image)?;
+        let moments = self.encoder.forward(&Map::new(&image)?)?;
         match &self.quant_conv {
-            Some(conv) => conv.forward(&moments),
-            None => Ok(moments),
+            Some(conv) => conv.forward(&moments)?.channels_first(),
+            None => moments.channels_first(),
         }
     }
 
@@ -193,10 +193,11 @@ impl Vae {
         )?;
         let wide = latents.to_device(&self.device)?.to_dtype(DType::F32)?;
         let x = ((wide / self.settings.scale)? + self.settings.shift)?.to_dtype(self.dtype)?;
+        let x = Map::new(&x)?;
         let x = match &self.post_quant_conv {
             Some(conv) => conv.forward(&x)?,
             None => x,
         };
-        self.decoder.forward(&x)
+        self.decoder.forward(&x)?.channels_first()
     }
 }

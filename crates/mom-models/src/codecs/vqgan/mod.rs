@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::autoencoder::{Decoder, Encoder, Norms, naming};
 use super::error::require_argument;
-use super::layers::{Conv2d, Nearest};
+use super::layers::{Conv2d, Map, Nearest};
 use super::network::{Network, Tensors};
 use super::{CodecError, Weights, image_argument};
 use crate::Result;
@@ -80,7 +80,7 @@ impl Vqgan {
     /// A shape that is none of a picture, or sides that the factor does not divide.
     pub fn features(&self, image: &Tensor) -> Result<Tensor> {
         let image = image_argument(NAME, image, self.encoder.n_in, self.factor(), self.dtype, &self.device)?;
-        self.quant_conv.forward(&self.encoder.forward(&image)?)
+        self.quant_conv.forward(&self.encoder.forward(&Map::new(&image)?)?)?.channels_first()
     }
 
     /// Pixels, as [`Self::features`] takes them, to codes `(batch, height / factor, width / factor)` u32 in row-major order.
@@ -120,6 +120,6 @@ impl Vqgan {
         let lacks = || CodecError::Lacks { path: self.path.clone(), half: "decoder", network: NAME };
         let (post_quant_conv, decoder) = self.decoder.as_ref().ok_or_else(lacks)?;
         let rows = self.embed(codes)?.to_dtype(self.dtype)?;
-        decoder.forward(&post_quant_conv.forward(&rows)?)
+        decoder.forward(&post_quant_conv.forward(&Map::new(&rows)?)?)?.channels_first()
     }
 }

@@ -1,0 +1,18 @@
+// Arguments of group norm, as crates/mom-kernels/src/ops/group_norm.rs has them.
+#pragma once
+#include <cuda/std/cstddef>
+#include <cuda/std/cstdint>
+
+struct GroupNorm {
+    const void* x;        // (batch, n_rows, n_channels)
+    void* y;              // the same
+    const float *weight, *bias;  // [n_channels]
+    float* partial;       // (batch, n_chunks, n_groups, 2): mean, and sum of squares around it
+    float* statistics;    // (batch, n_groups, 2): mean, 1 / deviation
+    cuda::std::uint64_t n_rows;
+    cuda::std::uint32_t n_channels, n_groups, rows_per_chunk, n_chunks;
+    float eps;
+    cuda::std::uint32_t activation;  // 0: none, 1: SiLU, 2: GELU by the error function
+    cuda::std::uint32_t batch, unused;
+};
+static_assert(sizeof(GroupNorm) == 88 && offsetof(GroupNorm, n_rows) == 48 && offsetof(GroupNorm, eps) == 72);

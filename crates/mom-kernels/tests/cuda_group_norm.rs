@@ -1,0 +1,116 @@
+//! Group norm against f64, also where a mean is many times the deviation.
+#![allow(clippy::unwrap_used)]
+
+mod cuda_support;
+
+use cuda_support::*;
+use mom_kernels::cuda::group_norm::{Activation, GroupNorm, group_norm, takes, workspace_len};
+use mom_kernels::cuda::half::bf16;
+use mom_kernels::cuda::{DeviceElement, Gpu};
+
+/// The error function, by its series; from 4 on it is 1 within 2e-8.
+fn erf(x: f64) -> f64 {
+    if x.abs() > 4.0 {
+        return x.signum();
+    }
+    let (mut term, mut sum) = (x, x);
+    for n in 1..200 {
+        term *= -x * x / f64::from(n);
+        sum += term / f64::from(2 * n + 1);
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+struct Case {
+    batch: usize,
+    n_rows: usize,
+    n_channels: usize,
+    n_groups: usize,
+    mean: f64,
+    activation: Activation,
+}
+
+fn check<T: TestElement + DeviceElement>(gpu: &Gpu, case: &Case, limit: f64) {
+    let &Case { batch, n_rows, n_channels, n_groups, mean, activation } = case;
+    let mut random = Random(3);
+    let len = batch * n_rows * n_channels;
+    let each = n_channels / n_groups;
+    // Every group has a mean of its own.
+    let x: Vec<f64> = random
+        .normals(len, 1.0)
+        .iter()
+        .enumerate()
+        .map(|(i, x)| x + mean * ((i % n_channels / each) as f64 + 1.0))
+        .collect();
+    let x = rounded::<T>(&x);
+    let (weight, bias) =
+        (rounded::<f32>(&random.normals(n_channels, 1.0)), rounded::<f32>(&random.normals(n_channels, 1.0)));
+    let mut want = vec![0.0; len];
+    for (picture, group) in (0..batch).flat_map(|picture| (0..n_groups).map(move |group| (picture, group))) {
+        let places = || {
+            (0..n_rows).flat_map(move |row| {
+                (group * each..(group + 1) * each)
+                    .map(move |channel| (channel, (picture * n_rows + row) * n_channels + channel))
+            })
+        };
+        let n = (n_rows * each) as f64;
+        let mean = places().map(|(_, at)| x[at]).sum::<f64>() / n;
+        let variance = places().map(|(_, at)| (x[at] - mean).powi(2)).sum::<f64>() / n;
+        for (channel, at) in places() {
+            let y = (x[at] - mean) / (variance + 1e-6).sqrt() * weight[channel] + bias[channel];
+            want[at] = match activation {
+                Activation::None => y,
+                Activation::Silu => y / (1.0 + (-y).exp()),
+                Activation::Gelu => y * (1.0 + erf(y / std::f64::consts::SQRT_2)) / 2.0,
+            };
+        }
+    }
+    let (on_device, weight, bias) = (upload::<T>(gpu, &x), upload::<f32>(gpu, &weight), upload::<f32>(gpu, &bias));
+    let mut y = poisoned::<T>(gpu, len);
+    let mut workspace = poisoned::<f32>(gpu, workspace_len::<T>(batch, n_rows, n_channels, n_groups));
+    let norm =
+        GroupNorm::new(batch, n_groups, gpu.read(&weight), gpu.read(&bias)).with_eps(1e-6).with_activation(activation);
+    let x = gpu.rows(&on_device, n_channels).unwrap();
+    group_norm(gpu, &x, &norm, gpu.rows_mut(&mut y, n_channels).unwrap(), gpu.write(&mut workspace)).unwrap();
+    let error = relative(&download::<T>(gpu, &y), &want);
+    let shape = (batch, n_rows, n_channels, n_groups);
+    assert!(error < limit, "{shape:?}, mean {mean}, {activation:?}, {}: {error:.1e}", T::DTYPE.name());
+}
+
+#[test]
+fn norms_agree_with_f64() {
+    let Some(gpu) = gpu("norms_agree_with_f64") else { return };
+    for (n_rows, n_channels, n_groups) in
+        [(1, 8, 1), (7, 32, 32), (1000, 128, 32), (5000, 512, 32), (333, 512, 512), (70, 1024, 4)]
+    {
+        for (mean, activation) in [(0.0, Activation::None), (0.5, Activation::Silu), (0.5, Activation::Gelu)] {
+            let case = Case { batch: 3, n_rows, n_channels, n_groups, mean, activation };
+            check::<f32>(&gpu, &case, 1e-5);
+            check::<bf16>(&gpu, &case, 1e-2);
+        }
+    }
+    // Four hundred deviations and more: sums around zero would keep three digits fewer.
+    for mean in [100.0, 1000.0] {
+        let case = Case { batch: 2, n_rows: 2000, n_channels: 64, n_groups: 16, mean, activation: Activation::None };
+        check::<f32>(&gpu, &case, 1e-6 * mean * 16.0);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_told() {
+    let Some(gpu) = gpu("what_does_not_fit_is_told") else { return };
+    assert!(takes::<f32>(1024) && !takes::<f32>(1028) && !takes::<f32>(6) && takes::<bf16>(2048) && !takes::<bf16>(12));
+    let (x, weight) = (gpu.zeros::<f32>(6 * 16).unwrap(), gpu.zeros::<f32>(16).unwrap());
+    let mut y = gpu.zeros::<f32>(6 * 16).unwrap();
+    let mut tells = |batch: usize, n_groups: usize, what: &str| {
+        let mut workspace = gpu.zeros::<f32>(workspace_len::<f32>(2, 3, 16, 4)).unwrap();
+        let norm = GroupNorm::new(batch, n_groups, gpu.read(&weight), gpu.read(&weight));
+        let (x, y) = (gpu.rows(&x, 16).unwrap(), gpu.rows_mut(&mut y, 16).unwrap());
+        let told = group_norm(&gpu, &x, &norm, y, gpu.write(&mut workspace)).unwrap_err().to_string();
+        assert!(told.contains(what), "{told}");
+    };
+    tells(2, 3, "n_groups");
+    tells(0, 4, "batch");
+    tells(4, 4, "pixels");
+    tells(3, 4, "workspace");
+}

@@ -1,0 +1,166 @@
+//! Convolutions and group norm of maps whose channels lie side by side.
+//!
+//! A convolution is a product: of the windows that its values read, as rows, with the kernel. Windows are made a part at a time.
+
+use candle_core::{DType, Tensor};
+use mom_core::cuda::half::bf16;
+use mom_core::cuda::{GpuFloat, OnDevice, OnGpu};
+use mom_kernels::cuda::grouped_gemm::{GroupedWeights, forward_add};
+use mom_kernels::cuda::library::{Factor, matmul};
+use mom_kernels::cuda::unfold::{Convolution, unfold};
+use mom_kernels::cuda::{DeviceOffsets, DeviceRows, DeviceRowsMut, group_norm as norm};
+
+use super::map::Map;
+use super::norm::Activation;
+use crate::Result;
+
+const CONV: &str = "convolution";
+const NORM: &str = "group norm";
+
+/// Bytes of windows that are held at once.
+const WINDOWS: usize = 1 << 28;
+
+/// Elements whose rows products take 16 bytes at a time.
+const VECTOR: usize = 8;
+
+/// A kernel as rows of products: `(n_out, window)`, where a window is one of a group's channels, with zeros behind it up to a multiple
+/// of eight; and the bias in f32.
+#[derive(Debug, Clone)]
+pub(in crate::codecs) struct Kernel {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    groups: usize,
+}
+
+impl Kernel {
+    /// `weight`: (n_out, n_in / groups, height, width); `bias`: (n_out).
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>, groups: usize) -> Result<Self> {
+        let (n_out, n_in, height, width) = weight.dims4()?;
+        let window = height * width * n_in;
+        let weight = weight.permute((0, 2, 3, 1))?.contiguous()?.reshape((n_out, window))?;
+        let weight = weight.pad_with_zeros(1, 0, window.next_multiple_of(VECTOR) - window)?.contiguous()?;
+        let bias = bias.map(|bias| bias.to_dtype(DType::F32)?.flatten_all()).transpose()?;
+        Ok(Self { weight, bias, groups })
+    }
+}
+
+/// `residual + convolution(x) + bias`; `of` is that of one group of channels, over maps `x` of all of them.
+pub(super) fn convolve(x: &Map, of: Convolution, kernel: &Kernel, residual: Option<&Map>) -> Result<Map> {
+    match x.values().dtype() {
+        DType::BF16 => typed::<bf16>(x, of, kernel, residual),
+        _ => typed::<f32>(x, of, kernel, residual),
+    }
+}
+
+fn typed<T: GpuFloat>(x: &Map, of: Convolution, kernel: &Kernel, residual: Option<&Map>) -> Result<Map> {
+    let on = OnGpu::of(x.values().device())?;
+    let gpu = &*on.gpu;
+    let ([_, n_in, ..], (n_out, row)) = (x.dims()?, kernel.weight.dims2()?);
+    let (n, groups) = (of.n_windows(), kernel.groups);
+    let (of_group, from_group) = (n_out / groups, n_in / groups);
+    let pixels = OnDevice::<T>::of(&on, CONV, "x", x.values())?;
+    let weight = OnDevice::<T>::of(&on, CONV, "weight", &kernel.weight)?;
+    let bias = kernel.bias.as_ref().map(|bias| OnDevice::<f32>::of(&on, CONV, "bias", bias)).transpose()?;
+    // Products in f32 have no epilogue.
+    let is_plain = x.values().dtype() == DType::F32;
+    let added = residual.filter(|_| !is_plain);
+    let added = added.map(|map| OnDevice::<T>::of(&on, CONV, "residual", map.values())).transpose()?;
+    // SAFETY: the products below overwrite all of it, part by part and group by group; before them nothing reads it.
+    let mut y = unsafe { on.uninit::<T>(n * n_out) }?;
+    let is_window = of.kernel == [1, 1] && of.stride == 1 && of.vertical == [0; 2] && of.horizontal == [0; 2];
+    let is_window = is_window && row == of.window() && groups == 1;
+    let part = if is_window { n } else { (WINDOWS / (row * size_of::<T>()).max(1)).clamp(1, n.max(1)) };
+    // SAFETY: each part of windows is written before the product reads it.
+    let mut windows = unsafe { on.uninit::<T>(if is_window { 0 } else { part * row }) }?;
+    for first in (0..n).step_by(part.max(1)) {
+        let some = part.min(n - first);
+        for group in 0..groups {
+            let rows = if is_window {
+                pixels.rows(gpu, row)?
+            } else {
+                let of_x = pixels.rows(gpu, n_in)?.columns(group * from_group, from_group)?;
+                let to = DeviceRowsMut::new("windows", gpu.write_view(windows.slice_mut(..some * row)), row)?;
+                unfold(gpu, &of_x, &of, first, to)?;
+                DeviceRows::new("windows", gpu.read_view(windows.slice(..some * row)), row)?
+            };
+            let of_y = y.slice_mut(first * n_out..(first + some) * n_out);
+            let to = DeviceRowsMut::new("y", gpu.write_view(of_y), n_out)?;
+            let to = to.columns(group * of_group, of_group)?;
+            let weight = weight.narrow(gpu, group * of_group * row, of_group * row)?;
+            if is_plain {
+                let weight = DeviceRows::new("weight", weight, row)?;
+                matmul(gpu, 1.0, Factor::plain(&rows), Factor::transposed(&weight), 0.0, to, None)?;
+                continue;
+            }
+            let bias = bias.as_ref().map(|bias| bias.narrow(gpu, group * of_group, of_group)).transpose()?;
+            let weights = GroupedWeights::new(row, of_group, vec![weight], bias)?;
+            let added = match &added {
+                Some(of_added) => {
+                    let rows = DeviceRows::new("residual", of_added.narrow(gpu, first * n_out, some * n_out)?, n_out)?;
+                    Some(rows.columns(group * of_group, of_group)?)
+                }
+                None => None,
+            };
+            forward_add(gpu, &DeviceOffsets::single(some), &rows, &weights, added.as_ref(), to)?;
+        }
+    }
+    let [batch, height, width] = of.output();
+    let mut y = on.tensor(y, (batch, height, width, n_out));
+    if is_plain {
+        if let Some(bias) = &kernel.bias {
+            y = y.broadcast_add(bias)?;
+        }
+        if let Some(residual) = residual {
+            y = (y + residual.values())?;
+        }
+    }
+    Ok(x.with_values(y))
+}
+
+/// Group norm of each picture, and the activation behind it; none where the kernels do not take so many channels.
+pub(super) fn group_norm(
+    x: &Map,
+    (weight, bias): (&Tensor, &Tensor),
+    n_groups: usize,
+    eps: f64,
+    activation: Activation,
+) -> Result<Option<Map>> {
+    match x.values().dtype() {
+        DType::BF16 => normed::<bf16>(x, (weight, bias), n_groups, eps, activation),
+        _ => normed::<f32>(x, (weight, bias), n_groups, eps, activation),
+    }
+}
+
+fn normed<T: GpuFloat>(
+    x: &Map,
+    (weight, bias): (&Tensor, &Tensor),
+    n_groups: usize,
+    eps: f64,
+    activation: Activation,
+) -> Result<Option<Map>> {
+    let [batch, n_channels, height, width] = x.dims()?;
+    if !norm::takes::<T>(n_channels) {
+        return Ok(None);
+    }
+    let on = OnGpu::of(x.values().device())?;
+    let gpu = &*on.gpu;
+    let of_x = OnDevice::<T>::of(&on, NORM, "x", x.values())?;
+    let weight = OnDevice::<f32>::of(&on, NORM, "weight", weight)?;
+    let bias = OnDevice::<f32>::of(&on, NORM, "bias", bias)?;
+    // SAFETY: the kernels below overwrite both; before them nothing reads either.
+    let mut y = unsafe { on.uninit::<T>(of_x.len()) }?;
+    let len = norm::workspace_len::<T>(batch, height * width, n_channels, n_groups);
+    // SAFETY: as above.
+    let mut workspace = unsafe { on.uninit::<f32>(len) }?;
+    let activation = match activation {
+        Activation::None => norm::Activation::None,
+        Activation::Silu => norm::Activation::Silu,
+        Activation::Gelu => norm::Activation::Gelu,
+    };
+    let of = norm::GroupNorm::new(batch, n_groups, weight.view(gpu)?, bias.view(gpu)?)
+        .with_eps(eps as f32)
+        .with_activation(activation);
+    let to = gpu.rows_mut(&mut y, n_channels)?;
+    norm::group_norm(gpu, &of_x.rows(gpu, n_channels)?, &of, to, gpu.write(&mut workspace))?;
+    Ok(Some(x.with_values(on.tensor(y, x.values().shape()))))
+}

@@ -1,0 +1,2 @@
+#include "group_norm.cuh"
+GROUP_NORM(f32, float)
