@@ -1,2 +1,3 @@
-#include "group_norm.cuh"
+#include "layer_norm.cuh"
 GROUP_NORM(f32, float)
+LAYER_NORM(f32, float)

@@ -68,6 +68,17 @@ impl Plan {
         Ok(Self::with_parts(host, None, OnceLock::from(mask)))
     }
 
+    /// A plan with the keys that a query of an attention meets, such as those of a window ([`AttentionMask::with_window`]).
+    ///
+    /// # Errors
+    /// A mask of another batch or length.
+    pub fn with_mask(host: ModalityPlan, mask: AttentionMask) -> Result<Self> {
+        let layout = host.layout();
+        let (expected, got) = ([layout.batch(), layout.seqlen()], [mask.batch(), mask.seqlen()]);
+        require(expected == got, "mask", &format!("(batch, seqlen) {expected:?}"), format!("{got:?}"))?;
+        Ok(Self::with_parts(host, None, OnceLock::from(mask)))
+    }
+
     /// A plan of a chunk of each sequence, whose other chunks the ranks of `context` have. Mixers, and blocks around them, go on over
     /// the borders, forward and backward; whatever else follows time refuses such a plan.
     pub fn of_chunk(host: ModalityPlan, context: Arc<dyn Context>) -> Self {

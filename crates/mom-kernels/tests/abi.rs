@@ -60,7 +60,8 @@ const STRUCTS: &[(&str, &str, &Pairs)] = &[
         "rms_norm/cuda/abi.rs",
         &[("RawForward", "NormForward"), ("RawBackward", "NormBackward"), ("RawWeight", "NormWeight")],
     ),
-    ("group_norm", "group_norm.rs", &[("Raw", "GroupNorm")]),
+    ("group_norm", "group_norm/mod.rs", &[("Raw", "GroupNorm")]),
+    ("group_norm", "group_norm/layer.rs", &[("RawLayer", "LayerNorm")]),
     ("multi_copy", "multi_copy.rs", &[("Raw", "Copies")]),
     ("rotary_embedding", "rotary_embedding/cuda/abi.rs", &[("RawRotary", "Rotary")]),
     (

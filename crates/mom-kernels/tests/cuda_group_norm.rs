@@ -4,7 +4,7 @@
 mod cuda_support;
 
 use cuda_support::*;
-use mom_kernels::cuda::group_norm::{Activation, GroupNorm, group_norm, takes, workspace_len};
+use mom_kernels::cuda::group_norm::{Activation, GroupNorm, group_norm, layer_norm, takes, workspace_len};
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::{DeviceElement, Gpu};
 
@@ -94,6 +94,37 @@ fn norms_agree_with_f64() {
         let case = Case { batch: 2, n_rows: 2000, n_channels: 64, n_groups: 16, mean, activation: Activation::None };
         check::<f32>(&gpu, &case, 1e-6 * mean * 16.0);
     }
+}
+
+fn check_rows<T: TestElement + DeviceElement>(gpu: &Gpu, n_rows: usize, width: usize, mean: f64, limit: f64) {
+    let mut random = Random(5);
+    let x: Vec<f64> = random.normals(n_rows * width, 1.0).iter().map(|x| x + mean).collect();
+    let x = rounded::<T>(&x);
+    let (weight, bias) = (rounded::<f32>(&random.normals(width, 1.0)), rounded::<f32>(&random.normals(width, 1.0)));
+    let normed = x.chunks(width).flat_map(|row| {
+        let mean = row.iter().sum::<f64>() / width as f64;
+        let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
+        let scale = (variance + 1e-5).sqrt().recip();
+        row.iter().zip(&weight).zip(&bias).map(move |((x, weight), bias)| (x - mean) * scale * weight + bias)
+    });
+    let want: Vec<f64> = normed.collect();
+    let (on_device, weight, bias) = (upload::<T>(gpu, &x), upload::<f32>(gpu, &weight), upload::<f32>(gpu, &bias));
+    let mut y = poisoned::<T>(gpu, x.len());
+    let (rows, to) = (gpu.rows(&on_device, width).unwrap(), gpu.rows_mut(&mut y, width).unwrap());
+    layer_norm(gpu, &rows, &gpu.read(&weight), &gpu.read(&bias), 1e-5, to).unwrap();
+    let error = relative(&download::<T>(gpu, &y), &want);
+    assert!(error < limit, "({n_rows}, {width}), mean {mean}, {}: {error:.1e}", T::DTYPE.name());
+}
+
+#[test]
+fn norms_of_rows_agree_with_f64() {
+    let Some(gpu) = gpu("norms_of_rows_agree_with_f64") else { return };
+    for (n_rows, width) in [(1, 8), (9, 128), (1000, 512), (777, 768), (33, 1024), (100, 520)] {
+        check_rows::<f32>(&gpu, n_rows, width, 0.5, 1e-5);
+        check_rows::<bf16>(&gpu, n_rows, width, 0.5, 1e-2);
+    }
+    check_rows::<bf16>(&gpu, 100, 2048, 0.0, 1e-2);
+    check_rows::<f32>(&gpu, 100, 512, 1000.0, 1e-3);
 }
 
 #[test]

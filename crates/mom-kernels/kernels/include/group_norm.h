@@ -1,4 +1,4 @@
-// Arguments of group norm, as crates/mom-kernels/src/ops/group_norm.rs has them.
+// Arguments of group norm and layer norm, as crates/mom-kernels/src/ops/group_norm has them.
 #pragma once
 #include <cuda/std/cstddef>
 #include <cuda/std/cstdint>
@@ -16,3 +16,13 @@ struct GroupNorm {
     cuda::std::uint32_t batch, unused;
 };
 static_assert(sizeof(GroupNorm) == 88 && offsetof(GroupNorm, n_rows) == 48 && offsetof(GroupNorm, eps) == 72);
+
+struct LayerNorm {
+    const void* x;  // (n_rows, width)
+    void* y;        // the same
+    const float *weight, *bias;  // [width]
+    cuda::std::uint64_t n_rows;
+    cuda::std::uint32_t width;
+    float eps;
+};
+static_assert(sizeof(LayerNorm) == 48 && offsetof(LayerNorm, n_rows) == 32);

@@ -27,8 +27,8 @@
 //! ```
 
 use crate::error::expect_size;
-use crate::runtime::cublaslt::{RawFactor, RawOutput, RawProduct, RawWorkspace, WORKSPACE_ALIGNMENT};
-use crate::runtime::{CudaError, DeviceElement, DeviceMut, DeviceRows, DeviceRowsMut, Gpu, Result};
+use crate::runtime::cublaslt::{RawAddend, RawFactor, RawOutput, RawProduct, RawWorkspace, WORKSPACE_ALIGNMENT};
+use crate::runtime::{CudaError, DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Gpu, Result};
 
 pub use crate::runtime::cublaslt::{Library, RECOMMENDED_WORKSPACE_BYTES};
 
@@ -94,8 +94,54 @@ pub fn matmul<T: DeviceElement, O: DeviceElement>(
     if let Some(RawWorkspace { at, .. }) = workspace {
         expect_size(OP, "workspace", "bytes off 16", 0, (at % WORKSPACE_ALIGNMENT) as usize)?;
     }
-    let product = RawProduct { dtype: T::DTYPE, m, n, k, a, b, y: to, addend: None, alpha, beta, workspace };
+    let product =
+        RawProduct { dtype: T::DTYPE, m, n, k, a, b, y: to, addend: None, bias: None, alpha, beta, workspace };
     let library = gpu.library().ok_or(CudaError::LibraryNotLoaded)?;
     // SAFETY: the shapes of the three views were checked against each other; y and the workspace are borrowed exclusively.
+    unsafe { library.product(gpu, &product) }
+}
+
+/// `y = x weight^T + bias + residual`, in one pass over each.
+///
+/// * `x`: `(n_rows, in_features)`, `weight`: `(out_features, in_features)`, `bias`: `(out_features)`.
+/// * `y`: `(n_rows, out_features)`, overwritten, and `residual` of the same shape. Rows may be strided.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn linear<T: DeviceElement>(
+    gpu: &Gpu,
+    x: &DeviceRows<'_, T>,
+    weight: &DeviceRows<'_, T>,
+    bias: Option<&DeviceRef<'_, T>>,
+    residual: Option<&DeviceRows<'_, T>>,
+    y: DeviceRowsMut<'_, T>,
+) -> Result<()> {
+    let (m, k, n) = (x.n_rows(), x.width(), weight.n_rows());
+    expect_size(OP, "weight", "columns", k, weight.width())?;
+    y.expect(OP, "y", m, n)?;
+    if let Some(bias) = bias {
+        expect_size(OP, "bias", "elements", n, bias.len())?;
+    }
+    if let Some(residual) = residual {
+        residual.expect(OP, "residual", m, n)?;
+    }
+    let residual = residual.map(|rows| Ok::<_, CudaError>(RawAddend { at: rows.address(gpu)?, stride: rows.stride() }));
+    let addend = residual.transpose()?;
+    let product = RawProduct {
+        dtype: T::DTYPE,
+        m,
+        n,
+        k,
+        a: Factor::plain(x).raw(gpu)?,
+        b: Factor::transposed(weight).raw(gpu)?,
+        y: RawOutput { at: y.address(gpu)?, stride: y.stride(), dtype: T::DTYPE },
+        addend,
+        bias: bias.map(|bias| bias.address(gpu)).transpose()?,
+        alpha: 1.0,
+        beta: if addend.is_some() { 1.0 } else { 0.0 },
+        workspace: None,
+    };
+    let library = gpu.library().ok_or(CudaError::LibraryNotLoaded)?;
+    // SAFETY: the shapes of all views were checked against each other; y is borrowed exclusively.
     unsafe { library.product(gpu, &product) }
 }

@@ -211,6 +211,8 @@ pub static KERNELS: &[Kernel] = &[
     Kernel { name: "k_grouped_sum_vector_bf16", module: 29, threads: 256, dynamic_shared: 0, static_shared: 0, registers: 20 },
     Kernel { name: "k_grouped_sum_vector_f16", module: 30, threads: 256, dynamic_shared: 0, static_shared: 0, registers: 20 },
     Kernel { name: "k_grouped_sum_vector_f32", module: 31, threads: 256, dynamic_shared: 0, static_shared: 0, registers: 20 },
+    Kernel { name: "layer_norm_bf16", module: 27, threads: 256, dynamic_shared: 0, static_shared: 0, registers: 56 },
+    Kernel { name: "layer_norm_f32", module: 28, threads: 256, dynamic_shared: 0, static_shared: 0, registers: 54 },
     Kernel { name: "m_grouped_forward_n128_bf16", module: 29, threads: 256, dynamic_shared: 98304, static_shared: 0, registers: 117 },
     Kernel { name: "m_grouped_forward_n128_f16", module: 30, threads: 256, dynamic_shared: 98304, static_shared: 0, registers: 117 },
     Kernel { name: "m_grouped_forward_n160_bf16", module: 29, threads: 256, dynamic_shared: 184320, static_shared: 0, registers: 139 },

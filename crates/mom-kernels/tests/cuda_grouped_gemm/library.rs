@@ -1,7 +1,7 @@
 //! The library's products beside the kernel's: which of the two is taken, and every form of a single product.
 
 use mom_kernels::cuda::half::{bf16, f16};
-use mom_kernels::cuda::library::{Factor, RECOMMENDED_WORKSPACE_BYTES, matmul};
+use mom_kernels::cuda::library::{Factor, RECOMMENDED_WORKSPACE_BYTES, linear, matmul};
 use mom_kernels::cuda::{DevicePlan, Gpu, grouped_gemm as device};
 use mom_kernels::grouped_gemm::Into;
 
@@ -138,4 +138,48 @@ fn library_products() {
         check_matmul_in::<bf16, f32>(&gpu, [true, false], 1.0, 6000, Some(bytes));
         check_matmul_in::<f32, f32>(&gpu, [false, true], 0.0, 6000, Some(bytes));
     }
+}
+
+/// A linear layer with and without bias and residual, rows of all of them in wider ones.
+#[test]
+fn linear_layers() {
+    let Some(gpu) = gpu("linear_layers") else { return };
+    let gpu = with_library(&gpu);
+    let mut random = Random(21);
+    for (n_rows, n_in, n_out) in [(1, 8, 8), (300, 27, 3), (1000, 576, 130), (129, 1152, 128)] {
+        let mut draw = |n: usize| rounded::<f32>(&random.normals(n, 1.0));
+        let (x, weight, bias) = (draw(n_rows * (n_in + 5)), draw(n_out * n_in), draw(n_out));
+        let (wide, start) = (n_out + 12, 4);
+        let (residual, y) = (draw(n_rows * wide), draw(n_rows * wide));
+        let of = |values: &[f64]| upload::<f32>(&gpu, values);
+        let (of_x, of_weight, of_bias, of_residual) = (of(&x), of(&weight), of(&bias), of(&residual));
+        for (has_bias, has_residual) in [(false, false), (true, false), (false, true), (true, true)] {
+            let mut of_y = of(&y);
+            let rows = gpu.rows(&of_x, n_in + 5).unwrap().columns(0, n_in).unwrap();
+            let added = gpu.rows(&of_residual, wide).unwrap().columns(start, n_out).unwrap();
+            let to = gpu.rows_mut(&mut of_y, wide).unwrap().columns(start, n_out).unwrap();
+            let read = gpu.read(&of_bias);
+            let (bias_of, added) = (has_bias.then_some(&read), has_residual.then_some(&added));
+            linear(&gpu, &rows, &gpu.rows(&of_weight, n_in).unwrap(), bias_of, added, to).unwrap();
+            let mut want = y.clone();
+            for (row, column) in (0..n_rows).flat_map(|row| (0..n_out).map(move |column| (row, column))) {
+                let pairs = x[row * (n_in + 5)..][..n_in].iter().zip(&weight[column * n_in..][..n_in]);
+                let at = row * wide + start + column;
+                want[at] = pairs.map(|(a, b)| a * b).sum::<f64>()
+                    + if has_bias { bias[column] } else { 0.0 }
+                    + if has_residual { residual[at] } else { 0.0 };
+            }
+            let got = download::<f32>(&gpu, &of_y);
+            let error = relative(&got, &want);
+            assert!(error < 1e-5, "({n_rows}, {n_in}, {n_out}), bias {has_bias}, residual {has_residual}: {error:.1e}");
+            let beside = |i: &usize| !(start..start + n_out).contains(&(i % wide));
+            assert!((0..y.len()).filter(beside).all(|i| got[i] == y[i]), "what is beside y was written");
+        }
+    }
+    let (x, weight, bias) = (gpu.zeros::<f32>(6).unwrap(), gpu.zeros::<f32>(6).unwrap(), gpu.zeros::<f32>(3).unwrap());
+    let mut y = gpu.zeros::<f32>(4).unwrap();
+    let (rows, of_weight, to) =
+        (gpu.rows(&x, 3).unwrap(), gpu.rows(&weight, 3).unwrap(), gpu.rows_mut(&mut y, 2).unwrap());
+    let told = linear(&gpu, &rows, &of_weight, Some(&gpu.read(&bias)), None, to).unwrap_err().to_string();
+    assert!(told.contains("bias"), "{told}");
 }

@@ -54,6 +54,27 @@ impl AttentionMask {
             key_end[span.clone()].fill(end);
             free_from = span.end;
         }
+        Ok(Self::of_keys(batch, seqlen, key_first, key_end))
+    }
+
+    /// The same, but that a query meets at most `window` keys up to itself, its own among them. Ends of spans stay.
+    ///
+    /// # Errors
+    /// A window of none.
+    pub fn with_window(self, window: usize) -> Result<Self> {
+        if window == 0 {
+            return Err(Error::Limit { op: OP, arg: "window", min: 1, max: usize::MAX, got: window });
+        }
+        let Self { batch, seqlen, mut key_first, key_end, .. } = self;
+        for (position, first) in key_first.iter_mut().enumerate() {
+            *first = (*first).max((position % seqlen + 1).saturating_sub(window) as u32);
+        }
+        Ok(Self::of_keys(batch, seqlen, key_first, key_end))
+    }
+
+    /// With the queries of each key.
+    fn of_keys(batch: usize, seqlen: usize, key_first: Vec<u32>, key_end: Vec<u32>) -> Self {
+        let n = key_first.len();
         let (mut query_first, mut query_end) = (vec![0u32; n], vec![0u32; n]);
         for sequence in 0..batch {
             let at = sequence * seqlen..(sequence + 1) * seqlen;
@@ -71,7 +92,7 @@ impl AttentionMask {
                 query_end[at.start + s] = to as u32;
             }
         }
-        Ok(Self { batch, seqlen, key_first, key_end, query_first, query_end })
+        Self { batch, seqlen, key_first, key_end, query_first, query_end }
     }
 
     /// Number of sequences.
@@ -101,7 +122,14 @@ impl AttentionMask {
 
     /// The place of each position in its document.
     pub fn positions_in_documents(&self) -> Vec<u32> {
-        self.key_first.iter().enumerate().map(|(at, &first)| (at % self.seqlen) as u32 - first).collect()
+        let mut start = 0;
+        let place = |(at, &first): (usize, &u32)| {
+            let t = (at % self.seqlen) as u32;
+            // Behind a document's start a window's first key is before the query.
+            start = if first == t { t } else { start };
+            t - start
+        };
+        self.key_first.iter().enumerate().map(place).collect()
     }
 
     /// Documents of a sequence: nothing in one meets anything in another.
@@ -156,6 +184,30 @@ mod tests {
         assert_eq!(mask.positions_in_documents()[..8], [0, 1, 2, 0, 0, 1, 2, 3]);
         let met: usize = (0..16).map(|position| mask.keys(position).len()).sum();
         assert_eq!(mask.n_pairs(), met as u64);
+    }
+
+    #[test]
+    fn a_window_leaves_the_last_keys() {
+        let starts: Vec<bool> = (0..16).map(|position| matches!(position, 3 | 4 | 12)).collect();
+        let layout = SequenceLayout::contiguous(2, 8, Some(&starts)).unwrap();
+        let whole = AttentionMask::new(layout, &[5..8]).unwrap();
+        for window in 1..10 {
+            let mask = whole.clone().with_window(window).unwrap();
+            for position in 0..16 {
+                let (keys, t) = (whole.keys(position), position % 8);
+                let first = keys.start.max((t + 1).saturating_sub(window));
+                assert_eq!(mask.keys(position), first..keys.end, "{position}, window {window}");
+                let sequence = position / 8 * 8;
+                let meets = |query: &usize| mask.keys(sequence + query).contains(&t);
+                assert_eq!(mask.queries(position).collect::<Vec<_>>(), (0..8).filter(meets).collect::<Vec<_>>());
+            }
+            // A window of one makes every position a document: nothing meets anything else.
+            if window > 1 {
+                assert_eq!(mask.positions_in_documents(), whole.positions_in_documents());
+            }
+        }
+        let told = whole.with_window(0).unwrap_err().to_string();
+        assert!(told.contains("window"), "{told}");
     }
 
     #[test]

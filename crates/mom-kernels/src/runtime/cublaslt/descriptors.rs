@@ -3,7 +3,7 @@
 use cudarc::cublaslt::result;
 use cudarc::cublaslt::result::CublasError;
 use cudarc::cublaslt::sys::{
-    cublasComputeType_t, cublasLtMatmulDesc_t, cublasLtMatmulDescAttributes_t as DescAttribute,
+    cublasComputeType_t, cublasLtEpilogue_t, cublasLtMatmulDesc_t, cublasLtMatmulDescAttributes_t as DescAttribute,
     cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t as PreferenceAttribute, cublasLtMatrixLayout_t,
     cudaDataType,
 };
@@ -34,8 +34,13 @@ impl Descriptors {
         let &Shape { m, n, k, a_transposed, b_transposed, strides, .. } = shape;
         let compute = cublasComputeType_t::CUBLAS_COMPUTE_32F;
         let product = Description(result::create_matmul_desc(compute, cudaDataType::CUDA_R_32F)?);
-        product.set(DescAttribute::CUBLASLT_MATMUL_DESC_TRANSA, b_transposed)?;
-        product.set(DescAttribute::CUBLASLT_MATMUL_DESC_TRANSB, a_transposed)?;
+        // `cublasOperation_t`: CUBLAS_OP_N is 0, CUBLAS_OP_T is 1.
+        product.set(DescAttribute::CUBLASLT_MATMUL_DESC_TRANSA, i32::from(b_transposed))?;
+        product.set(DescAttribute::CUBLASLT_MATMUL_DESC_TRANSB, i32::from(a_transposed))?;
+        if shape.has_bias {
+            let epilogue = cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as i32;
+            product.set(DescAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue)?;
+        }
         let (a_rows, a_width) = if a_transposed { (k, m) } else { (m, k) };
         let (b_rows, b_width) = if b_transposed { (n, k) } else { (k, n) };
         let a = Layout::create(shape.input, a_rows, a_width, strides[0])?;
@@ -49,11 +54,16 @@ impl Descriptors {
 pub(super) struct Description(pub(super) cublasLtMatmulDesc_t);
 
 impl Description {
-    pub(super) fn set(&self, attribute: DescAttribute, transposed: bool) -> std::result::Result<(), CublasError> {
-        // `cublasOperation_t`: CUBLAS_OP_N is 0, CUBLAS_OP_T is 1.
-        let operation = i32::from(transposed);
-        // SAFETY: the attribute is an operation, of four bytes.
-        unsafe { result::set_matmul_desc_attribute(self.0, attribute, (&raw const operation).cast(), 4) }
+    /// `T` is `u64` for a bias' address, else `i32`.
+    fn set<T>(&self, attribute: DescAttribute, value: T) -> std::result::Result<(), CublasError> {
+        // SAFETY: the attribute has the size of the value, as the callers pass it.
+        unsafe { result::set_matmul_desc_attribute(self.0, attribute, (&raw const value).cast(), size_of::<T>()) }
+    }
+
+    /// Where the bias is, of a shape that has one.
+    pub(super) fn set_bias(&self, at: u64) -> Result<()> {
+        let set = self.set(DescAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, at);
+        set.map_err(refused("describing a product to cuBLASLt"))
     }
 }
 

@@ -163,6 +163,9 @@ impl Library {
         on.bind()?;
         let exact = Shape::new(p);
         let descriptors = Descriptors::new(&exact)?;
+        if let Some(bias) = p.bias {
+            descriptors.product.set_bias(bias)?;
+        }
         let own = RawWorkspace { at: self.workspace_address + (lane * WORKSPACE_BYTES) as u64, bytes: WORKSPACE_BYTES };
         let workspace = p.workspace.unwrap_or(own);
         let launch = |algorithm: cublasLtMatmulAlgo_t| {

@@ -55,7 +55,7 @@ impl RawWorkspace {
     }
 }
 
-/// `y = alpha a b + beta addend`: `a` `(m, k)`, `b` `(k, n)`, `y` and the addend `(m, n)`; without an addend it is `y`.
+/// `y = alpha a b + beta addend + bias`: `a` `(m, k)`, `b` `(k, n)`, `y` and the addend `(m, n)`; without an addend it is `y`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RawProduct {
     pub dtype: Dtype,
@@ -66,6 +66,8 @@ pub(crate) struct RawProduct {
     pub b: RawFactor,
     pub y: RawOutput,
     pub addend: Option<RawAddend>,
+    /// Address of `(n)`, of the output's type, added to every row.
+    pub bias: Option<u64>,
     pub alpha: f32,
     pub beta: f32,
     /// For this product alone; without it, that of its lane.
@@ -92,6 +94,7 @@ pub(super) struct Shape {
     pub(super) strides: [usize; 4],
     pub(super) alignments: [u32; 4],
     pub(super) workspace_bytes: usize,
+    pub(super) has_bias: bool,
 }
 
 impl Shape {
@@ -108,6 +111,7 @@ impl Shape {
             strides: [p.a.stride, p.b.stride, p.y.stride, addend.stride],
             alignments: [p.a.at, p.b.at, p.y.at, addend.at].map(|at| 1 << at.trailing_zeros().min(8)),
             workspace_bytes: p.workspace.map_or(WORKSPACE_BYTES, |workspace| workspace.bytes),
+            has_bias: p.bias.is_some(),
         }
     }
 

@@ -1,7 +1,5 @@
 //! Residual block and attention block.
 
-use candle_core::Tensor;
-
 use super::Norms;
 use crate::Result;
 use crate::codecs::layers::{Activation, Conv2d, GroupNorm, Heads, Linear, Map, attend};
@@ -69,8 +67,8 @@ impl AttnBlock {
 
     pub fn forward(&self, x: &Map) -> Result<Map> {
         let pixels = self.norm.forward(x, Activation::None)?.rows()?;
-        let head = |of: &Linear| -> Result<Tensor> { Ok(of.forward(&pixels)?.unsqueeze(1)?) };
-        let seen = attend(&head(&self.q)?, &head(&self.k)?, &head(&self.v)?, Heads::Full)?.squeeze(1)?;
+        let (q, k, v) = (self.q.forward(&pixels)?, self.k.forward(&pixels)?, self.v.forward(&pixels)?);
+        let seen = attend(&q, &k, &v, 1, Heads::Full)?;
         x.plus(&x.with_rows(&self.proj_out.forward(&seen)?)?)
     }
 }

@@ -129,12 +129,8 @@ impl Layer {
     }
 
     fn attention(&self, x: &Tensor, n_heads: usize) -> Result<Tensor> {
-        let (batch, n_frames, n) = x.dims3()?;
-        let heads = |of: &Linear| -> Result<Tensor> {
-            Ok(of.forward(x)?.reshape((batch, n_frames, n_heads, n / n_heads))?.transpose(1, 2)?.contiguous()?)
-        };
-        let seen = attend(&heads(&self.q_proj)?, &heads(&self.k_proj)?, &heads(&self.v_proj)?, Heads::Full)?;
-        self.out_proj.forward(&seen.transpose(1, 2)?.contiguous()?.reshape((batch, n_frames, n))?)
+        let (q, k, v) = (self.q_proj.forward(x)?, self.k_proj.forward(x)?, self.v_proj.forward(x)?);
+        self.out_proj.forward(&attend(&q, &k, &v, n_heads, Heads::Full)?)
     }
 
     fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {

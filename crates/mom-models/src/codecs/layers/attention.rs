@@ -19,10 +19,24 @@ pub(in crate::codecs) enum Heads {
     },
 }
 
-/// `softmax(q k^T / sqrt(head_dim)) v`.
+/// `softmax(q k^T / sqrt(head_dim)) v`. `q`, `k`, `v`: `(batch, seqlen, n_heads * head_dim)`; returns the same shape.
+pub(in crate::codecs) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, n_heads: usize, heads: Heads) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if q.device().is_cuda()
+        && let Some(y) = super::gpu::attend([q, k, v], n_heads, heads)?
+    {
+        return Ok(y);
+    }
+    let (batch, seqlen, width) = q.dims3()?;
+    let apart = |x: &Tensor| x.reshape((batch, seqlen, n_heads, width / n_heads))?.transpose(1, 2)?.contiguous();
+    let seen = attend_apart(&apart(q)?, &apart(k)?, &apart(v)?, heads)?;
+    Ok(seen.transpose(1, 2)?.contiguous()?.reshape((batch, seqlen, width))?)
+}
+
+/// The same, head by head.
 ///
 /// `q`, `k`, `v`: `(batch, n_heads, seqlen, head_dim)`; returns the same shape. Scores and weights are f32.
-pub(in crate::codecs) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads) -> Result<Tensor> {
+fn attend_apart(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads) -> Result<Tensor> {
     let (batch, n_heads, seqlen, head_dim) = q.dims4()?;
     let scale = (head_dim as f64).powf(-0.5);
     let (k, v) = (k.contiguous()?, v.contiguous()?);

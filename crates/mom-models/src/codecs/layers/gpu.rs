@@ -3,19 +3,26 @@
 //! A convolution is a product: of the windows that its values read, as rows, with the kernel. Windows are made a part at a time.
 
 use candle_core::{DType, Tensor};
+use mom_core::Plan;
 use mom_core::cuda::half::bf16;
 use mom_core::cuda::{GpuFloat, OnDevice, OnGpu};
+use mom_kernels::ModalityPlan;
+use mom_kernels::attention::AttentionMask;
+use mom_kernels::cuda::attention::MAX_HEAD_DIM;
 use mom_kernels::cuda::grouped_gemm::{GroupedWeights, forward_add};
-use mom_kernels::cuda::library::{Factor, matmul};
 use mom_kernels::cuda::unfold::{Convolution, unfold};
-use mom_kernels::cuda::{DeviceOffsets, DeviceRows, DeviceRowsMut, group_norm as norm};
+use mom_kernels::cuda::{DeviceOffsets, DeviceRows, DeviceRowsMut, group_norm as norm, library};
 
+use super::attention::Heads;
 use super::map::Map;
 use super::norm::Activation;
 use crate::Result;
 
 const CONV: &str = "convolution";
 const NORM: &str = "group norm";
+
+/// Heads of all sequences that the kernels take at once.
+const MAX_HEADS: usize = 65_535;
 
 /// Bytes of windows that are held at once.
 const WINDOWS: usize = 1 << 28;
@@ -33,6 +40,12 @@ pub(in crate::codecs) struct Kernel {
 }
 
 impl Kernel {
+    /// Of a linear layer on a GPU whose rows are whole vectors; `weight`: (n_out, n_in).
+    pub fn linear(weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<Self>> {
+        let takes = weight.device().is_cuda() && weight.dim(1)?.is_multiple_of(VECTOR);
+        takes.then(|| Self::new(&weight.unsqueeze(2)?.unsqueeze(3)?, bias, 1)).transpose()
+    }
+
     /// `weight`: (n_out, n_in / groups, height, width); `bias`: (n_out).
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, groups: usize) -> Result<Self> {
         let (n_out, n_in, height, width) = weight.dims4()?;
@@ -61,10 +74,11 @@ fn typed<T: GpuFloat>(x: &Map, of: Convolution, kernel: &Kernel, residual: Optio
     let pixels = OnDevice::<T>::of(&on, CONV, "x", x.values())?;
     let weight = OnDevice::<T>::of(&on, CONV, "weight", &kernel.weight)?;
     let bias = kernel.bias.as_ref().map(|bias| OnDevice::<f32>::of(&on, CONV, "bias", bias)).transpose()?;
-    // Products in f32 have no epilogue.
-    let is_plain = x.values().dtype() == DType::F32;
-    let added = residual.filter(|_| !is_plain);
-    let added = added.map(|map| OnDevice::<T>::of(&on, CONV, "residual", map.values())).transpose()?;
+    let added = residual.map(|map| OnDevice::<T>::of(&on, CONV, "residual", map.values())).transpose()?;
+    // Products in f32 are the library's, whose bias is of the output's type.
+    let is_f32 = x.values().dtype() == DType::F32;
+    let bias_like_y = kernel.bias.as_ref().filter(|_| is_f32);
+    let bias_like_y = bias_like_y.map(|bias| OnDevice::<T>::of(&on, CONV, "bias", bias)).transpose()?;
     // SAFETY: the products below overwrite all of it, part by part and group by group; before them nothing reads it.
     let mut y = unsafe { on.uninit::<T>(n * n_out) }?;
     let is_window = of.kernel == [1, 1] && of.stride == 1 && of.vertical == [0; 2] && of.horizontal == [0; 2];
@@ -87,13 +101,6 @@ fn typed<T: GpuFloat>(x: &Map, of: Convolution, kernel: &Kernel, residual: Optio
             let to = DeviceRowsMut::new("y", gpu.write_view(of_y), n_out)?;
             let to = to.columns(group * of_group, of_group)?;
             let weight = weight.narrow(gpu, group * of_group * row, of_group * row)?;
-            if is_plain {
-                let weight = DeviceRows::new("weight", weight, row)?;
-                matmul(gpu, 1.0, Factor::plain(&rows), Factor::transposed(&weight), 0.0, to, None)?;
-                continue;
-            }
-            let bias = bias.as_ref().map(|bias| bias.narrow(gpu, group * of_group, of_group)).transpose()?;
-            let weights = GroupedWeights::new(row, of_group, vec![weight], bias)?;
             let added = match &added {
                 Some(of_added) => {
                     let rows = DeviceRows::new("residual", of_added.narrow(gpu, first * n_out, some * n_out)?, n_out)?;
@@ -101,20 +108,27 @@ fn typed<T: GpuFloat>(x: &Map, of: Convolution, kernel: &Kernel, residual: Optio
                 }
                 None => None,
             };
-            forward_add(gpu, &DeviceOffsets::single(some), &rows, &weights, added.as_ref(), to)?;
+            let of_bias = (group * of_group, of_group);
+            if is_f32 {
+                let bias = bias_like_y.as_ref().map(|bias| bias.narrow(gpu, of_bias.0, of_bias.1)).transpose()?;
+                let weight = DeviceRows::new("weight", weight, row)?;
+                library::linear(gpu, &rows, &weight, bias.as_ref(), added.as_ref(), to)?;
+            } else {
+                let bias = bias.as_ref().map(|bias| bias.narrow(gpu, of_bias.0, of_bias.1)).transpose()?;
+                let weights = GroupedWeights::new(row, of_group, vec![weight], bias)?;
+                forward_add(gpu, &DeviceOffsets::single(some), &rows, &weights, added.as_ref(), to)?;
+            }
         }
     }
     let [batch, height, width] = of.output();
-    let mut y = on.tensor(y, (batch, height, width, n_out));
-    if is_plain {
-        if let Some(bias) = &kernel.bias {
-            y = y.broadcast_add(bias)?;
-        }
-        if let Some(residual) = residual {
-            y = (y + residual.values())?;
-        }
-    }
-    Ok(x.with_values(y))
+    Ok(x.with_values(on.tensor(y, (batch, height, width, n_out))))
+}
+
+/// The products of rows `(n, n_in)`, and the bias: `(n, n_out)`.
+pub(super) fn linear(rows: &Tensor, kernel: &Kernel) -> Result<Tensor> {
+    let (n, n_in) = rows.dims2()?;
+    let of = Convolution::new([1, 1, n], n_in, [1, 1]);
+    Ok(convolve(&Map::of_rows(&rows.unsqueeze(0)?)?, of, kernel, None)?.rows()?.squeeze(0)?)
 }
 
 /// Group norm of each picture, and the activation behind it; none where the kernels do not take so many channels.
@@ -163,4 +177,50 @@ fn normed<T: GpuFloat>(
     let to = gpu.rows_mut(&mut y, n_channels)?;
     norm::group_norm(gpu, &of_x.rows(gpu, n_channels)?, &of, to, gpu.write(&mut workspace))?;
     Ok(Some(x.with_values(on.tensor(y, x.values().shape()))))
+}
+
+/// Layer norm of rows `(.., size)`; none where the kernels do not take so long ones.
+pub(super) fn layer_norm(x: &Tensor, (weight, bias): (&Tensor, &Tensor), eps: f64) -> Result<Option<Tensor>> {
+    match x.dtype() {
+        DType::BF16 => layer_normed::<bf16>(x, (weight, bias), eps),
+        _ => layer_normed::<f32>(x, (weight, bias), eps),
+    }
+}
+
+fn layer_normed<T: GpuFloat>(x: &Tensor, (weight, bias): (&Tensor, &Tensor), eps: f64) -> Result<Option<Tensor>> {
+    let width = weight.elem_count();
+    if !norm::takes_rows::<T>(width) {
+        return Ok(None);
+    }
+    let on = OnGpu::of(x.device())?;
+    let gpu = &*on.gpu;
+    let contiguous = x.contiguous()?;
+    let of_x = OnDevice::<T>::of(&on, NORM, "x", &contiguous)?;
+    let weight = OnDevice::<f32>::of(&on, NORM, "weight", weight)?;
+    let bias = OnDevice::<f32>::of(&on, NORM, "bias", bias)?;
+    // SAFETY: the kernel below overwrites all of it; before it nothing reads it.
+    let mut y = unsafe { on.uninit::<T>(of_x.len()) }?;
+    let (rows, to) = (of_x.rows(gpu, width)?, gpu.rows_mut(&mut y, width)?);
+    norm::layer_norm(gpu, &rows, &weight.view(gpu)?, &bias.view(gpu)?, eps as f32, to)?;
+    Ok(Some(on.tensor(y, x.shape())))
+}
+
+/// `softmax(q k' / sqrt(head_dim)) v` of rows `(batch, n, n_heads * head_dim)`; none where heads are too wide for the kernels.
+pub(super) fn attend([q, k, v]: [&Tensor; 3], n_heads: usize, heads: Heads) -> Result<Option<Tensor>> {
+    let (batch, n, width) = q.dims3()?;
+    let head_dim = width / n_heads;
+    if head_dim > MAX_HEAD_DIM || !head_dim.is_multiple_of(VECTOR) || batch * n_heads > MAX_HEADS {
+        return Ok(None);
+    }
+    let host = ModalityPlan::dense(batch, n, None)?;
+    let mask = match heads {
+        Heads::Full => {
+            let all: Vec<_> = (0..batch).map(|i| i * n..(i + 1) * n).collect();
+            AttentionMask::new(host.layout(), &all)?
+        }
+        Heads::Causal { window } => AttentionMask::new(host.layout(), &[])?.with_window(window)?,
+    };
+    let plan = Plan::with_mask(host, mask)?;
+    let [q, k, v] = [q, k, v].map(|rows| rows.reshape((batch * n, width)));
+    Ok(Some(mom_core::ops::attention(&q?, &k?, &v?, n_heads, &plan)?.reshape((batch, n, width))?))
 }

@@ -92,6 +92,12 @@ impl LayerNorm {
 
     /// `(.., size)` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda()
+            && let Some(y) = super::gpu::layer_norm(x, (&self.weight, &self.bias), self.eps)?
+        {
+            return Ok(y);
+        }
         let wide = x.to_dtype(DType::F32)?;
         let size = self.weight.elem_count() as f64;
         let centred = wide.broadcast_sub(&(wide.sum_keepdim(D::Minus1)? / size)?)?;

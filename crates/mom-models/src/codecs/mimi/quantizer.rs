@@ -25,9 +25,8 @@ impl Residual {
         let n_books = scope.count("layers.");
         let dim = scope.side("input_proj.weight", 0, 3)?;
         let linear = |name: &str, n_in: usize, n_out: usize| -> Result<Linear> {
-            Ok(Linear::from_weight(
-                scope.get_f32(&format!("{name}.weight"), &[n_out, n_in, 1])?.reshape((n_out, n_in))?,
-            ))
+            let weight = scope.get_f32(&format!("{name}.weight"), &[n_out, n_in, 1])?;
+            Linear::from_weight(weight.reshape((n_out, n_in))?)
         };
         let book = |i: usize| -> Result<Nearest> {
             let scope = scope.pp("layers").pp(i).pp("codebook");

@@ -56,8 +56,8 @@ impl Layer {
             let stacked = attention.get("in_proj_weight", &[3 * n, n])?;
             let rows = |i: usize| stacked.narrow(0, i * n, n);
             let linear = |weight: Tensor| Linear::from_weight(weight);
-            let q = linear(halves(&rows(0)?, settings.n_heads)?);
-            (q, linear(halves(&rows(1)?, settings.n_heads)?), linear(rows(2)?), n)
+            let q = linear(halves(&rows(0)?, settings.n_heads)?)?;
+            (q, linear(halves(&rows(1)?, settings.n_heads)?)?, linear(rows(2)?)?, n)
         } else {
             let inner = attention.side("q_proj.weight", 0, 2)?;
             let linear = |name| Linear::without_bias(n, inner, &attention.pp(name));
@@ -83,15 +83,15 @@ impl Layer {
     fn forward(&self, x: &Tensor, settings: MimiSettings, rotation: &Rotation) -> Result<Tensor> {
         let (batch, n_frames, _) = x.dims3()?;
         let h = self.input_layernorm.forward(x)?;
-        let heads = |of: &Linear| -> Result<Tensor> {
+        let rotated = |of: &Linear| -> Result<Tensor> {
             let y = of.forward(&h)?;
-            let head_dim = y.dim(2)? / settings.n_heads;
-            Ok(y.reshape((batch, n_frames, settings.n_heads, head_dim))?.transpose(1, 2)?.contiguous()?)
+            let heads = y.reshape((batch, n_frames, settings.n_heads, y.dim(2)? / settings.n_heads))?;
+            let heads = rotation.apply(&heads.transpose(1, 2)?.contiguous()?)?;
+            Ok(heads.transpose(1, 2)?.contiguous()?.flatten_from(2)?)
         };
-        let (q, k, v) =
-            (rotation.apply(&heads(&self.q_proj)?)?, rotation.apply(&heads(&self.k_proj)?)?, heads(&self.v_proj)?);
-        let seen = attend(&q, &k, &v, Heads::Causal { window: settings.window })?;
-        let seen = self.o_proj.forward(&seen.transpose(1, 2)?.contiguous()?.flatten_from(2)?)?;
+        let (q, k, v) = (rotated(&self.q_proj)?, rotated(&self.k_proj)?, self.v_proj.forward(&h)?);
+        let seen = attend(&q, &k, &v, settings.n_heads, Heads::Causal { window: settings.window })?;
+        let seen = self.o_proj.forward(&seen)?;
         let x = (x + seen.broadcast_mul(&self.self_attn_scale)?)?;
         let h = self.fc1.forward(&self.post_attention_layernorm.forward(&x)?)?.gelu_erf()?;
         Ok((&x + self.fc2.forward(&h)?.broadcast_mul(&self.mlp_scale)?)?)

@@ -26,12 +26,16 @@
 //! # }
 //! ```
 
+mod layer;
+
 use std::mem::offset_of;
 
 use cudarc::driver::DeviceRepr;
 
 use crate::error::{Error, expect_size};
 use crate::runtime::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Gpu, Grid, Result, blocks};
+
+pub use layer::{layer_norm, takes_rows};
 
 const OP: &str = "group_norm";
 
