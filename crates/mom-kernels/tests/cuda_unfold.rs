@@ -91,4 +91,8 @@ fn what_does_not_fit_is_told() {
     tells(Convolution::new([1, 1, 13], 1, [1, 3]), 0, 4, "x");
     tells(Convolution::new([1, 1, 2], 1, [1, 3]), 0, 4, "x");
     assert_eq!(Convolution::new([1, 1, 2], 1, [1, 3]).n_windows(), 0);
+    // As many pixels as would be none in 64 bits.
+    let many = Convolution::new([1 << 34, 1 << 15, 1 << 15], 1, [1, 1]).with_zeros([1, 0], [0, 0]);
+    tells(many, 1 << 15, 4, "input");
+    tells(Convolution::new([1, 1, 3], 1, [1, 2]).with_dilation(usize::MAX), 0, 4, "dilation");
 }

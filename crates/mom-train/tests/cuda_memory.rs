@@ -8,7 +8,7 @@ use mom_core::cuda::OnGpu;
 use mom_kernels::cuda::cudarc::driver::result::mem_get_info;
 use mom_models::{Setting, Variant};
 use mom_train::speed::{SpeedOptions, measure};
-use mom_train::{DeviceKind, Error, Graph, Recompute};
+use mom_train::{DeviceKind, Error};
 
 const LEFT_BYTES: usize = 192 << 20;
 
@@ -24,22 +24,12 @@ fn a_model_or_a_step_that_does_not_fit_says_what_to_change() {
     };
     let on = OnGpu::of(&device).unwrap();
     let options = |scale: &str, vocab_size, seqlen| SpeedOptions {
-        setting: Setting::Chameleon,
-        variant: Variant::Mom,
-        scale: scale.parse().unwrap(),
         vocab_size,
-        batch: 1,
         seqlen,
-        accumulate: 1,
-        context: 1,
-        ctas: 4,
         warmup: 0,
         steps: 1,
         device: DeviceKind::Cuda,
-        precision: None,
-        recompute: Recompute::None,
-        graph: Graph::Auto,
-        profile: false,
+        ..SpeedOptions::new(Setting::Chameleon, Variant::Mom, scale.parse().unwrap())
     };
     // Kernels are loaded, and what a small model needs is in the process' hands.
     measure(&options("nano", 64, 64)).unwrap();

@@ -33,6 +33,9 @@ const OP: &str = "unfold";
 /// As in kernels/unfold: rows of a block at a time.
 const WARPS: usize = 8;
 
+/// Pixels of an input, and windows: with [`Convolution::channels`] their elements still have a number.
+const MAX_PIXELS: usize = 1 << 32;
+
 /// Blocks of a launch; each takes rows in turn.
 const MAX_BLOCKS: u32 = 132 * 32;
 
@@ -80,7 +83,7 @@ impl Convolution {
     /// Pictures, rows and columns of the output; none where a window is larger than the input with its zeros.
     pub fn output(&self) -> [usize; 3] {
         let side = |n: usize, [before, behind]: [usize; 2], kernel: usize| {
-            let reach = kernel.saturating_sub(1).saturating_mul(self.dilation) + 1;
+            let reach = kernel.saturating_sub(1).saturating_mul(self.dilation).saturating_add(1);
             let room = n.saturating_add(before).saturating_add(behind);
             if room < reach || self.stride == 0 { 0 } else { (room - reach) / self.stride + 1 }
         };
@@ -90,12 +93,12 @@ impl Convolution {
 
     /// Windows: pixels of the output.
     pub fn n_windows(&self) -> usize {
-        self.output().iter().product()
+        self.output().into_iter().fold(1, usize::saturating_mul)
     }
 
     /// Elements of a window.
     pub fn window(&self) -> usize {
-        self.kernel[0] * self.kernel[1] * self.channels
+        self.kernel[0].saturating_mul(self.kernel[1]).saturating_mul(self.channels)
     }
 
     fn validate(&self) -> Result<()> {
@@ -115,6 +118,10 @@ impl Convolution {
             limit("side", 0, MAX, self.input[side + 1].saturating_add(before[0] + before[1]).saturating_add(reach))?;
         }
         limit("window", 1, MAX, self.kernel[0].saturating_mul(self.kernel[1]).saturating_mul(self.channels))?;
+        // Pixels and windows can be counted.
+        let count = |sides: [usize; 3]| sides.into_iter().fold(1, usize::saturating_mul);
+        limit("input", 0, MAX_PIXELS, count(self.input))?;
+        limit("output", 0, MAX_PIXELS, count(self.output()))?;
         Ok(())
     }
 }

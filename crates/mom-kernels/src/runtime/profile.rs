@@ -13,8 +13,9 @@ use super::error::{CudaError, Result};
 /// What a profile times: launches that happen while it runs. None must be captured meanwhile, and replays are not taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
-    /// Every launch through the [`Gpu`](super::Gpu), by the kernel's name. Each costs two events more, a few microseconds of the host
-    /// and of the device, and no launch overlaps another: the sum is more than the same work takes unobserved.
+    /// Every launch through the [`Gpu`](super::Gpu), by the kernel's name, and what [`Stream::timed_on`](super::Stream::timed_on)
+    /// encloses. Each costs two events more, a few microseconds of the host and of the device, and no launch of a stream overlaps
+    /// another: their sum is more than the same work takes unobserved.
     Launches,
     /// What [`Stream::region`](super::Stream::region) encloses, by the region's name: few events, which change next to nothing. A region ends when
     /// the device is through with it, so that its own waits for the host count too.

@@ -42,7 +42,7 @@ impl Stream {
         self.profile.start(detail);
     }
 
-    /// Waits for the stream and tells what took how long since [`Self::start_profile`], by name.
+    /// Waits for the stream, and for what was timed on others, and tells what took how long since [`Self::start_profile`], by name.
     ///
     /// # Errors
     /// What ran on the stream failed.

@@ -17,7 +17,7 @@ const CALLS: usize = 5;
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let asked = |word: &str| arguments.iter().any(|argument| argument == word);
-    let device = if asked("cuda") { Device::new_cuda(0)? } else { Device::Cpu };
+    let device = if asked("cuda") { mom_core::cuda_device(0)? } else { Device::Cpu };
     let dtype = if asked("bf16") { DType::BF16 } else { DType::F32 };
     // A CPU is asked for one picture, and for little sound.
     let (pictures, seconds) = if device.is_cpu() { (1, 4) } else { (16, 30) };

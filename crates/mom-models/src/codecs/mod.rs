@@ -13,7 +13,9 @@
 //!
 //! Sizes follow from the weights' shapes, names from those in the file; every tensor is asked for with its shape, and what is
 //! missing or left over is named. Networks run in f32 or bf16 on either device; norms, attention's weights and the search for
-//! the nearest code are f32 in both. They are frozen: no gradient passes through them.
+//! the nearest code are f32 in both. They are frozen: no gradient passes through them. On a GPU they are this project's kernels and
+//! cuBLASLt's products, with what those ask for: compute capability 8.0 or newer, and a device of [`mom_core::cuda_device`] where several
+//! threads use one.
 //!
 //! candle-transformers has an autoencoder that draws its latents with the device's generator and hides their mean, and Mimi
 //! under Kyutai's names; it compiles a hundred models for the two. The parts here are shared by all five networks instead.

@@ -40,25 +40,19 @@ pub fn estimate_secs(plan: &[Planned]) -> Result<Vec<f64>> {
 /// Seconds of a step over made-up tokens of two modalities, where the run computes.
 fn time_step(config: &RunConfig) -> Result<f64> {
     let ModelSection { variant, scale, .. } = config.model;
+    // The speed of a discrete setting stands for all: heads differ little at these sizes.
     let speed = speed::measure(&SpeedOptions {
-        // The speed of a discrete setting stands for all: heads differ little at these sizes.
-        setting: Setting::Chameleon,
-        variant,
-        scale,
         vocab_size: 900,
         batch: config.data.batch,
         seqlen: config.data.seqlen,
         // A captured step is replayed from the fourth on.
-        accumulate: 1,
-        context: 1,
-        ctas: crate::config::DistSection::CTAS,
         warmup: if config.train.device == DeviceKind::Cuda { 3 } else { 1 },
         steps: 2,
         device: config.train.device,
         precision: config.train.dtype,
         recompute: config.train.recompute,
         graph: config.train.graph,
-        profile: false,
+        ..SpeedOptions::new(Setting::Chameleon, variant, scale)
     })?;
     Ok(speed.step_secs.first().copied().unwrap_or(f64::NAN))
 }

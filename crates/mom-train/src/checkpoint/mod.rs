@@ -10,6 +10,7 @@
 //!
 //! Only folders whose name is `step-` and digits are checkpoints of a run: others, such as `step-400.keep`, are the user's.
 
+mod arrays;
 mod keep;
 mod part;
 mod read;

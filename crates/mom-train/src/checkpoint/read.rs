@@ -1,14 +1,15 @@
 //! Reading checkpoints: the newest that is whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
-use safetensors::tensor::{Dtype, SafeTensors};
+use candle_core::{Device, Tensor, Var};
+use mom_models::Parameters;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use super::arrays::{Arrays, Kind};
 use super::sealed::{Broken, Sealed};
-use super::shares::{self, RANKS, Whole};
 use super::{EMA, OPTIMIZER, STATE, State, WEIGHTS, list};
 use crate::files::At;
 use crate::optim::{Moments, squares};
@@ -22,15 +23,12 @@ pub(crate) struct Newest {
     pub damaged: Vec<(PathBuf, String)>,
 }
 
-/// What a whole checkpoint holds; nothing of it is in a model yet.
+/// A whole checkpoint; nothing of it is in a model yet, and its arrays are read when they are asked for.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub path: PathBuf,
     pub state: State,
-    pub weights: Vec<u8>,
-    /// The average of the weights, if there was one.
-    pub ema: Option<Vec<u8>>,
-    optimizer: Vec<u8>,
+    arrays: Arrays,
 }
 
 /// Reads the newest whole checkpoint; `None` where there is none at all.
@@ -94,13 +92,23 @@ impl Loaded {
         let state = sealed.read(STATE)?;
         let state = serde_json::from_slice(&state)
             .map_err(|error| Broken::Damaged(format!("{STATE} is of another version: {error}")))?;
-        if sealed.has(RANKS) {
-            let Whole { weights, optimizer, ema } = shares::read(&sealed)?;
-            return Ok(Self { path: path.into(), state, weights, ema, optimizer });
-        }
-        let (weights, optimizer) = (sealed.read(WEIGHTS)?, sealed.read(OPTIMIZER)?);
-        let ema = if sealed.has(EMA) { Some(sealed.read(EMA)?) } else { None };
-        Ok(Self { path: path.into(), state, weights, ema, optimizer })
+        Ok(Self { path: path.into(), state, arrays: Arrays::open(path, &sealed)? })
+    }
+
+    /// The weights, as a safetensors file holds them.
+    ///
+    /// # Errors
+    /// A file that the system does not let be read.
+    pub fn weights(&self) -> Result<Vec<u8>> {
+        self.arrays.file(Kind::Weights)
+    }
+
+    /// The same of the average of the weights, if there was one.
+    ///
+    /// # Errors
+    /// As [`Self::weights`].
+    pub fn ema(&self) -> Result<Option<Vec<u8>>> {
+        self.arrays.has(Kind::Ema).then(|| self.arrays.file(Kind::Ema)).transpose()
     }
 
     /// Puts a trainer where the checkpoint was.
@@ -108,70 +116,85 @@ impl Loaded {
     /// # Errors
     /// Tensors of another model, named.
     pub fn restore(&self, trainer: &mut Trainer) -> Result<()> {
-        let weights = self.set_weights(trainer.parameters())?;
+        let parameters = trainer.parameters();
+        let weights = self.tensors(Kind::Weights, WEIGHTS, parameters)?;
+        set(parameters, &weights)?;
         let path = self.path.join(OPTIMIZER);
         let content = |reason: String| Error::Content { path: path.clone(), reason };
-        let stored = SafeTensors::deserialize(&self.optimizer).map_err(|error| content(error.to_string()))?;
-        let read = |name: String| {
-            let view = stored.tensor(&name).map_err(|error| content(format!("{name}: {error}")))?;
-            if view.dtype() != Dtype::F32 {
-                return Err(content(format!("{name} has dtype {:?}, expected F32", view.dtype())));
+        let read = |kind: Kind, name: &str| {
+            let array = self.arrays.of(kind).get(name);
+            let array = array.ok_or_else(|| content(format!("{}.{name} is missing", kind.name())))?;
+            if array.dtype != Dtype::F32 {
+                return Err(content(format!("{}.{name} has dtype {:?}, expected F32", kind.name(), array.dtype)));
             }
-            Ok(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<f32>>())
+            self.arrays.values(array)
         };
         trainer.restore_optimiser(&path, self.state.step, &weights, |name| {
-            Ok(Moments { first: read(format!("first.{name}"))?, second: read(format!("second.{name}"))? })
+            Ok(Moments { first: read(Kind::First, name)?, second: read(Kind::Second, name)? })
         })?;
-        let averages = self.ema.as_ref().map(|bytes| tensors(&self.path.join(EMA), bytes, trainer.parameters()));
-        trainer.restart_average(averages.transpose()?.as_deref())?;
+        let has_ema = self.arrays.has(Kind::Ema);
+        let averages = has_ema.then(|| self.tensors(Kind::Ema, EMA, trainer.parameters())).transpose()?;
+        trainer.restart_average(averages.as_deref())?;
         trainer.restore(self.state.position, self.state.counters, self.state.norms.clone())
     }
 
-    /// Sets a model's variables to the weights, see [`set_weights`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn set_weights(&self, parameters: &mom_models::Parameters) -> Result<Vec<Tensor>> {
-        set_weights(&self.path.join(WEIGHTS), &self.weights, parameters)
+    /// The tensors of a kind, as [`set_weights`] wants them.
+    fn tensors(&self, kind: Kind, file: &str, parameters: &Parameters) -> Result<Vec<Tensor>> {
+        let arrays = self.arrays.of(kind);
+        let stored = arrays.iter().map(|(name, array)| (name.as_str(), (array.dtype, &array.shape[..])));
+        let read = |name: &str| arrays.get(name).map_or_else(|| Ok(Vec::new()), |array| self.arrays.values(array));
+        of_parameters(&self.path.join(file), parameters, &stored.collect(), read)
     }
 }
 
-/// Sets variables to the tensors of a file, which must have them all in f32, of the same shapes, and no others. Returns
-/// the tensors, on the host, in the order of the parameters.
+/// Sets variables to the tensors of a file, which must have them all in f32, of the same shapes, and no others.
 ///
 /// # Errors
 /// A tensor that is missing, superfluous, of another shape or element type, or not finite; none is set then.
-pub(crate) fn set_weights(path: &Path, bytes: &[u8], parameters: &mom_models::Parameters) -> Result<Vec<Tensor>> {
-    let tensors = tensors(path, bytes, parameters)?;
-    for ((_, variable), tensor) in parameters.iter().zip(&tensors) {
-        variable.set(&tensor.to_dtype(variable.dtype())?.to_device(variable.device())?)?;
-    }
-    Ok(tensors)
+pub(crate) fn set_weights(path: &Path, bytes: &[u8], parameters: &Parameters) -> Result<()> {
+    let content = |reason: String| Error::Content { path: path.into(), reason };
+    let file = SafeTensors::deserialize(bytes).map_err(|error| content(error.to_string()))?;
+    let views: BTreeMap<&str, TensorView<'_>> = file.iter().collect();
+    let stored = views.iter().map(|(&name, view)| (name, (view.dtype(), view.shape())));
+    let tensors = of_parameters(path, parameters, &stored.collect(), |name| {
+        let data = views.get(name).map_or(&[][..], |view| view.data());
+        Ok(data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    })?;
+    set(parameters, &tensors)
 }
 
-/// The tensors of a file, as [`set_weights`] wants them.
-fn tensors(path: &Path, bytes: &[u8], parameters: &mom_models::Parameters) -> Result<Vec<Tensor>> {
+fn set(parameters: &Parameters, tensors: &[Tensor]) -> Result<()> {
+    for ((_, variable), tensor) in parameters.iter().zip(tensors) {
+        variable.set(&tensor.to_dtype(variable.dtype())?.to_device(variable.device())?)?;
+    }
+    Ok(())
+}
+
+/// Tensors on the host, in the order of the parameters, of a file that must have them as [`set_weights`] says.
+fn of_parameters(
+    path: &Path,
+    parameters: &Parameters,
+    stored: &BTreeMap<&str, (Dtype, &[usize])>,
+    read: impl Fn(&str) -> Result<Vec<f32>>,
+) -> Result<Vec<Tensor>> {
     let content = |reason: String| Error::Content { path: path.into(), reason };
-    let mut stored: HashMap<String, Tensor> =
-        candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|error| content(error.to_string()))?;
-    let mut values = Vec::new();
     for (name, variable) in parameters.iter() {
-        let tensor = stored.remove(name).ok_or_else(|| content(format!("{name} is missing")))?;
-        if tensor.dims() != variable.dims() || tensor.dtype() != DType::F32 {
-            return Err(content(format!(
-                "{name} is {:?} {:?}, expected F32 {:?}",
-                tensor.dtype(),
-                tensor.dims(),
-                variable.dims()
-            )));
+        let (dtype, shape) = stored.get(name).ok_or_else(|| content(format!("{name} is missing")))?;
+        if *shape != variable.dims() || *dtype != Dtype::F32 {
+            let expected = variable.dims();
+            return Err(content(format!("{name} is {dtype:?} {shape:?}, expected F32 {expected:?}")));
         }
+    }
+    let known: BTreeSet<&str> = parameters.iter().map(|(name, _)| name).collect();
+    if let Some(name) = stored.keys().find(|&name| !known.contains(name)) {
+        return Err(content(format!("{name} belongs to no parameter of this model")));
+    }
+    let tensor = |(name, variable): (&str, &Var)| {
+        let tensor = Tensor::from_vec(read(name)?, variable.dims(), &Device::Cpu)?;
         if !squares(&tensor)?.is_finite() {
             return Err(content(format!("{name} holds values that are not finite")));
         }
-        values.push(tensor);
-    }
-    if let Some(name) = stored.keys().min() {
-        return Err(content(format!("{name} belongs to no parameter of this model")));
-    }
-    Ok(values)
+        Ok(tensor)
+    };
+    parameters.iter().map(tensor).collect()
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 
+use super::arrays::sum_of;
 use crate::files::{self, At, FileError};
 use crate::{Error, Result};
 
@@ -26,6 +27,15 @@ pub(crate) struct Seal {
 impl Seal {
     fn new(bytes: u64, crc: u32) -> Self {
         Self { bytes, crc32c: format!("{crc:08x}") }
+    }
+
+    /// Fails for another checksum.
+    fn expect(&self, name: &str, crc: u32) -> Result<(), Broken> {
+        let now = Self::new(self.bytes, crc);
+        if now == *self {
+            return Ok(());
+        }
+        Err(Broken::Damaged(format!("{name} has the checksum {}, expected {}", now.crc32c, self.crc32c)))
     }
 }
 
@@ -181,20 +191,42 @@ impl<'a> Sealed<'a> {
         if bytes.len() as u64 != seal.bytes {
             return damaged(format!("has {} bytes, expected {}", bytes.len(), seal.bytes));
         }
-        let now = Seal::new(seal.bytes, crc32c::crc32c(&bytes));
-        if now != *seal {
-            return damaged(format!("has the checksum {}, expected {}", now.crc32c, seal.crc32c));
-        }
+        seal.expect(name, crc32c::crc32c(&bytes))?;
         Ok(bytes)
+    }
+
+    /// A file that is what was written, at its beginning, and its bytes: it was read through once, and is not in memory.
+    pub fn open_whole(&self, name: &str) -> Result<(File, u64), Broken> {
+        let Some(seal) = self.seals.get(name) else {
+            return Err(Broken::Damaged(format!("{name} is not in {CHECKSUMS}")));
+        };
+        let path = self.folder.join(name);
+        let refused = |error| unread(name, path.clone(), error);
+        let mut file = File::open(&path).map_err(refused)?;
+        let length = file.metadata().map_err(refused)?.len();
+        if length != seal.bytes {
+            return Err(Broken::Damaged(format!("{name} has {length} bytes, expected {}", seal.bytes)));
+        }
+        let (bytes, crc) = sum_of(&mut file).map_err(refused)?;
+        if bytes != seal.bytes {
+            return Err(Broken::Damaged(format!("{name} has {bytes} bytes, expected {}", seal.bytes)));
+        }
+        seal.expect(name, crc)?;
+        file.seek(SeekFrom::Start(0)).map_err(refused)?;
+        Ok((file, bytes))
     }
 }
 
 fn read(folder: &Path, name: &str) -> Result<Vec<u8>, Broken> {
     let path = folder.join(name);
-    fs::read(&path).map_err(|error| match error.kind() {
+    fs::read(&path).map_err(|error| unread(name, path, error))
+}
+
+fn unread(name: &str, path: PathBuf, error: io::Error) -> Broken {
+    match error.kind() {
         io::ErrorKind::NotFound => Broken::Damaged(format!("{name} is missing")),
         _ => Broken::File(FileError { action: "read", path, source: error }),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -224,12 +256,17 @@ mod tests {
                 let mut bad = good.clone();
                 bad[bit / 8] ^= 1 << (bit % 8);
                 fs::write(folder.join(name), bad).unwrap();
-                assert!(matches!(sealed.read(name), Err(Broken::Damaged(_))), "{name}, bit {bit}");
+                let (read, opened) = (sealed.read(name).map(drop), sealed.open_whole(name).map(drop));
+                for outcome in [read, opened] {
+                    assert!(matches!(outcome, Err(Broken::Damaged(_))), "{name}, bit {bit}");
+                }
             }
             fs::write(folder.join(name), &good[..good.len() - 1]).unwrap();
             assert!(matches!(sealed.read(name), Err(Broken::Damaged(_))));
+            assert!(matches!(sealed.open_whole(name), Err(Broken::Damaged(_))));
             fs::remove_file(folder.join(name)).unwrap();
             assert!(matches!(sealed.read(name), Err(Broken::Damaged(what)) if what.contains("missing")));
+            assert!(matches!(sealed.open_whole(name), Err(Broken::Damaged(what)) if what.contains("missing")));
         }
         fs::write(folder.join(CHECKSUMS), "{").unwrap();
         assert!(matches!(Sealed::open(&folder), Err(Broken::Damaged(_))));

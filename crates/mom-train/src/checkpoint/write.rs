@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use super::arrays::Kind;
 use super::keep::doomed;
 use super::part::{self, Part};
 use super::sealed::{Seal, Sealing};
@@ -290,9 +291,10 @@ fn write_tensors(sealing: &mut Sealing<'_>, parts: &[Part], values: &[&[f32]]) -
 
 /// The arrays of a rank's file, from a snapshot: weights, first and second moments, and averages if there are any.
 fn arrays_of_rank<'a>(parts: &'a [Part], values: &[&'a [f32]]) -> Vec<(String, &'a [usize], &'a [f32])> {
-    let kinds = shares::KINDS.iter().zip(values);
-    let of = |(kind, values): (&&str, &&'a [f32])| {
-        parts.iter().map(|part| (format!("{kind}.{}", part.name), &part.shape[..], part.of(values))).collect::<Vec<_>>()
+    let kinds = Kind::ALL.into_iter().zip(values);
+    let of = |(kind, values): (Kind, &&'a [f32])| {
+        let name = |part: &Part| format!("{}.{}", kind.name(), part.name);
+        parts.iter().map(|part| (name(part), &part.shape[..], part.of(values))).collect::<Vec<_>>()
     };
     kinds.flat_map(of).collect()
 }

@@ -38,22 +38,19 @@ fn timed(arguments: &SpeedArguments, world: &Arc<World>) -> Result<()> {
     let named: Scale = arguments.scale.parse()?;
     let scale = Scale { n_layers: arguments.layers.unwrap_or(named.n_layers), ..named };
     let options = SpeedOptions {
-        setting,
-        variant,
-        scale,
         vocab_size: arguments.vocab,
         batch: arguments.batch,
         seqlen: arguments.seqlen,
         accumulate: arguments.accumulate,
         context: arguments.context,
         ctas: arguments.ctas.unwrap_or(DistSection::CTAS),
-        warmup: 3,
         steps: arguments.steps,
         device: arguments.device.parse()?,
         precision: arguments.dtype.as_deref().map(str::parse).transpose()?,
         recompute: if arguments.recompute { Recompute::Block } else { Recompute::None },
         graph: arguments.graph.parse()?,
         profile: arguments.profile,
+        ..SpeedOptions::new(setting, variant, scale)
     };
     if arguments.decode {
         return decode(&options);

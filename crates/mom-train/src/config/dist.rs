@@ -26,7 +26,7 @@ pub struct DistSection {
     pub timeout_secs: u64,
     /// Seconds that ranks wait for each other at the start: a queue may start hosts one by one.
     pub start_secs: u64,
-    /// MiB of a bucket of gradients, or of weights; up to four of them are sent in one launch.
+    /// MiB of a bucket, in the type of the weights; about four times as much is sent in one launch.
     pub bucket_mib: usize,
     /// Thread blocks that NCCL has on a GPU at once (its CTAs) while the rank computes: each takes a multiprocessor, which products then
     /// leave free.

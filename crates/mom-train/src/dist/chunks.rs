@@ -106,7 +106,10 @@ impl Context for Chunks {
                 let (all, _all) = all.device_ptr_mut(stream);
                 let memory = |address, len| Memory { address, len, dtype: DType::F32 };
                 let ranks = first..first + self.n_chunks;
-                nccl.gather_among(ranks, memory(own, n_own), memory(all, n_all), stream.cu_stream().cast())
+                let (own, all) = (memory(own, n_own), memory(all, n_all));
+                gpu.timed_on(stream, "borders of chunks", || {
+                    nccl.gather_among(ranks, own, all, stream.cu_stream().cast())
+                })
             }
             None => Err(Error::World { reason: "chunks on a GPU, of a model that was on none".to_owned() }),
         };

@@ -72,7 +72,8 @@ impl Shared {
             dtype: DType::F32,
         };
         self.side.follow()?;
-        self.nccl.all_gather(&[(memory(&self.own), memory(&self.all))], self.side.raw())?;
+        let pair = (memory(&self.own), memory(&self.all));
+        self.side.timed("norms of ranks", || self.nccl.all_gather(&[pair], self.side.raw()))?;
         self.side.join()
     }
 }

@@ -67,8 +67,8 @@ impl Trained {
             data: loaded.state.data.clone(),
             folder: Some(run.to_path_buf()),
             file: loaded.path.join(checkpoint::WEIGHTS),
-            weights: loaded.weights,
-            ema: loaded.ema.map(|ema| (loaded.path.join(checkpoint::EMA), ema)),
+            weights: loaded.weights()?,
+            ema: loaded.ema()?.map(|ema| (loaded.path.join(checkpoint::EMA), ema)),
         })
     }
 

@@ -19,6 +19,8 @@ pub struct AttentionMask {
     key_end: Vec<u32>,
     query_first: Vec<u32>,
     query_end: Vec<u32>,
+    /// Where the document of each position begins: its first key, without a window.
+    document_first: Vec<u32>,
 }
 
 impl AttentionMask {
@@ -54,7 +56,8 @@ impl AttentionMask {
             key_end[span.clone()].fill(end);
             free_from = span.end;
         }
-        Ok(Self::of_keys(batch, seqlen, key_first, key_end))
+        let document_first = key_first.clone();
+        Ok(Self::of_keys(batch, seqlen, key_first, key_end, document_first))
     }
 
     /// The same, but that a query meets at most `window` keys up to itself, its own among them. Ends of spans stay.
@@ -65,15 +68,15 @@ impl AttentionMask {
         if window == 0 {
             return Err(Error::Limit { op: OP, arg: "window", min: 1, max: usize::MAX, got: window });
         }
-        let Self { batch, seqlen, mut key_first, key_end, .. } = self;
+        let Self { batch, seqlen, mut key_first, key_end, document_first, .. } = self;
         for (position, first) in key_first.iter_mut().enumerate() {
             *first = (*first).max((position % seqlen + 1).saturating_sub(window) as u32);
         }
-        Ok(Self::of_keys(batch, seqlen, key_first, key_end))
+        Ok(Self::of_keys(batch, seqlen, key_first, key_end, document_first))
     }
 
     /// With the queries of each key.
-    fn of_keys(batch: usize, seqlen: usize, key_first: Vec<u32>, key_end: Vec<u32>) -> Self {
+    fn of_keys(batch: usize, seqlen: usize, key_first: Vec<u32>, key_end: Vec<u32>, document_first: Vec<u32>) -> Self {
         let n = key_first.len();
         let (mut query_first, mut query_end) = (vec![0u32; n], vec![0u32; n]);
         for sequence in 0..batch {
@@ -92,7 +95,7 @@ impl AttentionMask {
                 query_end[at.start + s] = to as u32;
             }
         }
-        Self { batch, seqlen, key_first, key_end, query_first, query_end }
+        Self { batch, seqlen, key_first, key_end, query_first, query_end, document_first }
     }
 
     /// Number of sequences.
@@ -122,20 +125,13 @@ impl AttentionMask {
 
     /// The place of each position in its document.
     pub fn positions_in_documents(&self) -> Vec<u32> {
-        let mut start = 0;
-        let place = |(at, &first): (usize, &u32)| {
-            let t = (at % self.seqlen) as u32;
-            // Behind a document's start a window's first key is before the query.
-            start = if first == t { t } else { start };
-            t - start
-        };
-        self.key_first.iter().enumerate().map(place).collect()
+        self.document_first.iter().enumerate().map(|(at, &first)| (at % self.seqlen) as u32 - first).collect()
     }
 
     /// Documents of a sequence: nothing in one meets anything in another.
     pub(super) fn documents(&self, sequence: usize) -> impl Iterator<Item = Range<usize>> + '_ {
         let at = sequence * self.seqlen;
-        let begins = move |t: usize| t == self.seqlen || self.key_first[at + t] as usize == t;
+        let begins = move |t: usize| t == self.seqlen || self.document_first[at + t] as usize == t;
         let starts = (0..self.seqlen).filter(move |&t| begins(t));
         starts.map(move |start| {
             let end = (start + 1..=self.seqlen).find(|&t| begins(t)).unwrap_or(self.seqlen);
@@ -201,10 +197,9 @@ mod tests {
                 let meets = |query: &usize| mask.keys(sequence + query).contains(&t);
                 assert_eq!(mask.queries(position).collect::<Vec<_>>(), (0..8).filter(meets).collect::<Vec<_>>());
             }
-            // A window of one makes every position a document: nothing meets anything else.
-            if window > 1 {
-                assert_eq!(mask.positions_in_documents(), whole.positions_in_documents());
-            }
+            // Documents are what they were.
+            assert_eq!(mask.positions_in_documents(), whole.positions_in_documents());
+            assert_eq!(mask.documents(0).collect::<Vec<_>>(), whole.documents(0).collect::<Vec<_>>());
         }
         let told = whole.with_window(0).unwrap_err().to_string();
         assert!(told.contains("window"), "{told}");

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Mean and variance are those of a group of channels over all pixels of a picture, in f32 around the first pixel of every chunk, so
-//! that a mean of many deviations costs no digits. Two runs give the same bits.
+//! that a mean of many deviations costs the variance no digits; what is left is the rounding of the mean itself. Two runs give the same
+//! bits.
 //!
 //! ```
 //! use mom_kernels::cuda::{Gpu, group_norm::{Activation, GroupNorm, group_norm, workspace_len}};
@@ -118,8 +119,8 @@ pub fn workspace_len<T: DeviceElement>(batch: usize, n_rows: usize, n_channels: 
 /// `workspace`: [`workspace_len`] elements, whose contents mean nothing before and after.
 ///
 /// # Errors
-/// Sizes that disagree, channels that the kernels do not [take](takes) or that the groups do not divide, rows off 16 bytes, a refused
-/// launch.
+/// Sizes that disagree, no picture or more than 65,535, channels that the kernels do not [take](takes) or that the groups do not divide,
+/// rows off 16 bytes, a refused launch.
 pub fn group_norm<T: DeviceElement>(
     gpu: &Gpu,
     x: &DeviceRows<'_, T>,

@@ -100,6 +100,8 @@ pub(super) struct Shape {
 impl Shape {
     pub(super) fn new(p: &RawProduct) -> Self {
         let addend = p.addend();
+        // Where a bias does not begin as y does, an algorithm must take both.
+        let least = |at: u64| p.bias.map_or(at, |bias| at | bias);
         Self {
             input: data_type(p.dtype),
             output: data_type(p.y.dtype),
@@ -109,7 +111,7 @@ impl Shape {
             a_transposed: p.a.transposed,
             b_transposed: p.b.transposed,
             strides: [p.a.stride, p.b.stride, p.y.stride, addend.stride],
-            alignments: [p.a.at, p.b.at, p.y.at, addend.at].map(|at| 1 << at.trailing_zeros().min(8)),
+            alignments: [p.a.at, p.b.at, least(p.y.at), addend.at].map(|at| 1 << at.trailing_zeros().min(8)),
             workspace_bytes: p.workspace.map_or(WORKSPACE_BYTES, |workspace| workspace.bytes),
             has_bias: p.bias.is_some(),
         }

@@ -65,7 +65,8 @@ impl Convolution {
                 return super::gpu::convolve(x, of, kernel, residual);
             }
         };
-        let y = if self.size == [1, 1] && self.stride == 1 {
+        let is_product = self.size == [1, 1] && self.stride == 1 && self.groups == 1;
+        let y = if is_product && vertical == [0; 2] && horizontal == [0; 2] {
             // A product: no copy of each pixel's neighbourhood.
             let ([batch, n_in, height, width], n_out) = (x.dims()?, weight.dim(0)?);
             let weight = weight.reshape((1, n_out, n_in))?.broadcast_as((batch, n_out, n_in))?.contiguous()?;

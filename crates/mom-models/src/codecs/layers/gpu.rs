@@ -1,4 +1,4 @@
-//! Convolutions and group norm of maps whose channels lie side by side.
+//! Convolutions, linear layers, norms and attention of maps and rows whose channels lie side by side.
 //!
 //! A convolution is a product: of the windows that its values read, as rows, with the kernel. Windows are made a part at a time.
 
@@ -20,6 +20,7 @@ use crate::Result;
 
 const CONV: &str = "convolution";
 const NORM: &str = "group norm";
+const LAYER_NORM: &str = "layer norm";
 
 /// Heads of all sequences that the kernels take at once.
 const MAX_HEADS: usize = 65_535;
@@ -37,6 +38,8 @@ pub(in crate::codecs) struct Kernel {
     weight: Tensor,
     bias: Option<Tensor>,
     groups: usize,
+    /// Elements of a window, without the zeros.
+    window: usize,
 }
 
 impl Kernel {
@@ -53,7 +56,7 @@ impl Kernel {
         let weight = weight.permute((0, 2, 3, 1))?.contiguous()?.reshape((n_out, window))?;
         let weight = weight.pad_with_zeros(1, 0, window.next_multiple_of(VECTOR) - window)?.contiguous()?;
         let bias = bias.map(|bias| bias.to_dtype(DType::F32)?.flatten_all()).transpose()?;
-        Ok(Self { weight, bias, groups })
+        Ok(Self { weight, bias, groups, window })
     }
 }
 
@@ -71,6 +74,14 @@ fn typed<T: GpuFloat>(x: &Map, of: Convolution, kernel: &Kernel, residual: Optio
     let ([_, n_in, ..], (n_out, row)) = (x.dims()?, kernel.weight.dims2()?);
     let (n, groups) = (of.n_windows(), kernel.groups);
     let (of_group, from_group) = (n_out / groups, n_in / groups);
+    expect(CONV, "x", "elements of a window", kernel.window, of.window())?;
+    expect(CONV, "x", "channels", of.channels * groups, n_in)?;
+    if let Some(residual) = residual {
+        let [batch, height, width] = of.output();
+        for (expected, got) in [batch, n_out, height, width].into_iter().zip(residual.dims()?) {
+            expect(CONV, "residual", "elements along a side", expected, got)?;
+        }
+    }
     let pixels = OnDevice::<T>::of(&on, CONV, "x", x.values())?;
     let weight = OnDevice::<T>::of(&on, CONV, "weight", &kernel.weight)?;
     let bias = kernel.bias.as_ref().map(|bias| OnDevice::<f32>::of(&on, CONV, "bias", bias)).transpose()?;
@@ -129,6 +140,14 @@ pub(super) fn linear(rows: &Tensor, kernel: &Kernel) -> Result<Tensor> {
     let (n, n_in) = rows.dims2()?;
     let of = Convolution::new([1, 1, n], n_in, [1, 1]);
     Ok(convolve(&Map::of_rows(&rows.unsqueeze(0)?)?, of, kernel, None)?.rows()?.squeeze(0)?)
+}
+
+/// Fails where two numbers that are one in a network are not.
+fn expect(op: &'static str, arg: &'static str, unit: &'static str, expected: usize, got: usize) -> Result<()> {
+    if expected == got {
+        return Ok(());
+    }
+    Err(mom_kernels::Error::Shape { op, arg, unit, expected, got }.into())
 }
 
 /// Group norm of each picture, and the activation behind it; none where the kernels do not take so many channels.
@@ -195,9 +214,11 @@ fn layer_normed<T: GpuFloat>(x: &Tensor, (weight, bias): (&Tensor, &Tensor), eps
     let on = OnGpu::of(x.device())?;
     let gpu = &*on.gpu;
     let contiguous = x.contiguous()?;
-    let of_x = OnDevice::<T>::of(&on, NORM, "x", &contiguous)?;
-    let weight = OnDevice::<f32>::of(&on, NORM, "weight", weight)?;
-    let bias = OnDevice::<f32>::of(&on, NORM, "bias", bias)?;
+    let last = x.dims().last().copied().unwrap_or(0);
+    expect(LAYER_NORM, "x", "elements of a row", width, last)?;
+    let of_x = OnDevice::<T>::of(&on, LAYER_NORM, "x", &contiguous)?;
+    let weight = OnDevice::<f32>::of(&on, LAYER_NORM, "weight", weight)?;
+    let bias = OnDevice::<f32>::of(&on, LAYER_NORM, "bias", bias)?;
     // SAFETY: the kernel below overwrites all of it; before it nothing reads it.
     let mut y = unsafe { on.uninit::<T>(of_x.len()) }?;
     let (rows, to) = (of_x.rows(gpu, width)?, gpu.rows_mut(&mut y, width)?);
@@ -205,7 +226,8 @@ fn layer_normed<T: GpuFloat>(x: &Tensor, (weight, bias): (&Tensor, &Tensor), eps
     Ok(Some(on.tensor(y, x.shape())))
 }
 
-/// `softmax(q k' / sqrt(head_dim)) v` of rows `(batch, n, n_heads * head_dim)`; none where heads are too wide for the kernels.
+/// `softmax(q k' / sqrt(head_dim)) v` of rows `(batch, n, n_heads * head_dim)`; none where the kernels do not take the
+/// heads: of more than 64 features, of no whole vectors, or more than 65,535 of all sequences.
 pub(super) fn attend([q, k, v]: [&Tensor; 3], n_heads: usize, heads: Heads) -> Result<Option<Tensor>> {
     let (batch, n, width) = q.dims3()?;
     let head_dim = width / n_heads;

@@ -1,5 +1,5 @@
-//! Group norm and layer norm, in f32 whatever the element type: mean first, then the variance around it, since published
-//! weights make groups whose mean is many times their deviation.
+//! Group norm and layer norm, in f32 whatever the element type: the variance is that around the mean, or around one of the values, since
+//! published weights make groups whose mean is many times their deviation.
 
 use candle_core::{D, DType, Tensor};
 

@@ -33,6 +33,11 @@ impl StepControl {
     }
 }
 
+/// What gradients of a norm are multiplied by.
+fn clipping(norm: f64, config: &OptimizerSection) -> f64 {
+    if norm > config.clip_norm { config.clip_norm / norm } else { 1.0 }
+}
+
 impl Engine {
     /// Clips and updates, unless a gradient is not finite; returns their norm. The gradients of ranks on GPUs were taken before.
     pub(super) fn update(
@@ -48,8 +53,7 @@ impl Engine {
                 let gradients = gradients.all(&self.parameters)?;
                 let norm = global_norm(&gradients)?;
                 if norm.is_finite() && !control.stands_out(norm) {
-                    let factor = if norm > config.clip_norm { config.clip_norm / norm } else { 1.0 };
-                    adamw.step(&gradients, factor, control.learning_rate, config)?;
+                    adamw.step(&gradients, clipping(norm, config), control.learning_rate, config)?;
                 }
                 (norm, gradients)
             }
@@ -57,8 +61,7 @@ impl Engine {
                 let gradients = gradients.all(&self.parameters)?;
                 let norm = adamw.reduce(&gradients)?;
                 if norm.is_finite() && !control.stands_out(norm) {
-                    let factor = if norm > config.clip_norm { config.clip_norm / norm } else { 1.0 };
-                    adamw.step(&self.parameters, factor, control.learning_rate, config)?;
+                    adamw.step(&self.parameters, clipping(norm, config), control.learning_rate, config)?;
                 }
                 (norm, gradients)
             }
