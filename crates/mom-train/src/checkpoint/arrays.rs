@@ -3,41 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::sealed::{Broken, Sealed, safetensors_bytes};
+use super::kind::Kind;
+use super::sealed::{Broken, Check, Sealed, safetensors_bytes};
 use super::shares::{self, RANKS};
 use super::{EMA, OPTIMIZER, WEIGHTS};
 use crate::files::At;
 use crate::{Error, Result};
-
-/// What there is an array of for each parameter, in the order of a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Weights,
-    First,
-    Second,
-    /// Averages of the weights, where the run has them.
-    Ema,
-}
-
-impl Kind {
-    pub const ALL: [Self; 4] = [Self::Weights, Self::First, Self::Second, Self::Ema];
-
-    /// As ranks name it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Weights => "weights",
-            Self::First => "first",
-            Self::Second => "second",
-            Self::Ema => "ema",
-        }
-    }
-}
 
 /// The arrays of a checkpoint, whose files were found whole and are held open: a run that goes on may remove them meanwhile.
 #[derive(Debug)]
@@ -76,15 +53,15 @@ impl Arrays {
     ///
     /// # Errors
     /// A file that is missing, or not what was written; stretches that leave gaps.
-    pub fn open(folder: &Path, sealed: &Sealed<'_>) -> Result<Self, Broken> {
+    pub fn open(folder: &Path, sealed: &Sealed<'_>, check: Check) -> Result<Self, Broken> {
         let mut arrays = Self { files: Vec::new(), of: Default::default(), is_shared: sealed.has(RANKS) };
         if arrays.is_shared {
-            arrays.of_ranks(folder, sealed)?;
+            arrays.of_ranks(folder, sealed, check)?;
             return Ok(arrays);
         }
         let ema = sealed.has(EMA).then_some(EMA);
         for name in [WEIGHTS, OPTIMIZER].into_iter().chain(ema) {
-            for (key, info, file, at) in arrays.add(folder, sealed, name)? {
+            for (key, info, file, at) in arrays.add(folder, sealed, name, check)? {
                 let (kind, key) = match name {
                     WEIGHTS => (Kind::Weights, key),
                     EMA => (Kind::Ema, key),
@@ -102,14 +79,14 @@ impl Arrays {
         Ok(arrays)
     }
 
-    fn of_ranks(&mut self, folder: &Path, sealed: &Sealed<'_>) -> Result<(), Broken> {
+    fn of_ranks(&mut self, folder: &Path, sealed: &Sealed<'_>, check: Check) -> Result<(), Broken> {
         let damaged = |what: String| Broken::Damaged(what);
         let ranks: shares::Ranks = serde_json::from_slice(&sealed.read(RANKS)?)
             .map_err(|error| damaged(format!("{RANKS} is of another version: {error}")))?;
         let len = |shape: &[usize]| shape.iter().product::<usize>();
         for rank in 0..ranks.ranks {
             let name = shares::file_of(rank, ranks.ranks);
-            for (key, info, file, at) in self.add(folder, sealed, &name)? {
+            for (key, info, file, at) in self.add(folder, sealed, &name, check)? {
                 let place = || {
                     let (kind, parameter, start) = shares::place_of(&key)?;
                     let shape = ranks.shapes.get(parameter)?;
@@ -159,9 +136,10 @@ impl Arrays {
         folder: &Path,
         sealed: &Sealed<'_>,
         name: &str,
+        check: Check,
     ) -> Result<Vec<(String, TensorInfo, usize, u64)>, Broken> {
         let damaged = |reason: &dyn std::fmt::Display| Broken::Damaged(format!("{name}: {reason}"));
-        let (mut file, bytes) = sealed.open_whole(name)?;
+        let (mut file, bytes) = sealed.open_whole(name, check)?;
         let mut head = [0; 8];
         file.read_exact(&mut head).map_err(|error| damaged(&error))?;
         let table = u64::from_le_bytes(head);
@@ -240,22 +218,5 @@ impl Arrays {
             arrays.iter().zip(&values).map(|((name, array), values)| (name.clone(), &array.shape[..], &values[..]));
         let content = |reason| Error::Content { path: name.into(), reason };
         safetensors_bytes(&tensors.collect::<Vec<_>>()).map_err(content)
-    }
-}
-
-/// Reads through what is left of a file, without keeping it: its bytes, and their checksum.
-pub(super) fn sum_of(file: &mut impl Read) -> io::Result<(u64, u32)> {
-    let mut buffer = vec![0; 1 << 20];
-    let (mut bytes, mut crc) = (0, 0);
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok((bytes, crc)),
-            Ok(n) => {
-                bytes += n as u64;
-                crc = crc32c::crc32c_append(crc, &buffer[..n]);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }

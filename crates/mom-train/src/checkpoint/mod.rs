@@ -12,6 +12,7 @@
 
 mod arrays;
 mod keep;
+mod kind;
 mod part;
 mod read;
 mod sealed;
@@ -23,7 +24,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub(crate) use read::{Loaded, newest, set_weights};
-pub(crate) use sealed::{Broken, Sealed, Sealing};
+pub(crate) use sealed::{Broken, Check, Sealed, Sealing};
 pub(crate) use state::State;
 pub(crate) use write::Writer;
 

@@ -8,8 +8,9 @@ use candle_core::{Device, Tensor, Var};
 use mom_models::Parameters;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use super::arrays::{Arrays, Kind};
-use super::sealed::{Broken, Sealed};
+use super::arrays::Arrays;
+use super::kind::Kind;
+use super::sealed::{Broken, Check, Sealed};
 use super::{EMA, OPTIMIZER, STATE, State, WEIGHTS, list};
 use crate::files::At;
 use crate::optim::{Moments, squares};
@@ -31,16 +32,16 @@ pub(crate) struct Loaded {
     arrays: Arrays,
 }
 
-/// Reads the newest whole checkpoint; `None` where there is none at all.
+/// Finds the newest whole checkpoint; `None` where there is none at all.
 ///
 /// # Errors
 /// [`Error::Damaged`] where there are some and none is whole; a file that the system does not let be read.
-pub(crate) fn newest(run: &Path) -> Result<Option<Newest>> {
+pub(crate) fn newest(run: &Path, check: Check) -> Result<Option<Newest>> {
     loop {
         let all = list(run)?;
         let mut damaged = Vec::new();
         for named in all.iter().rev() {
-            match Loaded::read(&named.path) {
+            match Loaded::read(&named.path, check) {
                 Ok(loaded) => return Ok(Some(Newest { loaded, damaged })),
                 Err(Broken::Damaged(what)) => damaged.push((named.path.clone(), what)),
                 Err(Broken::File(error)) => return Err(error.into()),
@@ -81,18 +82,18 @@ impl Loaded {
     /// # Errors
     /// [`Error::Damaged`]; a file that the system does not let be read.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::read(path).map_err(|broken| match broken {
+        Self::read(path, Check::Sums).map_err(|broken| match broken {
             Broken::Damaged(what) => Error::Damaged { checkpoints: vec![(path.to_path_buf(), what)] },
             Broken::File(error) => error.into(),
         })
     }
 
-    fn read(path: &Path) -> Result<Self, Broken> {
+    fn read(path: &Path, check: Check) -> Result<Self, Broken> {
         let sealed = Sealed::open(path)?;
         let state = sealed.read(STATE)?;
         let state = serde_json::from_slice(&state)
             .map_err(|error| Broken::Damaged(format!("{STATE} is of another version: {error}")))?;
-        Ok(Self { path: path.into(), state, arrays: Arrays::open(path, &sealed)? })
+        Ok(Self { path: path.into(), state, arrays: Arrays::open(path, &sealed, check)? })
     }
 
     /// The weights, as a safetensors file holds them.

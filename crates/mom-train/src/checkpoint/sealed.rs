@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 
-use super::arrays::sum_of;
 use crate::files::{self, At, FileError};
 use crate::{Error, Result};
 
@@ -162,6 +161,15 @@ pub(crate) enum Broken {
     File(FileError),
 }
 
+/// How large files are looked at before they are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// By checksums: each is read through.
+    Sums,
+    /// By lengths alone, of files that another rank has just read through.
+    Lengths,
+}
+
 /// A folder that was written by [`Sealing`].
 #[derive(Debug)]
 pub(crate) struct Sealed<'a> {
@@ -195,8 +203,8 @@ impl<'a> Sealed<'a> {
         Ok(bytes)
     }
 
-    /// A file that is what was written, at its beginning, and its bytes: it was read through once, and is not in memory.
-    pub fn open_whole(&self, name: &str) -> Result<(File, u64), Broken> {
+    /// A file that is what was written, at its beginning, and its bytes: it is not in memory, and was read through where sums are asked for.
+    pub fn open_whole(&self, name: &str, check: Check) -> Result<(File, u64), Broken> {
         let Some(seal) = self.seals.get(name) else {
             return Err(Broken::Damaged(format!("{name} is not in {CHECKSUMS}")));
         };
@@ -207,6 +215,9 @@ impl<'a> Sealed<'a> {
         if length != seal.bytes {
             return Err(Broken::Damaged(format!("{name} has {length} bytes, expected {}", seal.bytes)));
         }
+        if check == Check::Lengths {
+            return Ok((file, length));
+        }
         let (bytes, crc) = sum_of(&mut file).map_err(refused)?;
         if bytes != seal.bytes {
             return Err(Broken::Damaged(format!("{name} has {bytes} bytes, expected {}", seal.bytes)));
@@ -214,6 +225,23 @@ impl<'a> Sealed<'a> {
         seal.expect(name, crc)?;
         file.seek(SeekFrom::Start(0)).map_err(refused)?;
         Ok((file, bytes))
+    }
+}
+
+/// Reads through what is left of a file, without keeping it: its bytes, and their checksum.
+fn sum_of(file: &mut impl Read) -> io::Result<(u64, u32)> {
+    let mut buffer = vec![0; 1 << 20];
+    let (mut bytes, mut crc) = (0, 0);
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok((bytes, crc)),
+            Ok(n) => {
+                bytes += n as u64;
+                crc = crc32c::crc32c_append(crc, &buffer[..n]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -256,17 +284,21 @@ mod tests {
                 let mut bad = good.clone();
                 bad[bit / 8] ^= 1 << (bit % 8);
                 fs::write(folder.join(name), bad).unwrap();
-                let (read, opened) = (sealed.read(name).map(drop), sealed.open_whole(name).map(drop));
+                let (read, opened) = (sealed.read(name).map(drop), sealed.open_whole(name, Check::Sums).map(drop));
                 for outcome in [read, opened] {
                     assert!(matches!(outcome, Err(Broken::Damaged(_))), "{name}, bit {bit}");
                 }
             }
             fs::write(folder.join(name), &good[..good.len() - 1]).unwrap();
             assert!(matches!(sealed.read(name), Err(Broken::Damaged(_))));
-            assert!(matches!(sealed.open_whole(name), Err(Broken::Damaged(_))));
+            for check in [Check::Sums, Check::Lengths] {
+                assert!(matches!(sealed.open_whole(name, check), Err(Broken::Damaged(_))));
+            }
             fs::remove_file(folder.join(name)).unwrap();
             assert!(matches!(sealed.read(name), Err(Broken::Damaged(what)) if what.contains("missing")));
-            assert!(matches!(sealed.open_whole(name), Err(Broken::Damaged(what)) if what.contains("missing")));
+            assert!(
+                matches!(sealed.open_whole(name, Check::Sums), Err(Broken::Damaged(what)) if what.contains("missing"))
+            );
         }
         fs::write(folder.join(CHECKSUMS), "{").unwrap();
         assert!(matches!(Sealed::open(&folder), Err(Broken::Damaged(_))));

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::arrays::Kind;
+use super::kind::Kind;
 
 /// Shapes of all parameters, and how many ranks wrote.
 pub(super) const RANKS: &str = "ranks.json";

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use super::arrays::Kind;
 use super::keep::doomed;
+use super::kind::Kind;
 use super::part::{self, Part};
 use super::sealed::{Seal, Sealing};
 use super::shares::{self, RANKS, Ranks};

@@ -26,7 +26,7 @@ use std::time::Instant;
 
 use mom_models::Architecture;
 
-use crate::checkpoint::{self, State};
+use crate::checkpoint::{self, Check, State};
 use crate::config::Identity;
 use crate::dist::{Patience, World};
 use crate::error::require;
@@ -167,9 +167,10 @@ impl<'a> Run<'a> {
         let mut trainer = Trainer::in_world(config, prepared, world.clone())?;
         let modalities = config.model.setting.modalities();
         let data = format!("{:016x}", prepared.fingerprint());
-        // The others find what rank 0 has set aside gone.
+        // The others find what rank 0 has set aside gone, and what it has read through whole.
+        let check = if world.is_root() { Check::Sums } else { Check::Lengths };
         let newest = world.root_first("the newest checkpoint", || {
-            let newest = checkpoint::newest(path)?;
+            let newest = checkpoint::newest(path, check)?;
             if let Some(newest) = &newest {
                 let (at, state) = (&newest.loaded.path, &newest.loaded.state);
                 folder::same_config(at, &state.config, config, Identity::OfRun)?;

@@ -11,7 +11,7 @@ use mom_data::Tokenizers;
 use mom_models::{Model, ModelConfig, Parameters};
 pub(crate) use start::{check, start};
 
-use crate::checkpoint::{self, Loaded};
+use crate::checkpoint::{self, Check, Loaded};
 use crate::config::tokenizers_of;
 use crate::files::At;
 use crate::{DeviceKind, Error, Precision, Result, RunConfig};
@@ -52,7 +52,7 @@ impl Trained {
             let run = path.parent().and_then(Path::parent).ok_or_else(|| content("it lies in no run's folder"))?;
             (run, Loaded::open(path)?)
         } else if path.join("config.toml").is_file() {
-            let newest = checkpoint::newest(path)?.ok_or_else(|| content("the run has no checkpoint"))?;
+            let newest = checkpoint::newest(path, Check::Sums)?.ok_or_else(|| content("the run has no checkpoint"))?;
             (path, newest.loaded)
         } else {
             return Err(content("it is neither a run, nor a checkpoint of one, nor an exported model"));

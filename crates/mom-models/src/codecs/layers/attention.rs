@@ -2,22 +2,11 @@
 
 use candle_core::{D, DType, Device, Tensor};
 
+use super::options::Heads;
 use crate::Result;
 
 /// Scores that are held at once.
 const MAX_SCORES: usize = 1 << 25;
-
-/// Which keys a query sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::codecs) enum Heads {
-    /// All.
-    Full,
-    /// Its own position and the `window - 1` before it.
-    Causal {
-        /// Positions that are seen, with one's own.
-        window: usize,
-    },
-}
 
 /// `softmax(q k^T / sqrt(head_dim)) v`. `q`, `k`, `v`: `(batch, seqlen, n_heads * head_dim)`; returns the same shape.
 pub(in crate::codecs) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, n_heads: usize, heads: Heads) -> Result<Tensor> {

@@ -13,9 +13,8 @@ use mom_kernels::cuda::grouped_gemm::{GroupedWeights, forward_add};
 use mom_kernels::cuda::unfold::{Convolution, unfold};
 use mom_kernels::cuda::{DeviceOffsets, DeviceRows, DeviceRowsMut, group_norm as norm, library};
 
-use super::attention::Heads;
 use super::map::Map;
-use super::norm::Activation;
+use super::options::{Activation, Heads};
 use crate::Result;
 
 const CONV: &str = "convolution";

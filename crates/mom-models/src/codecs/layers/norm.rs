@@ -4,31 +4,12 @@
 use candle_core::{D, DType, Tensor};
 
 use super::map::Map;
+use super::options::Activation;
 use crate::Result;
 use crate::codecs::network::Scope;
 
 /// Elements that one sum runs over before partial sums are added: GPUs sum many short rows faster than few long ones.
 const PART: usize = 4096;
-
-/// What is behind a norm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::codecs) enum Activation {
-    None,
-    Silu,
-    /// By the error function.
-    Gelu,
-}
-
-impl Activation {
-    /// Of values with channels first.
-    fn of(self, x: &Tensor) -> Result<Map> {
-        Map::new(&match self {
-            Self::None => x.clone(),
-            Self::Silu => x.silu()?,
-            Self::Gelu => x.gelu_erf()?,
-        })
-    }
-}
 
 /// Group norm: `y = (x - mean) / sqrt(var + eps) * weight + bias`, mean and variance of each group of channels
 /// (Wu and He 2018, arXiv 1803.08494). Parameters: `weight`, `bias` (n_channels).
@@ -55,7 +36,12 @@ impl GroupNorm {
         {
             return Ok(y);
         }
-        activation.of(&self.channels_first(&x.channels_first()?)?)
+        let y = self.channels_first(&x.channels_first()?)?;
+        Map::new(&match activation {
+            Activation::None => y,
+            Activation::Silu => y.silu()?,
+            Activation::Gelu => y.gelu_erf()?,
+        })
     }
 
     /// `(batch, channels, ..)` to the same.
