@@ -1,4 +1,5 @@
-//! Weights files as publishers write them, made of golden weights: safetensors, and PyTorch's zip files around a pickle.
+//! Weights files as publishers write them, made of golden weights: safetensors, PyTorch's zip files around a pickle, and its files from
+//! before 1.6.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -29,6 +30,37 @@ pub fn safetensors(folder: &Path, tensors: &Tensors, config: &Json) -> PathBuf {
 /// `settings` beside it.
 pub fn torch(path: &Path, tensors: &Tensors, room: &str, settings: &Json) {
     let tensors: BTreeMap<_, _> = tensors.iter().collect();
+    let pickle = pickle_of(&tensors, room, settings, false);
+    let members: Vec<(String, &[u8])> =
+        tensors.values().enumerate().map(|(i, stored)| (format!("archive/data/{i}"), &stored.bytes[..])).collect();
+    zip(path, &pickle, &members);
+}
+
+/// The same as PyTorch wrote it before 1.6.
+pub fn torch_legacy(path: &Path, tensors: &Tensors, room: &str, settings: &Json) {
+    let tensors: BTreeMap<_, _> = tensors.iter().collect();
+    let mut file = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.".to_vec();
+    let sizes = serde_json::json!({ "short": 2, "int": 4, "long": 4 });
+    let machine = serde_json::json!({ "protocol_version": 1001, "little_endian": true, "type_sizes": sizes });
+    file.extend(b"\x80\x02");
+    json(&mut file, &machine);
+    file.push(b'.');
+    file.extend(pickle_of(&tensors, room, settings, true));
+    // Keys are sorted as text: storage 10 comes before 2.
+    let mut keys: Vec<(String, &Stored)> = tensors.values().enumerate().map(|(i, &it)| (i.to_string(), it)).collect();
+    keys.sort_by(|a, b| a.0.cmp(&b.0));
+    file.extend(b"\x80\x02](");
+    keys.iter().for_each(|(key, _)| text(&mut file, key));
+    file.extend(b"e.");
+    for (_, stored) in keys {
+        file.extend((stored.shape.iter().product::<usize>() as u64).to_le_bytes());
+        file.extend(&stored.bytes);
+    }
+    std::fs::write(path, file).unwrap();
+}
+
+/// The pickle that names tensors, whose storages are numbered; of a `legacy` file with what they are views of.
+fn pickle_of(tensors: &BTreeMap<&String, &Stored>, room: &str, settings: &Json, legacy: bool) -> Vec<u8> {
     let mut pickle = b"\x80\x02".to_vec();
     if !room.is_empty() {
         pickle.extend(b"}(");
@@ -55,7 +87,7 @@ pub fn torch(path: &Path, tensors: &Tensors, room: &str, settings: &Json) {
         text(&mut pickle, &i.to_string());
         text(&mut pickle, "cpu");
         int(&mut pickle, stored.shape.iter().product());
-        pickle.extend(b"tQ");
+        pickle.extend(if legacy { &b"NtQ"[..] } else { b"tQ" });
         int(&mut pickle, 0);
         sizes(&mut pickle, &stored.shape);
         let strides: Vec<usize> =
@@ -68,9 +100,7 @@ pub fn torch(path: &Path, tensors: &Tensors, room: &str, settings: &Json) {
         pickle.push(b'u');
     }
     pickle.push(b'.');
-    let members: Vec<(String, &[u8])> =
-        tensors.values().enumerate().map(|(i, stored)| (format!("archive/data/{i}"), &stored.bytes[..])).collect();
-    zip(path, &pickle, &members);
+    pickle
 }
 
 /// A zip file with a pickle and its storages, not compressed, as PyTorch writes it.

@@ -98,6 +98,9 @@ fn stable_diffusion_comes_in_many_files() {
         files::torch(&path, &tensors, "state_dict", &Json::Null);
         kinds::vae(&golden, &bar, &path);
     }
+    // As PyTorch wrote it before 1.6.
+    files::torch_legacy(&path, &with(single, "model_ema.decay"), "state_dict", &Json::Null);
+    kinds::vae(&golden, &bar, &path);
     // Attention as it was called before.
     let old = renamed(&golden.weights, |name| {
         let pairs = [("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")];

@@ -152,6 +152,18 @@ fn damaged_files_are_errors() {
         std::fs::write(&path, &whole[..part]).unwrap();
         assert!(matches!(codec_error(Weights::open(&path)), CodecError::Format { .. }), "{part} bytes");
     }
+    files::torch_legacy(&path, &golden.weights, "model", &Json::Null);
+    let whole = std::fs::read(&path).unwrap();
+    for part in [0, 1, 15, 40, 200, 4000, whole.len() / 3, whole.len() - 1] {
+        std::fs::write(&path, &whole[..part]).unwrap();
+        assert!(matches!(codec_error(Weights::open(&path)), CodecError::Format { .. }), "{part} bytes");
+    }
+    let big_endian = b"little_endian\x89";
+    let at = whole.windows(big_endian.len()).position(|bytes| bytes[..13] == big_endian[..13]).unwrap();
+    let mut other = whole;
+    other[at..at + big_endian.len()].copy_from_slice(big_endian);
+    std::fs::write(&path, other).unwrap();
+    assert!(codec_error(Weights::open(&path)).to_string().contains("big-endian"), "another machine's");
     let path = folder.file(&golden.weights, &json!({}));
     let whole = std::fs::read(&path).unwrap();
     for part in [0, 4, 9, 100, whole.len() / 2, whole.len() - 1] {
@@ -194,6 +206,22 @@ fn no_pickle_is_worse_than_an_error() {
         assert!(Weights::open(&path).is_err(), "{at} bytes");
     }
     assert!(taken > 0);
+    files::torch_legacy(&path, &few, "model_weight", &Json::Null);
+    let whole = std::fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        for change in [1, 0x80, 0xff] {
+            let mut changed = whole.clone();
+            changed[at] ^= change;
+            std::fs::write(&path, changed).unwrap();
+            if let Ok(weights) = Weights::open(&path) {
+                for name in weights.names() {
+                    let _ = weights.tensor(name, DType::F32, &Device::Cpu);
+                }
+            }
+        }
+        std::fs::write(&path, &whole[..at]).unwrap();
+        assert!(Weights::open(&path).is_err(), "{at} bytes");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A weights file, whatever wrote it: names, shapes and places of its tensors, each read when it is asked for.
 //!
 //! Told by its bytes: safetensors (one file, or shards by their `*.index.json`), PyTorch's zip files (`.ckpt`, `.pth`,
-//! `.pt`, `.bin`), joblib's pickles of scikit-learn. Source: the safetensors format's README; `torch/_utils.py`
+//! `.pt`, `.bin`) and those from before 1.6, joblib's pickles of scikit-learn. Source: the safetensors format's README; `torch/_utils.py`
 //! (`_rebuild_tensor_v2`) and `torch/serialization.py`; `joblib/numpy_pickle.py`.
 
 mod joblib;
@@ -9,6 +9,7 @@ pub(super) mod pickle;
 mod safetensors;
 mod stored;
 mod torch;
+mod torch_legacy;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -57,10 +58,8 @@ impl Weights {
             return safetensors::open(path);
         }
         if head.first() == Some(&0x80) {
-            // PyTorch before 1.6 began its files with a number of its own.
-            if head.starts_with(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.") {
-                let expected = "the format of PyTorch 1.6 or newer (load it and save it again)";
-                return Err(format(path, None, expected, "the one before"));
+            if torch_legacy::is_one(head) {
+                return torch_legacy::open(path);
             }
             return joblib::open(path);
         }

@@ -15,15 +15,15 @@ use crate::Result;
 use crate::codecs::CodecError;
 
 /// Bytes of the largest pickle that is read; those of published models have a few hundred kilobytes.
-const MAX_PICKLE_BYTES: u64 = 1 << 28;
+pub(super) const MAX_PICKLE_BYTES: u64 = 1 << 28;
 
 /// Where trainers keep a network's weights in what they save; otherwise they are saved alone.
 const ROOMS: [&str; 4] = ["state_dict", "model_weight", "model", "generator"];
 
 /// Where a storage lies in the file.
-struct Place {
-    offset: u64,
-    len_bytes: u64,
+pub(super) struct Place {
+    pub offset: u64,
+    pub len_bytes: u64,
 }
 
 pub(super) fn open(path: &Path) -> Result<Weights> {
@@ -76,15 +76,16 @@ pub(super) fn refused(path: &Path, fault: Fault) -> crate::Error {
     .into()
 }
 
-struct Archive<'a> {
-    path: &'a Path,
-    folder: String,
-    places: HashMap<String, Place>,
+/// Where the storages of a file lie: by `FOLDERdata/KEY`.
+pub(super) struct Archive<'a> {
+    pub path: &'a Path,
+    pub folder: String,
+    pub places: HashMap<String, Place>,
 }
 
 impl Archive<'_> {
     /// The tensors of the room that holds them, and everything beside it as settings.
-    fn rooms(&self, pickle: &Pickle) -> Result<(BTreeMap<String, Entry>, Json)> {
+    pub fn rooms(&self, pickle: &Pickle) -> Result<(BTreeMap<String, Entry>, Json)> {
         let root = pickle.root();
         for room in ROOMS {
             let Some(inside) = pickle.field(root, room) else { continue };
@@ -176,7 +177,7 @@ fn tensor_arguments(pickle: &Pickle, value: Id) -> Option<&[Id]> {
 }
 
 /// `("storage", class, key, device, n)`.
-fn storage_of(pickle: &Pickle, id: Id) -> Option<(&str, &str)> {
+pub(super) fn storage_of(pickle: &Pickle, id: Id) -> Option<(&str, &str)> {
     let Value::Persistent(id) = pickle.get(id) else { return None };
     let &[kind, class, key, ..] = pickle.sequence(*id)? else { return None };
     let (Some("storage"), Value::Global(class)) = (pickle.text(kind), pickle.get(class)) else { return None };
@@ -192,7 +193,7 @@ fn is_row_major(shape: &[usize], stride: &[usize]) -> bool {
     })
 }
 
-fn stored(class: &str) -> Option<Stored> {
+pub(super) fn stored(class: &str) -> Option<Stored> {
     Some(match class.strip_prefix("torch.")? {
         "DoubleStorage" => Stored::F64,
         "FloatStorage" => Stored::F32,

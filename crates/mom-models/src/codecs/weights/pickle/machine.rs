@@ -28,6 +28,11 @@ pub(in crate::codecs) enum Kind {
 /// Every operation makes at most one value, of which there is a limit, and no text is longer than the bytes that are there, so
 /// memory is bounded by the file's size.
 pub(in crate::codecs) fn parse(bytes: &[u8]) -> Result<Pickle, Fault> {
+    parse_first(bytes).map(|(pickle, _)| pickle)
+}
+
+/// The same, and the bytes of the pickle.
+pub(in crate::codecs) fn parse_first(bytes: &[u8]) -> Result<(Pickle, usize), Fault> {
     let mut machine = Machine {
         bytes,
         at: 0,
@@ -39,7 +44,7 @@ pub(in crate::codecs) fn parse(bytes: &[u8]) -> Result<Pickle, Fault> {
     };
     while machine.step()? {}
     let root = machine.pop()?;
-    Ok(Pickle { values: machine.values, root })
+    Ok((Pickle { values: machine.values, root }, machine.at))
 }
 
 pub(super) struct Machine<'a> {

@@ -8,5 +8,5 @@ mod machine;
 mod objects;
 mod value;
 
-pub(in crate::codecs) use machine::{Fault, Kind, parse};
+pub(in crate::codecs) use machine::{Fault, Kind, parse, parse_first};
 pub(in crate::codecs) use value::{Array, Id, Pickle, Value};

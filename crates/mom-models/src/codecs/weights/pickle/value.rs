@@ -59,6 +59,11 @@ impl Pickle {
         self.root
     }
 
+    /// All values.
+    pub fn ids(&self) -> impl Iterator<Item = Id> {
+        0..self.values.len()
+    }
+
     pub fn get(&self, id: Id) -> &Value {
         // Ids are only made together with their values.
         self.values.get(id).unwrap_or(&Value::None)
