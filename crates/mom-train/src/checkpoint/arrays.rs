@@ -152,7 +152,8 @@ impl Arrays {
         for (key, info) in table.tensors() {
             let (start, end) = info.data_offsets;
             let n = info.shape.iter().try_fold(1usize, |n, &side| n.checked_mul(side));
-            let fits = start <= end && values.checked_add(end as u64).is_some_and(|end| end <= bytes);
+            // Elements that cannot be counted are in no file.
+            let fits = n.is_some() && start <= end && values.checked_add(end as u64).is_some_and(|end| end <= bytes);
             // Of another type it is told by who reads it.
             let whole = info.dtype != Dtype::F32 || n.and_then(|n| n.checked_mul(4)) == Some(end.wrapping_sub(start));
             if !fits || !whole {

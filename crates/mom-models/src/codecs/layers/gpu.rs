@@ -4,8 +4,7 @@
 
 use candle_core::{DType, Tensor};
 use mom_core::Plan;
-use mom_core::cuda::half::bf16;
-use mom_core::cuda::{GpuFloat, OnDevice, OnGpu};
+use mom_core::cuda::{GpuFloat, OnDevice, OnGpu, dispatch};
 use mom_kernels::ModalityPlan;
 use mom_kernels::attention::AttentionMask;
 use mom_kernels::cuda::attention::MAX_HEAD_DIM;
@@ -61,10 +60,7 @@ impl Kernel {
 
 /// `residual + convolution(x) + bias`; `of` is that of one group of channels, over maps `x` of all of them.
 pub(super) fn convolve(x: &Map, of: Convolution, kernel: &Kernel, residual: Option<&Map>) -> Result<Map> {
-    match x.values().dtype() {
-        DType::BF16 => typed::<bf16>(x, of, kernel, residual),
-        _ => typed::<f32>(x, of, kernel, residual),
-    }
+    dispatch!(CONV, "x", x.values(), T => typed::<T>(x, of, kernel, residual))
 }
 
 fn typed<T: GpuFloat>(x: &Map, of: Convolution, kernel: &Kernel, residual: Option<&Map>) -> Result<Map> {
@@ -157,10 +153,7 @@ pub(super) fn group_norm(
     eps: f64,
     activation: Activation,
 ) -> Result<Option<Map>> {
-    match x.values().dtype() {
-        DType::BF16 => normed::<bf16>(x, (weight, bias), n_groups, eps, activation),
-        _ => normed::<f32>(x, (weight, bias), n_groups, eps, activation),
-    }
+    dispatch!(NORM, "x", x.values(), T => normed::<T>(x, (weight, bias), n_groups, eps, activation))
 }
 
 fn normed<T: GpuFloat>(
@@ -199,10 +192,7 @@ fn normed<T: GpuFloat>(
 
 /// Layer norm of rows `(.., size)`; none where the kernels do not take so long ones.
 pub(super) fn layer_norm(x: &Tensor, (weight, bias): (&Tensor, &Tensor), eps: f64) -> Result<Option<Tensor>> {
-    match x.dtype() {
-        DType::BF16 => layer_normed::<bf16>(x, (weight, bias), eps),
-        _ => layer_normed::<f32>(x, (weight, bias), eps),
-    }
+    dispatch!(LAYER_NORM, "x", x, T => layer_normed::<T>(x, (weight, bias), eps))
 }
 
 fn layer_normed<T: GpuFloat>(x: &Tensor, (weight, bias): (&Tensor, &Tensor), eps: f64) -> Result<Option<Tensor>> {

@@ -16,7 +16,7 @@ use crate::Result;
 use crate::codecs::CodecError;
 
 /// The first pickle: a number of PyTorch's own.
-pub(super) const MAGIC: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+const MAGIC: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 
 /// The version of the format.
 const PROTOCOL: i64 = 1001;
