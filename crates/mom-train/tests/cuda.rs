@@ -1,31 +1,17 @@
 //! Training on a GPU against training on the CPU, and against itself.
 #![cfg(feature = "cuda")]
-#![allow(clippy::unwrap_used, clippy::explicit_write, reason = "a helper of a test may fail as the test does")]
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test does")]
 
 mod common;
 
-use std::io::Write as _;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::Tensor;
-use common::{config, read};
+use common::{config, gpu, read};
 use mom_models::Setting;
 use mom_models::decode::Sampling;
 use mom_train::run::{Observer, Pace, Silent, train};
 use mom_train::{DeviceKind, Error, GenerateOptions, Generator, Precision, Prepared, RunConfig, Trainer};
-
-/// The GPU, for one test at a time: what another puts on its stream while a step is captured would become a part of that.
-/// Where there is none, says so on stderr.
-fn gpu(test: &str) -> Option<MutexGuard<'static, ()>> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let Err(error) = mom_core::cuda_device(0) else {
-        return Some(ONE.lock().unwrap_or_else(PoisonError::into_inner));
-    };
-    writeln!(std::io::stderr(), "SKIPPED {test}: {error}").unwrap();
-    assert!(std::env::var_os("MOM_REQUIRE_GPU").is_none(), "MOM_REQUIRE_GPU is set, but {error}");
-    None
-}
 
 fn prepare(config: &RunConfig, folder: &Path) -> Prepared {
     Prepared::new(config, folder, |_| {}).unwrap()

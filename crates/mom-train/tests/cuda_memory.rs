@@ -1,9 +1,10 @@
 //! A GPU without room: in a process of its own, since it takes the memory from everybody.
 #![cfg(feature = "cuda")]
-#![allow(clippy::unwrap_used, clippy::explicit_write, reason = "a helper of a test may fail as the test does")]
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test does")]
 
-use std::io::Write as _;
+mod common;
 
+use common::gpu;
 use mom_core::cuda::OnGpu;
 use mom_kernels::cuda::cudarc::driver::result::mem_get_info;
 use mom_models::{Setting, Variant};
@@ -14,14 +15,8 @@ const LEFT_BYTES: usize = 192 << 20;
 
 #[test]
 fn a_model_or_a_step_that_does_not_fit_says_what_to_change() {
-    let device = match mom_core::cuda_device(0) {
-        Ok(device) => device,
-        Err(error) => {
-            writeln!(std::io::stderr(), "SKIPPED: {error}").unwrap();
-            assert!(std::env::var_os("MOM_REQUIRE_GPU").is_none(), "MOM_REQUIRE_GPU is set, but {error}");
-            return;
-        }
-    };
+    let Some(_gpu) = gpu("a_model_or_a_step_that_does_not_fit_says_what_to_change") else { return };
+    let device = mom_core::cuda_device(0).unwrap();
     let on = OnGpu::of(&device).unwrap();
     let options = |scale: &str, vocab_size, seqlen| SpeedOptions {
         vocab_size,

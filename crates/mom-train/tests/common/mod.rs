@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
+#[cfg(feature = "cuda")]
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mom_data::scenes::{ShardOptions, write_shards};
 use mom_models::Setting;
@@ -60,4 +62,17 @@ pub fn error_of(output: &Output) -> String {
 
 pub fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(path.as_ref()).unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))
+}
+
+/// The first GPU, for one test of a binary at a time: what another puts on its stream while a step is captured would become a part of
+/// that. Where there is none, says so on stderr.
+#[cfg(feature = "cuda")]
+pub fn gpu(test: &str) -> Option<MutexGuard<'static, ()>> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let Err(error) = mom_core::cuda_device(0) else {
+        return Some(ONE.lock().unwrap_or_else(PoisonError::into_inner));
+    };
+    eprintln!("SKIPPED {test}: {error}");
+    assert!(std::env::var_os("MOM_REQUIRE_GPU").is_none(), "MOM_REQUIRE_GPU is set, but {error}");
+    None
 }

@@ -75,16 +75,23 @@ pub fn shards(folder: &Path) -> PathBuf {
 /// A folder with shards and a configuration's text over them.
 pub struct Bench {
     pub folder: tempfile::TempDir,
+    device: DeviceKind,
     setting: &'static str,
     tokenizers: String,
 }
 
 impl Bench {
+    /// A bench on the CPU.
     pub fn new(setting: &'static str, tokenizers: impl FnOnce(&Path) -> String) -> Self {
+        Self::on(DeviceKind::Cpu, setting, tokenizers)
+    }
+
+    /// A bench whose networks and model compute where `device` says.
+    pub fn on(device: DeviceKind, setting: &'static str, tokenizers: impl FnOnce(&Path) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         shards(folder.path());
         let tokenizers = tokenizers(folder.path());
-        Self { folder, setting, tokenizers }
+        Self { folder, device, setting, tokenizers }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -109,11 +116,13 @@ impl Bench {
             eval_every = 2
             eval_batches = 1
             checkpoint_every = 2
+            device = "{}"
             "#,
             self.setting,
             self.path("shards"),
             if self.tokenizers.contains("text = ") { "" } else { "text = { vocab_size = 270 }" },
-            self.tokenizers
+            self.tokenizers,
+            if self.device == DeviceKind::Cuda { "cuda" } else { "cpu" },
         )
     }
 
@@ -142,14 +151,21 @@ impl Bench {
 
     /// Trains in one go and in two, with the same losses; the run takes samples, is evaluated and exported. The export's folder.
     pub fn trains_and_exports(&self) -> PathBuf {
-        let whole = self.train("whole", &["train.sample_every=6"]).unwrap();
-        self.train("halved", &["train.steps=2"]).unwrap();
-        let resumed = self.train("halved", &[]).unwrap();
+        self.trains_and_exports_with(&[])
+    }
+
+    /// As [`Self::trains_and_exports`], with more of a configuration.
+    pub fn trains_and_exports_with(&self, overrides: &[&str]) -> PathBuf {
+        let train = |run, more: &[&str]| self.train(run, &[overrides, more].concat()).unwrap();
+        let whole = train("whole", &["train.sample_every=6"]);
+        train("halved", &["train.steps=2"]);
+        let resumed = train("halved", &[]);
         let losses = |result: &RunResult| result.curve.iter().map(|at| (at.step, at.joint)).collect::<Vec<_>>();
         assert_eq!(losses(&whole), losses(&resumed));
         assert!(whole.curve.iter().all(|at| at.joint.is_finite()));
         let trained = Trained::open(&self.path("whole")).unwrap();
-        let evaluation = evaluate(&trained, &EvalOptions::default(), &self.path("whole"), |_| {}).unwrap();
+        let options = EvalOptions { device: self.device, ..EvalOptions::default() };
+        let evaluation = evaluate(&trained, &options, &self.path("whole"), |_| {}).unwrap();
         assert_eq!(Some(evaluation.joint), whole.curve.last().map(|at| at.joint));
         let export = self.path("export");
         trained.export(&export).unwrap();
@@ -160,7 +176,7 @@ impl Bench {
     }
 
     pub fn generator(&self, model: &Path) -> Generator {
-        Generator::new(&Trained::open(model).unwrap(), DeviceKind::Cpu, None).unwrap()
+        Generator::new(&Trained::open(model).unwrap(), self.device, None).unwrap()
     }
 
     /// The newest samples of the run that takes some, by what was given and what is shown of it.

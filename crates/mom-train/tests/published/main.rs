@@ -5,6 +5,8 @@
 mod bench;
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod refused;
 mod runs;
 mod weights;

@@ -1,23 +1,12 @@
 //! Ranks on GPUs: one each where there are enough, else all on the first, which NCCL takes for several hosts.
 
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::common::gpu;
 use crate::processes::{Run, losses, outputs, text, wait_for};
-
-/// The GPUs, for one test at a time. Where there is none, or no NCCL, says so on stderr.
-fn gpus(test: &str) -> Option<MutexGuard<'static, ()>> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let Err(error) = mom_core::cuda_device(0) else {
-        return Some(ONE.lock().unwrap_or_else(PoisonError::into_inner));
-    };
-    eprintln!("SKIPPED {test}: {error}");
-    assert!(std::env::var_os("MOM_REQUIRE_GPU").is_none(), "MOM_REQUIRE_GPU is set, but {error}");
-    None
-}
 
 /// A rank's command: where there are fewer GPUs than ranks all are on the first one.
 fn on_gpus(size: usize) -> impl Fn(usize, Command) -> Command {
@@ -51,7 +40,7 @@ fn trained(size: usize, more: &[&str]) -> (Run, Vec<(u64, f64)>) {
 
 #[test]
 fn ranks_on_gpus_train_as_one_does() {
-    let Some(_gpus) = gpus("ranks_on_gpus_train_as_one_does") else { return };
+    let Some(_gpus) = gpu("ranks_on_gpus_train_as_one_does") else { return };
     for setting in ["chameleon", "transfusion"] {
         for (dtype, bound) in [("f32", 1e-5), ("bf16", 1e-2)] {
             let (dtype, setting) = (format!("train.dtype={dtype}"), format!("model.setting={setting}"));
@@ -72,7 +61,7 @@ fn ranks_on_gpus_train_as_one_does() {
 /// Kernels, sums over ranks and new weights of a step as one graph.
 #[test]
 fn captured_steps_of_ranks_are_those_that_are_launched_one_by_one() {
-    let Some(_gpus) = gpus("captured_steps_of_ranks_are_those_that_are_launched_one_by_one") else { return };
+    let Some(_gpus) = gpu("captured_steps_of_ranks_are_those_that_are_launched_one_by_one") else { return };
     for (dtype, bound) in [("train.dtype=f32", 1e-5), ("train.dtype=bf16", 1e-2)] {
         for reduce in ["train.dist.reduce=fastest", "train.dist.reduce=fixed-order"] {
             let more = [dtype, reduce, "train.accumulate=1", "optimizer.learning_rate=1e-3", "train.dist.bucket_mib=1"];
@@ -88,7 +77,7 @@ fn captured_steps_of_ranks_are_those_that_are_launched_one_by_one() {
 /// A chunk of each sequence on each rank, with states and windows between them by NCCL.
 #[test]
 fn chunks_on_gpus_train_as_whole_sequences_do() {
-    let Some(_gpus) = gpus("chunks_on_gpus_train_as_whole_sequences_do") else { return };
+    let Some(_gpus) = gpu("chunks_on_gpus_train_as_whole_sequences_do") else { return };
     for setting in ["chameleon", "transfusion"] {
         for (dtype, bound) in [("f32", 1e-5), ("bf16", 1e-2)] {
             let (dtype, setting) = (format!("train.dtype={dtype}"), format!("model.setting={setting}"));
@@ -108,7 +97,7 @@ fn chunks_on_gpus_train_as_whole_sequences_do() {
 
 #[test]
 fn a_fixed_order_gives_the_same_bits_and_an_average_comes_along() {
-    let Some(_gpus) = gpus("a_fixed_order_gives_the_same_bits_and_an_average_comes_along") else { return };
+    let Some(_gpus) = gpu("a_fixed_order_gives_the_same_bits_and_an_average_comes_along") else { return };
     // Samples are drawn between steps whose weights may be on their way.
     let more = [
         "train.dist.reduce=fixed-order",
@@ -132,7 +121,7 @@ fn a_fixed_order_gives_the_same_bits_and_an_average_comes_along() {
 
 #[test]
 fn a_rank_that_is_killed_or_hangs_ends_all() {
-    let Some(_gpus) = gpus("a_rank_that_is_killed_or_hangs_ends_all") else { return };
+    let Some(_gpus) = gpu("a_rank_that_is_killed_or_hangs_ends_all") else { return };
     for (sent, expected) in [(Signal::KILL, "ended without a word"), (Signal::STOP, "no sign of life")] {
         let run = Run::new(&[
             "train.device=cuda",
