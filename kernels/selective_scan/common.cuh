@@ -147,20 +147,16 @@ struct Assume {
 template <int WIDTH, bool MANY = false> struct NearBiases {
     static constexpr int QUADS = MANY ? 4 : 1;  // of modalities
     alignas(16) float bias[4 * QUADS][WIDTH];
-    uint4 borders[QUADS];  // first rows of modalities 1, 2, ...; ~0 where there is none
+    uint4 borders[QUADS + MANY];  // first rows of modalities 1, 2, ..., ~0 where there is none; MANY: then of 4, 8, 12
 
     __device__ __forceinline__ int modality(uint32_t row) const {
-        const uint4 from = borders[0];
-        int modality = (row >= from.x) + (row >= from.y) + (row >= from.z);
+        int quad = 0;
         if constexpr (MANY) {
-            modality += row >= from.w;
-#pragma unroll
-            for (int i = 1; i < QUADS; i++) {
-                const uint4 next = borders[i];
-                modality += (row >= next.x) + (row >= next.y) + (row >= next.z) + (row >= next.w);
-            }
+            const uint4 quads = borders[QUADS];
+            quad = (row >= quads.x) + (row >= quads.y) + (row >= quads.z);
         }
-        return modality;
+        const uint4 from = borders[quad];
+        return 4 * quad + (row >= from.x) + (row >= from.y) + (row >= from.z);
     }
 
     // Must be followed by a barrier.
@@ -173,8 +169,9 @@ template <int WIDTH, bool MANY = false> struct NearBiases {
                 n > 0 && channel < d_inner ? in.dt_bias[uint64_t(i / WIDTH) * d_inner + channel] : 0.f;
         }
         if (threadIdx.x < 4 * QUADS) {
-            const uint32_t modality = threadIdx.x + 1;
-            reinterpret_cast<uint32_t*>(borders)[threadIdx.x] = offsets && modality < n ? offsets[modality] : ~0u;
+            const uint32_t modality = threadIdx.x + 1, border = offsets && modality < n ? offsets[modality] : ~0u;
+            reinterpret_cast<uint32_t*>(borders)[threadIdx.x] = border;
+            if (MANY && modality % 4 == 0) reinterpret_cast<uint32_t*>(borders + QUADS)[modality / 4 - 1] = border;
         }
     }
 };

@@ -10,14 +10,19 @@ template <typename T, bool FORWARD, int BN, int WARPGROUPS, int STAGES, bool SHO
 template <typename Each>
 __device__ __forceinline__ void MGrouped90Tile<T, FORWARD, BN, WARPGROUPS, STAGES, SHORT, BLOCKS>::tiles(const Each& each) const {
     constexpr uint32_t BAND = SHORT ? 1 : 8;
-    const uint32_t m_tiles = (p.n_rows + ROWS - 1) / ROWS + p.n_groups - 1, per = SHORT ? p.tiles_at_once : 1;
+    // The tiles of rows that there are, not as many as there can be: one more may be another turn for every block.
+    uint32_t m_tiles = 0;
+#pragma unroll 1
+    for (uint32_t group = 0; group < p.n_groups; group++)
+        m_tiles += (offsets[group + 1] - offsets[group] + ROWS - 1) / ROWS;
+    const uint32_t per = SHORT ? p.tiles_at_once : 1;
     const uint32_t n_parts = (p.n_tiles + per - 1) / per;
     for (uint32_t i = blockIdx.x; i < m_tiles * n_parts; i += gridDim.x) {
         const uint32_t band = i / (BAND * n_parts), rest = i % (BAND * n_parts), height = min(BAND, m_tiles - band * BAND);
         const auto border = [&](uint32_t group) { return offsets[group]; };
         const RowTile rows = row_tile_of(border, p.n_groups, band * BAND + rest % height, ROWS);
         const uint32_t first = rest / height * per;
-        if (rows.n_rows > 0) each(rows, first, min(first + per, p.n_tiles));
+        each(rows, first, min(first + per, p.n_tiles));
     }
 }
 
