@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use mom_models::{ModelConfig, PatchOrder, SCALES, Scale, Setting, UnetConfig, Variant, flops};
+use mom_models::{ModelConfig, PatchOrder, PatcherKind, SCALES, Scale, Setting, UnetConfig, Variant, flops};
 use mom_train::Recompute;
 use mom_train::config::DistSection;
 use mom_train::dist::{Place, World};
@@ -38,6 +38,7 @@ fn timed(arguments: &SpeedArguments, world: &Arc<World>) -> Result<()> {
     let named: Scale = arguments.scale.parse()?;
     let scale = Scale { n_layers: arguments.layers.unwrap_or(named.n_layers), ..named };
     let options = SpeedOptions {
+        patcher: arguments.patcher.parse()?,
         vocab_size: arguments.vocab,
         batch: arguments.batch,
         seqlen: arguments.seqlen,
@@ -61,9 +62,10 @@ fn timed(arguments: &SpeedArguments, world: &Arc<World>) -> Result<()> {
     }
     let at = |share: f64| 1e3 * speed.step_secs[(share * (speed.step_secs.len() - 1) as f64).round() as usize];
     say!(
-        "{} {} {} ({} blocks) vocabulary {} batch {} x {}: {:.1} M weights",
+        "{} {}{} {} ({} blocks) vocabulary {} batch {} x {}: {:.1} M weights",
         setting,
         variant,
+        if options.patcher == PatcherKind::Unet { " with a U-Net" } else { "" },
         scale,
         scale.n_blocks(),
         arguments.vocab,

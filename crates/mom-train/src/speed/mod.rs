@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use mom_data::{Batch, Share};
 use mom_models::diffusion::{Noise, Timesteps};
-use mom_models::{Model, ModelConfig, Normaliser, Scale, Setting, Variant, flops};
+use mom_models::{Model, ModelConfig, Normaliser, PatchOrder, PatcherKind, Scale, Setting, UnetConfig, Variant, flops};
 
 use crate::config::{DistSection, OptimizerSection};
 use crate::data::view;
@@ -19,6 +19,12 @@ use crate::{DeviceKind, Graph, Precision, Recompute, Result};
 
 pub use decode::{DecodeSpeed, measure_decoding};
 
+/// Positions of a picture.
+const IMAGE: usize = 1024;
+
+/// Positions of the spans of other modalities.
+const SPAN: std::ops::Range<usize> = 64..401;
+
 /// What is timed; [`Self::new`] has what stands for the rest.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SpeedOptions {
@@ -28,6 +34,8 @@ pub struct SpeedOptions {
     pub variant: Variant,
     /// Size of the backbone.
     pub scale: Scale,
+    /// How patches come in and out, in Transfusion: linear, of 8 x 8 pixels, or through a U-Net, of 2 x 2 latents of 8 channels.
+    pub patcher: PatcherKind,
     /// Tokens of the vocabulary.
     pub vocab_size: usize,
     /// Sequences in a batch.
@@ -63,6 +71,7 @@ impl SpeedOptions {
             setting,
             variant,
             scale,
+            patcher: PatcherKind::Linear,
             vocab_size: 4096,
             batch: 1,
             seqlen: 512,
@@ -176,9 +185,14 @@ fn timed(options: &SpeedOptions, world: &Arc<World>, place: &mut Option<Engine>)
     let expected = format!("a multiple of --context, {context}");
     require(options.seqlen.is_multiple_of(context), "seqlen", &expected, options.seqlen)?;
     let defaults = ModelConfig::new(options.setting, options.variant, options.scale, options.vocab_size);
-    let patch_dim = if options.setting.has_patches() { 192 } else { 0 };
+    let unet = unet(options)?;
+    let patch_dim = match &unet {
+        Some(unet) => 4 * unet.channels,
+        None if options.setting.has_patches() => 192,
+        None => 0,
+    };
     let mean_keys = (options.seqlen / 2).min(defaults.most_mean_keys());
-    let config = ModelConfig { patch_dim, mean_keys, ..defaults };
+    let config = ModelConfig { patch_dim, mean_keys, unet, ..defaults };
     let precision = options.precision.unwrap_or(Precision::of(options.device));
     let elements = options.batch * options.seqlen * options.scale.d_model;
     let model = (options.setting, options.variant);
@@ -246,6 +260,25 @@ fn timed(options: &SpeedOptions, world: &Arc<World>, place: &mut Option<Engine>)
     })
 }
 
+/// The U-Net around patches, if there is to be one: of the latents that the paper has.
+fn unet(options: &SpeedOptions) -> Result<Option<UnetConfig>> {
+    if options.patcher == PatcherKind::Linear {
+        return Ok(None);
+    }
+    let expected = format!("linear in the setting {}", options.setting);
+    require(options.setting.has_patches(), "patcher", &expected, options.patcher)?;
+    require(options.context == 1, "context", "1 for a U-Net, which sees whole pictures", options.context)?;
+    let least = IMAGE + SPAN.end - 1;
+    require(
+        options.seqlen >= least,
+        "seqlen",
+        &format!("at least {least} for a U-Net, a whole picture behind a text"),
+        options.seqlen,
+    )?;
+    let width = UnetConfig::width_for(options.scale.d_model);
+    Ok(Some(UnetConfig { channels: 8, order: PatchOrder::ChannelsFirst, width }))
+}
+
 /// A batch as [`measure`] describes it.
 fn input(options: &SpeedOptions, patch_dim: usize) -> Input {
     let n = options.batch * options.seqlen;
@@ -260,7 +293,11 @@ fn input(options: &SpeedOptions, patch_dim: usize) -> Input {
     for _ in 0..options.batch {
         let (mut left, mut modality) = (options.seqlen, 0);
         while left > 0 {
-            let span = if modality == 1 { 1024 } else { 64 + random(337) }.min(left);
+            // A U-Net sees whole pictures; where there is no room for one there is text.
+            if modality == 1 && options.patcher == PatcherKind::Unet && left < IMAGE {
+                modality = 0;
+            }
+            let span = if modality == 1 { IMAGE } else { SPAN.start + random(SPAN.len()) }.min(left);
             batch.modality_ids.extend(std::iter::repeat_n(modality as u8, span));
             if modality == 1 && patch_dim > 0 {
                 batch.patch_images.extend(std::iter::repeat_n(n_images, span));

@@ -16,8 +16,14 @@ fn speed_is_told_of_every_setting() {
         let loss: f64 = text.trim().rsplit(' ').next().unwrap().parse().unwrap();
         assert!(loss.is_finite() && loss > 0.0, "{text}");
     }
+    let unet = ["speed", "--setting", "transfusion", "--patcher", "unet", "--scale", "nano", "--vocab", "64"];
+    let output = mom_train(&[&unet[..], &["--batch", "1", "--seqlen", "1424", "--steps", "1"]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("transfusion mom with a U-Net nano"), "{text}");
     for (more, expected) in [
         (&["--layers", "0"][..], "layers"),
+        (&["--patcher", "unet"], "patcher must be linear in the setting chameleon, got unet"),
+        (&["--patcher", "unet", "--setting", "transfusion"], "seqlen must be at least 1424 for a U-Net"),
         (&["--setting", "video"], "video"),
         (&["--dtype", "f8"], "[possible values: f32, bf16]"),
         (&["--dtype", "bf16"], "f32 or f64 on the CPU"),

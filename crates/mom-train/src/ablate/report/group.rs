@@ -210,11 +210,11 @@ pub(super) fn groups<'a>(runs: &'a [RunResult], arms: &'a [ArmRates]) -> Vec<Gro
     groups
 }
 
-/// What is trained on.
-fn joint_in_words(setting: &str) -> &'static str {
+/// What is trained on, in words that a panel has room for.
+pub(super) fn joint_in_words(setting: &str) -> &'static str {
     match setting {
-        "transfusion" => "what is trained on: text's cross-entropy and the weighted diffusion loss",
-        _ => "what is trained on: cross-entropy over all targets of all modalities",
+        "transfusion" => "cross-entropy + weighted diffusion loss",
+        _ => "cross-entropy over all targets",
     }
 }
 

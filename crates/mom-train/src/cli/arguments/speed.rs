@@ -8,7 +8,7 @@ use super::{device, dtype, setting};
 #[derive(Debug, clap::Args)]
 pub struct SpeedArguments {
     /// Time decoding instead: --steps tokens of text of each of --batch sequences, one after the other.
-    #[arg(long, conflicts_with_all = ["seqlen", "recompute", "graph", "profile", "gpus", "accumulate", "context"])]
+    #[arg(long, conflicts_with_all = ["seqlen", "recompute", "graph", "profile", "gpus", "accumulate", "context", "patcher"])]
     pub decode: bool,
     /// Modalities and losses of the model.
     #[arg(long, default_value = "chameleon", value_parser = setting())]
@@ -19,6 +19,9 @@ pub struct SpeedArguments {
     /// Size of the model: a name, or such as d320-l6.
     #[arg(long, default_value = "tiny")]
     pub scale: String,
+    /// How pictures come in and out in Transfusion: linear, or unet (of 2 x 2 latents of 8 channels).
+    #[arg(long, default_value = "linear", value_parser = PossibleValuesParser::new(["linear", "unet"]))]
+    pub patcher: String,
     /// Layers of two blocks each, instead of the size's own.
     #[arg(long)]
     pub layers: Option<usize>,

@@ -58,3 +58,18 @@ fn panel(group: &Group, modality: &str, loss: &str) -> Result<Option<Panel>, Rep
     let alt = format!("Validation loss of {modality} against training step, {} variants.", names.len());
     Ok(Some(Panel { file, alt, svg }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::group::joint_in_words;
+    use super::super::canvas::text_width;
+    use super::*;
+
+    #[test]
+    fn what_a_joint_loss_is_fits_into_its_panel() {
+        for setting in mom_models::Setting::NAMES {
+            let subtitle = format!("{}; one seed", joint_in_words(setting));
+            assert!(text_width(&subtitle, 12.0) < WIDTH - 2.0 * 14.0, "{subtitle}");
+        }
+    }
+}
