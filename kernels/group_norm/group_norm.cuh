@@ -8,7 +8,7 @@
 #include "../common/math.cuh"
 #include "params.h"
 
-constexpr int THREADS = 256;
+constexpr int THREADS = 256, MAX_CHANNELS = THREADS * 8;  // of vectors of 16 bits
 
 // Elements of a row's mean and of its squares around it, n of them each.
 struct Moments {
@@ -28,14 +28,14 @@ template <typename T> struct Chunk {
     uint32_t vectors, row_lanes, vector, row_lane;
     uint64_t first, last;
 
-    __device__ __forceinline__ explicit Chunk(const GroupNorm& p) {
+    template <typename P> __device__ __forceinline__ explicit Chunk(const P& p) {
         vectors = p.n_channels / V, row_lanes = THREADS / vectors;
         vector = threadIdx.x % vectors, row_lane = threadIdx.x / vectors;
         first = uint64_t(blockIdx.x) * p.rows_per_chunk;
         last = min(first + p.rows_per_chunk, p.n_rows);
     }
     __device__ __forceinline__ bool works() const { return row_lane < row_lanes; }
-    __device__ __forceinline__ uint64_t at(const GroupNorm& p, uint64_t row) const {
+    template <typename P> __device__ __forceinline__ uint64_t at(const P& p, uint64_t row) const {
         return (uint64_t(blockIdx.y) * p.n_rows + row) * p.n_channels + vector * V;
     }
 };

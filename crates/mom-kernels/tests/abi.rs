@@ -61,6 +61,7 @@ const STRUCTS: &[(&str, &str, &Pairs)] = &[
         &[("RawForward", "NormForward"), ("RawBackward", "NormBackward"), ("RawWeight", "NormWeight")],
     ),
     ("group_norm", "group_norm/mod.rs", &[("Raw", "GroupNorm")]),
+    ("group_norm", "group_norm/backward.rs", &[("RawBackward", "GroupNormBackward")]),
     ("group_norm", "group_norm/layer.rs", &[("RawLayer", "LayerNorm")]),
     ("multi_copy", "multi_copy.rs", &[("Raw", "Copies")]),
     ("rotary_embedding", "rotary_embedding/cuda/abi.rs", &[("RawRotary", "Rotary")]),

@@ -4,7 +4,9 @@
 mod cuda_support;
 
 use cuda_support::*;
-use mom_kernels::cuda::group_norm::{Activation, GroupNorm, group_norm, layer_norm, takes, workspace_len};
+use mom_kernels::cuda::group_norm::{
+    Activation, GroupNorm, backward, backward_workspace_len, group_norm, layer_norm, takes, workspace_len,
+};
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::{DeviceElement, Gpu};
 
@@ -94,6 +96,93 @@ fn norms_agree_with_f64() {
         let case = Case { batch: 2, n_rows: 2000, n_channels: 64, n_groups: 16, mean, activation: Activation::None };
         check::<f32>(&gpu, &case, 1e-6 * mean * 16.0);
     }
+}
+
+/// Gradients against f64: by the formulas of Wu and He's norm, which finite differences of the sum below agree with.
+fn check_backward<T: TestElement + DeviceElement>(gpu: &Gpu, case: &Case, limit: f64) {
+    let &Case { batch, n_rows, n_channels, n_groups, mean, activation } = case;
+    let mut random = Random(7);
+    let (len, each) = (batch * n_rows * n_channels, n_channels / n_groups);
+    let x = random.normals(len, 1.0).iter().map(|x| x + mean).collect::<Vec<f64>>();
+    let (x, grad) = (rounded::<T>(&x), rounded::<T>(&random.normals(len, 1.0)));
+    let (weight, bias) =
+        (rounded::<f32>(&random.normals(n_channels, 1.0)), rounded::<f32>(&random.normals(n_channels, 1.0)));
+    let (mut of_x, mut of_bias, mut of_weight) = (vec![0.0; len], vec![0.0; n_channels], vec![0.0; n_channels]);
+    for (picture, group) in (0..batch).flat_map(|picture| (0..n_groups).map(move |group| (picture, group))) {
+        let channels = group * each..(group + 1) * each;
+        let places: Vec<(usize, usize)> = (0..n_rows)
+            .flat_map(|row| {
+                channels.clone().map(move |channel| (channel, (picture * n_rows + row) * n_channels + channel))
+            })
+            .collect();
+        let n = places.len() as f64;
+        let mean = places.iter().map(|&(_, at)| x[at]).sum::<f64>() / n;
+        let variance = places.iter().map(|&(_, at)| (x[at] - mean).powi(2)).sum::<f64>() / n;
+        let scale = (variance + 1e-5).sqrt().recip();
+        let of = |(channel, at): (usize, usize)| {
+            let x_hat = (x[at] - mean) * scale;
+            let z = x_hat * weight[channel] + bias[channel];
+            let s = 1.0 / (1.0 + (-z).exp());
+            let slope = if activation == Activation::Silu { s * (1.0 + z * (1.0 - s)) } else { 1.0 };
+            (x_hat, grad[at] * slope)
+        };
+        let (mut first, mut second) = (0.0, 0.0);
+        for &(channel, at) in &places {
+            let (x_hat, dz) = of((channel, at));
+            of_bias[channel] += dz;
+            of_weight[channel] += dz * x_hat;
+            first += dz * weight[channel] / n;
+            second += dz * weight[channel] * x_hat / n;
+        }
+        for &(channel, at) in &places {
+            let (x_hat, dz) = of((channel, at));
+            of_x[at] = (dz * weight[channel] - first - x_hat * second) * scale;
+        }
+    }
+    let (x, grad) = (upload::<T>(gpu, &x), upload::<T>(gpu, &grad));
+    let (weight, bias) = (upload::<f32>(gpu, &weight), upload::<f32>(gpu, &bias));
+    let norm = GroupNorm::new(batch, n_groups, gpu.read(&weight), gpu.read(&bias)).with_activation(activation);
+    let run = || {
+        let mut grad_x = poisoned::<T>(gpu, len);
+        let mut grads = poisoned::<f32>(gpu, 2 * n_channels);
+        let mut workspace = poisoned::<f32>(gpu, backward_workspace_len::<T>(batch, n_rows, n_channels, n_groups));
+        let (x, grad) = (gpu.rows(&x, n_channels).unwrap(), gpu.rows(&grad, n_channels).unwrap());
+        let to = gpu.rows_mut(&mut grad_x, n_channels).unwrap();
+        backward(gpu, &x, &grad, &norm, to, gpu.write(&mut grads), gpu.write(&mut workspace)).unwrap();
+        (download::<T>(gpu, &grad_x), download::<f32>(gpu, &grads))
+    };
+    let (got_x, got) = run();
+    let shape = (batch, n_rows, n_channels, n_groups);
+    for (what, got, want) in
+        [("x", &got_x[..], &of_x), ("bias", &got[..n_channels], &of_bias), ("weight", &got[n_channels..], &of_weight)]
+    {
+        let error = relative(got, want);
+        assert!(error < limit, "{shape:?}, {activation:?}, {}, {what}: {error:.1e}", T::DTYPE.name());
+    }
+    assert_eq!(run(), (got_x, got), "two runs give the same bits");
+}
+
+#[test]
+fn gradients_agree_with_f64() {
+    let Some(gpu) = gpu("gradients_agree_with_f64") else { return };
+    for (batch, n_rows, n_channels, n_groups) in
+        [(1, 2, 8, 1), (3, 7, 32, 8), (2, 1000, 128, 32), (3, 333, 192, 32), (1, 5000, 512, 32), (2, 70, 1024, 4)]
+    {
+        for (mean, activation) in [(0.0, Activation::None), (0.5, Activation::Silu)] {
+            let case = Case { batch, n_rows, n_channels, n_groups, mean, activation };
+            check_backward::<f32>(&gpu, &case, 2e-5);
+            check_backward::<bf16>(&gpu, &case, 1e-2);
+        }
+    }
+    // The error function's slope is not there: refused, not left out.
+    let ones = gpu.upload(&[1.0f32; 8]).unwrap();
+    let norm = GroupNorm::new(1, 1, gpu.read(&ones), gpu.read(&ones)).with_activation(Activation::Gelu);
+    let (mut to, mut grads) = (poisoned::<f32>(&gpu, 8), poisoned::<f32>(&gpu, 16));
+    let mut workspace = poisoned::<f32>(&gpu, backward_workspace_len::<f32>(1, 1, 8, 1));
+    let x = gpu.rows(&ones, 8).unwrap();
+    let (to, grads, workspace) = (gpu.rows_mut(&mut to, 8).unwrap(), gpu.write(&mut grads), gpu.write(&mut workspace));
+    let error = backward(&gpu, &x, &x, &norm, to, grads, workspace).unwrap_err().to_string();
+    assert!(error.contains("activation"), "{error}");
 }
 
 fn check_rows<T: TestElement + DeviceElement>(gpu: &Gpu, n_rows: usize, width: usize, mean: f64, limit: f64) {

@@ -1,5 +1,7 @@
 //! Layers around the backbone, each one node of the tape.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod convolution;
 mod cross_entropy;
 mod embedding;
 mod ids;

@@ -27,6 +27,7 @@
 //! # }
 //! ```
 
+mod backward;
 mod layer;
 
 use std::mem::offset_of;
@@ -36,6 +37,7 @@ use cudarc::driver::DeviceRepr;
 use crate::error::{Error, expect_size};
 use crate::runtime::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Gpu, Grid, Result, blocks};
 
+pub use backward::{backward, backward_workspace_len};
 pub use layer::{layer_norm, takes_rows};
 
 const OP: &str = "group_norm";
@@ -128,62 +130,109 @@ pub fn group_norm<T: DeviceElement>(
     y: DeviceRowsMut<'_, T>,
     workspace: DeviceMut<'_, f32>,
 ) -> Result<()> {
-    let (n, n_channels, batch, n_groups) = (x.n_rows(), x.width(), norm.batch, norm.n_groups);
-    y.expect(OP, "y", n, n_channels)?;
-    let vector = VECTOR_BYTES / size_of::<T>();
-    if !takes::<T>(n_channels) {
-        let (min, max) = (vector, vector * THREADS);
-        return Err(Error::Limit { op: OP, arg: "n_channels", min, max, got: n_channels }.into());
-    }
-    if n_groups == 0 || !n_channels.is_multiple_of(n_groups) {
-        return Err(Error::Limit { op: OP, arg: "n_groups", min: 1, max: n_channels, got: n_groups }.into());
-    }
-    if !(1..=MAX_BATCH).contains(&batch) {
-        return Err(Error::Limit { op: OP, arg: "batch", min: 1, max: MAX_BATCH, got: batch }.into());
-    }
-    expect_size(OP, "x", "pixels of each picture", n / batch * batch, n)?;
-    for (arg, stride) in [("x", x.stride()), ("y", y.stride())] {
-        expect_size(OP, arg, "elements from a row to the next", n_channels, stride)?;
-    }
-    for (arg, aligned) in [("x", x.is_aligned(vector)), ("y", y.is_aligned(vector))] {
-        expect_size(OP, arg, "rows off 16 bytes", 0, usize::from(!aligned))?;
-    }
-    expect_size(OP, "weight", "elements", n_channels, norm.weight.len())?;
-    expect_size(OP, "bias", "elements", n_channels, norm.bias.len())?;
-    let n_rows = n / batch;
+    let Checked { n_rows, n_channels, batch, n_groups } = norm.check(x, "y", &y)?;
     expect_size(OP, "workspace", "elements", workspace_len::<T>(batch, n_rows, n_channels, n_groups), workspace.len())?;
-    if n == 0 {
+    if n_rows == 0 {
         return Ok(());
     }
-    let (rows_per_chunk, n_chunks) = chunks::<T>(n_rows, n_channels);
-    let partial = workspace.address(gpu)?;
-    let params = Raw {
-        x: x.address(gpu)?,
-        y: y.address(gpu)?,
-        weight: norm.weight.address(gpu)?,
-        bias: norm.bias.address(gpu)?,
-        partial,
-        statistics: partial + (2 * batch * n_chunks * n_groups * size_of::<f32>()) as u64,
-        n_rows: n_rows as u64,
-        n_channels: n_channels as u32,
-        n_groups: n_groups as u32,
-        rows_per_chunk: rows_per_chunk as u32,
-        n_chunks: blocks(OP, "pixels", n_chunks, 1)?,
-        eps: norm.eps,
-        activation: norm.activation as u32,
-        batch: batch as u32,
-        unused: 0,
-    };
-    let pictures = blocks(OP, "batch", batch, 1)?;
-    let of_chunks = Grid { blocks: (params.n_chunks, pictures, 1), threads: (THREADS as u32, 1, 1) };
-    let of_groups = Grid::line(blocks(OP, "groups", batch * n_groups, THREADS / 32)?, THREADS as u32);
-    let dtype = T::DTYPE.name();
-    // SAFETY: x and y have n_rows pixels of n_channels for each picture, a block reads and writes those of its chunk; a partial sum for
-    // each chunk and group, and the moments of each group, lie in the workspace, which is borrowed exclusively, as y is.
-    unsafe {
-        gpu.launch(&format!("group_norm_sums_{dtype}"), of_chunks, &params)?;
-        gpu.launch("group_norm_moments", of_groups, &params)?;
-        gpu.launch(&format!("group_norm_apply_{dtype}"), of_chunks, &params)
+    let params = norm.raw(gpu, x, y.address(gpu)?, &workspace)?;
+    params.moments::<T>(gpu)?;
+    // SAFETY: x and y have n_rows pixels of n_channels for each picture, a block reads and writes those of its chunk; y is borrowed
+    // exclusively.
+    unsafe { gpu.launch(&format!("group_norm_apply_{}", T::DTYPE.name()), params.of_chunks(), &params) }
+}
+
+/// Sizes of a call.
+#[derive(Debug, Clone, Copy)]
+struct Checked {
+    /// Pixels of each picture.
+    n_rows: usize,
+    n_channels: usize,
+    batch: usize,
+    n_groups: usize,
+}
+
+impl GroupNorm<'_> {
+    /// Fails unless `x` and what is written fit together and to the parameters.
+    fn check<T: DeviceElement>(
+        &self,
+        x: &DeviceRows<'_, T>,
+        arg: &'static str,
+        to: &DeviceRowsMut<'_, T>,
+    ) -> Result<Checked> {
+        let (n, n_channels, batch, n_groups) = (x.n_rows(), x.width(), self.batch, self.n_groups);
+        to.expect(OP, arg, n, n_channels)?;
+        let vector = VECTOR_BYTES / size_of::<T>();
+        if !takes::<T>(n_channels) {
+            let (min, max) = (vector, vector * THREADS);
+            return Err(Error::Limit { op: OP, arg: "n_channels", min, max, got: n_channels }.into());
+        }
+        if n_groups == 0 || !n_channels.is_multiple_of(n_groups) {
+            return Err(Error::Limit { op: OP, arg: "n_groups", min: 1, max: n_channels, got: n_groups }.into());
+        }
+        if !(1..=MAX_BATCH).contains(&batch) {
+            return Err(Error::Limit { op: OP, arg: "batch", min: 1, max: MAX_BATCH, got: batch }.into());
+        }
+        expect_size(OP, "x", "pixels of each picture", n / batch * batch, n)?;
+        for (arg, stride) in [("x", x.stride()), (arg, to.stride())] {
+            expect_size(OP, arg, "elements from a row to the next", n_channels, stride)?;
+        }
+        for (arg, aligned) in [("x", x.is_aligned(vector)), (arg, to.is_aligned(vector))] {
+            expect_size(OP, arg, "rows off 16 bytes", 0, usize::from(!aligned))?;
+        }
+        expect_size(OP, "weight", "elements", n_channels, self.weight.len())?;
+        expect_size(OP, "bias", "elements", n_channels, self.bias.len())?;
+        Ok(Checked { n_rows: n / batch, n_channels, batch, n_groups })
+    }
+
+    /// What the kernels take, with the moments' place in a workspace of [`workspace_len`]; `y` is 0 where none is written.
+    fn raw<T: DeviceElement>(
+        &self,
+        gpu: &Gpu,
+        x: &DeviceRows<'_, T>,
+        y: u64,
+        workspace: &DeviceMut<'_, f32>,
+    ) -> Result<Raw> {
+        let (n_channels, batch, n_groups) = (x.width(), self.batch, self.n_groups);
+        let n_rows = x.n_rows() / batch;
+        let (rows_per_chunk, n_chunks) = chunks::<T>(n_rows, n_channels);
+        let partial = workspace.address(gpu)?;
+        Ok(Raw {
+            x: x.address(gpu)?,
+            y,
+            weight: self.weight.address(gpu)?,
+            bias: self.bias.address(gpu)?,
+            partial,
+            statistics: partial + (2 * batch * n_chunks * n_groups * size_of::<f32>()) as u64,
+            n_rows: n_rows as u64,
+            n_channels: n_channels as u32,
+            n_groups: n_groups as u32,
+            rows_per_chunk: rows_per_chunk as u32,
+            n_chunks: blocks(OP, "pixels", n_chunks, 1)?,
+            eps: self.eps,
+            activation: self.activation as u32,
+            batch: blocks(OP, "batch", batch, 1)?,
+            unused: 0,
+        })
+    }
+}
+
+impl Raw {
+    /// A block for each chunk of each picture.
+    fn of_chunks(&self) -> Grid {
+        Grid { blocks: (self.n_chunks, self.batch, 1), threads: (THREADS as u32, 1, 1) }
+    }
+
+    /// Writes the mean of each picture's groups, and one over their deviation.
+    fn moments<T: DeviceElement>(&self, gpu: &Gpu) -> Result<()> {
+        let n_groups = self.batch as usize * self.n_groups as usize;
+        let of_groups = Grid::line(blocks(OP, "groups", n_groups, THREADS / 32)?, THREADS as u32);
+        // SAFETY: x has n_rows pixels of n_channels for each picture, a block reads those of its chunk; a partial sum for each chunk
+        // and group, and the moments of each group, lie in the workspace, which the caller has borrowed exclusively.
+        unsafe {
+            gpu.launch(&format!("group_norm_sums_{}", T::DTYPE.name()), self.of_chunks(), self)?;
+            gpu.launch("group_norm_moments", of_groups, self)
+        }
     }
 }
 

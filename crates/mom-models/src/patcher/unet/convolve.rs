@@ -4,7 +4,8 @@
 //! ```text
 //! y[p, o] = bias[o] + sum over taps k and channels c of x[reads[p, k], c] W[o, k, c]
 //! ```
-//! On the CPU the products are the project's own; on a device, and in [`by_operations`], candle's.
+//! On the CPU the products are the project's own; on a GPU too in f32 and bf16 ([`super::gpu`]); elsewhere, and in
+//! [`by_operations`], candle's.
 
 use std::sync::Arc;
 
@@ -33,16 +34,43 @@ const MAX_ELEMENTS: [usize; 2] = [1 << 21, 1 << 27];
 /// # Errors
 /// Shapes that disagree; on the CPU an element type other than f32 and f64.
 pub(crate) fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor, taps: &Arc<Taps>) -> Result<Tensor> {
-    convolve_with(x, weight, bias, taps, x.device().is_cpu())
+    convolve_with(x, weight, bias, taps, Way::of(x, true))
 }
 
 /// As [`convolve`], by candle's operations on any device.
 #[cfg(test)]
 pub(crate) fn by_operations(x: &Tensor, weight: &Tensor, bias: &Tensor, taps: &Arc<Taps>) -> Result<Tensor> {
-    convolve_with(x, weight, bias, taps, false)
+    convolve_with(x, weight, bias, taps, Way::Operations)
 }
 
-fn convolve_with(x: &Tensor, weight: &Tensor, bias: &Tensor, taps: &Arc<Taps>, by_slices: bool) -> Result<Tensor> {
+/// Who computes an operation of the U-Net.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The project's code on the CPU.
+    Slices,
+    /// The project's kernels on a GPU.
+    #[cfg(feature = "cuda")]
+    Kernels,
+    /// candle's operations.
+    Operations,
+}
+
+impl Way {
+    /// For the device and element type of `x`; `by_kernels`: whether they take its sizes.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "there are no kernels"))]
+    pub fn of(x: &Tensor, by_kernels: bool) -> Self {
+        if x.device().is_cpu() {
+            return Self::Slices;
+        }
+        #[cfg(feature = "cuda")]
+        if by_kernels && matches!(x.dtype(), DType::BF16 | DType::F32) {
+            return Self::Kernels;
+        }
+        Self::Operations
+    }
+}
+
+fn convolve_with(x: &Tensor, weight: &Tensor, bias: &Tensor, taps: &Arc<Taps>, way: Way) -> Result<Tensor> {
     let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);
     let (n_pictures, _, channels) = x.dims3()?;
     let n_out_channels = weight.dim(0)?;
@@ -53,15 +81,19 @@ fn convolve_with(x: &Tensor, weight: &Tensor, bias: &Tensor, taps: &Arc<Taps>, b
     shape(&[n_out_channels, 3, 3, channels], &weight, "weight")?;
     let biases = if bias.dim(0)? == 1 { 1 } else { n_pictures };
     shape(&[biases, n_out_channels], &bias, "bias")?;
-    let node = Node { x, weight, bias, taps: taps.clone(), by_slices };
+    let node = Node { x, weight, bias, taps: taps.clone(), way };
     let (inputs, shape) = (node.inputs(), (n_pictures, taps.n_out, n_out_channels));
-    if by_slices {
+    if way == Way::Slices {
         return dispatch!(OP, "x", node.x, T => {
             let y = node.forward::<T>()?;
             Ok(record(inputs, y, shape, node)?)
         });
     }
-    let y = node.forward_by_operations()?;
+    let y = match way {
+        #[cfg(feature = "cuda")]
+        Way::Kernels => super::gpu::convolve([&node.x, &node.weight, &node.bias], taps)?,
+        _ => node.forward_by_operations()?,
+    };
     Ok(record_tensor(inputs, &y, node)?)
 }
 
@@ -70,7 +102,7 @@ struct Node {
     weight: Tensor,
     bias: Tensor,
     taps: Arc<Taps>,
-    by_slices: bool,
+    way: Way,
 }
 
 /// Sizes of a call.
@@ -92,7 +124,7 @@ impl Node {
     fn sizes(&self) -> Result<Sizes> {
         let (n_pictures, _, channels) = self.x.dims3()?;
         let n_features = N_TAPS * channels;
-        let most = MAX_ELEMENTS[usize::from(!self.by_slices)];
+        let most = MAX_ELEMENTS[usize::from(self.way != Way::Slices)];
         let at_a_time = (most / (self.taps.n_out * n_features).max(1)).clamp(1, n_pictures.max(1));
         Ok(Sizes { n_pictures, channels, n_out_channels: self.weight.dim(0)?, n_features, at_a_time })
     }
@@ -284,10 +316,14 @@ impl Backward for Node {
         OP
     }
     fn backward(&self, grad: &Tensor, needed: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
-        if !self.by_slices {
-            return Ok(self.gradients_by_operations(grad, needed)?);
-        }
-        let gradients: Result<_> = dispatch!(OP, "grad_output", grad, T => self.gradients::<T>(grad, needed));
+        let gradients: Result<_> = match self.way {
+            Way::Slices => dispatch!(OP, "grad_output", grad, T => self.gradients::<T>(grad, needed)),
+            #[cfg(feature = "cuda")]
+            Way::Kernels => {
+                super::gpu::convolve_backward([&self.x, &self.weight, &self.bias], &self.taps, grad, needed)
+            }
+            Way::Operations => self.gradients_by_operations(grad, needed),
+        };
         Ok(gradients?)
     }
 }

@@ -17,12 +17,15 @@
 //! | `config` | sizes, parameters and FLOPs, from one list of layers |
 //! | `taps` | which positions a convolution reads |
 //! | `convolve`, `norm` | the two operations, each a node with its backward pass |
+//! | `gpu` | the two by the project's kernels |
 //! | `block` | layers with parameters, the residual block |
 //! | `pictures` | pictures of a batch by their sizes |
 
 mod block;
 mod config;
 mod convolve;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod norm;
 mod pictures;
 mod taps;

@@ -13,12 +13,12 @@ use mom_core::host::{Float, Host, dispatch, tensor};
 use mom_kernels::Element;
 use rayon::prelude::*;
 
-use super::convolve::wide;
+use super::convolve::{Way, wide};
 use crate::Result;
 use crate::error::require_batch;
 
 const OP: &str = "group_norm_silu";
-const EPS: f64 = 1e-5;
+pub(super) const EPS: f64 = 1e-5;
 
 /// * `x`: `(n_pictures, n_positions, channels)`.
 /// * `weight`, `bias`: `(channels)`, f32 where x has 16 bits.
@@ -29,22 +29,20 @@ const EPS: f64 = 1e-5;
 /// # Errors
 /// Shapes that disagree; on the CPU an element type other than f32 and f64.
 pub(crate) fn group_norm_silu(x: &Tensor, weight: &Tensor, bias: &Tensor, n_groups: usize) -> Result<Tensor> {
-    group_norm_silu_with(x, weight, bias, n_groups, x.device().is_cpu())
+    #[cfg(feature = "cuda")]
+    let by_kernels = super::gpu::takes(x, weight);
+    #[cfg(not(feature = "cuda"))]
+    let by_kernels = false;
+    group_norm_silu_with(x, weight, bias, n_groups, Way::of(x, by_kernels))
 }
 
 /// As [`group_norm_silu`], by candle's operations on any device.
 #[cfg(test)]
 pub(crate) fn by_operations(x: &Tensor, weight: &Tensor, bias: &Tensor, n_groups: usize) -> Result<Tensor> {
-    group_norm_silu_with(x, weight, bias, n_groups, false)
+    group_norm_silu_with(x, weight, bias, n_groups, Way::Operations)
 }
 
-fn group_norm_silu_with(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    n_groups: usize,
-    by_slices: bool,
-) -> Result<Tensor> {
+fn group_norm_silu_with(x: &Tensor, weight: &Tensor, bias: &Tensor, n_groups: usize, way: Way) -> Result<Tensor> {
     let x = x.contiguous()?;
     let (_, _, channels) = x.dims3()?;
     let fits = n_groups > 0 && channels.is_multiple_of(n_groups);
@@ -54,15 +52,19 @@ fn group_norm_silu_with(
     }
     let inputs = vec![x.clone(), weight.clone(), bias.clone()];
     let shape = x.shape().clone();
-    let mut node = Node { x, weight: weight.clone(), bias: bias.clone(), n_groups, statistics: Vec::new(), by_slices };
-    if by_slices {
+    let mut node = Node { x, weight: weight.clone(), bias: bias.clone(), n_groups, statistics: Vec::new(), way };
+    if way == Way::Slices {
         return dispatch!(OP, "x", node.x, T => {
             let (y, statistics) = node.forward::<T>()?;
             node.statistics = statistics;
             Ok(record(inputs, y, shape, node)?)
         });
     }
-    let y = node.forward_by_operations()?;
+    let y = match way {
+        #[cfg(feature = "cuda")]
+        Way::Kernels => super::gpu::group_norm_silu([&node.x, &node.weight, &node.bias], n_groups)?,
+        _ => node.forward_by_operations()?,
+    };
     Ok(record_tensor(inputs, &y, node)?)
 }
 
@@ -73,7 +75,7 @@ struct Node {
     n_groups: usize,
     /// Of each picture and group.
     statistics: Vec<Statistics>,
-    by_slices: bool,
+    way: Way,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -246,10 +248,14 @@ impl Backward for Node {
         OP
     }
     fn backward(&self, grad: &Tensor, _: &[bool]) -> candle_core::Result<Vec<Option<Tensor>>> {
-        if !self.by_slices {
-            return Ok(self.gradients_by_operations(grad)?);
-        }
-        let gradients: Result<_> = dispatch!(OP, "grad_output", grad, T => self.gradients::<T>(grad));
+        let gradients: Result<_> = match self.way {
+            Way::Slices => dispatch!(OP, "grad_output", grad, T => self.gradients::<T>(grad)),
+            #[cfg(feature = "cuda")]
+            Way::Kernels => {
+                super::gpu::group_norm_silu_backward([&self.x, &self.weight, &self.bias], self.n_groups, grad)
+            }
+            Way::Operations => self.gradients_by_operations(grad),
+        };
         Ok(gradients?)
     }
 }

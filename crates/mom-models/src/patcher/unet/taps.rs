@@ -11,9 +11,23 @@ pub(crate) const N_TAPS: usize = 9;
 /// Stands for a position outside of the picture, whose value is zero. candle's `index_select` reads it so, too.
 pub(crate) const OUTSIDE: u32 = u32::MAX;
 
+/// What a convolution does to the size of pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resizing {
+    /// Nothing.
+    Same,
+    /// A stride of two.
+    Halving,
+    /// Every position four times, before it.
+    Doubling,
+}
+
 /// The tables of a convolution over square pictures of one size, the same for every picture.
 #[derive(Debug, Clone)]
 pub(crate) struct Taps {
+    /// What it does to their size.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a GPU's kernels need no tables"))]
+    pub resizing: Resizing,
     /// Positions of a picture before.
     pub n_in: usize,
     /// Positions of a picture behind.
@@ -31,24 +45,26 @@ pub(crate) struct Taps {
 impl Taps {
     /// Of stride 1 over `side` x `side` positions, with zeros around them.
     pub fn same(side: usize, device: &Device) -> Result<Self> {
-        Self::new(side, side, |out, tap| (out + tap).checked_sub(1).filter(|&at| at < side), device)
+        let read = |out: usize, tap: usize| (out + tap).checked_sub(1).filter(|&at| at < side);
+        Self::new(Resizing::Same, (side, side), read, device)
     }
 
     /// Of stride 2 from `2 side` to `side`, with zeros before the first position.
     pub fn halving(side: usize, device: &Device) -> Result<Self> {
-        Self::new(2 * side, side, |out, tap| (2 * out + tap).checked_sub(1).filter(|&at| at < 2 * side), device)
+        let read = |out: usize, tap: usize| (2 * out + tap).checked_sub(1).filter(|&at| at < 2 * side);
+        Self::new(Resizing::Halving, (2 * side, side), read, device)
     }
 
     /// Of stride 1 over `2 side` x `2 side` positions, each the nearest one of `side` x `side`.
     pub fn doubling(side: usize, device: &Device) -> Result<Self> {
         let read = |out: usize, tap: usize| (out + tap).checked_sub(1).filter(|&at| at < 2 * side).map(|at| at / 2);
-        Self::new(side, 2 * side, read, device)
+        Self::new(Resizing::Doubling, (side, 2 * side), read, device)
     }
 
     /// `read(out, tap)` is the row (or column) that tap 0..3 of a row (or column) reads, where it is inside.
     fn new(
-        side_in: usize,
-        side_out: usize,
+        resizing: Resizing,
+        (side_in, side_out): (usize, usize),
         read: impl Fn(usize, usize) -> Option<usize>,
         device: &Device,
     ) -> Result<Self> {
@@ -77,7 +93,7 @@ impl Taps {
         } else {
             Some([to_device(&reads, reads.len(), device)?, to_device(&read_by, read_by.len(), device)?])
         };
-        Ok(Self { n_in, n_out, reads, read_by, fan, on_device })
+        Ok(Self { resizing, n_in, n_out, reads, read_by, fan, on_device })
     }
 
     /// `reads` and `read_by`, each one-dimensional, where the tensors are.

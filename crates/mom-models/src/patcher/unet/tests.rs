@@ -134,3 +134,104 @@ fn sixteen_bits_lose_no_more_than_they_must() {
         assert!(off(a, b) < 2e-2, "gradient {i}: {}", off(a, b));
     }
 }
+
+/// The GPU, where there is one; else says so on stderr.
+#[cfg(feature = "cuda")]
+fn gpu(test: &str) -> Option<Device> {
+    let device = mom_core::cuda_device(0);
+    if let Err(error) = &device {
+        eprintln!("SKIPPED {test}: {error}");
+        assert!(std::env::var_os("MOM_REQUIRE_GPU").is_none(), "MOM_REQUIRE_GPU is set, but {error}");
+    }
+    device.ok()
+}
+
+/// On a GPU the kernels give what f64 on the CPU gives: value and all gradients.
+#[cfg(feature = "cuda")]
+#[test]
+fn kernels_agree_with_f64() {
+    let Some(device) = gpu("kernels_agree_with_f64") else { return };
+    let size = |of: &[f64]| of.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let off = |a: &[f64], b: &[f64]| size(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>()) / size(b);
+    // Value and gradients, with inputs as `dtype` has them; the last `n_wide` are never below f32.
+    let run = |inputs: &[Var], n_wide: usize, (dtype, device): (DType, &Device), way: Way<'_>| {
+        let wide = if dtype == DType::BF16 { DType::F32 } else { dtype };
+        let inputs: Vec<Var> = (inputs.iter().enumerate())
+            .map(|(i, input)| {
+                let (narrow, of) = if i + n_wide < inputs.len() { (DType::BF16, dtype) } else { (DType::F32, wide) };
+                let input = input.to_dtype(narrow).unwrap().to_dtype(of).unwrap();
+                Var::from_tensor(&input.to_device(device).unwrap()).unwrap()
+            })
+            .collect();
+        let y = way(&inputs.iter().map(|input| input.as_tensor().clone()).collect::<Vec<_>>()).unwrap();
+        let of_y = var(y.dims(), 2.0).to_dtype(DType::BF16).unwrap().to_dtype(dtype).unwrap();
+        let loss = (&y * of_y.to_device(device).unwrap()).unwrap().sum_all().unwrap();
+        let gradients = loss.backward().unwrap();
+        let all: Vec<Vec<f64>> = inputs.iter().map(|of| flat(gradients.get(of).unwrap())).collect();
+        [vec![flat(&y)], all].concat()
+    };
+    let cases = [(16, 24, 4), (12, 16, 6), (8, 3, 5), (192, 96, 16)];
+    for (dtype, limit) in [(DType::F32, 2e-5), (DType::BF16, 1e-2)] {
+        for (n_in, n_out, side) in cases {
+            for which in 0..3 {
+                let taps = |device: &Device| {
+                    let of = [Taps::same, Taps::halving, Taps::doubling][which];
+                    Arc::new(of(side, device).unwrap())
+                };
+                let (here, there) = (taps(&Device::Cpu), taps(&device));
+                for n_biases in [1, 3] {
+                    let inputs =
+                        [var(&[3, here.n_in, n_in], 0.0), var(&[n_out, 3, 3, n_in], 1.0), var(&[n_biases, n_out], 3.0)];
+                    let want = run(&inputs, 0, (DType::F64, &Device::Cpu), &|x| {
+                        convolve::convolve(&x[0], &x[1], &x[2], &here)
+                    });
+                    let got = run(&inputs, 0, (dtype, &device), &|x| convolve::convolve(&x[0], &x[1], &x[2], &there));
+                    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                        let off = off(got, want);
+                        assert!(
+                            off < limit,
+                            "{dtype:?}, {n_in} to {n_out}, {side}, taps {which}, {n_biases} biases, {i}: {off:e}"
+                        );
+                    }
+                }
+            }
+        }
+        for (channels, n_groups) in [(16, 4), (192, 32), (12, 3)] {
+            let inputs = [var(&[3, 64, channels], 0.0), var(&[channels], 1.0), var(&[channels], 3.0)];
+            let way: Way<'_> = &|x| norm::group_norm_silu(&x[0], &x[1], &x[2], n_groups);
+            let (want, got) =
+                (run(&inputs, 2, (DType::F64, &Device::Cpu), way), run(&inputs, 2, (dtype, &device), way));
+            for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                assert!(off(got, want) < limit, "{dtype:?}, norm of {channels}, {i}: {:e}", off(got, want));
+            }
+        }
+    }
+}
+
+/// More windows than exist at a time: sums of parts are those of one.
+#[cfg(feature = "cuda")]
+#[test]
+fn parts_of_windows_sum_to_the_whole_on_a_gpu() {
+    let Some(device) = gpu("parts_of_windows_sum_to_the_whole_on_a_gpu") else { return };
+    // 36,864 windows of 4608 elements, in bf16 340 MB.
+    let (taps, n) = (Arc::new(Taps::same(64, &device).unwrap()), 9);
+    let of = |shape: &[usize], key| var(shape, key).to_dtype(DType::BF16).unwrap().to_device(&device).unwrap();
+    let (x, bias) = (of(&[n, 4096, 512], 0.0), of(&[1, 8], 3.0));
+    let weight = Var::from_tensor(&of(&[8, 3, 3, 512], 1.0)).unwrap();
+    let of_y = of(&[n, 4096, 8], 2.0);
+    let run = |first: usize, n: usize| {
+        let y = convolve::convolve(&x.narrow(0, first, n).unwrap(), &weight, &bias, &taps).unwrap();
+        let loss = (&y * of_y.narrow(0, first, n).unwrap()).unwrap().to_dtype(DType::F32).unwrap().sum_all().unwrap();
+        (flat(&y), flat(loss.backward().unwrap().get(&weight).unwrap()))
+    };
+    let (all, gradient) = run(0, n);
+    let mut sum = vec![0.0; gradient.len()];
+    for picture in 0..n {
+        let (y, part) = run(picture, 1);
+        assert_eq!(y, all[picture * 4096 * 8..(picture + 1) * 4096 * 8]);
+        sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    }
+    let size = |of: &[f64]| of.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let difference: Vec<f64> = gradient.iter().zip(&sum).map(|(a, b)| a - b).collect();
+    assert!(size(&difference) < 1e-2 * size(&sum), "{:e}", size(&difference) / size(&sum));
+}

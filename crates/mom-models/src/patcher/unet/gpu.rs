@@ -1,0 +1,189 @@
+//! The two operations by the project's kernels on a GPU.
+
+use candle_core::{D, DType, Tensor};
+use mom_core::cuda::{GpuFloat, OnDevice, OnGpu, dispatch};
+use mom_kernels::cuda::group_norm::{self, Activation, GroupNorm};
+use mom_kernels::cuda::half::bf16;
+use mom_kernels::cuda::unfold::Convolution;
+
+use super::convolve::wide;
+use super::norm::EPS;
+use super::taps::{N_TAPS, Resizing, Taps};
+use crate::Result;
+use crate::layers::convolution::{self, Kernel};
+
+const NORM: &str = "group_norm_silu";
+
+/// `(batch, positions, channels)` as `(batch, side, side, channels)`.
+fn squares(x: &Tensor) -> Result<Tensor> {
+    let (batch, n, channels) = x.dims3()?;
+    let side = n.isqrt();
+    Ok(x.reshape((batch, side, side, channels))?)
+}
+
+/// Every position four times.
+fn doubled(x: &Tensor) -> Result<Tensor> {
+    let (batch, side, _, channels) = x.dims4()?;
+    let x = x.reshape((batch * side, 1, side, 1, channels))?;
+    let x = x.broadcast_as((batch * side, 2, side, 2, channels))?.contiguous()?;
+    Ok(x.reshape((batch, 2 * side, 2 * side, channels))?)
+}
+
+/// The sum of every four positions.
+fn summed_by_four(x: &Tensor) -> Result<Tensor> {
+    let (batch, side, _, channels) = x.dims4()?;
+    let x = wide(x)?.reshape((batch * side / 2, 2, side / 2, 2, channels))?.sum(3)?.sum(1)?;
+    Ok(x.reshape((batch, side / 2, side / 2, channels))?)
+}
+
+/// Every position, and zeros right of it, below it and between.
+fn spread(x: &Tensor) -> Result<Tensor> {
+    let (batch, side, _, channels) = x.dims4()?;
+    let x = x.reshape((batch * side, 1, side, 1, channels))?.pad_with_zeros(3, 0, 1)?.pad_with_zeros(1, 0, 1)?;
+    Ok(x.contiguous()?.reshape((batch, 2 * side, 2 * side, channels))?)
+}
+
+/// A 3 x 3 convolution with zeros around, over positions `(batch, side, side, channels)`.
+fn same(x: &Tensor) -> Result<Convolution> {
+    let (batch, height, width, channels) = x.dims4()?;
+    Ok(Convolution::new([batch, height, width], channels, [3, 3]).with_zeros([1, 1], [1, 1]))
+}
+
+/// What is unfolded: the positions that windows are cut from, and how.
+fn windows(x: &Tensor, taps: &Taps) -> Result<(Tensor, Convolution)> {
+    let x = squares(x)?;
+    let x = if taps.resizing == Resizing::Doubling { doubled(&x)? } else { x };
+    let of = same(&x)?;
+    let of = if taps.resizing == Resizing::Halving { of.with_zeros([1, 0], [1, 0]).with_stride(2) } else { of };
+    Ok((x, of))
+}
+
+/// As [`super::convolve::convolve`]; `bias` of all pictures goes into the products, one of each picture is what they are added to.
+pub(super) fn convolve([x, weight, bias]: [&Tensor; 3], taps: &Taps) -> Result<Tensor> {
+    let [x, weight, bias] = [x, weight, bias].map(Tensor::detach);
+    let (of_x, of) = windows(&x, taps)?;
+    let [batch, height, width] = of.output();
+    let n_out = weight.dim(0)?;
+    let each = batch > 1 && bias.dim(0)? == batch;
+    let kernel = Kernel::of_rows(&weight, if each { None } else { Some(&bias) }, 1)?;
+    let residual = if each {
+        let bias = bias.to_dtype(x.dtype())?.reshape((batch, 1, 1, n_out))?;
+        Some(bias.broadcast_as((batch, height, width, n_out))?.contiguous()?)
+    } else {
+        None
+    };
+    let y = convolution::convolve(&of_x, &of, &kernel, residual.as_ref())?;
+    Ok(y.reshape((batch, height * width, n_out))?)
+}
+
+/// The gradients of [`convolve`].
+pub(super) fn convolve_backward(
+    [x, weight, bias]: [&Tensor; 3],
+    taps: &Taps,
+    grad: &Tensor,
+    needed: &[bool],
+) -> Result<Vec<Option<Tensor>>> {
+    let [x, weight] = [x, weight].map(Tensor::detach);
+    let (grad, n_out) = (grad.detach().contiguous()?, weight.dim(0)?);
+    let of_y = squares(&grad)?;
+    let of_x = if needed[0] {
+        // The way back is a convolution too, of what the other one made, with its taps in the other order.
+        let n_in = weight.dim(3)?;
+        let taps_back: Vec<u32> = (0..N_TAPS as u32).rev().collect();
+        let taps_back = Tensor::new(taps_back, weight.device())?;
+        let back = weight.reshape((n_out, N_TAPS, n_in))?.index_select(&taps_back, 1)?.permute((2, 1, 0))?;
+        let back = Kernel::of_rows(&back.contiguous()?.reshape((n_in, 3, 3, n_out))?, None, 1)?;
+        let of_y = if taps.resizing == Resizing::Halving { spread(&of_y)? } else { of_y.clone() };
+        let of_x = convolution::convolve(&of_y, &same(&of_y)?, &back, None)?;
+        let of_x = if taps.resizing == Resizing::Doubling { summed_by_four(&of_x)?.to_dtype(x.dtype())? } else { of_x };
+        Some(of_x.reshape(x.shape())?)
+    } else {
+        None
+    };
+    let of_weight = if needed[1] {
+        let (of_x, of) = windows(&x, taps)?;
+        let kernel = Kernel::of_rows(&weight, None, 1)?;
+        Some(convolution::weight_gradient(&of_x, &of, &kernel, &of_y)?.reshape(weight.shape())?)
+    } else {
+        None
+    };
+    let of_bias = if needed[2] {
+        let sum = wide(&grad)?.sum(1)?;
+        let sum = if bias.dim(0)? == sum.dim(0)? { sum } else { sum.sum_keepdim(0)? };
+        Some(sum.to_dtype(bias.dtype())?)
+    } else {
+        None
+    };
+    Ok(vec![of_x, of_weight, of_bias])
+}
+
+/// Whether the kernels take a norm over channels of `x`.
+pub(super) fn takes(x: &Tensor, weight: &Tensor) -> bool {
+    let n = x.dim(D::Minus1).unwrap_or_default();
+    let fits = match x.dtype() {
+        DType::BF16 => group_norm::takes::<bf16>(n),
+        DType::F32 => group_norm::takes::<f32>(n),
+        _ => false,
+    };
+    fits && weight.dtype() == DType::F32 && (1..=65_535).contains(&x.dim(0).unwrap_or_default())
+}
+
+/// As [`super::norm::group_norm_silu`]; the parameters are f32.
+pub(super) fn group_norm_silu(of: [&Tensor; 3], n_groups: usize) -> Result<Tensor> {
+    dispatch!(NORM, "x", of[0], T => normed::<T>(of, n_groups))
+}
+
+fn normed<T: GpuFloat>([x, weight, bias]: [&Tensor; 3], n_groups: usize) -> Result<Tensor> {
+    let on = OnGpu::of(x.device())?;
+    let gpu = &*on.gpu;
+    let (batch, n, channels) = x.dims3()?;
+    let of_x = OnDevice::<T>::of(&on, NORM, "x", x)?;
+    let (weight, bias) =
+        (OnDevice::<f32>::of(&on, NORM, "weight", weight)?, OnDevice::<f32>::of(&on, NORM, "bias", bias)?);
+    // SAFETY: the kernels below overwrite both; before them nothing reads either.
+    let mut y = unsafe { on.uninit::<T>(of_x.len()) }?;
+    // SAFETY: as above.
+    let mut workspace = unsafe { on.uninit::<f32>(group_norm::workspace_len::<T>(batch, n, channels, n_groups)) }?;
+    let norm = GroupNorm::new(batch, n_groups, weight.view(gpu)?, bias.view(gpu)?)
+        .with_eps(EPS as f32)
+        .with_activation(Activation::Silu);
+    let to = gpu.rows_mut(&mut y, channels)?;
+    group_norm::group_norm(gpu, &of_x.rows(gpu, channels)?, &norm, to, gpu.write(&mut workspace))?;
+    Ok(on.tensor(y, x.shape()))
+}
+
+/// The gradients of [`group_norm_silu`].
+pub(super) fn group_norm_silu_backward(
+    of: [&Tensor; 3],
+    n_groups: usize,
+    grad: &Tensor,
+) -> Result<Vec<Option<Tensor>>> {
+    dispatch!(NORM, "x", of[0], T => normed_backward::<T>(of, n_groups, &grad.detach().contiguous()?))
+}
+
+fn normed_backward<T: GpuFloat>(
+    [x, weight, bias]: [&Tensor; 3],
+    n_groups: usize,
+    grad: &Tensor,
+) -> Result<Vec<Option<Tensor>>> {
+    let on = OnGpu::of(x.device())?;
+    let gpu = &*on.gpu;
+    let (batch, n, channels) = x.dims3()?;
+    let (of_x, grad) = (OnDevice::<T>::of(&on, NORM, "x", x)?, OnDevice::<T>::of(&on, NORM, "grad_output", grad)?);
+    let (weight, bias) =
+        (OnDevice::<f32>::of(&on, NORM, "weight", weight)?, OnDevice::<f32>::of(&on, NORM, "bias", bias)?);
+    let norm = GroupNorm::new(batch, n_groups, weight.view(gpu)?, bias.view(gpu)?)
+        .with_eps(EPS as f32)
+        .with_activation(Activation::Silu);
+    let room = group_norm::backward_workspace_len::<T>(batch, n, channels, n_groups);
+    // SAFETY: the kernels below overwrite all three; before them nothing reads any.
+    let (mut grad_x, mut grads) = unsafe { (on.uninit::<T>(of_x.len())?, on.uninit::<f32>(2 * channels)?) };
+    // SAFETY: as above.
+    let mut workspace = unsafe { on.uninit::<f32>(room) }?;
+    let (from, to) = (of_x.rows(gpu, channels)?, gpu.rows_mut(&mut grad_x, channels)?);
+    let (of_y, grads_to) = (grad.rows(gpu, channels)?, gpu.write(&mut grads));
+    group_norm::backward(gpu, &from, &of_y, &norm, to, grads_to, gpu.write(&mut workspace))?;
+    let grads = on.tensor(grads, (2, channels));
+    let of_parameter = |i: usize| -> Result<Option<Tensor>> { Ok(Some(grads.narrow(0, i, 1)?.flatten_all()?)) };
+    Ok(vec![Some(on.tensor(grad_x, x.shape())), of_parameter(1)?, of_parameter(0)?])
+}
