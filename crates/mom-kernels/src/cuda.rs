@@ -52,7 +52,7 @@ pub use crate::ops::grouped_gemm::cuda as grouped_gemm;
 pub use crate::ops::matmul as library;
 pub use crate::ops::mixer::cuda as mixer;
 pub use crate::ops::plan::cuda as plan;
-pub use crate::ops::plan::cuda::{DeviceLayout, DeviceOffsets, DevicePlan};
+pub use crate::ops::plan::cuda::{DeviceLayout, DeviceOffsets, DevicePlan, EqualGroups};
 pub use crate::ops::rms_norm::cuda as rms_norm;
 pub use crate::ops::rotary_embedding::cuda as rotary_embedding;
 pub use crate::ops::selective_scan::cuda as selective_scan;

@@ -7,7 +7,7 @@ use cuda_support::*;
 use mom_kernels::ModalityPlan;
 use mom_kernels::cuda::column_sums::{column_sums, workspace_len};
 use mom_kernels::cuda::half::bf16;
-use mom_kernels::cuda::{CudaError, DevicePlan, Gpu, Module};
+use mom_kernels::cuda::{CudaError, DevicePlan, EqualGroups, Gpu, Module};
 
 fn ids(n: usize, n_modalities: usize, seed: u64) -> Vec<u8> {
     let mut r = Random(seed);
@@ -91,6 +91,26 @@ fn sums_of_columns() {
         report.within("sums", &run(), &want, 1e-6);
         report.finish();
         assert_eq!(run(), run());
+    }
+}
+
+#[test]
+fn sums_of_columns_of_equal_groups() {
+    let Some(gpu) = gpu("sums_of_columns_of_equal_groups") else { return };
+    for (n_groups, each, width) in [(1, 5, 3), (24, 1024, 192), (300, 7, 64)] {
+        let x = rounded::<bf16>(&Random(3).normals(n_groups * each * width, 1.0));
+        let mut want = vec![0.0; n_groups * width];
+        for (i, x) in x.iter().enumerate() {
+            want[i / (each * width) * width + i % width] += x;
+        }
+        let (groups, x) = (EqualGroups::upload(&gpu, n_groups, each).unwrap(), upload::<bf16>(&gpu, &x));
+        let mut sums = poisoned::<f32>(&gpu, n_groups * width);
+        let mut workspace = poisoned::<f32>(&gpu, workspace_len(n_groups * each, n_groups, width));
+        let rows = gpu.rows(&x, width).unwrap();
+        column_sums(&gpu, &groups.offsets(&gpu), &rows, gpu.write(&mut sums), gpu.write(&mut workspace)).unwrap();
+        let mut report = Report::new(format!("{n_groups} groups of {each}x{width}"));
+        report.within("sums", &download(&gpu, &sums), &want, 1e-6);
+        report.finish();
     }
 }
 

@@ -5,6 +5,7 @@ use mom_core::cuda::{GpuFloat, OnDevice, OnGpu, dispatch};
 use mom_kernels::cuda::group_norm::{self, Activation, GroupNorm};
 use mom_kernels::cuda::half::bf16;
 use mom_kernels::cuda::unfold::Convolution;
+use mom_kernels::cuda::{DeviceOffsets, EqualGroups, column_sums};
 
 use super::convolve::wide;
 use super::norm::EPS;
@@ -12,6 +13,7 @@ use super::taps::{N_TAPS, Resizing, Taps};
 use crate::Result;
 use crate::layers::convolution::{self, Kernel};
 
+const CONV: &str = "convolve";
 const NORM: &str = "group_norm_silu";
 
 /// `(batch, positions, channels)` as `(batch, side, side, channels)`.
@@ -108,13 +110,31 @@ pub(super) fn convolve_backward(
         None
     };
     let of_bias = if needed[2] {
-        let sum = wide(&grad)?.sum(1)?;
-        let sum = if bias.dim(0)? == sum.dim(0)? { sum } else { sum.sum_keepdim(0)? };
+        let sum = dispatch!(CONV, "grad_output", &grad, T => position_sums::<T>(&grad, bias.dim(0)?))?;
         Some(sum.to_dtype(bias.dtype())?)
     } else {
         None
     };
     Ok(vec![of_x, of_weight, of_bias])
+}
+
+/// The sums over all positions, of each picture or of all: `(batch, n, channels)` to `(n_sums, channels)` in f32.
+fn position_sums<T: GpuFloat>(x: &Tensor, n_sums: usize) -> Result<Tensor> {
+    let on = OnGpu::of(x.device())?;
+    let gpu = &*on.gpu;
+    let (batch, n, channels) = x.dims3()?;
+    let of_x = OnDevice::<T>::of(&on, CONV, "grad_output", x)?;
+    let n_rows = batch * n;
+    let groups = if n_sums == 1 { None } else { Some(EqualGroups::upload(gpu, n_sums, n_rows / n_sums.max(1))?) };
+    // SAFETY: the kernels below overwrite the sums, and read of the workspace what they wrote.
+    let (mut sums, mut workspace) = unsafe {
+        let len = column_sums::workspace_len(n_rows, n_sums, channels);
+        (on.uninit::<f32>(n_sums * channels)?, on.uninit::<f32>(len)?)
+    };
+    let rows = of_x.rows(gpu, channels)?;
+    let offsets = groups.as_ref().map_or_else(|| DeviceOffsets::single(n_rows), |groups| groups.offsets(gpu));
+    column_sums::column_sums(gpu, &offsets, &rows, gpu.write(&mut sums), gpu.write(&mut workspace))?;
+    Ok(on.tensor(sums, (n_sums, channels)))
 }
 
 /// Whether the kernels take a norm over channels of `x`.

@@ -9,4 +9,4 @@ mod plan;
 mod views;
 
 pub use plan::DevicePlan;
-pub use views::{DeviceLayout, DeviceOffsets};
+pub use views::{DeviceLayout, DeviceOffsets, EqualGroups};

@@ -2,16 +2,19 @@
 
 use std::ops::Range;
 
+use cudarc::driver::CudaSlice;
+
 use crate::error::expect_size;
 use crate::ops::plan::params::positions;
 use crate::runtime::{DeviceRef, Gpu, Result, optional_ref};
 use crate::shape::{Groups, Sequences};
 
+const EQUAL_GROUPS: &str = "equal_groups";
 const LAYOUT: &str = "device_layout";
 
 /// Borders of the modalities in row order, on the device: `n_modalities + 1` prefix sums, the last the number of rows.
 ///
-/// Made by a [`DevicePlan`](super::DevicePlan) or [`DeviceOffsets::single`], so that kernels need not check them. The host
+/// Made by a [`DevicePlan`](super::DevicePlan), [`EqualGroups`] or [`DeviceOffsets::single`], so that kernels need not check them. The host
 /// may know them too: then a product of the library for each modality can be launched, which
 /// [`cuda::grouped_gemm`](crate::cuda::grouped_gemm) does where that is faster.
 #[derive(Debug, Clone)]
@@ -48,6 +51,32 @@ impl DeviceOffsets<'_> {
 
     pub(crate) fn address(&self, gpu: &Gpu) -> Result<u64> {
         optional_ref(gpu, &self.offsets)
+    }
+}
+
+/// Groups of equally many rows, such as the pixels of each picture of a batch, on the device.
+#[derive(Debug)]
+pub struct EqualGroups {
+    offsets: CudaSlice<u32>,
+    n_groups: usize,
+    n_rows: usize,
+}
+
+impl EqualGroups {
+    /// `n_groups` of them, of `rows_each` rows.
+    ///
+    /// # Errors
+    /// More than 2^32 - 1 rows, out of memory.
+    pub fn upload(gpu: &Gpu, n_groups: usize, rows_each: usize) -> Result<Self> {
+        let n_rows = positions(EQUAL_GROUPS, n_groups, rows_each)?;
+        let offsets: Vec<u32> = (0..=n_groups).map(|group| (group * rows_each) as u32).collect();
+        Ok(Self { offsets: gpu.upload(&offsets)?, n_groups, n_rows })
+    }
+
+    /// Their borders, as operations take them.
+    pub fn offsets<'a>(&'a self, gpu: &'a Gpu) -> DeviceOffsets<'a> {
+        let offsets = Some(gpu.read(&self.offsets));
+        DeviceOffsets { offsets, on_host: None, n_modalities: self.n_groups, n_rows: self.n_rows }
     }
 }
 
