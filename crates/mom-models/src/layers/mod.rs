@@ -4,6 +4,8 @@
 pub(crate) mod convolution;
 mod cross_entropy;
 mod embedding;
+#[cfg(feature = "cuda")]
+pub(crate) mod group_norm;
 mod ids;
 mod linear;
 mod squared_error;

@@ -14,8 +14,8 @@ use super::options::{Activation, Heads};
 use crate::Result;
 pub(in crate::codecs) use crate::layers::convolution::Kernel;
 use crate::layers::convolution::{self, VECTOR, expect};
+use crate::layers::group_norm::{self, Norm};
 
-const NORM: &str = "group norm";
 const LAYER_NORM: &str = "layer norm";
 
 /// Heads of all sequences that the kernels take at once.
@@ -41,41 +41,16 @@ pub(super) fn group_norm(
     eps: f64,
     activation: Activation,
 ) -> Result<Option<Map>> {
-    dispatch!(NORM, "x", x.values(), T => normed::<T>(x, (weight, bias), n_groups, eps, activation))
-}
-
-fn normed<T: GpuFloat>(
-    x: &Map,
-    (weight, bias): (&Tensor, &Tensor),
-    n_groups: usize,
-    eps: f64,
-    activation: Activation,
-) -> Result<Option<Map>> {
-    let [batch, n_channels, height, width] = x.dims()?;
-    if !norm::takes::<T>(n_channels) {
-        return Ok(None);
-    }
-    let on = OnGpu::of(x.values().device())?;
-    let gpu = &*on.gpu;
-    let of_x = OnDevice::<T>::of(&on, NORM, "x", x.values())?;
-    let weight = OnDevice::<f32>::of(&on, NORM, "weight", weight)?;
-    let bias = OnDevice::<f32>::of(&on, NORM, "bias", bias)?;
-    // SAFETY: the kernels below overwrite both; before them nothing reads either.
-    let mut y = unsafe { on.uninit::<T>(of_x.len()) }?;
-    let len = norm::workspace_len::<T>(batch, height * width, n_channels, n_groups);
-    // SAFETY: as above.
-    let mut workspace = unsafe { on.uninit::<f32>(len) }?;
     let activation = match activation {
         Activation::None => norm::Activation::None,
         Activation::Silu => norm::Activation::Silu,
         Activation::Gelu => norm::Activation::Gelu,
     };
-    let of = norm::GroupNorm::new(batch, n_groups, weight.view(gpu)?, bias.view(gpu)?)
-        .with_eps(eps as f32)
-        .with_activation(activation);
-    let to = gpu.rows_mut(&mut y, n_channels)?;
-    norm::group_norm(gpu, &of_x.rows(gpu, n_channels)?, &of, to, gpu.write(&mut workspace))?;
-    Ok(Some(x.with_values(on.tensor(y, x.values().shape()))))
+    let of = Norm { weight, bias, n_groups, eps, activation };
+    if !of.takes(x.values()) {
+        return Ok(None);
+    }
+    Ok(Some(x.with_values(group_norm::group_norm(x.values(), &of)?)))
 }
 
 /// Layer norm of rows `(.., size)`; none where the kernels do not take so long ones.

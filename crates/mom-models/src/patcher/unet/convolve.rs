@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use mom_core::autograd::{Backward, record, record_tensor};
 use mom_core::host::{Float, Host, dispatch, tensor};
 use mom_kernels::grouped_gemm::{self, GroupedGrads, GroupedWeights, Into as Write};
@@ -17,6 +17,7 @@ use mom_kernels::{ModalityOffsets, Rows, RowsMut};
 use rayon::prelude::*;
 
 use super::taps::{N_TAPS, OUTSIDE, Taps};
+use super::way::{Way, wide};
 use crate::Result;
 use crate::error::require_batch;
 
@@ -41,33 +42,6 @@ pub(crate) fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor, taps: &Arc<Ta
 #[cfg(test)]
 pub(crate) fn by_operations(x: &Tensor, weight: &Tensor, bias: &Tensor, taps: &Arc<Taps>) -> Result<Tensor> {
     convolve_with(x, weight, bias, taps, Way::Operations)
-}
-
-/// Who computes an operation of the U-Net.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    /// The project's code on the CPU.
-    Slices,
-    /// The project's kernels on a GPU.
-    #[cfg(feature = "cuda")]
-    Kernels,
-    /// candle's operations.
-    Operations,
-}
-
-impl Way {
-    /// For the device and element type of `x`; `by_kernels`: whether they take its sizes.
-    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "there are no kernels"))]
-    pub fn of(x: &Tensor, by_kernels: bool) -> Self {
-        if x.device().is_cpu() {
-            return Self::Slices;
-        }
-        #[cfg(feature = "cuda")]
-        if by_kernels && matches!(x.dtype(), DType::BF16 | DType::F32) {
-            return Self::Kernels;
-        }
-        Self::Operations
-    }
 }
 
 fn convolve_with(x: &Tensor, weight: &Tensor, bias: &Tensor, taps: &Arc<Taps>, way: Way) -> Result<Tensor> {
@@ -301,14 +275,6 @@ impl Node {
         };
         Ok(vec![of_x, of_weight, of_bias])
     }
-}
-
-/// f32 for 16 bits, which hold no long sum.
-pub(super) fn wide(x: &Tensor) -> Result<Tensor> {
-    Ok(match x.dtype() {
-        DType::BF16 | DType::F16 => x.to_dtype(DType::F32)?,
-        _ => x.clone(),
-    })
 }
 
 impl Backward for Node {

@@ -1,20 +1,18 @@
-//! The two operations by the project's kernels on a GPU.
+//! The U-Net's convolution by the project's kernels on a GPU, and the norm that they take.
 
-use candle_core::{D, DType, Tensor};
+use candle_core::Tensor;
 use mom_core::cuda::{GpuFloat, OnDevice, OnGpu, dispatch};
-use mom_kernels::cuda::group_norm::{self, Activation, GroupNorm};
-use mom_kernels::cuda::half::bf16;
+use mom_kernels::cuda::group_norm::Activation;
 use mom_kernels::cuda::unfold::Convolution;
 use mom_kernels::cuda::{DeviceOffsets, EqualGroups, column_sums};
 
-use super::convolve::wide;
-use super::norm::EPS;
 use super::taps::{N_TAPS, Resizing, Taps};
+use super::way::wide;
 use crate::Result;
 use crate::layers::convolution::{self, Kernel};
+use crate::layers::group_norm::Norm;
 
 const CONV: &str = "convolve";
-const NORM: &str = "group_norm_silu";
 
 /// `(batch, positions, channels)` as `(batch, side, side, channels)`.
 fn squares(x: &Tensor) -> Result<Tensor> {
@@ -137,73 +135,7 @@ fn position_sums<T: GpuFloat>(x: &Tensor, n_sums: usize) -> Result<Tensor> {
     Ok(on.tensor(sums, (n_sums, channels)))
 }
 
-/// Whether the kernels take a norm over channels of `x`.
-pub(super) fn takes(x: &Tensor, weight: &Tensor) -> bool {
-    let n = x.dim(D::Minus1).unwrap_or_default();
-    let fits = match x.dtype() {
-        DType::BF16 => group_norm::takes::<bf16>(n),
-        DType::F32 => group_norm::takes::<f32>(n),
-        _ => false,
-    };
-    fits && weight.dtype() == DType::F32 && (1..=65_535).contains(&x.dim(0).unwrap_or_default())
-}
-
-/// As [`super::norm::group_norm_silu`]; the parameters are f32.
-pub(super) fn group_norm_silu(of: [&Tensor; 3], n_groups: usize) -> Result<Tensor> {
-    dispatch!(NORM, "x", of[0], T => normed::<T>(of, n_groups))
-}
-
-fn normed<T: GpuFloat>([x, weight, bias]: [&Tensor; 3], n_groups: usize) -> Result<Tensor> {
-    let on = OnGpu::of(x.device())?;
-    let gpu = &*on.gpu;
-    let (batch, n, channels) = x.dims3()?;
-    let of_x = OnDevice::<T>::of(&on, NORM, "x", x)?;
-    let (weight, bias) =
-        (OnDevice::<f32>::of(&on, NORM, "weight", weight)?, OnDevice::<f32>::of(&on, NORM, "bias", bias)?);
-    // SAFETY: the kernels below overwrite both; before them nothing reads either.
-    let mut y = unsafe { on.uninit::<T>(of_x.len()) }?;
-    // SAFETY: as above.
-    let mut workspace = unsafe { on.uninit::<f32>(group_norm::workspace_len::<T>(batch, n, channels, n_groups)) }?;
-    let norm = GroupNorm::new(batch, n_groups, weight.view(gpu)?, bias.view(gpu)?)
-        .with_eps(EPS as f32)
-        .with_activation(Activation::Silu);
-    let to = gpu.rows_mut(&mut y, channels)?;
-    group_norm::group_norm(gpu, &of_x.rows(gpu, channels)?, &norm, to, gpu.write(&mut workspace))?;
-    Ok(on.tensor(y, x.shape()))
-}
-
-/// The gradients of [`group_norm_silu`].
-pub(super) fn group_norm_silu_backward(
-    of: [&Tensor; 3],
-    n_groups: usize,
-    grad: &Tensor,
-) -> Result<Vec<Option<Tensor>>> {
-    dispatch!(NORM, "x", of[0], T => normed_backward::<T>(of, n_groups, &grad.detach().contiguous()?))
-}
-
-fn normed_backward<T: GpuFloat>(
-    [x, weight, bias]: [&Tensor; 3],
-    n_groups: usize,
-    grad: &Tensor,
-) -> Result<Vec<Option<Tensor>>> {
-    let on = OnGpu::of(x.device())?;
-    let gpu = &*on.gpu;
-    let (batch, n, channels) = x.dims3()?;
-    let (of_x, grad) = (OnDevice::<T>::of(&on, NORM, "x", x)?, OnDevice::<T>::of(&on, NORM, "grad_output", grad)?);
-    let (weight, bias) =
-        (OnDevice::<f32>::of(&on, NORM, "weight", weight)?, OnDevice::<f32>::of(&on, NORM, "bias", bias)?);
-    let norm = GroupNorm::new(batch, n_groups, weight.view(gpu)?, bias.view(gpu)?)
-        .with_eps(EPS as f32)
-        .with_activation(Activation::Silu);
-    let room = group_norm::backward_workspace_len::<T>(batch, n, channels, n_groups);
-    // SAFETY: the kernels below overwrite all three; before them nothing reads any.
-    let (mut grad_x, mut grads) = unsafe { (on.uninit::<T>(of_x.len())?, on.uninit::<f32>(2 * channels)?) };
-    // SAFETY: as above.
-    let mut workspace = unsafe { on.uninit::<f32>(room) }?;
-    let (from, to) = (of_x.rows(gpu, channels)?, gpu.rows_mut(&mut grad_x, channels)?);
-    let (of_y, grads_to) = (grad.rows(gpu, channels)?, gpu.write(&mut grads));
-    group_norm::backward(gpu, &from, &of_y, &norm, to, grads_to, gpu.write(&mut workspace))?;
-    let grads = on.tensor(grads, (2, channels));
-    let of_parameter = |i: usize| -> Result<Option<Tensor>> { Ok(Some(grads.narrow(0, i, 1)?.flatten_all()?)) };
-    Ok(vec![Some(on.tensor(grad_x, x.shape())), of_parameter(1)?, of_parameter(0)?])
+/// The norm of [`super::norm::group_norm_silu`] as the kernels take it; the parameters are f32.
+pub(super) fn norm<'a>(weight: &'a Tensor, bias: &'a Tensor, n_groups: usize, eps: f64) -> Norm<'a> {
+    Norm { weight, bias, n_groups, eps, activation: Activation::Silu }
 }

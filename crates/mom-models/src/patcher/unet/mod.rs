@@ -17,7 +17,7 @@
 //! | `config` | sizes, parameters and FLOPs, from one list of layers |
 //! | `taps` | which positions a convolution reads |
 //! | `convolve`, `norm` | the two operations, each a node with its backward pass |
-//! | `gpu` | the two by the project's kernels |
+//! | `way`, `gpu` | who computes the two; they by the project's kernels |
 //! | `block` | layers with parameters, the residual block |
 //! | `pictures` | pictures of a batch by their sizes |
 
@@ -31,6 +31,7 @@ mod pictures;
 mod taps;
 #[cfg(test)]
 mod tests;
+mod way;
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;

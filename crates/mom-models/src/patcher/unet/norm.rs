@@ -13,12 +13,14 @@ use mom_core::host::{Float, Host, dispatch, tensor};
 use mom_kernels::Element;
 use rayon::prelude::*;
 
-use super::convolve::{Way, wide};
+use super::way::{Way, wide};
 use crate::Result;
 use crate::error::require_batch;
+#[cfg(feature = "cuda")]
+use crate::layers::group_norm;
 
 const OP: &str = "group_norm_silu";
-pub(super) const EPS: f64 = 1e-5;
+const EPS: f64 = 1e-5;
 
 /// * `x`: `(n_pictures, n_positions, channels)`.
 /// * `weight`, `bias`: `(channels)`, f32 where x has 16 bits.
@@ -30,7 +32,7 @@ pub(super) const EPS: f64 = 1e-5;
 /// Shapes that disagree; on the CPU an element type other than f32 and f64.
 pub(crate) fn group_norm_silu(x: &Tensor, weight: &Tensor, bias: &Tensor, n_groups: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
-    let by_kernels = super::gpu::takes(x, weight);
+    let by_kernels = super::gpu::norm(weight, bias, n_groups, EPS).takes(x);
     #[cfg(not(feature = "cuda"))]
     let by_kernels = false;
     group_norm_silu_with(x, weight, bias, n_groups, Way::of(x, by_kernels))
@@ -62,7 +64,9 @@ fn group_norm_silu_with(x: &Tensor, weight: &Tensor, bias: &Tensor, n_groups: us
     }
     let y = match way {
         #[cfg(feature = "cuda")]
-        Way::Kernels => super::gpu::group_norm_silu([&node.x, &node.weight, &node.bias], n_groups)?,
+        Way::Kernels => {
+            group_norm::group_norm(&node.x.detach(), &super::gpu::norm(&node.weight, &node.bias, n_groups, EPS))?
+        }
         _ => node.forward_by_operations()?,
     };
     Ok(record_tensor(inputs, &y, node)?)
@@ -252,7 +256,9 @@ impl Backward for Node {
             Way::Slices => dispatch!(OP, "grad_output", grad, T => self.gradients::<T>(grad)),
             #[cfg(feature = "cuda")]
             Way::Kernels => {
-                super::gpu::group_norm_silu_backward([&self.x, &self.weight, &self.bias], self.n_groups, grad)
+                let norm = super::gpu::norm(&self.weight, &self.bias, self.n_groups, EPS);
+                group_norm::group_norm_backward(&self.x.detach(), &norm, &grad.detach().contiguous()?)
+                    .map(|all| all.map(Some).into())
             }
             Way::Operations => self.gradients_by_operations(grad),
         };
