@@ -8,7 +8,7 @@
 #include "../common/math.cuh"
 #include "params.h"
 
-constexpr int THREADS = 256, MAX_CHANNELS = THREADS * 8;  // of vectors of 16 bits
+constexpr int THREADS = 256, MAX_CHANNELS = THREADS * 8;  // of 256 vectors of 16 bytes, of elements of 16 bits
 
 // Elements of a row's mean and of its squares around it, n of them each.
 struct Moments {

@@ -16,7 +16,7 @@ const TESTS: &[(&str, &[&str])] = &[
     ("cuda_context", &["a_state_goes_through_chunks_in_either_order", "what_a_chunk_leaves_agrees_with_the_host"]),
     ("cuda_cross_entropy", &["a_few_odd_rows", "sums_of_groups", "gradients_are_scaled_by_a_factor_on_the_device"]),
     ("cuda_embedding", &["ids_out_of_range_are_told_and_count_as_none", "a_few_odd_rows"]),
-    ("cuda_group_norm", &["gradients_agree_with_f64", "norms_of_rows_agree_with_f64"]),
+    ("cuda_group_norm", &["gradients_agree_with_f64", "norms_agree_with_f64", "norms_of_rows_agree_with_f64"]),
     ("cuda_grouped_gemm", &["shapes::every_kernel", "shapes::no_rows_at_all"]),
     ("cuda_mixer", &["one_modality_is_a_dense_block"]),
     ("cuda_mixer_step", &["every_kernel"]),

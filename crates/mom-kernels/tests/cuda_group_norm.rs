@@ -98,7 +98,7 @@ fn norms_agree_with_f64() {
     }
 }
 
-/// Gradients against f64: by the formulas of Wu and He's norm, which finite differences of the sum below agree with.
+/// Gradients against f64, by the formulas of `backward`.
 fn check_backward<T: TestElement + DeviceElement>(gpu: &Gpu, case: &Case, limit: f64) {
     let &Case { batch, n_rows, n_channels, n_groups, mean, activation } = case;
     let mut random = Random(7);

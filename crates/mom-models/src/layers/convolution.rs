@@ -56,7 +56,11 @@ impl Kernel {
     }
 }
 
-/// `residual + convolution(x) + bias`; `x`: `(batch, height, width, channels)`, contiguous; `of` is that of one group of channels.
+/// `residual + convolution(x) + bias`; `x`: `(batch, height, width, channels)`, contiguous; `of` is that of one group of channels. Returns
+/// `(batch, height, width, n_out)`, as `of` makes them.
+///
+/// # Errors
+/// Sizes that disagree, out of memory.
 pub(crate) fn convolve(x: &Tensor, of: &Convolution, kernel: &Kernel, residual: Option<&Tensor>) -> Result<Tensor> {
     dispatch!(CONV, "x", x, T => typed::<T>(x, of, kernel, residual))
 }
@@ -131,7 +135,11 @@ fn typed<T: GpuFloat>(x: &Tensor, of: &Convolution, kernel: &Kernel, residual: O
 }
 
 /// The gradient of a kernel of one group: `sum over windows of grad_y' window`, `(n_out, window)` in the type of `x`; `grad_y`:
-/// `(batch, height, width, n_out)`, contiguous. Windows are made again. Sums of several parts are put together in f32.
+/// `(batch, height, width, n_out)`, contiguous. `x` and `of` are those of [`convolve`]. Windows are made again. Sums of several parts are put
+/// together in f32.
+///
+/// # Errors
+/// Sizes that disagree, a kernel of several groups, out of memory.
 pub(crate) fn weight_gradient(x: &Tensor, of: &Convolution, kernel: &Kernel, grad_y: &Tensor) -> Result<Tensor> {
     expect(CONV, "kernel", "groups", 1, kernel.groups)?;
     dispatch!(CONV, "x", x, T => {
@@ -169,7 +177,7 @@ fn typed_gradient<T: GpuFloat, G: GpuFloat>(
         unfold(gpu, &pixels.rows(gpu, n_in)?, of, first, to)?;
         let rows = DeviceRows::new("windows", gpu.read_view(windows.slice(..some * row)), row)?;
         let grad = DeviceRows::new("grad_y", grad_y.narrow(gpu, first * n_out, some * n_out)?, n_out)?;
-        // SAFETY: the product overwrites the gradient, and its workspace is read where it was written alone.
+        // SAFETY: the product overwrites the gradient, and reads of its workspace only what it wrote.
         let mut of_part = unsafe { on.uninit::<G>(n_out * row) }?;
         // SAFETY: as above.
         let mut workspace = unsafe { on.uninit::<f32>(backward_weights_workspace_len(some, &weights)) }?;

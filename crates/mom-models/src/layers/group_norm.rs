@@ -50,6 +50,9 @@ fn sizes(x: &Tensor) -> Result<[usize; 3]> {
 
 /// `activation(norm(x))` of `x`, `(batch, .., channels)`, contiguous: mean and variance are those of a group of channels over all
 /// positions of one of the batch.
+///
+/// # Errors
+/// What the norm does not [take](Norm::takes), groups that do not divide the channels, out of memory.
 pub(crate) fn group_norm(x: &Tensor, norm: &Norm<'_>) -> Result<Tensor> {
     dispatch!(NORM, "x", x, T => typed::<T>(x, norm))
 }
@@ -73,6 +76,9 @@ fn typed<T: GpuFloat>(x: &Tensor, norm: &Norm<'_>) -> Result<Tensor> {
 }
 
 /// The gradients of [`group_norm`]'s `x`, weight and bias, the latter two in f32; `grad`: as `x`, contiguous.
+///
+/// # Errors
+/// As there; an activation other than none and SiLU.
 pub(crate) fn group_norm_backward(x: &Tensor, norm: &Norm<'_>, grad: &Tensor) -> Result<[Tensor; 3]> {
     dispatch!(NORM, "x", x, T => typed_backward::<T>(x, norm, grad))
 }

@@ -1,4 +1,5 @@
-//! Layers around the backbone, each one node of the tape.
+//! Layers around the backbone, each one node of the tape; and what codecs and the U-Net compute on a GPU (`convolution`, `group_norm`),
+//! off the tape.
 
 #[cfg(feature = "cuda")]
 pub(crate) mod convolution;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use mom_models::{ModelConfig, PatchOrder, PatcherKind, SCALES, Scale, Setting, UnetConfig, Variant, flops};
+use mom_models::{ModelConfig, PatcherKind, SCALES, Scale, Setting, UnetConfig, Variant, flops};
 use mom_train::Recompute;
 use mom_train::config::DistSection;
 use mom_train::dist::{Place, World};
@@ -176,9 +176,7 @@ pub fn sizes() -> Result<()> {
     for scale in SCALES.into_iter().filter(|scale| scale.paper.is_empty() || scale.paper == "Transfusion") {
         let linear =
             ModelConfig::new(Setting::Transfusion, Variant::Mom, scale, Setting::Transfusion.paper_vocab_size());
-        let width = UnetConfig::width_for(scale.d_model);
-        let unet = UnetConfig { channels: 8, order: PatchOrder::ChannelsFirst, width };
-        let unet = ModelConfig { unet: Some(unet), ..linear.clone() };
+        let unet = ModelConfig { unet: Some(UnetConfig::of_paper(scale.d_model)), ..linear.clone() };
         let of = |config: &ModelConfig| {
             let weights = format!("{:.2} M", config.patcher_parameters() as f64 / 1e6);
             (weights, format!("{:.2} M", 3.0 * flops::patcher_forward(config) / 1e6))

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use mom_data::{Batch, Share};
 use mom_models::diffusion::{Noise, Timesteps};
-use mom_models::{Model, ModelConfig, Normaliser, PatchOrder, PatcherKind, Scale, Setting, UnetConfig, Variant, flops};
+use mom_models::{Model, ModelConfig, Normaliser, PatcherKind, Scale, Setting, UnetConfig, Variant, flops};
 
 use crate::config::{DistSection, OptimizerSection};
 use crate::data::view;
@@ -148,10 +148,12 @@ impl Speed {
 }
 
 /// Trains a new model for a few steps on made-up documents: images of 1024 codes among spans of 64 to 400 of the other
-/// modalities, all in one vocabulary; in Transfusion images are patches.
+/// modalities, all in one vocabulary; in Transfusion images are patches. With a U-Net pictures are whole, of 2 x 2 latents of 8
+/// channels, and there is text where none fits.
 ///
 /// # Errors
-/// Sizes of zero, a device that cannot be had or has too little memory.
+/// Sizes of zero; a U-Net outside of Transfusion, in fewer than 1424 positions, or over chunks of sequences; a device that cannot be had
+/// or has too little memory.
 pub fn measure(options: &SpeedOptions) -> Result<Speed> {
     measure_in(options, &Arc::new(World::alone()))
 }
@@ -275,8 +277,7 @@ fn unet(options: &SpeedOptions) -> Result<Option<UnetConfig>> {
         &format!("at least {least} for a U-Net, a whole picture behind a text"),
         options.seqlen,
     )?;
-    let width = UnetConfig::width_for(options.scale.d_model);
-    Ok(Some(UnetConfig { channels: 8, order: PatchOrder::ChannelsFirst, width }))
+    Ok(Some(UnetConfig::of_paper(options.scale.d_model)))
 }
 
 /// A batch as [`measure`] describes it.

@@ -1,6 +1,8 @@
 //! Small runs on a few generated documents.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+#[cfg(feature = "cuda")]
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -67,12 +69,14 @@ pub fn read(path: impl AsRef<Path>) -> String {
 /// The first GPU, for one test of a binary at a time: what another puts on its stream while a step is captured would become a part of
 /// that. Where there is none, says so on stderr.
 #[cfg(feature = "cuda")]
+#[allow(clippy::explicit_write, reason = "`eprintln` is captured")]
 pub fn gpu(test: &str) -> Option<MutexGuard<'static, ()>> {
     static ONE: Mutex<()> = Mutex::new(());
     let Err(error) = mom_core::cuda_device(0) else {
         return Some(ONE.lock().unwrap_or_else(PoisonError::into_inner));
     };
-    eprintln!("SKIPPED {test}: {error}");
+    // Past the capture of a test's output.
+    writeln!(std::io::stderr(), "SKIPPED {test}: {error}").unwrap();
     assert!(std::env::var_os("MOM_REQUIRE_GPU").is_none(), "MOM_REQUIRE_GPU is set, but {error}");
     None
 }

@@ -24,6 +24,8 @@ fn speed_is_told_of_every_setting() {
         (&["--layers", "0"][..], "layers"),
         (&["--patcher", "unet"], "patcher must be linear in the setting chameleon, got unet"),
         (&["--patcher", "unet", "--setting", "transfusion"], "seqlen must be at least 1424 for a U-Net"),
+        (&["--patcher", "unet", "--setting", "transfusion", "--context", "2"], "context must be 1 for a U-Net"),
+        (&["--patcher", "unet", "--decode"], "cannot be used with"),
         (&["--setting", "video"], "video"),
         (&["--dtype", "f8"], "[possible values: f32, bf16]"),
         (&["--dtype", "bf16"], "f32 or f64 on the CPU"),

@@ -1,4 +1,11 @@
 //! The gradients of group norm.
+//!
+//! ```text
+//! z = x_hat weight + bias,  dz = dy activation'(z)
+//! dbias = sum dz,  dweight = sum dz x_hat  (over pixels and pictures)
+//! dx = (dz weight - mean(dz weight) - x_hat mean(dz weight x_hat)) / sqrt(variance + eps)  (means over a group's pixels and channels)
+//! ```
+//! **Saved for backward:** nothing; the moments are computed again.
 
 use std::mem::offset_of;
 
@@ -92,8 +99,10 @@ pub fn backward<T: DeviceElement>(
     let of_chunks = of_x.of_chunks();
     let of_pictures = Grid::line(blocks(OP, "batch", batch, 1)?, THREADS as u32);
     let dtype = T::DTYPE.name();
-    // SAFETY: x, grad_y and grad_x have n_rows pixels of n_channels for each picture, a block reads and writes those of its chunk; sums
-    // of each chunk and picture, and means of each group, lie in parts of the workspace, which is borrowed exclusively, as grad_x is.
+    // SAFETY: x, grad_y and grad_x have n_rows pixels of n_channels for each picture, in rows of whole vectors of 16 bytes, weight and
+    // bias n_channels, no more than a block's shared memory holds (`GroupNorm::check`); a block reads and writes the pixels of its chunk.
+    // Sums of each chunk and picture, and means of each group, lie in parts of the workspace, whose size was checked above, and which
+    // is borrowed exclusively, as grad_x is.
     unsafe {
         gpu.launch(&format!("group_norm_backward_sums_{dtype}"), of_chunks, &params)?;
         gpu.launch("group_norm_backward_means", of_pictures, &params)?;

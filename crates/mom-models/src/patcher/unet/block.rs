@@ -82,8 +82,8 @@ pub(super) fn each_position(linear: &Linear, x: &Tensor) -> Result<Tensor> {
 /// the timestep is added to every channel, and conv2 is zero at the start, where a block is its shortcut. The shortcut is 1 x 1
 /// where channels change, and nothing where they do not.
 ///
-/// Of the frozen codecs' block (`codecs::autoencoder`) it has the order, and nothing else: that one has no timestep, channels
-/// before positions, weights as published, and no backward pass.
+/// Of the frozen codecs' block (`codecs::autoencoder`) it has the order: that one has no timestep, weights as published, and no
+/// backward pass.
 #[derive(Debug, Clone)]
 pub(super) struct ResnetBlock {
     norm1: NormSilu,

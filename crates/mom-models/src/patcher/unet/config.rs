@@ -50,6 +50,11 @@ impl UnetConfig {
         8 * if eighths == 0 { 1 } else { eighths }
     }
 
+    /// The one beside a backbone over the paper's patches, of 2 x 2 latents of 8 channels.
+    pub const fn of_paper(d_model: usize) -> Self {
+        Self { channels: 8, order: PatchOrder::ChannelsFirst, width: Self::width_for(d_model) }
+    }
+
     /// Channels of the upper level, of squares of [`Self::square`] pixels, and of the grid of the patches.
     pub(super) const fn levels(&self) -> [usize; 2] {
         [self.width, 2 * self.width]
@@ -167,7 +172,7 @@ mod tests {
     use super::*;
 
     fn papers() -> UnetConfig {
-        UnetConfig { channels: 8, order: PatchOrder::ChannelsFirst, width: UnetConfig::width_for(2048) }
+        UnetConfig::of_paper(2048)
     }
 
     #[test]

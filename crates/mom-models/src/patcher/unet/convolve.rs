@@ -4,8 +4,8 @@
 //! ```text
 //! y[p, o] = bias[o] + sum over taps k and channels c of x[reads[p, k], c] W[o, k, c]
 //! ```
-//! On the CPU the products are the project's own; on a GPU too in f32 and bf16 ([`super::gpu`]); elsewhere, and in
-//! [`by_operations`], candle's.
+//! On the CPU the products are the project's own; on a GPU, in f32 and bf16, windows and products of `layers::convolution`;
+//! elsewhere, and in [`by_operations`], candle's operations.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The U-Net's convolution by the project's kernels on a GPU, and the norm that they take.
+//! The U-Net's convolution on a GPU, as windows and products, and the norm as the kernels take it.
 
 use candle_core::Tensor;
 use mom_core::cuda::{GpuFloat, OnDevice, OnGpu, dispatch};

@@ -17,7 +17,8 @@
 //! | `config` | sizes, parameters and FLOPs, from one list of layers |
 //! | `taps` | which positions a convolution reads |
 //! | `convolve`, `norm` | the two operations, each a node with its backward pass |
-//! | `way`, `gpu` | who computes the two; they by the project's kernels |
+//! | `way` | who computes them |
+//! | `gpu` | the convolution and its gradients on a GPU |
 //! | `block` | layers with parameters, the residual block |
 //! | `pictures` | pictures of a batch by their sizes |
 

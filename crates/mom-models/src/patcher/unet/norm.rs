@@ -4,8 +4,8 @@
 //! x_hat = (x - mean) / sqrt(var + eps),  z = x_hat weight + bias,  y = z sigmoid(z)
 //! ```
 //! Mean and variance (around that mean) of each group of neighbouring channels over all positions of a picture (Wu and He 2018,
-//! arXiv 1803.08494), never below f32. The frozen codecs' group norm has channels before positions, as their publishers' weights
-//! do, and no backward pass: it stands apart (`codecs::layers`).
+//! arXiv 1803.08494), never below f32. On the CPU the frozen codecs' group norm has channels before positions, and no backward
+//! pass: it stands apart (`codecs::layers`). On a GPU both take `layers::group_norm`.
 
 use candle_core::Tensor;
 use mom_core::autograd::{Backward, record, record_tensor};

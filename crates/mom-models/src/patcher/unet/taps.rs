@@ -26,7 +26,7 @@ pub(crate) enum Resizing {
 #[derive(Debug, Clone)]
 pub(crate) struct Taps {
     /// What it does to their size.
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a GPU's kernels need no tables"))]
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only a GPU's kernels ask"))]
     pub resizing: Resizing,
     /// Positions of a picture before.
     pub n_in: usize,

@@ -1,10 +1,14 @@
-//! The two operations: by slices and by candle's operations, and finite differences.
+//! The two operations: by slices, by candle's operations and by a GPU's kernels, and finite differences.
 
+#[cfg(feature = "cuda")]
+use std::io::Write as _;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::taps::Taps;
+#[cfg(feature = "cuda")]
+use super::way::Way;
 use super::{convolve, norm};
 use crate::Result;
 
@@ -23,10 +27,11 @@ fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
-/// Whether two ways agree in value and all gradients, and the first one with finite differences.
-type Way<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
+/// An operation over its inputs.
+type Path<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
 
-fn agree(inputs: &[Var], ways: [Way<'_>; 2]) {
+/// Whether two ways agree in value and all gradients, and the first one with finite differences.
+fn agree(inputs: &[Var], ways: [Path<'_>; 2]) {
     let tensors = || inputs.iter().map(|input| input.as_tensor().clone()).collect::<Vec<_>>();
     let loss = |way: &dyn Fn(&[Tensor]) -> Result<Tensor>| {
         let y = way(&tensors()).unwrap();
@@ -106,7 +111,7 @@ fn norms_agree_and_meet_finite_differences() {
     }
 }
 
-/// As on a device: weights and activations in 16 bits, norms in 32.
+/// By candle's operations: weights and activations in 16 bits, norms in 32.
 #[test]
 fn sixteen_bits_lose_no_more_than_they_must() {
     let taps = Arc::new(Taps::same(4, &Device::Cpu).unwrap());
@@ -137,10 +142,12 @@ fn sixteen_bits_lose_no_more_than_they_must() {
 
 /// The GPU, where there is one; else says so on stderr.
 #[cfg(feature = "cuda")]
+#[allow(clippy::explicit_write, reason = "`eprintln` is captured")]
 fn gpu(test: &str) -> Option<Device> {
     let device = mom_core::cuda_device(0);
     if let Err(error) = &device {
-        eprintln!("SKIPPED {test}: {error}");
+        // Past the capture of a test's output.
+        writeln!(std::io::stderr(), "SKIPPED {test}: {error}").unwrap();
         assert!(std::env::var_os("MOM_REQUIRE_GPU").is_none(), "MOM_REQUIRE_GPU is set, but {error}");
     }
     device.ok()
@@ -154,7 +161,7 @@ fn kernels_agree_with_f64() {
     let size = |of: &[f64]| of.iter().map(|x| x * x).sum::<f64>().sqrt();
     let off = |a: &[f64], b: &[f64]| size(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>()) / size(b);
     // Value and gradients, with inputs as `dtype` has them; the last `n_wide` are never below f32.
-    let run = |inputs: &[Var], n_wide: usize, (dtype, device): (DType, &Device), way: Way<'_>| {
+    let run = |inputs: &[Var], n_wide: usize, (dtype, device): (DType, &Device), way: Path<'_>| {
         let wide = if dtype == DType::BF16 { DType::F32 } else { dtype };
         let inputs: Vec<Var> = (inputs.iter().enumerate())
             .map(|(i, input)| {
@@ -170,6 +177,14 @@ fn kernels_agree_with_f64() {
         let all: Vec<Vec<f64>> = inputs.iter().map(|of| flat(gradients.get(of).unwrap())).collect();
         [vec![flat(&y)], all].concat()
     };
+    for (dtype, channels, takes) in
+        [(DType::BF16, 16, true), (DType::BF16, 192, true), (DType::BF16, 12, false), (DType::F32, 12, true)]
+    {
+        let x = Tensor::zeros((1, 4, channels), dtype, &device).unwrap();
+        let of_channels = Tensor::zeros(channels, DType::F32, &device).unwrap();
+        assert_eq!(super::gpu::norm(&of_channels, &of_channels, 1, 1e-5).takes(&x), takes, "{dtype:?}, {channels}");
+        assert_eq!(Way::of(&x, true), Way::Kernels);
+    }
     let cases = [(16, 24, 4), (12, 16, 6), (8, 3, 5), (192, 96, 16)];
     for (dtype, limit) in [(DType::F32, 2e-5), (DType::BF16, 1e-2)] {
         for (n_in, n_out, side) in cases {
@@ -198,7 +213,7 @@ fn kernels_agree_with_f64() {
         }
         for (channels, n_groups) in [(16, 4), (192, 32), (12, 3)] {
             let inputs = [var(&[3, 64, channels], 0.0), var(&[channels], 1.0), var(&[channels], 3.0)];
-            let way: Way<'_> = &|x| norm::group_norm_silu(&x[0], &x[1], &x[2], n_groups);
+            let way: Path<'_> = &|x| norm::group_norm_silu(&x[0], &x[1], &x[2], n_groups);
             let (want, got) =
                 (run(&inputs, 2, (DType::F64, &Device::Cpu), way), run(&inputs, 2, (dtype, &device), way));
             for (i, (got, want)) in got.iter().zip(&want).enumerate() {

@@ -9,7 +9,7 @@ use crate::Result;
 pub(super) enum Way {
     /// The project's code on the CPU.
     Slices,
-    /// The project's kernels on a GPU.
+    /// Windows, products and norms of `layers` on a GPU.
     #[cfg(feature = "cuda")]
     Kernels,
     /// candle's operations.
