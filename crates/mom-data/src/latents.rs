@@ -32,6 +32,20 @@ pub fn to_patches(shape: &[usize], values: &[f32], channels: usize, patch: usize
     }
 }
 
+/// Fails for latents (channels, height, width) of other than equal sides, and for (n_patches, patch_dim) whose patches make no square.
+///
+/// # Errors
+/// [`DataError::Latents`], with the shape.
+pub fn expect_square(shape: &[usize]) -> Result<()> {
+    let is_square = match *shape {
+        [n, _] => n.isqrt() * n.isqrt() == n,
+        [_, height, width] => height == width,
+        _ => true,
+    };
+    let wrong = || DataError::Latents { shape: shape.to_vec(), expected: "those of a square picture".to_owned() };
+    if is_square { Ok(()) } else { Err(wrong()) }
+}
+
 /// Latents (channels, height, width) of patches (n_patches, patch_dim): the inverse of [`to_patches`].
 ///
 /// # Errors
@@ -79,6 +93,8 @@ mod tests {
             let cut = to_patches(shape, &values, 2, 2);
             assert!(shape == [2, 4, 2] || cut.is_err(), "{shape:?}");
         }
+        assert!([&[2, 4, 4][..], &[4, 8], &[1, 8]].into_iter().all(|shape| expect_square(shape).is_ok()));
+        assert!([&[2, 2, 8][..], &[2, 4, 2], &[8, 8]].into_iter().all(|shape| expect_square(shape).is_err()));
         assert!(from_patches(&cut, 2, 2, 3, 2).is_err() && from_patches(&cut, 2, 4, 4, 2).is_err());
         let message = to_patches(&[2, 3, 4], &values, 2, 2).unwrap_err().to_string();
         assert_eq!(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mom_data::media::image::Preparation;
+use mom_data::readers::{Part, PartOrder, Place, Sample, SkipReason};
 use mom_data::scenes::SceneSource;
 use mom_data::{
     CodeKind, Content, DataError, Dataset, External, ImageForm, ImageNeed, ImageTokenizer, ImageTokens, Modality,
@@ -142,6 +143,34 @@ fn raw_media_become_codes_and_units() {
         assert_eq!(tokenizers.decode_speech(&[token(Modality::Speech, 2047)]).unwrap().len(), 1000);
     }
     assert_eq!(corners.largest_batch.load(Ordering::Relaxed), 5);
+}
+
+/// A model that sees whole pictures knows the number of their patches alone: four of 1 x 4 would pass for those of 2 x 2.
+#[test]
+fn arrays_of_latents_are_squares_where_that_is_asked_for() {
+    let used = |square: bool, shape: &[usize]| {
+        let mut config = config();
+        config.image.square = square;
+        let tokenizers = fitted(&config, Needs::PATCHES);
+        let latents = Part::Latents { shape: shape.to_vec(), values: vec![0.5; shape.iter().product()] };
+        let sample = Sample {
+            key: "a".to_owned(),
+            place: Place::default(),
+            group: None,
+            order: PartOrder::Free,
+            parts: vec![latents],
+            items: vec!["image.npy".to_owned()],
+        };
+        Dataset::document(&sample, &source(), &tokenizers).map_err(|skip| (skip.reason, format!("{skip:?}")))
+    };
+    for shape in [&[1, 4, 4][..], &[4, 4]] {
+        assert!(used(true, shape).is_ok(), "{shape:?}");
+    }
+    for shape in [&[1, 2, 8][..], &[1, 8, 2], &[3, 4]] {
+        assert!(used(false, shape).is_ok(), "{shape:?}");
+        let (reason, told) = used(true, shape).unwrap_err();
+        assert!(reason == SkipReason::BrokenArray && told.contains("of a square picture"), "{told}");
+    }
 }
 
 #[test]

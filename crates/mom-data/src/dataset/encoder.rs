@@ -102,6 +102,9 @@ impl Encoder<'_> {
                 }
                 let (channels, patch) = (config.image.channels, config.image.patch);
                 let broken = |error: crate::DataError| Skip::new(SkipReason::BrokenArray, error.to_string());
+                if config.image.square || config.image.kind == CodeKind::Vae {
+                    latents::expect_square(shape).map_err(broken)?;
+                }
                 latents::to_patches(shape, values, channels, patch).map(|v| Some(Content::Patches(v))).map_err(broken)
             }
             _ => Ok(None),

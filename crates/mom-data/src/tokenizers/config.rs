@@ -77,6 +77,10 @@ pub struct ImageConfig {
     /// Which latents of their distribution are taken.
     #[serde(skip_serializing_if = "Latents::is_mean")]
     pub latents: Latents,
+    /// Whether latents that come as arrays must be squares: a model that sees whole pictures (a U-Net) knows the number of their patches
+    /// alone. Those beside published networks must be in any case.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub square: bool,
 }
 
 fn is_default_batch(batch: &usize) -> bool {
@@ -200,6 +204,7 @@ impl Default for ImageConfig {
             device: None,
             batch: DEFAULT_BATCH,
             latents: Latents::Mean,
+            square: false,
         }
     }
 }

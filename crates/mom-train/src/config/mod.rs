@@ -366,6 +366,10 @@ mod tests {
                 &["model.setting=transfusion", "model.patcher=unet", "model.unet_width=12"],
                 "model.unet_width must be a multiple of 8",
             ),
+            (
+                &["model.setting=transfusion", "model.patcher=unet", "data.tokenizers.image.kind=precomputed"],
+                "data.tokenizers.image.square must be true for model.patcher = \"unet\"",
+            ),
             (&["model.unet_width=16"], "model.unet_width must be absent but for model.patcher = \"unet\", got 16"),
             (
                 &[

@@ -85,6 +85,9 @@ impl ModelSection {
         let even = image.patch.is_multiple_of(2);
         let expected = "even for model.patcher = \"unet\", whose upper level has half of a patch for its positions";
         require(even, "data.tokenizers.image.patch", expected, image.patch)?;
+        let knows = image.square || image.kind != CodeKind::Precomputed;
+        let expected = "true for model.patcher = \"unet\", which knows the number of a picture's patches alone";
+        require(knows, "data.tokenizers.image.square", expected, image.square)?;
         let width = self.unet_width.unwrap_or(UnetConfig::width_for(self.scale.d_model));
         let fits = (8..=4096).contains(&width) && width.is_multiple_of(8);
         require(fits, "model.unet_width", "a multiple of 8 from 8 to 4096", width)?;
