@@ -129,11 +129,14 @@ struct Saved<T> {
     xz: CudaSlice<T>,
     x_dbl: CudaSlice<T>,
     states: CudaSlice<f32>,
+    /// Where there is one: over chunks of sequences.
+    window: Option<CudaSlice<f32>>,
 }
 
 impl<T: GpuFloat> Saved<T> {
     fn write<'a>(&'a mut self, gpu: &'a Gpu) -> MixerSaved<'a, T> {
         MixerSaved::new(gpu.write(&mut self.xz), gpu.write(&mut self.x_dbl), gpu.write(&mut self.states))
+            .with_window(self.window.as_mut().map(|window| gpu.write(window)))
     }
 }
 
@@ -178,10 +181,13 @@ impl Parts {
     fn room<T: GpuFloat>(&self, on: &OnGpu) -> Result<Saved<T>> {
         let (plan, weights) = (&self.plan, &*self.weights);
         let (n_rows, d_inner, d_state) = (plan.n_rows(), weights.d_skip.elem_count(), weights.a_log.dim(1)?);
+        let d_conv = weights.conv_weight.elem_count() / d_inner.max(1);
+        let window = plan.context().map_or(0, |_| plan.batch() * d_conv.saturating_sub(1) * d_inner);
         Ok(Saved {
             xz: on.room(n_rows * weights.in_proj.out_features())?,
             x_dbl: on.room(n_rows * weights.x_proj.out_features())?,
             states: on.room(saved_states_len(plan.batch(), plan.seqlen(), d_inner, d_state))?,
+            window: (window > 0).then(|| on.room(window)).transpose()?,
         })
     }
 

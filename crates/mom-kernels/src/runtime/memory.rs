@@ -23,6 +23,18 @@ impl Stream {
         self.stream().alloc_zeros(len).map_err(CudaError::driver("allocating device memory"))
     }
 
+    /// Device memory of `len` elements that hold anything.
+    ///
+    /// # Safety
+    /// What is launched writes an element before it reads it.
+    pub(crate) unsafe fn uninit<T: DeviceRepr>(&self, len: usize) -> Result<CudaSlice<T>> {
+        if len == 0 {
+            return self.empty();
+        }
+        // SAFETY: by this function's own contract.
+        unsafe { self.stream().alloc(len) }.map_err(CudaError::driver("allocating device memory"))
+    }
+
     /// Sets every byte to zero, behind what is on the stream.
     pub(crate) fn zero<T: DeviceElement>(&self, memory: &mut DeviceMut<'_, T>) -> Result<()> {
         if memory.is_empty() {

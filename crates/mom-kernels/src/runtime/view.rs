@@ -122,6 +122,12 @@ impl<T> DeviceRef<'_, T> {
         Ok(Self { len, ..self })
     }
 
+    /// `len` elements from the one at `start` on.
+    pub(crate) fn part(self, arg: &'static str, start: usize, len: usize) -> Result<Self> {
+        expect_room(arg, start + len, self.len)?;
+        Ok(Self { range: self.range.behind(start * size_of::<T>()), len, ..self })
+    }
+
     pub(crate) fn address(&self, stream: &Stream) -> Result<u64> {
         self.range.address(stream)
     }

@@ -1,7 +1,7 @@
 //! Sequences that are cut into chunks of time: states that come through them, documents that start in them, and the whole.
 
 use mom_kernels::cuda::half::{bf16, f16};
-use mom_kernels::cuda::selective_scan as device;
+use mom_kernels::cuda::{Gpu, selective_scan as device};
 
 use crate::cuda_support::*;
 use crate::scan::*;
@@ -53,6 +53,41 @@ fn a_whole_forward_pass_before_chunks_of_the_backward_pass() {
     let case = Case { batch: 25, seqlen: 2050, d_inner: 128, documents: false, ..FULL };
     assert_eq!(device::forward_workspace_len(case.batch, case.seqlen, case.d_inner, case.d_state), 0);
     check_problem::<bf16>(&gpu, &far::<bf16>(Problem::new::<bf16>(case, 160), -4.0));
+}
+
+/// What the chunks leave is the same whoever computes it, and so is what follows: where a pass is cut in the same way to the last bit.
+#[test]
+fn a_pass_that_is_given_what_chunks_leave_is_the_pass() {
+    let Some(gpu) = gpu("a_pass_that_is_given_what_chunks_leave_is_the_pass") else { return };
+    fn both<T: TestElement>(gpu: &Gpu, case: Case) -> [Outputs; 2] {
+        let problem = far::<T>(Problem::new::<T>(case, 170), -3.0);
+        [Ends::Computed, Ends::Given].map(|ends| run_on_device::<T>(gpu, &problem, Places::Apart, ends))
+    }
+    for case in [
+        CUT,
+        Case { documents: true, ..CUT },
+        Case { states: false, gate_and_skip: false, ..CUT },
+        Case { d_inner: 33, d_state: 20, ..CUT },
+        Case { n_modalities: 7, ..CUT },
+        // Not cut.
+        FULL,
+        Case { n_modalities: 7, ..FULL },
+    ] {
+        for [computed, given] in [both::<bf16>(&gpu, case), both::<f16>(&gpu, case), both::<f32>(&gpu, case)] {
+            assert!(same_bits(&computed, &given), "{case:?}");
+        }
+    }
+    // In three chunks where a forward pass alone has one.
+    let three = Case { batch: 4, seqlen: 2050, d_inner: 1024, documents: false, ..FULL };
+    assert_eq!(device::forward_workspace_len(three.batch, three.seqlen, three.d_inner, three.d_state), 0);
+    let of = device::Chunk { batch: three.batch, d_inner: three.d_inner, d_state: three.d_state };
+    assert!(device::ends_workspace_len(of, three.seqlen) > 0);
+    let [computed, given] = both::<f32>(&gpu, three);
+    let mut report = Report::new("given ends, three chunks");
+    for (i, what) in NAMES.into_iter().enumerate() {
+        report.within(what, &given[i], &computed[i], 1e-5);
+    }
+    report.finish();
 }
 
 /// With `dt` further on by this much on average: at -4 a state comes through a thousand steps, at 4 not through forty.

@@ -140,8 +140,10 @@ pub fn in_context<T: TestElement>(
     let mut out = poisoned::<T>(gpu, x.len());
     let (mut xz, mut x_dbl) = (poisoned::<T>(gpu, sizes.xz_len()), poisoned::<T>(gpu, sizes.x_dbl_len()));
     let mut states = poisoned::<f32>(gpu, sizes.states_len);
+    let mut window = (sizes.window_len > 0).then(|| poisoned::<f32>(gpu, sizes.window_len));
     let mut workspace = bytes(device::block_forward_workspace_bytes(&plan, &block, Saves::ForBackward).unwrap());
-    let saved = MixerSaved::new(gpu.write(&mut xz), gpu.write(&mut x_dbl), gpu.write(&mut states));
+    let saved = MixerSaved::new(gpu.write(&mut xz), gpu.write(&mut x_dbl), gpu.write(&mut states))
+        .with_window(window.as_mut().map(|window| gpu.write(window)));
     let out_rows = gpu.rows_mut(&mut out, d_model).unwrap();
     device::block_forward(gpu, &plan, &x_rows, &block, out_rows, Some(saved), gpu.write(&mut workspace)).unwrap();
     assert_eq!(gpu.download(&plain).unwrap(), gpu.download(&out).unwrap(), "saving changes nothing");
@@ -154,7 +156,8 @@ pub fn in_context<T: TestElement>(
     let mut workspace = bytes(device::block_backward_workspace_bytes(gpu, &plan, &block).unwrap());
     let pass = MixerBackward::new(
         x_rows,
-        MixerSaved::new(gpu.write(&mut xz), gpu.write(&mut x_dbl), gpu.write(&mut states)),
+        MixerSaved::new(gpu.write(&mut xz), gpu.write(&mut x_dbl), gpu.write(&mut states))
+            .with_window(window.as_mut().map(|window| gpu.write(window))),
         gpu.rows(&grad_out, d_model).unwrap(),
     );
     let [in_proj, x_proj, dt_proj, out_proj] = grads.each_mut().map(|p| p.write(gpu));

@@ -4,7 +4,7 @@
 use mom_kernels::cuda::cudarc::driver::CudaSlice;
 use mom_kernels::cuda::half::{bf16, f16};
 use mom_kernels::cuda::selective_scan as device;
-use mom_kernels::cuda::{DevicePlan, DeviceRows, DeviceRowsMut, Gpu};
+use mom_kernels::cuda::{DeviceMut, DevicePlan, DeviceRows, DeviceRowsMut, Gpu};
 use mom_kernels::selective_scan::{self as host, DeltaActivation};
 use mom_kernels::{Element, ModalityPlan, Rows, RowsMut};
 
@@ -242,6 +242,32 @@ fn columns(x: &[f64], width: usize, start: usize, len: usize) -> Vec<f64> {
 }
 
 pub fn on_device<T: TestElement>(gpu: &Gpu, p: &Problem, places: Places) -> Outputs {
+    run_on_device::<T>(gpu, p, places, Ends::Computed)
+}
+
+/// Who computes what the chunks of a sequence leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// The pass.
+    Computed,
+    /// `ends` and `adjoint_ends`, before it.
+    Given,
+}
+
+/// What the chunks leave, as `run` leaves it in its workspace.
+fn given_ends(
+    gpu: &Gpu,
+    case: Case,
+    run: impl FnOnce(DeviceMut<'_, f32>, DeviceMut<'_, f32>),
+) -> (CudaSlice<f32>, usize) {
+    let of = device::Chunk { batch: case.batch, d_inner: case.d_inner, d_state: case.d_state };
+    let len = device::ends_workspace_len(of, case.seqlen);
+    let (mut to, mut workspace) = (poisoned::<f32>(gpu, device::ends_len(of)), poisoned::<f32>(gpu, len));
+    run(gpu.write(&mut to), gpu.write(&mut workspace).first("workspace", len).unwrap());
+    (workspace, len)
+}
+
+pub fn run_on_device<T: TestElement>(gpu: &Gpu, p: &Problem, places: Places, ends: Ends) -> Outputs {
     let Case { d_inner, d_state, dt_rank, batch, seqlen, .. } = p.case;
     let n = batch * seqlen;
     let gate = p.case.gate_and_skip;
@@ -261,7 +287,18 @@ pub fn on_device<T: TestElement>(gpu: &Gpu, p: &Problem, places: Places) -> Outp
         let len = device::forward_workspace_len(batch, seqlen, d_inner, d_state);
         let mut workspace = poisoned::<f32>(gpu, len);
         let workspace = gpu.write(&mut workspace).first("workspace", len).unwrap();
-        device::forward(gpu, &others.with(gpu, p.case, [u, dt, z]), outputs, workspace).unwrap();
+        let inputs = others.with(gpu, p.case, [u, dt, z]);
+        match ends {
+            Ends::Computed => device::forward(gpu, &inputs, outputs, workspace).unwrap(),
+            Ends::Given => {
+                let chunk = inputs.clone().with_initial_state(None);
+                let run =
+                    |to: DeviceMut<'_, f32>, room: DeviceMut<'_, f32>| device::ends(gpu, &chunk, to, room).unwrap();
+                let (given, len) = given_ends(gpu, p.case, run);
+                let given = gpu.read(&given).first("ends", len).unwrap();
+                device::forward_with_ends(gpu, &inputs, outputs, given).unwrap();
+            }
+        }
     }
     let grad_last = upload::<f32>(gpu, &p.grad_last);
     let width = dt_rank + 2 * d_state;
@@ -308,7 +345,20 @@ pub fn on_device<T: TestElement>(gpu: &Gpu, p: &Problem, places: Places) -> Outp
         let len = device::backward_workspace_len(&inputs).unwrap();
         let mut workspace = poisoned::<f32>(gpu, len);
         let workspace = gpu.write(&mut workspace).first("workspace", len).unwrap();
-        device::backward(gpu, &inputs, gpu.read(&saved), &output_grads, grads, workspace).unwrap();
+        match ends {
+            Ends::Computed => {
+                device::backward(gpu, &inputs, gpu.read(&saved), &output_grads, grads, workspace).unwrap();
+            }
+            Ends::Given => {
+                let (chunk, grad_out) = (inputs.clone().with_initial_state(None), &output_grads.grad_out);
+                let (given, len) = given_ends(gpu, p.case, |to, room| {
+                    device::adjoint_ends(gpu, &chunk, grad_out, to, room).unwrap();
+                });
+                let given = gpu.read(&given).first("ends", len).unwrap();
+                let saved = gpu.read(&saved);
+                device::backward_with_ends(gpu, &inputs, saved, &output_grads, grads, given, workspace).unwrap();
+            }
+        }
     }
     let gx_dbl = download(gpu, &gx_dbl);
     // What a matrix holds beside the columns that were asked for is not touched.

@@ -51,8 +51,8 @@
 //!
 //! # One sequence over several ranks
 //!
-//! Where a rank has a chunk of each sequence ([`Context`]), it asks the others for what crosses the borders: before the conv (2, in
-//! both passes) for the window of the chunk before; before the scan (6) for its state, from what every chunk leaves (its decay,
+//! Where a rank has a chunk of each sequence ([`Context`]), it asks the others for what crosses the borders: before the conv (2) for
+//! the window of the chunk before, which is kept for the backward pass; before the scan (6) for its state, from what every chunk leaves (its decay,
 //! and its last state from zero, [`selective_scan::ends`](crate::selective_scan::ends)), so that no rank waits for another one's scan.
 //! Backward, before the scan (5), for the gradient of its last state in the same way; and before the conv (10) for the gradient of
 //! its last inputs. All else is a chunk's own.

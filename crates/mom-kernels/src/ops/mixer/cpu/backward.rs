@@ -92,6 +92,8 @@ fn run<T: Element>(
     let n_rows = plan.n_rows();
     grad_out.expect(OP, "grad_out", n_rows, d_model)?;
     expect_size(OP, "saved.xz", "elements", n_rows * 2 * d_inner, saved.xz.len())?;
+    let window_len = borders.map_or(0, |_| plan.batch() * (d_conv - 1) * d_inner);
+    expect_size(OP, "saved.window", "elements", window_len, saved.window.len())?;
     let offsets = plan.modality_offsets();
     let matrix = |width: usize| vec![T::ZERO; n_rows * width];
     let xz = Rows::new("xz", &saved.xz, 2 * d_inner)?;
@@ -104,8 +106,7 @@ fn run<T: Element>(
     grouped_gemm::backward_input(offsets, grad_out, &weights.out_proj, grad_y_out, Into::Overwrite)?;
 
     // 2. conv once more.
-    let window = borders.map(|borders| borders.window(xz.columns(0, d_inner)?)).transpose()?;
-    let conv_inputs = weights.conv_inputs(plan, xz, window.as_deref())?;
+    let conv_inputs = weights.conv_inputs(plan, xz, borders.map(|_| &saved.window[..]))?;
     let mut u = matrix(d_inner);
     causal_conv1d::forward(&conv_inputs, RowsMut::new("u", &mut u, d_inner)?, None)?;
     let u = Rows::new("u", &u, d_inner)?;

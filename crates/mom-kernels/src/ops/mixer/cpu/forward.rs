@@ -19,6 +19,8 @@ pub struct MixerSaved<T> {
     pub(super) x_dbl: Vec<T>,
     /// States of the scan, see [`saved_states_len`].
     pub(super) states: Vec<T>,
+    /// `(batch, d_conv - 1, d_inner)`: the inputs of the conv before a chunk; empty of whole sequences.
+    pub(super) window: Vec<T>,
 }
 
 /// Output `(n_rows, d_model)` of the mixer for `x` of the same shape, rows in modality order.
@@ -140,8 +142,8 @@ fn run<T: Element>(
     let mut u = matrix(d_inner);
     let u_out = RowsMut::new("u", &mut u, d_inner)?;
     let window = borders.map(|borders| borders.window(xz_rows.columns(0, d_inner)?)).transpose()?;
-    let window = window.as_deref().or(initial.map(|state| &state.conv[..]));
-    let conv_inputs = weights.conv_inputs(plan, xz_rows, window)?;
+    let before = window.as_deref().or(initial.map(|state| &state.conv[..]));
+    let conv_inputs = weights.conv_inputs(plan, xz_rows, before)?;
     causal_conv1d::forward(&conv_inputs, u_out, next.as_mut().map(|state| &mut state.conv[..]))?;
     let u_rows = Rows::new("u", &u, d_inner)?;
 
@@ -201,5 +203,5 @@ fn run<T: Element>(
     if let (Some(state), Some(next)) = (state, next) {
         *state = next;
     }
-    Ok((out, MixerSaved { xz, x_dbl, states }))
+    Ok((out, MixerSaved { xz, x_dbl, states, window: window.unwrap_or_default() }))
 }

@@ -18,6 +18,9 @@ pub struct MixerSaved<'a, T> {
     pub x_dbl: DeviceMut<'a, T>,
     /// States of the scan.
     pub states: DeviceMut<'a, f32>,
+    /// `(batch, d_conv - 1, d_inner)`: the inputs of conv before the chunk, where ranks have chunks of sequences and there is one; else
+    /// absent.
+    pub window: Option<DeviceMut<'a, f32>>,
 }
 
 /// What the forward pass writes.
@@ -110,7 +113,13 @@ pub struct BlockGrads<'a, T> {
 impl<'a, T> MixerSaved<'a, T> {
     /// Memory for each.
     pub fn new(xz: DeviceMut<'a, T>, x_dbl: DeviceMut<'a, T>, states: DeviceMut<'a, f32>) -> Self {
-        Self { xz, x_dbl, states }
+        Self { xz, x_dbl, states, window: None }
+    }
+
+    /// And for the inputs of conv before a chunk.
+    #[must_use]
+    pub fn with_window(self, window: impl Into<Option<DeviceMut<'a, f32>>>) -> Self {
+        Self { window: window.into(), ..self }
     }
 
     /// Fails unless each begins where kernels for vectors ask it to.

@@ -208,8 +208,9 @@ pub(super) fn backward_to_in_proj<T: DeviceElement>(
 
     // 2. conv once more.
     let conv = weights.conv_inputs(gpu, plan, x);
-    let before = borders.as_ref().map_or(Ok(None), |borders| borders.window(&conv))?;
-    let conv = conv.with_initial_state(before.as_ref().map(|before| before.view(gpu)).transpose()?);
+    let kept = saved.window.as_mut().map(|window| window.reborrow().into_ref());
+    let before = borders.as_ref().zip(kept).and_then(|(borders, kept)| borders.kept(kept));
+    let conv = conv.with_initial_state(before.clone());
     causal_conv1d::forward(gpu, &conv, rows_mut("u", u, d_inner)?, None)?;
 
     // 3. dt_proj once more.
@@ -241,10 +242,12 @@ pub(super) fn backward_to_in_proj<T: DeviceElement>(
             grad_initial_state: None,
             out: Some(y),
         };
-        let behind = borders.as_ref().map_or(Ok(None), |borders| borders.state_gradient(&inputs, &grad_y))?;
-        let grad_last_state = behind.as_ref().map(|behind| behind.view(gpu)).transpose()?;
+        let behind = borders.as_ref().map(|borders| borders.state_gradient(&inputs, &grad_y)).transpose()?;
+        let received = behind.as_ref().and_then(|behind| behind.received.as_ref());
+        let grad_last_state = received.map(|received| received.view(gpu)).transpose()?;
         let output_grads = ScanOutputGrads { grad_out: grad_y, grad_last_state };
-        let memory = BackwardMemory { own: scratch.reborrow().first("scratch", len)?, lent };
+        let ends = behind.as_ref().map(|behind| behind.ends(gpu));
+        let memory = BackwardMemory { own: scratch.reborrow().first("scratch", len)?, lent, ends };
         let states = saved.states.reborrow().into_ref();
         selective_scan::backward_in(gpu, &inputs, states, &output_grads, to, memory)?;
     }
@@ -280,7 +283,7 @@ pub(super) fn backward_to_in_proj<T: DeviceElement>(
     };
     let len = causal_conv1d::workspace_len(plan.batch(), plan.seqlen(), d_inner);
     let grad_u = DeviceRows::new("grad_u", grad_u.into_ref(), d_inner)?;
-    let of_conv = |borders: &Borders<'_>| borders.window_gradient(&conv, before.as_ref(), &grad_u);
+    let of_conv = |borders: &Borders<'_>| borders.window_gradient(&conv, before, &grad_u);
     let behind = borders.as_ref().map_or(Ok(None), of_conv)?;
     let grad_last = behind.as_ref().map(|behind| behind.view(gpu)).transpose()?;
     causal_conv1d::backward(gpu, &conv, grad_u, grad_last, conv_grads, scratch.reborrow().first("scratch", len)?)?;

@@ -1,5 +1,6 @@
 //! What crosses the borders of a chunk, as on the host. Chunks are few and what they leave is small: memory for it is made as it is needed,
-//! so that nothing of this is for a captured graph.
+//! so that nothing of this is for a captured graph. A step waits for each exchange: nothing runs before or behind it that need not, not even
+//! what sets memory to zero.
 
 use std::ops::Range;
 
@@ -15,7 +16,7 @@ use crate::ops::plan::Context;
 use crate::ops::plan::cuda::{DeviceLayout, DevicePlan};
 use crate::ops::selective_scan::cuda as selective_scan;
 use crate::ops::selective_scan::cuda::{Chunk, Order, ScanInputs};
-use crate::runtime::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, Gpu, Result};
+use crate::runtime::{DeviceElement, DeviceMut, DeviceRef, DeviceRows, DeviceRowsMut, Gpu, Result};
 
 /// A chunk among the others of its sequences.
 pub(super) struct Borders<'a> {
@@ -36,19 +37,22 @@ pub(super) struct Received {
 
 impl Received {
     pub fn view<'a>(&'a self, gpu: &'a Gpu) -> Result<DeviceRef<'a, f32>> {
-        self.of_sequence(gpu, 0, self.part.len())
-    }
-
-    /// `len` elements of a sequence.
-    fn of_sequence<'a>(&'a self, gpu: &'a Gpu, sequence: usize, len: usize) -> Result<DeviceRef<'a, f32>> {
-        let start = self.part.start + sequence * len;
-        let view = self.memory.try_slice(start..start + len);
-        Ok(gpu.read_view(view.ok_or_else(|| too_short(self.memory.len(), start + len))?))
+        gpu.read(&self.memory).part("what came", self.part.start, self.part.len())
     }
 }
 
-fn too_short(max: usize, got: usize) -> Error {
-    Error::Limit { op: OP, arg: "end of a window", min: 0, max, got }
+/// What goes on with a scan.
+pub(super) struct Carried {
+    /// What came over the chunk's border, where there is something beyond.
+    pub received: Option<Received>,
+    /// What the scan's own chunks leave, which the pass need not compute again.
+    ends: CudaSlice<f32>,
+}
+
+impl Carried {
+    pub fn ends<'a>(&'a self, gpu: &'a Gpu) -> DeviceRef<'a, f32> {
+        gpu.read(&self.ends)
+    }
 }
 
 /// `len` elements of a sequence.
@@ -58,9 +62,8 @@ fn of_sequence<'a>(
     sequence: usize,
     len: usize,
 ) -> Result<DeviceMut<'a, f32>> {
-    let (n, start) = (memory.len(), sequence * len);
-    let view = memory.try_slice_mut(start..start + len);
-    Ok(gpu.write_view(view.ok_or_else(|| too_short(n, start + len))?))
+    let (_, behind) = gpu.write(memory).split_at("end of a window", sequence * len)?;
+    behind.first("end of a window", len)
 }
 
 impl<'a> Borders<'a> {
@@ -89,8 +92,9 @@ impl<'a> Borders<'a> {
         if len == 0 {
             return Ok(None);
         }
-        let mut own = gpu.zeros::<f32>(self.of.batch * len)?;
-        let (mut x, mut unused) = (gpu.zeros::<T>(len)?, gpu.zeros::<T>(len)?);
+        // SAFETY: the kernels below write all of each before anything reads it.
+        let (mut own, mut x, mut unused) =
+            unsafe { (gpu.uninit::<f32>(self.of.batch * len)?, gpu.uninit::<T>(len)?, gpu.uninit::<T>(len)?) };
         for sequence in 0..self.of.batch {
             // The convolution over a window's positions leaves that window, cut at document starts.
             let layout = self.rows(sequence, self.plan.seqlen() - self.window, [(&conv.x, &mut x)])?;
@@ -101,12 +105,25 @@ impl<'a> Borders<'a> {
         self.from(&own, self.context.index().checked_sub(1))
     }
 
+    /// Keeps the window for the backward pass: zeros before the first chunk.
+    pub fn keep(&self, window: Option<&DeviceRef<'_, f32>>, mut to: DeviceMut<'_, f32>) -> Result<()> {
+        let Some(window) = window else { return self.gpu.zero(&mut to) };
+        let d_inner = self.of.d_inner;
+        let from = DeviceRows::new("window", window.clone(), d_inner)?;
+        self.gpu.copy_rows(&from, &mut DeviceRowsMut::new("saved.window", to, d_inner)?)
+    }
+
+    /// The window that was kept; nothing before the first chunk.
+    pub fn kept<'k>(&self, window: DeviceRef<'k, f32>) -> Option<DeviceRef<'k, f32>> {
+        (self.context.index() > 0).then_some(window)
+    }
+
     /// The gradient that comes to the last inputs of this chunk from the one behind it; nothing to the last one. `conv` is over this chunk,
     /// `before` its window, `grad_u` the gradient of its output.
     pub fn window_gradient<T: DeviceElement>(
         &self,
         conv: &ConvInputs<'_, T>,
-        before: Option<&Received>,
+        before: Option<DeviceRef<'_, f32>>,
         grad_u: &DeviceRows<'_, T>,
     ) -> Result<Option<Received>> {
         let (gpu, d_inner) = (self.gpu, self.of.d_inner);
@@ -114,15 +131,27 @@ impl<'a> Borders<'a> {
         if len == 0 {
             return Ok(None);
         }
-        let mut own = gpu.zeros::<f32>(self.of.batch * len)?;
+        let n = self.of.batch * len;
+        // Nobody reads what the first chunk says.
+        let mut own = if before.is_some() {
+            // SAFETY: the kernels below write all of it.
+            unsafe { gpu.uninit::<f32>(n) }?
+        } else {
+            gpu.zeros::<f32>(n)?
+        };
         if let Some(before) = before {
-            let (mut x, mut grad, mut unused) = (gpu.zeros::<T>(len)?, gpu.zeros::<T>(len)?, gpu.zeros::<T>(len)?);
-            let (mut taps, mut bias) = (gpu.zeros::<f32>(conv.weight.len())?, gpu.zeros::<f32>(d_inner)?);
-            let mut workspace = gpu.zeros::<f32>(causal_conv1d::workspace_len(1, self.window, d_inner))?;
+            // SAFETY: the kernels below write all of each before anything reads it.
+            let (mut x, mut grad, mut unused) =
+                unsafe { (gpu.uninit::<T>(len)?, gpu.uninit::<T>(len)?, gpu.uninit::<T>(len)?) };
+            // SAFETY: as above; what a workspace holds before means nothing.
+            let (mut taps, mut bias, mut workspace) = unsafe {
+                let workspace = gpu.uninit::<f32>(causal_conv1d::workspace_len(1, self.window, d_inner))?;
+                (gpu.uninit::<f32>(conv.weight.len())?, gpu.uninit::<f32>(d_inner)?, workspace)
+            };
             for sequence in 0..self.of.batch {
                 // That of this chunk's own window depends on its first positions alone.
                 let layout = self.rows(sequence, 0, [(&conv.x, &mut x), (grad_u, &mut grad)])?;
-                let initial_state = Some(before.of_sequence(gpu, sequence, len)?);
+                let initial_state = Some(before.clone().part("window", sequence * len, len)?);
                 let first = ConvInputs { layout, x: gpu.rows(&x, d_inner)?, initial_state, ..conv.clone() };
                 let grads = ConvGrads::new(gpu.rows_mut(&mut unused, d_inner)?, gpu.write(&mut taps))
                     .with_grad_bias(conv.bias.as_ref().map(|_| gpu.write(&mut bias)))
@@ -136,11 +165,9 @@ impl<'a> Borders<'a> {
     }
 
     /// The scan's state before this chunk, `(batch, d_inner, d_state)`; nothing before the first one.
-    pub fn state<T: DeviceElement>(&self, inputs: &ScanInputs<'_, T>) -> Result<Option<Received>> {
-        let (mut own, mut workspace) = self.room()?;
-        let (to, workspace) = (self.gpu.write(&mut own), self.gpu.write(&mut workspace));
-        selective_scan::ends(self.gpu, inputs, to, workspace)?;
-        self.carried(&own, 0..self.context.index(), Order::FirstFirst)
+    pub fn state<T: DeviceElement>(&self, inputs: &ScanInputs<'_, T>) -> Result<Carried> {
+        let before = 0..self.context.index();
+        self.carried(before, Order::FirstFirst, |to, workspace| selective_scan::ends(self.gpu, inputs, to, workspace))
     }
 
     /// The gradient of the scan's state behind this chunk; nothing behind the last one. `grad_y`: that of its output.
@@ -148,30 +175,37 @@ impl<'a> Borders<'a> {
         &self,
         inputs: &ScanInputs<'_, T>,
         grad_y: &DeviceRows<'_, T>,
-    ) -> Result<Option<Received>> {
-        let (mut own, mut workspace) = self.room()?;
-        let (to, workspace) = (self.gpu.write(&mut own), self.gpu.write(&mut workspace));
-        selective_scan::adjoint_ends(self.gpu, inputs, grad_y, to, workspace)?;
-        self.carried(&own, self.context.index() + 1..self.context.n_chunks(), Order::LastFirst)
+    ) -> Result<Carried> {
+        let behind = self.context.index() + 1..self.context.n_chunks();
+        self.carried(behind, Order::LastFirst, |to, workspace| {
+            selective_scan::adjoint_ends(self.gpu, inputs, grad_y, to, workspace)
+        })
     }
 
-    /// For what a chunk leaves, and for finding it.
-    fn room(&self) -> Result<(CudaSlice<f32>, CudaSlice<f32>)> {
-        let own = self.gpu.zeros(selective_scan::ends_len(self.of))?;
-        Ok((own, self.gpu.zeros(selective_scan::ends_workspace_len(self.of, self.plan.seqlen()))?))
-    }
-
-    /// What goes through these chunks, from zero.
-    fn carried(&self, own: &CudaSlice<f32>, chunks: Range<usize>, order: Order) -> Result<Option<Received>> {
-        let of_all = self.gather(own)?;
-        if chunks.is_empty() {
-            return Ok(None);
+    /// What goes through these chunks, from zero. `ends`: writes what this one leaves, and of the scan's own chunks what each does.
+    fn carried(
+        &self,
+        chunks: Range<usize>,
+        order: Order,
+        ends: impl FnOnce(DeviceMut<'_, f32>, DeviceMut<'_, f32>) -> Result<()>,
+    ) -> Result<Carried> {
+        let gpu = self.gpu;
+        // SAFETY: `ends` writes all of the first; what the second holds before means nothing.
+        let (mut own, mut workspace) = unsafe {
+            let workspace_len = selective_scan::ends_workspace_len(self.of, self.plan.seqlen());
+            (gpu.uninit(selective_scan::ends_len(self.of))?, gpu.uninit(workspace_len)?)
+        };
+        ends(gpu.write(&mut own), gpu.write(&mut workspace))?;
+        let of_all = self.gather(&own)?;
+        let mut carried = Carried { received: None, ends: workspace };
+        if !chunks.is_empty() {
+            let len = self.of.batch * self.of.d_inner * self.of.d_state;
+            // SAFETY: all of it is written.
+            let mut memory = unsafe { gpu.uninit(len) }?;
+            selective_scan::carry(gpu, &gpu.read(&of_all), self.of, chunks, order, gpu.write(&mut memory))?;
+            carried.received = Some(Received { memory, part: 0..len });
         }
-        let len = self.of.batch * self.of.d_inner * self.of.d_state;
-        let mut memory = self.gpu.zeros(len)?;
-        let to = self.gpu.write(&mut memory);
-        selective_scan::carry(self.gpu, &self.gpu.read(&of_all), self.of, chunks, order, to)?;
-        Ok(Some(Received { memory, part: 0..len }))
+        Ok(carried)
     }
 
     /// As many rows of a sequence as a window has, from position `first` on: copies, and how time runs through them.
@@ -182,8 +216,8 @@ impl<'a> Borders<'a> {
         copies: [(&DeviceRows<'_, T>, &mut CudaSlice<T>); N],
     ) -> Result<DeviceLayout<'a>> {
         let (rows, starts) = self.plan.stretch(self.gpu, sequence, first, self.window)?;
-        // Rows of a plan are there.
-        let mut out_of_range = self.gpu.zeros::<u32>(1)?;
+        // SAFETY: it is read where an id is out of range alone, and rows of a plan are there.
+        let mut out_of_range = unsafe { self.gpu.uninit::<u32>(1) }?;
         for (from, to) in copies {
             let mut to = self.gpu.rows_mut(to, self.of.d_inner)?;
             embedding::forward(self.gpu, from, &rows, &mut to, &mut self.gpu.write(&mut out_of_range))?;
@@ -199,7 +233,8 @@ impl<'a> Borders<'a> {
     }
 
     fn gather(&self, own: &CudaSlice<f32>) -> Result<CudaSlice<f32>> {
-        let mut all = self.gpu.zeros(own.len() * self.context.n_chunks())?;
+        // SAFETY: an exchange that succeeds writes all of it.
+        let mut all = unsafe { self.gpu.uninit(own.len() * self.context.n_chunks()) }?;
         self.context.gather_on_device(self.gpu, own, &mut all)?;
         Ok(all)
     }

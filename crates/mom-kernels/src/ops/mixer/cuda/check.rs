@@ -7,7 +7,7 @@ use crate::ops::column_sums;
 use crate::ops::grouped_gemm::cuda::{GroupedGrads, GroupedWeights};
 use crate::ops::mixer::params::OP;
 use crate::ops::plan::cuda::DevicePlan;
-use crate::runtime::{DeviceElement, DeviceRows, Gpu, Result};
+use crate::runtime::{DeviceElement, DeviceMut, DeviceRows, Gpu, Result, optional_mut};
 
 impl<T: DeviceElement> MixerWeights<'_, T> {
     /// Fails for weights that do not fit a plan, or are not of this stream.
@@ -33,9 +33,12 @@ impl<T: DeviceElement> MixerSaved<'_, T> {
         expect_size(OP, "saved.xz", "elements", sizes.xz_len(), self.xz.len())?;
         expect_size(OP, "saved.x_dbl", "elements", sizes.x_dbl_len(), self.x_dbl.len())?;
         expect_size(OP, "saved.states", "elements", sizes.states_len, self.states.len())?;
+        let window_len = self.window.as_ref().map_or(0, DeviceMut::len);
+        expect_size(OP, "saved.window", "elements", sizes.window_len, window_len)?;
         self.expect_vectors()?;
         self.xz.address(gpu)?;
         self.x_dbl.address(gpu)?;
+        optional_mut(gpu, &self.window)?;
         self.states.address(gpu).map(drop)
     }
 }

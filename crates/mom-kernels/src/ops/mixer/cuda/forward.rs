@@ -73,12 +73,12 @@ pub fn forward<T: DeviceElement>(
     let (mut u, parts) = parts.take::<T>(sizes.inner_len())?;
     let (mut dt, parts) = parts.take::<T>(sizes.inner_len())?;
     let (mut y, parts) = parts.take::<T>(sizes.inner_len())?;
-    let (mut xz, mut x_dbl, states) = match saved {
-        Some(saved) => (saved.xz, saved.x_dbl, Some(saved.states)),
+    let (mut xz, mut x_dbl, states, kept) = match saved {
+        Some(saved) => (saved.xz, saved.x_dbl, Some(saved.states), saved.window),
         None => {
             let (xz, parts) = parts.take::<T>(sizes.xz_len())?;
             let (x_dbl, _) = parts.take::<T>(sizes.x_dbl_len())?;
-            (xz, x_dbl, None)
+            (xz, x_dbl, None, None)
         }
     };
     let offsets = plan.modality_offsets(gpu);
@@ -97,6 +97,9 @@ pub fn forward<T: DeviceElement>(
     let conv = weights.conv_inputs(gpu, plan, xz.clone().columns(0, d_inner)?);
     let before = borders.as_ref().map_or(Ok(None), |borders| borders.window(&conv))?;
     let before = before.as_ref().map(|before| before.view(gpu)).transpose()?;
+    if let (Some(borders), Some(kept)) = (&borders, kept) {
+        borders.keep(before.as_ref(), kept)?;
+    }
     let conv = conv.with_initial_state(before.or(window));
     causal_conv1d::forward(gpu, &conv, rows_mut("u", &mut u, d_inner)?, next_window)?;
     let u = DeviceRows::new("u", u.into_ref(), d_inner)?;
@@ -127,15 +130,18 @@ pub fn forward<T: DeviceElement>(
         }
         state => {
             let (initial_state, last_state) = state.unzip();
-            let carried = borders.as_ref().map_or(Ok(None), |borders| borders.state(&inputs))?;
-            let carried = carried.as_ref().map(|carried| carried.view(gpu)).transpose()?;
             let outputs = ScanOutputs { out: out_of_scan, last_state, saved_states: states };
-            selective_scan::forward(
-                gpu,
-                &inputs.with_initial_state(carried.or(initial_state)),
-                outputs,
-                scan_workspace,
-            )?;
+            match borders.as_ref().map(|borders| borders.state(&inputs)).transpose()? {
+                None => {
+                    let inputs = inputs.with_initial_state(initial_state);
+                    selective_scan::forward(gpu, &inputs, outputs, scan_workspace)?;
+                }
+                Some(carried) => {
+                    let received = carried.received.as_ref().map(|received| received.view(gpu)).transpose()?;
+                    let inputs = inputs.with_initial_state(received.or(initial_state));
+                    selective_scan::forward_with_ends(gpu, &inputs, outputs, carried.ends(gpu))?;
+                }
+            }
         }
     }
 

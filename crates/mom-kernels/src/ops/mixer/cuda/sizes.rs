@@ -22,6 +22,8 @@ pub struct MixerSizes {
     pub dt_rank: usize,
     /// Elements of [`MixerSaved::states`](super::MixerSaved::states).
     pub states_len: usize,
+    /// Elements of [`MixerSaved::window`](super::MixerSaved::window); 0 where a plan is of whole sequences.
+    pub window_len: usize,
     /// Elements of the workspace of the scan's forward pass.
     pub scan_workspace_len: usize,
 }
@@ -54,10 +56,11 @@ impl<T: DeviceElement> MixerWeights<'_, T> {
     /// # Errors
     /// Weights that do not fit together, more than 64 states.
     pub fn sizes(&self, plan: &DevicePlan) -> Result<MixerSizes> {
-        let Features { d_model, d_inner, d_state, dt_rank, .. } = self.validate()?;
+        let Features { d_model, d_inner, d_state, d_conv, dt_rank } = self.validate()?;
         let states_len = saved_states_len(plan.batch(), plan.seqlen(), d_inner, d_state);
         let scan_workspace_len = forward_workspace_len(plan.batch(), plan.seqlen(), d_inner, d_state);
+        let window_len = plan.context().map_or(0, |_| plan.batch() * (d_conv - 1) * d_inner);
         let n_rows = plan.n_rows();
-        Ok(MixerSizes { n_rows, d_model, d_inner, d_state, dt_rank, states_len, scan_workspace_len })
+        Ok(MixerSizes { n_rows, d_model, d_inner, d_state, dt_rank, states_len, window_len, scan_workspace_len })
     }
 }

@@ -3,7 +3,7 @@
 use super::abi::{Partials, RawSums};
 use super::args::{ScanGrads, ScanInputs, ScanOutputGrads};
 use super::dims::padded_states;
-use super::ends::{Direction, Which, ends};
+use super::ends::{Direction, Ends, Which, ends};
 use super::select::{Assume, Backward, CHANNELS, Chunks};
 use crate::error::expect_size;
 use crate::ops::column_sums;
@@ -28,6 +28,8 @@ pub(crate) struct BackwardMemory<'a> {
     /// Any number of elements on 16 bytes, that are free until the pass is done: as many blocks of channels as fit leave
     /// their partial sums of dB and dC here.
     pub lent: DeviceMut<'a, f32>,
+    /// As [`adjoint_ends`](super::adjoint_ends) left it in its workspace, where it was run over the same inputs and gradient.
+    pub ends: Option<DeviceRef<'a, f32>>,
 }
 
 /// Elements of [`BackwardMemory::own`], beside `lent` others, for the scan of a mixer: it has a gate, a skip and softplus.
@@ -89,13 +91,43 @@ pub fn backward<T: DeviceElement>(
     grads: ScanGrads<'_, T>,
     workspace: DeviceMut<'_, f32>,
 ) -> Result<()> {
+    run(gpu, inputs, saved_states, output_grads, grads, (None, workspace))
+}
+
+/// As [`backward`], where [`adjoint_ends`](super::adjoint_ends) has been run over the same inputs, but for the initial state, and the same
+/// `grad_out`: what it computed of the scan's own chunks is not computed again.
+///
+/// `ends`: its workspace, as it left it.
+///
+/// # Errors
+/// As there.
+pub fn backward_with_ends<T: DeviceElement>(
+    gpu: &Gpu,
+    inputs: &ScanInputs<'_, T>,
+    saved_states: DeviceRef<'_, f32>,
+    output_grads: &ScanOutputGrads<'_, T>,
+    grads: ScanGrads<'_, T>,
+    ends: DeviceRef<'_, f32>,
+    workspace: DeviceMut<'_, f32>,
+) -> Result<()> {
+    run(gpu, inputs, saved_states, output_grads, grads, (Some(ends), workspace))
+}
+
+fn run<T: DeviceElement>(
+    gpu: &Gpu,
+    inputs: &ScanInputs<'_, T>,
+    saved_states: DeviceRef<'_, f32>,
+    output_grads: &ScanOutputGrads<'_, T>,
+    grads: ScanGrads<'_, T>,
+    (ends, workspace): (Option<DeviceRef<'_, f32>>, DeviceMut<'_, f32>),
+) -> Result<()> {
     let dims = inputs.check()?;
     expect_size(OP, "workspace", "elements", parts(dims, most_blocks(dims)).iter().sum(), workspace.len())?;
     let assume = inputs.assume(dims, grads.is_aligned(output_grads));
     let n_blocks = Backward::new(gpu.card(), T::DTYPE, dims, assume).blocks(dims);
     let own = workspace.first("workspace", parts(dims, n_blocks).iter().sum())?;
     let (lent, own) = own.split_at("workspace", 0)?;
-    backward_in(gpu, inputs, saved_states, output_grads, grads, BackwardMemory { own, lent })
+    backward_in(gpu, inputs, saved_states, output_grads, grads, BackwardMemory { own, lent, ends })
 }
 
 /// As [`backward`], in memory of two kinds.
@@ -117,13 +149,15 @@ pub(crate) fn backward_in<T: DeviceElement>(
     let assume = inputs.assume(dims, grads.is_aligned(output_grads));
     let chosen = Backward::new(gpu.card(), T::DTYPE, dims, assume);
     let n_blocks = chosen.blocks(dims);
-    let BackwardMemory { own, lent } = memory;
+    let BackwardMemory { own, lent, ends: left } = memory;
     let n_lent = n_lent(dims, n_blocks, lent.len());
     let lengths @ [len_chunks, len_bc, len_a, len_d, _] = parts(dims, n_blocks - n_lent);
     expect_size(OP, "workspace", "elements", lengths.iter().sum(), own.len())?;
     own.expect_vectors(OP, "workspace")?;
     lent.expect_vectors(OP, "lent workspace")?;
-    let (ends_of_chunks, rest) = own.split_at("workspace", len_chunks)?;
+    let (room, rest) = own.split_at("workspace", len_chunks)?;
+    let of_chunks = left.map_or(Ends::Room(room), Ends::Left);
+    of_chunks.check(dims, chunks)?;
     let (partial_bc, rest) = rest.split_at("workspace", len_bc)?;
     let (partial_a, rest) = rest.split_at("workspace", len_a)?;
     let (partial_d, partial_bias) = rest.split_at("workspace", len_d)?;
@@ -139,7 +173,7 @@ pub(crate) fn backward_in<T: DeviceElement>(
         d: partial_d.address(gpu)?,
         bias: partial_bias.address(gpu)?,
     };
-    let params = grads.raw(gpu, raw_inputs, &saved_states, output_grads, partials, ends_of_chunks.address(gpu)?)?;
+    let params = grads.raw(gpu, raw_inputs, &saved_states, output_grads, partials, of_chunks.address(gpu)?)?;
     let sums = RawSums {
         lent_bc: partials.lent_bc,
         partial_bc: partials.bc,
@@ -161,7 +195,7 @@ pub(crate) fn backward_in<T: DeviceElement>(
         n_biases: dims.n_biases as u32,
         n_lent: partials.n_lent,
     };
-    if chunks.count > 1 {
+    if chunks.count > 1 && of_chunks.is_room() {
         let direction = Direction::Backward { grad_out: params.grad_out, grad_out_stride: params.grad_out_stride };
         // SAFETY: sizes are checked as below, the workspace's part is as long as it must be and borrowed exclusively.
         unsafe { ends::<T>(gpu, raw_inputs, dims, chunks.count, assume, (Which::Followed, direction), params.chunks)? };

@@ -57,7 +57,8 @@ pub fn ends_workspace_len(of: Chunk, seqlen: usize) -> usize {
 ///
 /// * `inputs`: of the chunk, without an initial state.
 /// * `to`: [`ends_len`] elements on 16 bytes, overwritten.
-/// * `workspace`: [`ends_workspace_len`] elements on 16 bytes, whose contents mean nothing before and after.
+/// * `workspace`: [`ends_workspace_len`] elements on 16 bytes, whose contents mean nothing before; afterwards they are for
+///   [`forward_with_ends`](super::forward_with_ends).
 ///
 /// # Errors
 /// Sizes that disagree, an initial state, no position, memory that lies elsewhere. Nothing is written then. A refused launch.
@@ -72,7 +73,8 @@ pub fn ends<T: DeviceElement>(
 
 /// The decay of a chunk, and the gradient of its initial state where nothing comes back to its last one.
 ///
-/// `grad_out`: `(n_rows, d_inner)`, of the chunk's output; all else as in [`ends()`].
+/// `grad_out`: `(n_rows, d_inner)`, of the chunk's output; all else as in [`ends()`], `workspace` for
+/// [`backward_with_ends`](super::backward_with_ends).
 ///
 /// # Errors
 /// As there.

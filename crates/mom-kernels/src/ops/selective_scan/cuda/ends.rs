@@ -1,10 +1,46 @@
 //! What the chunks of a sequence leave for each other, before all of them are walked at once.
 
 use super::abi::{RawChunks, RawInputs};
-use super::select::{self, Assume, THREADS};
+use super::select::{self, Assume, Chunks, THREADS};
+use crate::error::expect_size;
 use crate::ops::selective_scan::check::Dims;
 use crate::ops::selective_scan::params::OP;
-use crate::runtime::{DeviceElement, Gpu, Grid, Result, blocks};
+use crate::runtime::{DeviceElement, DeviceMut, DeviceRef, Gpu, Grid, Result, blocks};
+
+/// Where a pass finds what the chunks of its sequences leave: [`Chunks::workspace_len`] elements on 16 bytes.
+#[derive(Debug)]
+pub(crate) enum Ends<'a> {
+    /// Room for it: the pass computes it first.
+    Room(DeviceMut<'a, f32>),
+    /// As [`ends()`](super::ends()), or for a backward pass [`adjoint_ends`](super::adjoint_ends), left it in its workspace.
+    Left(DeviceRef<'a, f32>),
+}
+
+impl Ends<'_> {
+    pub(super) fn check(&self, dims: Dims, chunks: Chunks) -> Result<()> {
+        let (arg, len) = match self {
+            Self::Room(room) => ("workspace", room.len()),
+            Self::Left(left) => ("ends", left.len()),
+        };
+        expect_size(OP, arg, "elements", chunks.workspace_len(dims), len)?;
+        match self {
+            _ if chunks.count == 1 => Ok(()),
+            Self::Room(room) => room.expect_vectors(OP, arg),
+            Self::Left(left) => left.expect_vectors(OP, arg),
+        }
+    }
+
+    pub(super) fn is_room(&self) -> bool {
+        matches!(self, Self::Room(_))
+    }
+
+    pub(super) fn address(&self, gpu: &Gpu) -> Result<u64> {
+        match self {
+            Self::Room(room) => room.address(gpu),
+            Self::Left(left) => left.address(gpu),
+        }
+    }
+}
 
 /// Which way the chunks' ends go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,12 +2,11 @@
 
 use super::abi::RawForward;
 use super::args::{ScanInputs, ScanOutputs};
-use super::ends::{Direction, Which, ends};
+use super::ends::{Direction, Ends, Which, ends};
 use super::select::{self, CHANNELS, Chunks, THREADS};
-use crate::error::expect_size;
 use crate::ops::selective_scan::check::Dims;
 use crate::ops::selective_scan::params::OP;
-use crate::runtime::{DeviceElement, DeviceMut, Gpu, Grid, Result, blocks, optional_mut, optional_ref};
+use crate::runtime::{DeviceElement, DeviceMut, DeviceRef, Gpu, Grid, Result, blocks, optional_mut, optional_ref};
 
 /// Elements of the workspace of [`forward`]: none, but for few long sequences.
 pub fn forward_workspace_len(batch: usize, seqlen: usize, d_inner: usize, d_state: usize) -> usize {
@@ -28,12 +27,36 @@ pub fn forward<T: DeviceElement>(
     workspace: DeviceMut<'_, f32>,
 ) -> Result<()> {
     let dims = inputs.check()?;
+    run(gpu, inputs, outputs, dims, Chunks::forward(dims), Ends::Room(workspace))
+}
+
+/// As [`forward`], where [`ends()`](super::ends()) has been run over the same inputs, but for the initial state: what it computed of the
+/// scan's own chunks is not computed again.
+///
+/// `ends`: its workspace, as it left it.
+///
+/// # Errors
+/// As there.
+pub fn forward_with_ends<T: DeviceElement>(
+    gpu: &Gpu,
+    inputs: &ScanInputs<'_, T>,
+    outputs: ScanOutputs<'_, T>,
+    ends: DeviceRef<'_, f32>,
+) -> Result<()> {
+    let dims = inputs.check()?;
+    run(gpu, inputs, outputs, dims, Chunks::backward(dims), Ends::Left(ends))
+}
+
+fn run<T: DeviceElement>(
+    gpu: &Gpu,
+    inputs: &ScanInputs<'_, T>,
+    outputs: ScanOutputs<'_, T>,
+    dims: Dims,
+    chunks: Chunks,
+    of_chunks: Ends<'_>,
+) -> Result<()> {
     outputs.check(dims)?;
-    let chunks = Chunks::forward(dims);
-    expect_size(OP, "workspace", "elements", chunks.workspace_len(dims), workspace.len())?;
-    if chunks.count > 1 {
-        workspace.expect_vectors(OP, "workspace")?;
-    }
+    of_chunks.check(dims, chunks)?;
     let assume = inputs.assume(dims, outputs.out.is_aligned(CHANNELS));
     let (kernel, n_blocks) = select::forward(gpu.card(), T::DTYPE, dims, chunks, assume);
     let grid = blocks(OP, "batch * d_inner", n_blocks, 1)?;
@@ -44,9 +67,9 @@ pub fn forward<T: DeviceElement>(
         last_state: optional_mut(gpu, &outputs.last_state)?,
         saved_states: optional_mut(gpu, &outputs.saved_states)?,
         out_stride: u64::from(outputs.out.stride_bytes()),
-        chunks: workspace.address(gpu)?,
+        chunks: of_chunks.address(gpu)?,
     };
-    if chunks.count > 1 {
+    if chunks.count > 1 && of_chunks.is_room() {
         let way = (Which::Followed, Direction::Forward);
         // SAFETY: sizes are checked as below, the workspace is as long as it must be and borrowed exclusively.
         unsafe { ends::<T>(gpu, params.inputs, dims, chunks.count, assume, way, params.chunks)? };
