@@ -45,7 +45,7 @@ impl Chunks {
             world: world.clone(),
             n_chunks,
             #[cfg(feature = "cuda")]
-            nccl: device.is_cuda().then(|| Nccl::new(world, None)).transpose()?,
+            nccl: device.is_cuda().then(|| Nccl::new(world, n_chunks, None)).transpose()?,
         }))
     }
 
@@ -89,7 +89,7 @@ impl Context for Chunks {
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
-    /// By NCCL, between the ranks that have chunks of the same sequences alone.
+    /// By NCCL, among the ranks that have chunks of the same sequences alone.
     #[cfg(feature = "cuda")]
     fn gather_on_device(
         &self,
@@ -98,18 +98,14 @@ impl Context for Chunks {
         all: &mut CudaSlice<f32>,
     ) -> mom_kernels::cuda::Result<()> {
         let stream = gpu.stream();
-        let first = self.world.rank() / self.n_chunks * self.n_chunks;
         let sent = match &self.nccl {
             Some(nccl) => {
                 let (n_own, n_all) = (own.len(), all.len());
                 let (own, _own) = own.device_ptr(stream);
                 let (all, _all) = all.device_ptr_mut(stream);
                 let memory = |address, len| Memory { address, len, dtype: DType::F32 };
-                let ranks = first..first + self.n_chunks;
-                let (own, all) = (memory(own, n_own), memory(all, n_all));
-                gpu.timed_on(stream, "borders of chunks", || {
-                    nccl.gather_among(ranks, own, all, stream.cu_stream().cast())
-                })
+                let pair = (memory(own, n_own), memory(all, n_all));
+                gpu.timed_on(stream, "borders of chunks", || nccl.all_gather(&[pair], stream.cu_stream().cast()))
             }
             None => Err(Error::World { reason: "chunks on a GPU, of a model that was on none".to_owned() }),
         };

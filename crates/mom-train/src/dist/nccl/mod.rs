@@ -1,12 +1,11 @@
 //! Sums and copies between GPUs, by NCCL.
 //!
-//! Rank 0 makes the group's id, which the hub hands out. Everything is put on a stream and waits for nobody; where a rank fails, the
+//! The first rank of a group makes its id, which the hub hands out. Everything is put on a stream and waits for nobody; where a rank fails, the
 //! alarm of the watch aborts the group, so that a stream that waits for that rank goes on, and the next question finds the failure.
 
 mod library;
 
 use std::ffi::{c_int, c_void};
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread;
 use std::time::Duration;
@@ -18,12 +17,14 @@ use super::World;
 use crate::error::require;
 use crate::{Error, Result};
 
-/// A group of ranks, one a GPU.
+/// A group of ranks, one a GPU: all of a world, or some.
 #[derive(Debug)]
 pub(crate) struct Nccl {
     functions: Arc<Functions>,
     comm: Arc<Mutex<Group>>,
     world: Arc<World>,
+    /// Ranks of the group.
+    size: usize,
 }
 
 /// A communicator; null once it was aborted.
@@ -65,15 +66,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SUM: c_int = 0;
 
 impl Nccl {
-    /// Brings the ranks of a world together on the GPU that this thread's context is of, with so many thread blocks at once at most, where
-    /// they are given. Waits for all of them.
+    /// Brings the ranks of a world together on the GPU that this thread's context is of, in groups of so many of them in a row, and this rank
+    /// into its own; with so many thread blocks at once at most, where they are given. Waits for all of them.
     ///
     /// # Errors
     /// No NCCL, or one that is too old; what NCCL reports, such as two ranks on one GPU.
-    pub fn new(world: &Arc<World>, max_ctas: Option<usize>) -> Result<Self> {
+    pub fn new(world: &Arc<World>, size: usize, max_ctas: Option<usize>) -> Result<Self> {
         let functions = Arc::new(Functions::load()?);
         let mut id = UniqueId([0; 128]);
-        let made = if world.is_root() {
+        let number = world.rank() % size;
+        let made = if number == 0 {
             // SAFETY: writes one id.
             let status = unsafe { (functions.unique_id)(&raw mut id) };
             checked(&functions, status, std::ptr::null_mut(), "making an id")
@@ -82,13 +84,13 @@ impl Nccl {
         };
         world.agree("NCCL", made)?;
         let ids = world.gather("NCCL's id", id.0.to_vec())?;
-        for (to, from) in id.0.iter_mut().zip(ids.into_iter().next().unwrap_or_default()) {
+        for (to, from) in id.0.iter_mut().zip(ids.into_iter().nth(world.rank() - number).unwrap_or_default()) {
             *to = from;
         }
         let (mut comm, mut settings) = (std::ptr::null_mut(), Settings::new(max_ctas));
-        // SAFETY: all ranks come here with the same id and size; the context of this thread is that of the rank's GPU.
+        // SAFETY: all ranks of a group come here with the same id and size; the context of this thread is that of the rank's GPU.
         let status = world.waiting(|| unsafe {
-            (functions.init_rank)(&raw mut comm, world.size() as c_int, id, world.rank() as c_int, &raw mut settings)
+            (functions.init_rank)(&raw mut comm, size as c_int, id, number as c_int, &raw mut settings)
         });
         checked(&functions, status, comm, "bringing ranks together")?;
         let group = Arc::new(Mutex::new(Group(comm)));
@@ -113,10 +115,10 @@ impl Nccl {
                 unsafe { (of_alarm.abort)(comm) };
             }
         });
-        Ok(Self { functions, comm: group, world: world.clone() })
+        Ok(Self { functions, comm: group, world: world.clone(), size })
     }
 
-    /// The sums over all ranks of each `all` of these pairs, of which each gets its stretch in `own`, in the order of the ranks. One launch, put
+    /// The sums over all ranks of the group of each `all` of these pairs, of which each gets its stretch in `own`, in the order of the ranks. One launch, put
     /// on a stream.
     ///
     /// # Errors
@@ -154,7 +156,7 @@ impl Nccl {
     /// # Errors
     /// As [`Self::reduce_scatter`].
     pub fn all_to_all(&self, pairs: &[(Memory, Memory)], stream: *mut c_void) -> Result<()> {
-        let size = self.world.size();
+        let size = self.size;
         let mut stretches = Vec::with_capacity(pairs.len() * size);
         for &(from, to) in pairs {
             require(from.len == to.len, "elements", &from.len.to_string(), to.len)?;
@@ -176,31 +178,10 @@ impl Nccl {
         })
     }
 
-    /// What each of these ranks, of which this is one, has in `own`: in `all`, in their order. Put on a stream.
-    ///
-    /// # Errors
-    /// As [`Self::reduce_scatter`].
-    pub fn gather_among(&self, ranks: Range<usize>, own: Memory, all: Memory, stream: *mut c_void) -> Result<()> {
-        let expected = own.len * ranks.len();
-        require(all.len == expected && all.dtype == own.dtype, "elements", &expected.to_string(), all.len)?;
-        let kind = own.kind()?;
-        self.call("sending over borders of chunks", |functions, comm| {
-            let each = ranks.enumerate().map(|(number, peer)| {
-                let (from, peer) = (at(all.part(number * own.len, own.len)), peer as c_int);
-                // SAFETY: `own` has one stretch, `all` one for each of the ranks, on this GPU until the stream is through.
-                unsafe {
-                    let sent = (functions.send)(at(own), own.len, kind, peer, comm, stream);
-                    sent.max((functions.receive)(from, own.len, kind, peer, comm, stream))
-                }
-            });
-            together(functions, each)
-        })
-    }
-
     /// NCCL's number of the element type of each of these pairs of a stretch and all ranks' stretches, which must fit.
     fn kinds(&self, pairs: impl Iterator<Item = (Memory, Memory)>) -> Result<Vec<c_int>> {
         let kind = |(own, all): (Memory, Memory)| {
-            let expected = own.len * self.world.size();
+            let expected = own.len * self.size;
             require(all.len == expected && all.dtype == own.dtype, "elements", &expected.to_string(), all.len)?;
             own.kind()
         };

@@ -7,6 +7,11 @@
 //! gather    new weights are sent while the next forward pass begins
 //! ```
 //!
+//! Where ranks have chunks of a sequence, the passes too have exchanges, in a group of their own. Two groups of NCCL's never wait for each other
+//! as long as all ranks launch what they exchange in one order, whichever group it is in. They do: a block exchanges within its passes, and
+//! gives all of its gradients behind them, whatever its rows are. A gradient that some ranks lack is of a part before or behind all
+//! blocks, and goes with the last group or comes before the first exchange.
+//!
 //! Nothing waits for the device: a step puts on the ranks' stream the sums of its gradients as they come; behind them, on the stream that
 //! computes, the update of this rank's share, whose clipping goes by the norm over all ranks; then, on the ranks' stream, the new weights of
 //! all, part by part, which the next forward pass waits for part by part.
@@ -72,10 +77,8 @@ impl ShardedOnDevice {
         let names: Vec<&str> = parameters.iter().map(|(name, _)| name).collect();
         let any = variables.first().ok_or_else(|| config("parameters", "at least one", 0))?;
         let on = OnGpu::of(any.device())?;
-        // What chunks of a sequence say to each other within a pass has a group of its own, and two groups at once may wait for each other.
-        let beside = dist.context == 1;
-        let nccl = Arc::new(Nccl::new(world, beside.then_some(dist.ctas))?);
-        let side = Arc::new(Side::new(&on, if beside { dist.ctas } else { 0 })?);
+        let nccl = Arc::new(Nccl::new(world, world.size(), Some(dist.ctas))?);
+        let side = Arc::new(Side::new(&on, dist.ctas)?);
         let (kinds, stretches) = kind::kinds(&names, &variables, (world.rank(), world.size()), dist)?;
         let groups = kind::groups(&kinds, GROUP * (dist.bucket_mib << 20));
         let own = |Stretch { parameter, range, .. }: &Stretch| {

@@ -122,8 +122,7 @@ impl Reducer {
         require(!again, "gradient", "one for each parameter", format!("a second one of parameter {parameter}"))?;
         self.step.gradients[parameter] = gradient;
         self.step.missing[group] -= 1;
-        // On the stream that computes they would stand between what chunks of a sequence say to each other: they wait for the end.
-        while self.side.is_beside() && self.step.missing.get(self.step.next) == Some(&0) {
+        while self.step.missing.get(self.step.next) == Some(&0) {
             self.send(kinds)?;
         }
         Ok(())

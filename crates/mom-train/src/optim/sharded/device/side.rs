@@ -1,7 +1,6 @@
 //! The stream that ranks exchange on, and copies on it.
 
 use std::ffi::c_void;
-use std::sync::Arc;
 
 use candle_core::{DType, Device, Storage, Tensor};
 use mom_core::cuda::OnGpu;
@@ -17,7 +16,7 @@ use crate::error::config;
 /// What the names of launches begin with that run beside those of the stream that computes.
 pub(crate) const BESIDE: &str = "beside: ";
 
-/// The stream that ranks exchange on: one of its own beside that which computes, so that both go on at once, or the same.
+/// The stream that ranks exchange on: one of its own beside that which computes, so that both go on at once.
 ///
 /// Memory is taken and given back in the order of the stream that computes: what this one uses is held until that one has waited
 /// for it.
@@ -40,28 +39,18 @@ fn driver(what: &'static str) -> impl FnOnce(DriverError) -> CudaError {
 
 impl Side {
     /// A stream of its own, for `n_multiprocessors` that what computes leaves to it, and ahead of the other one where both want the same:
-    /// what it does is short, and all ranks wait for the last. With none the stream that computes.
+    /// what it does is short, and all ranks wait for the last.
     ///
     /// # Errors
     /// The driver has no further stream.
     pub fn new(on: &OnGpu, n_multiprocessors: usize) -> Result<Self> {
-        let main = on.gpu.stream();
-        let stream = if n_multiprocessors > 0 {
-            let (_, first) = result::stream::get_priority_range().map_err(driver("asking for priorities"))?;
-            main.context().new_stream_with_priority(first).map_err(driver("making a stream"))?
-        } else {
-            main.clone()
-        };
-        let gpu = Gpu::with_stream(stream)?;
+        let (_, first) = result::stream::get_priority_range().map_err(driver("asking for priorities"))?;
+        let context = on.gpu.stream().context();
+        let gpu = Gpu::with_stream(context.new_stream_with_priority(first).map_err(driver("making a stream"))?)?;
         // Not in the middle of a step that is captured.
         gpu.preload(Module::ALL.iter().filter(|module| module.name() == COPIES))?;
         let (forked, _left_free) = (event(on)?, on.gpu.leave_free(n_multiprocessors as u32));
         Ok(Self { forked, gpu, _left_free, on: on.clone() })
-    }
-
-    /// Whether it is a stream of its own.
-    pub fn is_beside(&self) -> bool {
-        !Arc::ptr_eq(self.gpu.stream(), self.on.gpu.stream())
     }
 
     /// Where it is.
@@ -95,13 +84,12 @@ impl Side {
         self.on.gpu.timed_on(stream, what, || stream.wait(mark).map_err(driver("waiting for the ranks' stream")))
     }
 
-    /// Puts something here, and times it under this name in a profile, with [`BESIDE`] before it on a stream of its own.
+    /// Puts something here, and times it under this name in a profile, with [`BESIDE`] before it.
     ///
     /// # Errors
     /// Those of `run`, and what the driver reports.
     pub fn timed<R>(&self, what: &str, run: impl FnOnce() -> Result<R>) -> Result<R> {
-        let name = if self.is_beside() { format!("{BESIDE}{what}") } else { what.to_owned() };
-        self.on.gpu.timed_on(self.gpu.stream(), &name, run)
+        self.on.gpu.timed_on(self.gpu.stream(), &format!("{BESIDE}{what}"), run)
     }
 
     /// What is launched from now on runs behind all that was put here so far.
