@@ -8,7 +8,7 @@ use mom_kernels::cuda::group_norm::{
     Activation, GroupNorm, backward, backward_workspace_len, group_norm, layer_norm, takes, workspace_len,
 };
 use mom_kernels::cuda::half::bf16;
-use mom_kernels::cuda::{DeviceElement, Gpu};
+use mom_kernels::cuda::{DeviceElement, DeviceRows, DeviceRowsMut, Gpu};
 
 /// The error function, by its series; from 4 on it is 1 within 2e-8.
 fn erf(x: f64) -> f64 {
@@ -173,6 +173,32 @@ fn gradients_agree_with_f64() {
             check_backward::<f32>(&gpu, &case, 2e-5);
             check_backward::<bf16>(&gpu, &case, 1e-2);
         }
+    }
+    // Groups of one channel each, and as many channels as a block holds.
+    let case = |n_channels, n_groups| Case {
+        batch: 2,
+        n_rows: 70,
+        n_channels,
+        n_groups,
+        mean: 0.5,
+        activation: Activation::Silu,
+    };
+    check_backward::<f32>(&gpu, &case(64, 64), 2e-5);
+    check_backward::<bf16>(&gpu, &case(64, 64), 1e-2);
+    check_backward::<f32>(&gpu, &case(1024, 32), 2e-5);
+    check_backward::<bf16>(&gpu, &case(2048, 32), 1e-2);
+    // No pixel: gradients of the parameters are zero.
+    {
+        let (ones, none) = (gpu.upload(&[1.0f32; 8]).unwrap(), gpu.upload(&[0.0f32; 8]).unwrap());
+        let none = DeviceRows::new("x", gpu.read(&none).first("x", 0).unwrap(), 8).unwrap();
+        let norm = GroupNorm::new(1, 2, gpu.read(&ones), gpu.read(&ones));
+        let (mut to, mut grads) = (poisoned::<f32>(&gpu, 8), poisoned::<f32>(&gpu, 16));
+        let len = backward_workspace_len::<f32>(1, 0, 8, 2);
+        let mut workspace = poisoned::<f32>(&gpu, len);
+        let to = DeviceRowsMut::new("grad_x", gpu.write(&mut to).first("grad_x", 0).unwrap(), 8).unwrap();
+        let workspace = gpu.write(&mut workspace).first("workspace", len).unwrap();
+        backward(&gpu, &none, &none, &norm, to, gpu.write(&mut grads), workspace).unwrap();
+        assert_eq!(download::<f32>(&gpu, &grads), [0.0; 16]);
     }
     // The error function's slope is not there: refused, not left out.
     let ones = gpu.upload(&[1.0f32; 8]).unwrap();

@@ -89,9 +89,7 @@ pub(super) fn convolve_backward(
     let of_x = if needed[0] {
         // The way back is a convolution too, of what the other one made, with its taps in the other order.
         let n_in = weight.dim(3)?;
-        let taps_back: Vec<u32> = (0..N_TAPS as u32).rev().collect();
-        let taps_back = Tensor::new(taps_back, weight.device())?;
-        let back = weight.reshape((n_out, N_TAPS, n_in))?.index_select(&taps_back, 1)?.permute((2, 1, 0))?;
+        let back = weight.reshape((n_out, N_TAPS, n_in))?.index_select(&taps.back, 1)?.permute((2, 1, 0))?;
         let back = Kernel::of_rows(&back.contiguous()?.reshape((n_in, 3, 3, n_out))?, None, 1)?;
         let of_y = if taps.resizing == Resizing::Halving { spread(&of_y)? } else { of_y.clone() };
         let of_x = convolution::convolve(&of_y, &same(&of_y)?, &back, None)?;

@@ -40,6 +40,9 @@ pub(crate) struct Taps {
     pub fan: usize,
     /// Both tables on a device; absent on the CPU.
     on_device: Option<[Tensor; 2]>,
+    /// The taps from the last to the first, on the device of the pictures: the way back has them in this order.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only a GPU's kernels ask"))]
+    pub back: Tensor,
 }
 
 impl Taps {
@@ -93,7 +96,8 @@ impl Taps {
         } else {
             Some([to_device(&reads, reads.len(), device)?, to_device(&read_by, read_by.len(), device)?])
         };
-        Ok(Self { resizing, n_in, n_out, reads, read_by, fan, on_device })
+        let back = to_device(&std::array::from_fn::<u32, N_TAPS, _>(|tap| (N_TAPS - 1 - tap) as u32), N_TAPS, device)?;
+        Ok(Self { resizing, n_in, n_out, reads, read_by, fan, on_device, back })
     }
 
     /// `reads` and `read_by`, each one-dimensional, where the tensors are.
