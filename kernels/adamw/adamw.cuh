@@ -6,11 +6,12 @@
 // device.
 #pragma once
 #include "../common/dtype.cuh"
+#include "../common/entry_of_block.cuh"
 #include "params.h"
 
 constexpr int THREADS = 256, V = 4, CHUNK = 4096, SQUARES_CHUNK = 16384;
 
-// The tensor of this block, and the first element of its chunk.
+// The tensor of this block, and the first element of its chunk. There are few: a loop is less code than `entry_of_block`.
 __device__ __forceinline__ const Tensor& tensor_of_block(const AdamW& p, uint64_t& begin) {
     uint32_t i = 0;
     while (i + 1 < p.n_tensors && blockIdx.x >= p.tensors[i + 1].first_block) i++;
@@ -40,11 +41,7 @@ template <typename T> __device__ __forceinline__ float squares_of(const Vec<T, 1
 
 template <typename T> __device__ __forceinline__ void squares(const Squares& p) {
     constexpr int N = 16 / sizeof(T), BATCH = 8;
-    uint32_t at = 0;  // the last gradient whose first block is not behind this one
-#pragma unroll
-    for (uint32_t step = 128; step >= 1; step /= 2)
-        if (at + step < p.n_grads && p.grads[at + step].first_block <= blockIdx.x) at += step;
-    const Grad& g = p.grads[at];
+    const Grad& g = p.grads[entry_of_block<256>(p.grads, p.n_grads)];
     const uint64_t begin = uint64_t(blockIdx.x - g.first_block) * SQUARES_CHUNK;
     const int left = int(min(g.len - begin, uint64_t(SQUARES_CHUNK)));
     const T* from = static_cast<const T*>(g.grad) + begin;

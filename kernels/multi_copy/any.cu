@@ -1,6 +1,7 @@
 // Copies of many stretches of memory in one launch.
 //
 // A block owns 32 KiB of one stretch, by vectors of 16 bytes where both ends lie on them.
+#include "../common/entry_of_block.cuh"
 #include "params.h"
 
 using cuda::std::uint32_t, cuda::std::uint64_t;
@@ -26,11 +27,7 @@ __device__ __forceinline__ void copy(const char* from, char* to, uint32_t len) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) multi_copy(const __grid_constant__ Copies p) {
-    uint32_t at = 0;  // the last copy whose first block is not behind this one
-#pragma unroll
-    for (uint32_t step = 64; step >= 1; step /= 2)
-        if (at + step < p.n_copies && p.copies[at + step].first_block <= blockIdx.x) at += step;
-    const Copy& c = p.copies[at];
+    const Copy& c = p.copies[entry_of_block<128>(p.copies, p.n_copies)];
     const uint64_t begin = uint64_t(blockIdx.x - c.first_block) * CHUNK;
     const uint32_t len = uint32_t(min(c.len - begin, uint64_t(CHUNK)));
     const char* from = c.from ? static_cast<const char*>(c.from) + begin : nullptr;

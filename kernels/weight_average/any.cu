@@ -2,6 +2,7 @@
 //
 // A block owns 4096 elements of one tensor; 12 bytes a weight go in and out.
 #include "../common/dtype.cuh"
+#include "../common/entry_of_block.cuh"
 #include "params.h"
 
 constexpr int THREADS = 256, V = 4, CHUNK = 4096;
@@ -12,11 +13,7 @@ __device__ __forceinline__ float moved(float average, float weight, float share)
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) weight_average(const __grid_constant__ Averages p) {
-    uint32_t at = 0;  // the last tensor whose first block is not behind this one
-#pragma unroll
-    for (uint32_t step = 64; step >= 1; step /= 2)
-        if (at + step < p.n_tensors && p.tensors[at + step].first_block <= blockIdx.x) at += step;
-    const Tensor& t = p.tensors[at];
+    const Tensor& t = p.tensors[entry_of_block<128>(p.tensors, p.n_tensors)];
     const uint64_t begin = uint64_t(blockIdx.x - t.first_block) * CHUNK;
     const int left = int(min(t.len - begin, uint64_t(CHUNK)));
     float* average = t.average + begin;

@@ -1,6 +1,7 @@
 //! What there is to compile: `kernels/<operation>/<part>.cu` is the module `<operation>_<part>`, or `<operation>` where the
 //! part is `any`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ pub struct Source {
     pub path: PathBuf,
     /// Whether it holds instructions of compute capability 9.0 alone.
     pub sm90: bool,
-    /// Hash of the source, of the headers beside it (or in a folder there) and in `common/`, and of the flags.
+    /// Hash of the source, of every header below `kernels/` that it takes in, and of the flags.
     pub hash: String,
 }
 
@@ -62,19 +63,43 @@ pub fn all(kernels: &Path) -> Result<Vec<Source>> {
 }
 
 fn hash_of(kernels: &Path, source: &Source) -> Result<String> {
-    let mut files = vec![source.path.clone()];
-    let beside = source.path.parent().context("a source lies in a folder")?;
-    files.extend(headers(beside)?);
-    files.extend(headers(&kernels.join("common"))?);
-    files.sort();
     let mut all = format!("{:?} {:?}", FLAGS, source.architectures()).into_bytes();
-    for file in files {
+    for (file, text) in with_headers(&source.path)? {
         let relative = file.strip_prefix(kernels)?.to_string_lossy().replace('\\', "/");
         all.extend_from_slice(relative.as_bytes());
-        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-        all.extend_from_slice(text.replace("\r\n", "\n").as_bytes());
+        all.extend_from_slice(text.as_bytes());
     }
     Ok(hash(&all))
+}
+
+/// A source and what it takes in by `#include "..."`, directly or not, by path.
+fn with_headers(source: &Path) -> Result<BTreeMap<PathBuf, String>> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![source.to_owned()];
+    while let Some(path) = open.pop() {
+        if found.contains_key(&path) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let text = text.replace("\r\n", "\n");
+        let quoted = text.lines().filter_map(|line| line.trim_start().strip_prefix("#include \"")?.split('"').next());
+        open.extend(quoted.map(|header| beside(&path, header)));
+        found.insert(path, text);
+    }
+    Ok(found)
+}
+
+/// The path of a header as a file names it, without steps up.
+fn beside(file: &Path, header: &str) -> PathBuf {
+    let mut path = file.parent().unwrap_or(Path::new("")).to_owned();
+    for part in header.split('/') {
+        if part == ".." {
+            path.pop();
+        } else {
+            path.push(part);
+        }
+    }
+    path
 }
 
 /// Hash of bytes, as the manifest writes it.
@@ -82,20 +107,35 @@ pub fn hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..32].to_owned()
 }
 
-/// Every header in a folder, those of the folders in it too.
-fn headers(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for path in list(folder)? {
-        if path.is_dir() {
-            found.extend(headers(&path)?);
-        } else if path.extension().is_some_and(|e| e == "cuh" || e == "h") {
-            found.push(path);
-        }
-    }
-    Ok(found)
-}
-
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?;
     entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_hashed_with_the_headers_that_it_takes_in_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("scan/any.cu", "#include \"sm90/tile.cuh\"\n#include <cuda/std/bit>\n");
+        write("scan/sm90/tile.cuh", "#pragma once\n#include \"../../common/math.cuh\"  // exp2\n#include \"tile.cuh\"\n");
+        write("common/math.cuh", "1");
+        write("common/reduce.cuh", "1");
+        let of = || all(folder.path()).unwrap().remove(0).hash;
+        let first = of();
+        write("common/reduce.cuh", "2");
+        assert_eq!(of(), first);
+        write("common/math.cuh", "2");
+        assert_ne!(of(), first);
+        fs::remove_file(folder.path().join("common/math.cuh")).unwrap();
+        let error = format!("{:#}", all(folder.path()).unwrap_err());
+        assert!(error.contains("math.cuh"), "{error}");
+    }
 }
