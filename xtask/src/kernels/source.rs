@@ -125,7 +125,10 @@ mod tests {
             fs::write(path, text).unwrap();
         };
         write("scan/any.cu", "#include \"sm90/tile.cuh\"\n#include <cuda/std/bit>\n");
-        write("scan/sm90/tile.cuh", "#pragma once\n#include \"../../common/math.cuh\"  // exp2\n#include \"tile.cuh\"\n");
+        write(
+            "scan/sm90/tile.cuh",
+            "#pragma once\n#include \"../../common/math.cuh\"  // exp2\n#include \"tile.cuh\"\n",
+        );
         write("common/math.cuh", "1");
         write("common/reduce.cuh", "1");
         let of = || all(folder.path()).unwrap().remove(0).hash;

@@ -82,11 +82,19 @@ fn chunks_on_gpus_train_as_whole_sequences_do() {
         for (dtype, bound) in [("f32", 1e-5), ("bf16", 1e-2)] {
             let (dtype, setting) = (format!("train.dtype={dtype}"), format!("model.setting={setting}"));
             // Of several buckets, which are sent between what chunks say to each other; some chunks have no picture.
-            let buckets = ["model.d_model=256", "train.dist.bucket_mib=1"];
-            let more = [&[dtype.as_str(), &setting, "train.graph=never", "optimizer.learning_rate=1e-3"], &buckets[..]];
-            let more = more.concat();
+            let more = [
+                dtype.as_str(),
+                &setting,
+                "train.graph=never",
+                "optimizer.learning_rate=1e-3",
+                "model.d_model=256",
+                "data.tokenizers.image.size=32",
+                "data.tokenizers.image.patch=4",
+                "train.dist.bucket_mib=1",
+            ];
             let (_, alone) = trained(1, &more);
-            for (size, context, recompute) in [(2, 2, "none"), (2, 2, "block"), (4, 2, "none")] {
+            let cases = [(2, 2, "none"), (2, 2, "block"), (4, 2, "none"), (4, 4, "none")];
+            for (size, context, recompute) in cases {
                 let context = format!("train.dist.context={context}");
                 let recompute = format!("train.recompute={recompute}");
                 let (_, got) = trained(size, &[&more[..], &[&context, &recompute]].concat());
