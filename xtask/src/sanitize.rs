@@ -13,7 +13,14 @@ const TESTS: &[(&str, &[&str])] = &[
     ("cuda_adamw", &["three_steps", "a_captured_graph_reads_the_record_again"]),
     ("cuda_attention", &["a_few_tiles", "rotations"]),
     ("cuda_causal_conv1d", &["every_option"]),
-    ("cuda_context", &["a_state_goes_through_chunks_in_either_order", "what_a_chunk_leaves_agrees_with_the_host"]),
+    (
+        "cuda_context",
+        &[
+            "a_block_over_three_chunks",
+            "a_state_goes_through_chunks_in_either_order",
+            "what_a_chunk_leaves_agrees_with_the_host",
+        ],
+    ),
     ("cuda_cross_entropy", &["a_few_odd_rows", "sums_of_groups", "gradients_are_scaled_by_a_factor_on_the_device"]),
     ("cuda_elementwise", &["elementwise_operations_are_plain_loops"]),
     ("cuda_embedding", &["ids_out_of_range_are_told_and_count_as_none", "a_few_odd_rows"]),

@@ -201,6 +201,15 @@ fn compare_blocks<T: TestElement>(gpu: &Gpu, name: &str, case: MixerCase<f64>, l
     report.finish();
 }
 
+/// Few and small, for tools that make kernels slow.
+#[test]
+fn a_block_over_three_chunks() {
+    let Some(gpu) = gpu("a_block_over_three_chunks") else { return };
+    let tokens = sparse(Tokens::random(1, 2, 96, 3));
+    compare_blocks::<f32>(&gpu, "three", MixerCase::random(tokens.clone(), ODD, ALL, 1), &[20, 44, 32]);
+    compare_blocks::<bf16>(&gpu, "three", MixerCase::random(tokens, ALIGNED, ALL, 1), &[20, 44, 32]);
+}
+
 #[test]
 fn blocks_over_chunks_are_whole_blocks() {
     let Some(gpu) = gpu("blocks_over_chunks_are_whole_blocks") else { return };
@@ -216,6 +225,9 @@ fn blocks_over_chunks_are_whole_blocks() {
             compare_blocks::<f32>(&gpu, name, case(ALIGNED), lengths);
             compare_blocks::<bf16>(&gpu, name, case(ALIGNED), lengths);
             compare_blocks::<f32>(&gpu, name, case(ODD), lengths);
+            // No window, and one of a single position.
+            compare_blocks::<f32>(&gpu, name, case(Sizes { d_conv: 1, ..ODD }), lengths);
+            compare_blocks::<f32>(&gpu, name, case(Sizes { d_conv: 2, ..ODD }), lengths);
         }
     }
     // Chunks that the scan cuts once more.

@@ -416,7 +416,7 @@ impl Model {
             diffusion = Some((error.detach(), n_patches));
         }
         if plan.context().is_some() && inputs.target_modalities.is_empty() && diffusion.is_none() && x.dim(0)? > 0 {
-            // Other chunks have targets, whose gradients come by here.
+            // Other chunks have targets, whose gradients come by here; and ranks exchange in one order, see `optim::sharded::device` of mom-train.
             let row = narrow_rows(&x, 0..1)?;
             total = add(&total, &squared_error(&row, &Tensor::zeros(row.shape(), DType::F32, row.device())?, 0.0)?)?;
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 /// Every module's flags.
 pub const FLAGS: [&str; 2] = ["-std=c++17", "-O3"];
@@ -82,8 +82,15 @@ fn with_headers(source: &Path) -> Result<BTreeMap<PathBuf, String>> {
         }
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let text = text.replace("\r\n", "\n");
-        let quoted = text.lines().filter_map(|line| line.trim_start().strip_prefix("#include \"")?.split('"').next());
-        open.extend(quoted.map(|header| beside(&path, header)));
+        for line in text.lines() {
+            let Some(rest) = line.trim_start().strip_prefix('#').map(str::trim_start) else { continue };
+            let Some(header) = rest.strip_prefix("include").map(str::trim_start) else { continue };
+            match (header.strip_prefix('"').and_then(|quoted| quoted.split('"').next()), header.starts_with('<')) {
+                (Some(header), _) => open.push(beside(&path, header)),
+                (None, true) => {}
+                (None, false) => bail!("{}: {line}: neither \"...\" nor <...>", path.display()),
+            }
+        }
         found.insert(path, text);
     }
     Ok(found)
@@ -124,7 +131,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
-        write("scan/any.cu", "#include \"sm90/tile.cuh\"\n#include <cuda/std/bit>\n");
+        write("scan/any.cu", "#  include\"sm90/tile.cuh\"\n#include <cuda/std/bit>\n");
         write(
             "scan/sm90/tile.cuh",
             "#pragma once\n#include \"../../common/math.cuh\"  // exp2\n#include \"tile.cuh\"\n",
@@ -137,6 +144,8 @@ mod tests {
         assert_eq!(of(), first);
         write("common/math.cuh", "2");
         assert_ne!(of(), first);
+        write("common/math.cuh", "#include MATH");
+        assert!(format!("{:#}", all(folder.path()).unwrap_err()).contains("#include MATH"));
         fs::remove_file(folder.path().join("common/math.cuh")).unwrap();
         let error = format!("{:#}", all(folder.path()).unwrap_err());
         assert!(error.contains("math.cuh"), "{error}");

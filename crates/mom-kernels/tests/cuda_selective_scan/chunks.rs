@@ -46,7 +46,7 @@ fn documents_start_in_some_chunks() {
     }
 }
 
-/// Three chunks are of the backward pass alone.
+/// Three chunks are of the backward pass alone, unless what they leave is given.
 #[test]
 fn a_whole_forward_pass_before_chunks_of_the_backward_pass() {
     let Some(gpu) = gpu("a_whole_forward_pass_before_chunks_of_the_backward_pass") else { return };

@@ -29,7 +29,7 @@ pub struct DistSection {
     /// MiB of a bucket, in the type of the weights; about four times as much is sent in one launch.
     pub bucket_mib: usize,
     /// Thread blocks that NCCL has on a GPU at once (its CTAs) while the rank computes: each takes a multiprocessor, which products then
-    /// leave free.
+    /// leave free. What chunks of a sequence say to each other is not bound by it: nothing is computed meanwhile.
     pub ctas: usize,
     /// Ranks that share each sequence, a chunk of it each (context parallel): ranks `0..context` have the chunks of the same sequences,
     /// the next ones those of others.

@@ -7,6 +7,7 @@
 //! | `world` | what a run asks: am I the root, what do all say, has somebody failed |
 //! | `collective` | sums and copies of large arrays through the hub, for ranks on CPUs |
 //! | `nccl` | the library, loaded where GPUs need it |
+//! | `order` | in which order a rank launches what it exchanges there |
 //! | `pieces` | which sequences of a step are a rank's, and which chunk of them |
 //! | `chunks` | what goes between ranks that have chunks of the same sequences |
 //!
@@ -22,6 +23,7 @@ mod collective;
 mod hub;
 #[cfg(feature = "cuda")]
 mod nccl;
+mod order;
 mod pieces;
 mod place;
 mod world;

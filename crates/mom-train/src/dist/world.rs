@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::hub::{Hub, Meeting, NEWS, Patience, Secret};
+use super::order::Order;
 use super::{Chunks, Pieces, Place};
 use crate::config::DistSection;
 use crate::files::{self, At};
@@ -33,12 +34,13 @@ pub struct World {
     /// Whether what the ranks do together has come to its end.
     #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "NCCL's groups end in two ways"))]
     is_done: AtomicBool,
+    order: Order,
 }
 
 impl World {
     /// One rank.
     pub fn alone() -> Self {
-        Self { place: Place::alone(), hub: None, is_done: AtomicBool::new(false) }
+        Self { place: Place::alone(), hub: None, is_done: AtomicBool::new(false), order: Order::default() }
     }
 
     /// Meets the other ranks of a run. `folder` is the run's, which all of them can read: rank 0 leaves a secret there, unless the
@@ -61,7 +63,7 @@ impl World {
 
     fn meet(place: Place, folder: &Path, dist: &DistSection, is_process: bool) -> Result<Self> {
         if place.size == 1 {
-            return Ok(Self { place, hub: None, is_done: AtomicBool::new(false) });
+            return Ok(Self { place, hub: None, is_done: AtomicBool::new(false), order: Order::default() });
         }
         let path = folder.join(SECRET);
         let of_job = |text: &str| Secret::of(&format!("{text} {} {}", place.job, place.size));
@@ -84,7 +86,7 @@ impl World {
             is_process,
         };
         let hub = Hub::meet(&meeting)?;
-        Ok(Self { hub: Some(hub), place, is_done: AtomicBool::new(false) })
+        Ok(Self { hub: Some(hub), place, is_done: AtomicBool::new(false), order: Order::default() })
     }
 
     /// Which rank this is.
@@ -198,6 +200,11 @@ impl World {
         let unread = |error: serde_json::Error| Error::World { reason: format!("\"{what}\" of a rank: {error}") };
         let all = hub.gather(what, serde_json::to_vec(&own).map_err(unread)?)?;
         all.iter().map(|bytes| serde_json::from_slice(bytes).map_err(unread)).collect()
+    }
+
+    /// In which order this rank launches what it exchanges on its device.
+    pub(crate) fn order(&self) -> &Order {
+        &self.order
     }
 
     /// Rank 0 first, then all others: for what the first makes and the others find made. An error of one is the error of all.

@@ -60,6 +60,7 @@ impl Tapes {
             (Self::Recorded { seed }, Some(tape)) if losses.total.track_op() => {
                 let reached = tape.parameters_of(&losses.total);
                 let mut index_of = HashMap::new();
+                // Before the pass: the order in which ranks exchange rests on it, see `optim::sharded::device`.
                 for (index, id) in all {
                     index_of.insert(id, index);
                     if !reached.contains(&id) {

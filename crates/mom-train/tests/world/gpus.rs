@@ -74,33 +74,39 @@ fn captured_steps_of_ranks_are_those_that_are_launched_one_by_one() {
     }
 }
 
-/// A chunk of each sequence on each rank, with states and windows between them by NCCL.
+/// A chunk of each sequence on each rank, with states and windows between them by NCCL, and gradients of several buckets beside those; some
+/// chunks have no picture.
 #[test]
 fn chunks_on_gpus_train_as_whole_sequences_do() {
     let Some(_gpus) = gpu("chunks_on_gpus_train_as_whole_sequences_do") else { return };
-    for setting in ["chameleon", "transfusion"] {
+    for setting in ["chameleon", "transfusion", "three-modality"] {
         for (dtype, bound) in [("f32", 1e-5), ("bf16", 1e-2)] {
             let (dtype, setting) = (format!("train.dtype={dtype}"), format!("model.setting={setting}"));
-            // Of several buckets, which are sent between what chunks say to each other; some chunks have no picture.
             let more = [
                 dtype.as_str(),
                 &setting,
                 "train.graph=never",
                 "optimizer.learning_rate=1e-3",
                 "model.d_model=256",
+                "model.n_layers=3",
                 "data.tokenizers.image.size=32",
                 "data.tokenizers.image.patch=4",
                 "train.dist.bucket_mib=1",
             ];
-            let (_, alone) = trained(1, &more);
-            let cases = [(2, 2, "none"), (2, 2, "block"), (4, 2, "none"), (4, 4, "none")];
-            for (size, context, recompute) in cases {
+            // Gradients of one batch, and sums of several.
+            let [one, several] = ["train.accumulate=1", "train.accumulate=2"];
+            let alone = [one, several].map(|accumulate| trained(1, &[&more[..], &[accumulate]].concat()).1);
+            for (size, context, alone, others) in [
+                (2, 2, &alone[0], [one, "train.recompute=none", "train.dist.reduce=fastest"]),
+                (2, 2, &alone[1], [several, "train.recompute=block", "train.dist.reduce=fixed-order"]),
+                (4, 2, &alone[1], [several, "train.recompute=none", "train.dist.reduce=fastest"]),
+                (4, 4, &alone[0], [one, "train.recompute=none", "train.dist.reduce=fixed-order"]),
+            ] {
                 let context = format!("train.dist.context={context}");
-                let recompute = format!("train.recompute={recompute}");
-                let (_, got) = trained(size, &[&more[..], &[&context, &recompute]].concat());
-                let off = furthest(&got, &alone);
-                println!("{setting}, {dtype}, {size} ranks, {context}, {recompute}: {off:.1e}");
-                assert!(off < bound, "{setting}, {dtype}, {size} ranks, {context}, {recompute}: {off:.1e}");
+                let (_, got) = trained(size, &[&more[..], &[&context], &others].concat());
+                let off = furthest(&got, alone);
+                println!("{setting}, {dtype}, {size} ranks, {context}, {others:?}: {off:.1e}");
+                assert!(off < bound, "{setting}, {dtype}, {size} ranks, {context}, {others:?}: {off:.1e}");
             }
         }
     }

@@ -12,7 +12,7 @@
 //! Source: class `MixtureOfMamba` of the published code (arXiv 2501.16295), with the dt bias applied also where dt_proj
 //! is shared. A projection with a single weight is shared by all modalities; four of them make a dense Mamba mixer.
 //!
-//! **Saved for backward:** in_proj's and x_proj's outputs and the scan's states. Conv, dt and y are computed again.
+//! **Saved for backward:** in_proj's and x_proj's outputs, the scan's states, and of a chunk the conv's window before it. Conv, dt and y are computed again.
 //!
 //! # The order of calls
 //!

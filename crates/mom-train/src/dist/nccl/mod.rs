@@ -25,6 +25,8 @@ pub(crate) struct Nccl {
     world: Arc<World>,
     /// Ranks of the group.
     size: usize,
+    /// The communicator's in [`World::order`].
+    number: u64,
 }
 
 /// A communicator; null once it was aborted.
@@ -66,31 +68,31 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SUM: c_int = 0;
 
 impl Nccl {
-    /// Brings the ranks of a world together on the GPU that this thread's context is of, in groups of so many of them in a row, and this rank
-    /// into its own; with so many thread blocks at once at most, where they are given. Waits for all of them.
+    /// Brings the ranks of a world together, each on the GPU that its thread's context is of, in groups of `size` ranks in a row. With so many
+    /// thread blocks at once at most, where they are given. Waits for all ranks.
     ///
     /// # Errors
     /// No NCCL, or one that is too old; what NCCL reports, such as two ranks on one GPU.
     pub fn new(world: &Arc<World>, size: usize, max_ctas: Option<usize>) -> Result<Self> {
-        let functions = Arc::new(Functions::load()?);
         let mut id = UniqueId([0; 128]);
-        let number = world.rank() % size;
-        let made = if number == 0 {
-            // SAFETY: writes one id.
-            let status = unsafe { (functions.unique_id)(&raw mut id) };
-            checked(&functions, status, std::ptr::null_mut(), "making an id")
-        } else {
-            Ok(())
-        };
-        world.agree("NCCL", made)?;
+        let index = world.rank() % size;
+        let loaded = Functions::load().and_then(|functions| {
+            if index == 0 {
+                // SAFETY: writes one id.
+                let status = unsafe { (functions.unique_id)(&raw mut id) };
+                checked(&functions, status, std::ptr::null_mut(), "making an id")?;
+            }
+            Ok(Arc::new(functions))
+        });
+        let functions = world.agree("NCCL", loaded)?;
         let ids = world.gather("NCCL's id", id.0.to_vec())?;
-        for (to, from) in id.0.iter_mut().zip(ids.into_iter().nth(world.rank() - number).unwrap_or_default()) {
+        for (to, from) in id.0.iter_mut().zip(ids.into_iter().nth(world.rank() - index).unwrap_or_default()) {
             *to = from;
         }
         let (mut comm, mut settings) = (std::ptr::null_mut(), Settings::new(max_ctas));
         // SAFETY: all ranks of a group come here with the same id and size; the context of this thread is that of the rank's GPU.
         let status = world.waiting(|| unsafe {
-            (functions.init_rank)(&raw mut comm, size as c_int, id, number as c_int, &raw mut settings)
+            (functions.init_rank)(&raw mut comm, size as c_int, id, index as c_int, &raw mut settings)
         });
         checked(&functions, status, comm, "bringing ranks together")?;
         let group = Arc::new(Mutex::new(Group(comm)));
@@ -115,11 +117,11 @@ impl Nccl {
                 unsafe { (of_alarm.abort)(comm) };
             }
         });
-        Ok(Self { functions, comm: group, world: world.clone(), size })
+        Ok(Self { functions, comm: group, world: world.clone(), size, number: world.order().communicator() })
     }
 
-    /// The sums over all ranks of the group of each `all` of these pairs, of which each gets its stretch in `own`, in the order of the ranks. One launch, put
-    /// on a stream.
+    /// The sums over all ranks of the group of each `all` of these pairs, of which each gets its stretch in `own`, in the order of the ranks.
+    /// One launch, put on a stream.
     ///
     /// # Errors
     /// Lengths that do not fit; what NCCL reports; a rank that failed.
@@ -208,6 +210,7 @@ impl Nccl {
         if status != SUCCESS && status != IN_PROGRESS {
             return checked(&self.functions, status, group.0, what);
         }
+        self.world.order().launched(self.number);
         let status = call(&self.functions, group.0);
         checked(&self.functions, status, group.0, what)
     }

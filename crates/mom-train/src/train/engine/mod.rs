@@ -27,7 +27,7 @@ use crate::config::{DistSection, OptimizerSection};
 use crate::dist::{Chunks, World};
 use crate::lease::Lease;
 use crate::optim::Optimiser;
-use crate::{DeviceKind, Recompute, Result};
+use crate::{DeviceKind, Error, Recompute, Result};
 
 pub(crate) use update::StepControl;
 
@@ -208,7 +208,13 @@ impl Engine {
         // JSON knows no NaN.
         let own: Vec<(u64, usize)> = by_modality.iter().map(|loss| (loss.sum.to_bits(), loss.count)).collect();
         let (mut loss_of_all, mut sums) = (0.0, self.no_losses());
-        for (loss, by_modality) in self.world.gather("the losses of a step", (loss.to_bits(), own))? {
+        let order = self.world.order().so_far();
+        let all = self.world.gather("the losses of a step", (loss.to_bits(), own, order))?;
+        for (rank, (loss, by_modality, of_rank)) in all.into_iter().enumerate() {
+            if of_rank != order {
+                let message = "it launched what ranks exchange in another order, or not as often".to_owned();
+                return Err(Error::Rank { rank, message });
+            }
             loss_of_all += f64::from_bits(loss);
             let of_rank = by_modality.into_iter().map(|(sum, count)| ModalityLoss { sum: f64::from_bits(sum), count });
             add(&mut sums, of_rank.collect());

@@ -19,7 +19,7 @@ pub struct MixerSaved<T> {
     pub(super) x_dbl: Vec<T>,
     /// States of the scan, see [`saved_states_len`].
     pub(super) states: Vec<T>,
-    /// `(batch, d_conv - 1, d_inner)`: the inputs of the conv before a chunk; empty of whole sequences.
+    /// `(batch, d_conv - 1, d_inner)`: the inputs of the conv before a chunk; empty where sequences are whole.
     pub(super) window: Vec<T>,
 }
 

@@ -18,8 +18,8 @@ pub struct MixerSaved<'a, T> {
     pub x_dbl: DeviceMut<'a, T>,
     /// States of the scan.
     pub states: DeviceMut<'a, f32>,
-    /// `(batch, d_conv - 1, d_inner)`: the inputs of conv before the chunk, where ranks have chunks of sequences and there is one; else
-    /// absent.
+    /// `(batch, d_conv - 1, d_inner)`: the inputs of conv before the chunk, where ranks have chunks of sequences and d_conv is above 1;
+    /// else absent.
     pub window: Option<DeviceMut<'a, f32>>,
 }
 

@@ -1,6 +1,5 @@
 //! What crosses the borders of a chunk, as on the host. Chunks are few and what they leave is small: memory for it is made as it is needed,
-//! so that nothing of this is for a captured graph. A step waits for each exchange: nothing runs before or behind it that need not, not even
-//! what sets memory to zero.
+//! so that nothing of this is for a captured graph. A step waits for each exchange: memory that is written as a whole is not set to zero first.
 
 use std::ops::Range;
 
@@ -233,8 +232,8 @@ impl<'a> Borders<'a> {
     }
 
     fn gather(&self, own: &CudaSlice<f32>) -> Result<CudaSlice<f32>> {
-        // SAFETY: an exchange that succeeds writes all of it.
-        let mut all = unsafe { self.gpu.uninit(own.len() * self.context.n_chunks()) }?;
+        // Who implements the trait is not held to writing all of it.
+        let mut all = self.gpu.zeros(own.len() * self.context.n_chunks())?;
         self.context.gather_on_device(self.gpu, own, &mut all)?;
         Ok(all)
     }

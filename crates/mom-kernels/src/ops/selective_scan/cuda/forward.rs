@@ -31,7 +31,8 @@ pub fn forward<T: DeviceElement>(
 }
 
 /// As [`forward`], where [`ends()`](super::ends()) has been run over the same inputs, but for the initial state: what it computed of the
-/// scan's own chunks is not computed again.
+/// scan's own chunks is not computed again. Where a sequence is cut into three, which [`forward`] does not do, the last bits differ from
+/// its own.
 ///
 /// `ends`: its workspace, as it left it.
 ///

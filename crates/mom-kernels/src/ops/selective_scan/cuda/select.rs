@@ -36,7 +36,7 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// Chunks of the forward pass: not three, which is where channels alone give nearly every multiprocessor a block. That
+    /// Chunks of a forward pass that computes itself what they leave: not three, which is where channels alone give nearly every multiprocessor a block. That
     /// costs the forward pass less than its first pass does where states last.
     pub fn forward(dims: Dims) -> Self {
         match Self::backward(dims) {

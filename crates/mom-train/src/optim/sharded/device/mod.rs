@@ -7,10 +7,15 @@
 //! gather    new weights are sent while the next forward pass begins
 //! ```
 //!
-//! Where ranks have chunks of a sequence, the passes too have exchanges, in a group of their own. Two groups of NCCL's never wait for each other
-//! as long as all ranks launch what they exchange in one order, whichever group it is in. They do: a block exchanges within its passes, and
-//! gives all of its gradients behind them, whatever its rows are. A gradient that some ranks lack is of a part before or behind all
-//! blocks, and goes with the last group or comes before the first exchange.
+//! Where ranks have chunks of a sequence, the passes too have exchanges, by a communicator of their own on the stream that computes. Two
+//! communicators at work at once do not wait for each other for ever where all ranks launch what they exchange in one order, and where
+//! what both have on a card at once fits there. It fits: this one has at most `train.dist.ctas` thread blocks, and an exchange of chunks begins
+//! once all before it on its stream is done. And there is one order, which is compared after every step ([`World::order`]):
+//!
+//! - a block exchanges within its passes, recomputed ones too, and gives all of its gradients behind them, whatever its rows are;
+//! - a rank's chunk without a target goes through all blocks all the same (the row with a factor of zero in the model's loss);
+//! - gradients that are zero for want of a modality are of parts before or behind all blocks, and are given before the backward pass. The
+//!   parts behind come before the first exchange, and what is before the first block is sent behind the last one.
 //!
 //! Nothing waits for the device: a step puts on the ranks' stream the sums of its gradients as they come; behind them, on the stream that
 //! computes, the update of this rank's share, whose clipping goes by the norm over all ranks; then, on the ranks' stream, the new weights of
