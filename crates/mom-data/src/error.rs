@@ -58,7 +58,10 @@ pub enum DataError {
         reason: String,
     },
     /// No format fits what lies at a path.
-    #[error("{}: no format fits what is there ({endings}); name one", path.display())]
+    #[error(
+        "{}: {}", path.display(),
+        if endings.is_empty() { "there is nothing".to_owned() } else { format!("no format fits what is there ({endings}); name one") }
+    )]
     UnknownFormat {
         /// The path.
         path: PathBuf,
@@ -80,7 +83,9 @@ pub enum DataError {
         report: Box<Tally>,
     },
     /// A split has no document.
-    #[error("the {split} split is empty: {n_samples} usable samples, held-out fraction {held_out} ({report})")]
+    #[error(
+        "the {split} split is empty: {n_samples} usable samples, data.tokenizers.held_out = {held_out} ({report}); change that share, or give a source split = \"train\" or \"validation\""
+    )]
     EmptySplit {
         /// "training" or "held-out".
         split: &'static str,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use mom_train::ablate::SweepObserver;
 use mom_train::{Downstream, EvalOptions, Figure, Prepared, Score, config, evaluate};
 
@@ -29,6 +29,11 @@ pub fn eval(arguments: &EvalArguments) -> Result<()> {
         // A run's tokens are where it left them, and nobody else makes what is missing meanwhile.
         (None, Some(run)) if arguments.data.is_none() => {
             let folder = Prepared::folder_of(trained.run(), run);
+            ensure!(
+                folder.is_dir(),
+                "{} is not here, where the run has its tokens (data.prepared): start where the run was started, or name documents (--data)",
+                folder.display()
+            );
             let lock = Prepared::hold(&folder)?;
             (folder, lock)
         }

@@ -58,5 +58,9 @@ pub fn run(command: &Command) -> Result<Ended> {
 /// A trained model, or the average of its weights; `files`: of its published tokenizers, where they have moved.
 fn trained(path: &std::path::Path, ema: bool, files: &[String]) -> Result<mom_train::Trained> {
     let trained = mom_train::Trained::open(path)?.with_files(files)?;
+    for (checkpoint, what) in trained.damaged() {
+        let (checkpoint, step) = (checkpoint.display(), trained.step());
+        aside(&format!("warning: {checkpoint} is damaged ({what}); taking step {step} instead"));
+    }
     Ok(if ema { trained.with_ema()? } else { trained })
 }

@@ -154,11 +154,12 @@ fn in_short(config: &RunConfig, prepared: &Prepared) -> String {
     // What cannot be is told by the run itself.
     let resolved = prepared.resolved(config).unwrap_or_else(|_| config.clone());
     let model = resolved.model_config(&prepared.tokenizers);
-    let millions = |n: usize| n as f64 / 1e6;
+    // Of small models the digits that there are.
+    let millions = |n: usize| format!("{:.*} M", if n < 1_000_000 { 3 } else { 1 }, n as f64 / 1e6);
     let of_step = config.data.batch as f64 * config.data.seqlen as f64 * config.train.accumulate as f64;
     let passes = of_step * config.train.steps as f64 / prepared.dataset.train.n_positions().max(1.0);
     format!(
-        "{} {} {}{}: {:.1} M weights ({:.1} M active), {of_step} positions a step, {} steps, {passes:.1} passes over the data",
+        "{} {} {}{}: {} weights ({} active), {of_step} positions a step, {} steps, {passes:.1} passes over the data",
         model.setting,
         model.variant,
         model.scale,

@@ -86,12 +86,21 @@ pub(crate) fn differences(old: &RunConfig, new: &RunConfig) -> Result<Vec<Differ
     Ok(found)
 }
 
+/// The list whose entries are told apart; any other one is a value.
+const SOURCES: &str = "data.sources";
+
 fn collect(name: &str, old: Option<&toml::Value>, new: Option<&toml::Value>, found: &mut Vec<Difference>) {
     if let (Some(toml::Value::Table(old)), Some(toml::Value::Table(new))) = (old, new) {
         let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
         for key in keys {
             let dotted = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
             collect(&dotted, old.get(key), new.get(key), found);
+        }
+    } else if let (Some(toml::Value::Array(old)), Some(toml::Value::Array(new)), SOURCES) = (old, new, name)
+        && old.len() == new.len()
+    {
+        for (at, (old, new)) in old.iter().zip(new).enumerate() {
+            collect(&format!("{name}.{at}"), Some(old), Some(new), found);
         }
     } else if old != new {
         let show = |value: Option<&toml::Value>| value.map_or("absent".to_owned(), toml::Value::to_string);
@@ -142,6 +151,20 @@ mod tests {
             let found = kept(&[&format!("{key}={value}")], Identity::OfRun);
             assert!(found.len() == 1 && found[0].starts_with(key), "{key}: {found:?}");
         }
+    }
+
+    #[test]
+    fn of_sources_that_differ_in_a_weight_the_weight_is_told() {
+        let of = |weight: &str| {
+            let text = r#"
+                model = { setting = "chameleon", variant = "mom", scale = "nano" }
+                data = { batch = 4, seqlen = 128, sources = [{ path = "a" }, { path = "b", weight = 1.0 }] }
+                train = { steps = 10 }
+            "#;
+            RunConfig::from_toml(text, &[format!("data.sources.1.weight={weight}")]).unwrap()
+        };
+        let found: Vec<String> = differences(&of("1.0"), &of("3.0")).unwrap().into_iter().map(|it| it.text).collect();
+        assert_eq!(found, ["data.sources.1.weight = 1.0 (now 3.0)"]);
     }
 
     #[test]

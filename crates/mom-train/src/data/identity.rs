@@ -27,35 +27,54 @@ struct Identity {
 /// # Errors
 /// A folder that cannot be listed; [`Error::OtherData`] for a folder of other sources or another version of this crate.
 pub(crate) fn same_sources(sources: &[SourceConfig], folder: &Path) -> Result<()> {
-    let mut now = Identity { format_version: FORMAT_VERSION, sources: Vec::new() };
-    for source in sources {
-        let contents = source.contents()?;
-        now.sources.push((source.name(), contents.map_or_else(|| "?".to_owned(), |hash| format!("{hash:016x}"))));
+    let (now, path) = (Identity::of(sources)?, folder.join(IDENTITY));
+    if path.is_file() {
+        return now.is_of(&path);
     }
+    files::create_folder(folder)?;
+    files::write_json(&path, &now)
+}
+
+/// As [`same_sources`], writing nothing: a folder that does not say what it was made with is taken as it is.
+///
+/// # Errors
+/// As there.
+pub(crate) fn unchanged_sources(sources: &[SourceConfig], folder: &Path) -> Result<()> {
     let path = folder.join(IDENTITY);
-    if !path.is_file() {
-        files::create_folder(folder)?;
-        return files::write_json(&path, &now);
-    }
-    let text = std::fs::read(&path).at("read", &path)?;
-    let content = |reason: String| Error::Content { path: path.clone(), reason };
-    let version = serde_json::from_slice::<serde_json::Value>(&text).map_err(|error| content(error.to_string()))?;
-    let version = version.get("format_version").and_then(serde_json::Value::as_u64).unwrap_or(0);
-    if version != u64::from(FORMAT_VERSION) {
-        let what = format!("its format is {version}, this version's is {FORMAT_VERSION}");
-        return Err(Error::OtherData { path, what });
-    }
-    let then: Identity = serde_json::from_slice(&text).map_err(|error| content(error.to_string()))?;
-    let names = |identity: &Identity| identity.sources.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-    if names(&then) != names(&now) {
-        let what = format!("its sources are {}, now {}", names(&then).join(", "), names(&now).join(", "));
-        return Err(Error::OtherData { path, what });
-    }
-    match then.sources.iter().zip(&now.sources).find(|(then, now)| then.1 != now.1 && now.1 != "?" && then.1 != "?") {
-        Some((_, (name, _))) => {
-            let what = format!("the files of the source {name} are not those that it began with");
-            Err(Error::OtherData { path, what })
+    if path.is_file() { Identity::of(sources)?.is_of(&path) } else { Ok(()) }
+}
+
+impl Identity {
+    fn of(sources: &[SourceConfig]) -> Result<Self> {
+        let mut now = Self { format_version: FORMAT_VERSION, sources: Vec::new() };
+        for source in sources {
+            let contents = source.contents()?;
+            now.sources.push((source.name(), contents.map_or_else(|| "?".to_owned(), |hash| format!("{hash:016x}"))));
         }
-        None => Ok(()),
+        Ok(now)
+    }
+
+    /// Whether it is what a file says.
+    fn is_of(&self, path: &Path) -> Result<()> {
+        let text = std::fs::read(path).at("read", path)?;
+        let content = |reason: String| Error::Content { path: path.into(), reason };
+        let other = |what: String| Error::OtherData { path: path.into(), what };
+        let version = serde_json::from_slice::<serde_json::Value>(&text).map_err(|error| content(error.to_string()))?;
+        let version = version.get("format_version").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        if version != u64::from(FORMAT_VERSION) {
+            return Err(other(format!("its format is {version}, this version's is {FORMAT_VERSION}")));
+        }
+        let then: Self = serde_json::from_slice(&text).map_err(|error| content(error.to_string()))?;
+        let names = |identity: &Self| identity.sources.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        if names(&then) != names(self) {
+            return Err(other(format!("its sources are {}, now {}", names(&then).join(", "), names(self).join(", "))));
+        }
+        let mut both = then.sources.iter().zip(&self.sources);
+        match both.find(|(then, now)| then.1 != now.1 && now.1 != "?" && then.1 != "?") {
+            Some((_, (name, _))) => {
+                Err(other(format!("the files of the source {name} are not those that it began with")))
+            }
+            None => Ok(()),
+        }
     }
 }

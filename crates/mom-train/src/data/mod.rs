@@ -12,7 +12,7 @@ use mom_data::scenes::truth::Recogniser;
 use mom_data::{Dataset, ImageNeed, Loader, Order, Progress, SourceConfig, Tokenizers};
 use mom_models::Architecture;
 
-pub(crate) use identity::same_sources;
+pub(crate) use identity::{same_sources, unchanged_sources};
 pub(crate) use networks::{OtherBytes, attach};
 pub use published::{Latents, PublishedImages, PublishedSpeech};
 pub(crate) use view::view;

@@ -10,6 +10,7 @@ use mom_data::{Progress, SourceConfig};
 use serde::Serialize;
 
 use crate::config::check_downstream;
+use crate::data::unchanged_sources;
 use crate::error::require;
 use crate::lease::Lease;
 use crate::telemetry::Downstream;
@@ -60,6 +61,16 @@ pub struct Evaluation {
     pub downstream: Option<Downstream>,
 }
 
+/// What to do about a run whose documents are others now.
+fn other_documents(error: Error) -> Error {
+    match error {
+        Error::OtherData { path, what } => {
+            Error::Content { path, reason: format!("{what}; put them back, or name others to evaluate on (--data)") }
+        }
+        error => error,
+    }
+}
+
 /// Evaluates a model. Tokens lie in `folder`/tokens; what is missing there is made.
 ///
 /// With the defaults this is the last validation of the run at that step, to the bit on the same device.
@@ -81,12 +92,15 @@ pub fn evaluate(
     let (mut config, tokens): (RunConfig, _) = (trained.run().clone(), folder.join("tokens"));
     let tokenizers = trained.tokenizers_on(options.device)?;
     let prepared = if options.sources.is_empty() {
+        // Before anything is written: tokens of other documents would take the place of the run's own.
+        if let Some(run) = trained.folder() {
+            unchanged_sources(&config.data.sources(), run).map_err(other_documents)?;
+        }
         let dataset = mom_data::Dataset::prepare(&config.data.sources(), &tokenizers, &tokens, progress)?;
         let prepared = Prepared::of(tokenizers.clone(), dataset);
         if format!("{:016x}", prepared.fingerprint()) != trained.data() {
-            let what =
-                "its documents are not those that the model was trained and validated on; name some to evaluate on";
-            return Err(Error::OtherData { path: tokens, what: what.to_owned() });
+            let what = "its documents are not those that the model was trained and validated on".to_owned();
+            return Err(other_documents(Error::OtherData { path: tokens, what }));
         }
         prepared
     } else {

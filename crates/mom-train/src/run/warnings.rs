@@ -1,5 +1,7 @@
 //! What a user may not have meant.
 
+use mom_data::{CodeKind, ImageNeed};
+
 use crate::optim::learning_rate;
 use crate::{Prepared, RunConfig};
 
@@ -20,6 +22,14 @@ pub(super) fn of(config: &RunConfig, prepared: &Prepared) -> Vec<String> {
         warnings.push(format!(
             "warning: a step of {of_step} positions is more than a pass over the data (about {of_pass:.0} positions); lower \
              data.batch, data.seqlen or train.accumulate"
+        ));
+    }
+    let image = &data.tokenizers.image;
+    let n_codes = (image.size / image.patch.max(1)).pow(2) + 2;
+    if config.needs().image == ImageNeed::Codes && image.kind == CodeKind::Fitted && data.seqlen < n_codes {
+        warnings.push(format!(
+            "warning: a sequence (data.seqlen = {}) is shorter than the codes of an image and two markers ({n_codes}): every image is cut",
+            data.seqlen
         ));
     }
     warnings

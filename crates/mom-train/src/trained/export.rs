@@ -95,6 +95,7 @@ pub(super) fn open(folder: &Path) -> Result<Trained> {
         file: folder.join(WEIGHTS),
         weights: sealed.read(WEIGHTS).map_err(broken)?,
         ema: None,
+        damaged: Vec::new(),
     })
 }
 

@@ -32,6 +32,8 @@ pub struct Trained {
     weights: Vec<u8>,
     /// The average of the weights, and its file.
     ema: Option<(PathBuf, Vec<u8>)>,
+    /// Newer checkpoints that could not be read, and why.
+    damaged: Vec<(PathBuf, String)>,
 }
 
 impl Trained {
@@ -48,12 +50,12 @@ impl Trained {
         // A checkpoint may be named from inside of its folder.
         let path = std::path::absolute(path).at("find", path)?;
         let path = path.as_path();
-        let (run, loaded) = if checkpoint::is_one(path) {
+        let (run, loaded, damaged) = if checkpoint::is_one(path) {
             let run = path.parent().and_then(Path::parent).ok_or_else(|| content("it lies in no run's folder"))?;
-            (run, Loaded::open(path)?)
+            (run, Loaded::open(path)?, Vec::new())
         } else if path.join("config.toml").is_file() {
             let newest = checkpoint::newest(path, Check::Sums)?.ok_or_else(|| content("the run has no checkpoint"))?;
-            (path, newest.loaded)
+            (path, newest.loaded, newest.damaged)
         } else {
             return Err(content("it is neither a run, nor a checkpoint of one, nor an exported model"));
         };
@@ -69,6 +71,7 @@ impl Trained {
             file: loaded.path.join(checkpoint::WEIGHTS),
             weights: loaded.weights()?,
             ema: loaded.ema()?.map(|ema| (loaded.path.join(checkpoint::EMA), ema)),
+            damaged,
         })
     }
 
@@ -99,6 +102,11 @@ impl Trained {
     /// How it was trained.
     pub fn run(&self) -> &RunConfig {
         &self.run
+    }
+
+    /// Checkpoints of its run that are newer than the one it was read from, and damaged: where, and how.
+    pub fn damaged(&self) -> &[(PathBuf, String)] {
+        &self.damaged
     }
 
     /// The folder of its run; `None` of an export.

@@ -99,3 +99,57 @@ fn without_a_terminal_a_run_tells_its_course_in_lines() {
     let told = text(&[&["train.steps=1"][..], &big].concat(), "two");
     assert!(told.contains("warning: a step of 204800 positions is more than a pass over the data"), "{told}");
 }
+
+/// The contents of all files below a folder.
+fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut all: Vec<_> = files_of(folder).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn an_evaluation_takes_nothing_from_a_run_and_tells_what_it_did_not_take() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("shards");
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(shards()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    let (config, out) = (write_config(folder.path(), &copy), folder.path().join("out"));
+    assert!(train(&config, &out, &["train.steps=4", "train.checkpoint_every=2"]).status.success());
+    let eval = || mom_train(&["eval", "--model", out.to_str().unwrap()]);
+    assert!(eval().status.success());
+
+    // Other documents are refused, and the tokens of the run's own stay.
+    let tokens = contents(&out.join("tokens"));
+    let shard = copy.join("shard-000001.tar");
+    fs::rename(&shard, folder.path().join("away.tar")).unwrap();
+    let message = error_of(&eval());
+    assert!(message.contains("the source shards") && message.contains("--data"), "{message}");
+    assert_eq!(contents(&out.join("tokens")), tokens);
+    fs::rename(folder.path().join("away.tar"), &shard).unwrap();
+    assert!(eval().status.success());
+
+    // The newest checkpoint is damaged: the one before is taken, and that is told.
+    let weights = out.join("checkpoints/step-00000004/weights.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    let output = eval();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("step-00000004 is damaged") && told.contains("taking step 2"), "{told}");
+}
+
+#[test]
+fn what_a_run_is_better_not_begun_with_is_told_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), shards());
+    let inside = shards().join("out");
+    let message = error_of(&train(&config, &inside, &[]));
+    assert!(message.contains("outside of the source shards"), "{message}");
+    assert!(!inside.exists());
+    let output = train(&config, &folder.path().join("short"), &["data.seqlen=24"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && told.contains("every image is cut"), "{told}");
+}
