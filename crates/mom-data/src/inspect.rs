@@ -67,7 +67,7 @@ pub fn inspect(source: &SourceConfig, limit: u64, mut each: impl FnMut(Inspectio
                     (Outcome::Sample(sample), Some(skip)) => {
                         report.tally.skipped(&sample.place.file, &sample.key, &sample.items, &skip);
                     }
-                    _ => report.tally.count(outcome),
+                    _ => report.tally.count_grouped(outcome, source.group.is_some()),
                 }
                 each(Inspection { json });
             }
@@ -278,6 +278,9 @@ impl Report {
         for (ending, counts) in &tally.items {
             let [found, used, skipped, ignored] = [counts.found, counts.used, counts.skipped, counts.ignored];
             writeln!(out, "{ending:<24} {found:>8} {used:>8} {skipped:>8} {ignored:>8}")?;
+        }
+        if tally.ungrouped > 0 {
+            writeln!(out, "{} without the field that group names: split by their own key", tally.ungrouped)?;
         }
         tally.examples.iter().try_for_each(|example| writeln!(out, "for example {example}"))?;
         self.damaged.iter().try_for_each(|damage| writeln!(out, "damaged: {damage}"))?;

@@ -150,6 +150,13 @@ pub struct Tally {
     pub items: BTreeMap<String, ItemCounts>,
     /// The first few skipped samples and ignored items, as `place: key: reason`.
     pub examples: Vec<String>,
+    /// Of the samples that are used those without the field that the source's `group` names: they are split by their own key.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub ungrouped: u64,
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Tally {
@@ -185,6 +192,7 @@ impl Tally {
     /// Adds what was found later.
     pub fn append(&mut self, later: &Self) {
         self.used += later.used;
+        self.ungrouped += later.ungrouped;
         for (&reason, count) in &later.skipped {
             *self.skipped.entry(reason).or_default() += count;
         }
@@ -238,6 +246,10 @@ impl fmt::Display for Tally {
             for (index, (ending, counts)) in ignored.into_iter().enumerate() {
                 write!(f, "{} {} .{ending}", if index == 0 { "" } else { "," }, counts.ignored)?;
             }
+        }
+        if self.ungrouped > 0 {
+            let of = if self.ungrouped == self.used { "none has" } else { "not all have" };
+            write!(f, "; {of} the field that group names: {} are split by their own key", self.ungrouped)?;
         }
         if !self.examples.is_empty() {
             write!(f, "; for example {}", self.examples.join("; "))?;

@@ -199,6 +199,12 @@ fn one_group_is_never_on_both_sides() {
     assert!(train.is_disjoint(&held_out));
     assert_eq!(train.len() + held_out.len(), 100);
     assert_eq!(data.held_out.len() % 6, 0);
+    assert_eq!(data.tallies.values().next().unwrap().ungrouped, 0);
+    // A field that no sample has: that is told.
+    let source = SourceConfig { group: Some("pictures".to_owned()), ..SourceConfig::at(folder.path()) };
+    let data = Dataset::load(&[source], &tokenizers).unwrap();
+    let told = data.tallies.values().next().unwrap().to_string();
+    assert!(told.contains("none has the field that group names: 600 are split by their own key"), "{told}");
 }
 
 #[test]
@@ -278,7 +284,7 @@ fn what_cannot_be_used_is_an_error_before_anything_is_read() {
     assert!(fit(&[generated(3), generated(4)]).contains("another one for each source, got scenes"));
     let nowhere = folder.path().join("nowhere");
     assert!(fit(&[SourceConfig::at(&nowhere)]).contains("nowhere"));
-    assert!(fit(&[SourceConfig::at(folder.path())]).contains("no format fits"));
+    assert!(fit(&[SourceConfig::at(folder.path())]).contains("there is nothing"));
     fs::write(folder.path().join("a.xyz"), "?").unwrap();
     let message = fit(&[SourceConfig::at(folder.path())]);
     assert!(message.contains("xyz"), "{message}");

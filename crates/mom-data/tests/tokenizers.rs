@@ -12,8 +12,8 @@ use common::{ALL, config, generated};
 use files::files_below;
 use mom_data::scenes::{self, SceneConfig};
 use mom_data::{
-    Batch, Content, DataError, Dataset, Modality, NO_TARGET, Needs, Repeats, SourceConfig, Special, TokenizerConfig,
-    Tokenizers,
+    Batch, Content, DataError, Dataset, Modality, NO_TARGET, Needs, Repeats, SourceConfig, Special, TextTokenizer,
+    TokenizerConfig, Tokenizers,
 };
 
 fn fit(documents: usize, needs: Needs) -> Tokenizers {
@@ -344,4 +344,19 @@ fn a_text_that_the_tokenizer_refuses_costs_its_sample_alone() {
     let tokenizers = Tokenizers::fit(&sources, &config, Needs::default(), |_| {}).unwrap();
     let tally = &Dataset::load(&sources, &tokenizers).unwrap().tallies["a.jsonl"];
     assert_eq!((tally.used, tally.skipped[&mom_data::readers::SkipReason::UnknownText]), (39, 1), "{tally}");
+}
+
+/// Files at which the reader of the format panics, or asks for all memory: cut within a decoder, merges that do not fit the vocabulary, tables
+/// that are longer than they are.
+#[test]
+fn a_tokenizer_that_cannot_be_used_is_an_error_that_names_it() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cases/tokenizers");
+    let mut n_files = 0;
+    for file in files_below(&folder) {
+        let used = TextTokenizer::load(&file).and_then(|tokenizer| tokenizer.encode("abc abc x"));
+        let error = used.expect_err(&file.display().to_string()).to_string();
+        assert!(!error.is_empty());
+        n_files += 1;
+    }
+    assert_eq!(n_files, 7);
 }

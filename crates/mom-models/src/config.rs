@@ -316,7 +316,8 @@ impl ModelConfig {
         for (field, value) in [("z_loss", self.z_loss), ("diffusion_weight", self.diffusion_weight)] {
             require(value.is_finite() && value >= 0.0, field, "finite and not negative", value)?;
         }
-        require(self.scale.n_layers > 0, "scale", "at least one layer", self.scale)?;
+        let fits = (1..=1 << 16).contains(&self.scale.n_layers);
+        require(fits, "scale", "between 1 and 65536 layers", self.scale)?;
         if let Architecture::Transformer(_) = self.variant.architecture() {
             let most = self.most_mean_keys();
             let expected = format!(

@@ -131,7 +131,7 @@ impl Work<'_> {
                 };
                 match chunk {
                     Chunk::Outcomes(outcomes) => {
-                        write(&outcomes, encoded, writer, tally)?;
+                        write(&outcomes, encoded, writer, (tally, source.group.is_some()))?;
                         (self.progress)(Progress { what: &pace.what, done, total });
                     }
                     Chunk::End(index, ended) => {
@@ -209,7 +209,12 @@ fn encode(
     Ok(load.into_iter().zip(encoded).collect())
 }
 
-fn write(outcomes: &[Outcome], encoded: Vec<Encoding>, writer: &mut UnitWriter, tally: &mut Tally) -> Result<()> {
+fn write(
+    outcomes: &[Outcome],
+    encoded: Vec<Encoding>,
+    writer: &mut UnitWriter,
+    (tally, is_grouped): (&mut Tally, bool),
+) -> Result<()> {
     for (outcome, encoded) in outcomes.iter().zip(encoded) {
         match (outcome, encoded) {
             (Outcome::Sample(sample), Some(Err(skip))) => {
@@ -219,7 +224,7 @@ fn write(outcomes: &[Outcome], encoded: Vec<Encoding>, writer: &mut UnitWriter, 
                 if let Some(Ok(encoded)) = encoded {
                     writer.push(&encoded)?;
                 }
-                tally.count(outcome);
+                tally.count_grouped(outcome, is_grouped);
             }
         }
     }

@@ -7,13 +7,18 @@ use std::path::Path;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-use crate::Result;
 use crate::error::IoContext;
+use crate::{DataError, Result};
 
 /// Opens a file for reading from its start; `.gz` and `.zst` (by their first bytes) are decompressed on the way.
 pub(super) fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
     let mut file = BufReader::with_capacity(1 << 16, File::open(path).at("open", path)?);
     let head = file.fill_buf().at("read", path)?;
+    let is_named = path.extension().is_some_and(|it| it == "gz" || it == "zst" || it == "dz");
+    if head.is_empty() && is_named {
+        let reason = "it is empty, which no compressed file is".to_owned();
+        return Err(DataError::Damaged { path: path.into(), place: "at byte 0".to_owned(), reason });
+    }
     Ok(match head {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
         // A frame, or one of those that hold no data (as pzstd and seekable files begin).

@@ -136,4 +136,11 @@ impl Tally {
             Outcome::Ignored { ending, name } => self.ignored(ending, name),
         }
     }
+
+    /// The same, and whether a sample has the field that groups are told by, where its source names one (`is_grouped`).
+    pub(crate) fn count_grouped(&mut self, outcome: &Outcome, is_grouped: bool) {
+        self.count(outcome);
+        let lacks = is_grouped && matches!(outcome, Outcome::Sample(sample) if sample.group.is_none());
+        self.ungrouped += u64::from(lacks);
+    }
 }

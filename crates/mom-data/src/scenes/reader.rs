@@ -45,7 +45,12 @@ impl SceneSource {
     /// # Errors
     /// [`crate::DataError::Config`], naming the field.
     pub fn validate(&self) -> Result<()> {
-        require(self.documents > 0, "scenes.documents", "at least 1", self.documents)?;
+        require(
+            (1..=u32::MAX as usize).contains(&self.documents),
+            "scenes.documents",
+            "1 to 2^32 - 1",
+            self.documents,
+        )?;
         self.scene(true).validate()
     }
 

@@ -1,6 +1,7 @@
 //! Text tokens: byte-level BPE in the format of the `tokenizers` library, trained here or brought by the user.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use tokenizers::decoders::DecoderWrapper;
@@ -94,8 +95,15 @@ impl TextTokenizer {
     /// [`DataError::TextTokenizer`], naming the file, if it does not parse, has no token, one id for two tokens, or an id
     /// that no vocabulary has.
     pub fn load(path: &Path) -> Result<Self> {
-        let inner = Tokenizer::from_file(path).map_err(|e| failed(Some(path), e))?;
-        Self::checked(inner, Some(path))
+        let bytes = std::fs::read(path).map_err(|e| failed(Some(path), e))?;
+        let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| failed(Some(path), e))?;
+        if has_false_charsmap(&json) {
+            return Err(failed(Some(path), "a precompiled_charsmap says that it is longer than it is"));
+        }
+        guarded(Some(path), || {
+            let inner = Tokenizer::from_bytes(&bytes).map_err(|e| failed(Some(path), e))?;
+            Self::checked(inner, Some(path))
+        })
     }
 
     fn checked(mut inner: Tokenizer, path: Option<&Path>) -> Result<Self> {
@@ -157,7 +165,8 @@ impl TextTokenizer {
     /// # Errors
     /// [`DataError::TextTokenizer`] if the tokenizer fails, as one without an unknown token may.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner()?.encode_fast(text, false).map_err(|e| failed(None, e))?;
+        let inner = self.inner()?;
+        let encoding = guarded(None, || inner.encode_fast(text, false).map_err(|e| failed(None, e)))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -167,7 +176,8 @@ impl TextTokenizer {
     /// [`DataError::Token`] for a token outside the tokenizer; [`DataError::TextTokenizer`] if decoding fails.
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
         self.check(tokens)?;
-        self.inner()?.decode(tokens, false).map_err(|e| failed(None, e))
+        let inner = self.inner()?;
+        guarded(None, || inner.decode(tokens, false).map_err(|e| failed(None, e)))
     }
 
     /// Bytes of text that tokens stand for; of a tokenizer that is not byte-level, of the text that it makes of them. `None` where
@@ -205,6 +215,37 @@ fn lengths(inner: &Tokenizer, ids: &[(u32, String)]) -> Option<Vec<u32>> {
     let mut lengths = vec![0; ids.last()?.0 as usize + 1];
     ids.iter().for_each(|(id, token)| lengths[*id as usize] = n_bytes(token) as u32);
     is_byte_level.then_some(lengths)
+}
+
+/// Runs the tokenizers' crate, which panics at some files that it cannot use.
+fn guarded<T>(path: Option<&Path>, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    // Nothing outlives the call that a panic could leave half done.
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(failed(path, "the reader of tokenizers gave up on it")))
+}
+
+/// Whether a table of SentencePiece's, in base 64, has a first part that is longer than all of it: memory for it would be asked for.
+fn has_false_charsmap(json: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match json {
+        Value::Array(items) => items.iter().any(has_false_charsmap),
+        Value::Object(fields) => fields.iter().any(|(key, value)| match value {
+            Value::String(text) if key == "precompiled_charsmap" => {
+                let digit = |c: u8| match c {
+                    b'A'..=b'Z' => c - b'A',
+                    b'a'..=b'z' => c - b'a' + 26,
+                    b'0'..=b'9' => c - b'0' + 52,
+                    b'+' => 62,
+                    _ => 63,
+                };
+                let bits = text.bytes().take(6).fold(0u64, |bits, c| bits << 6 | u64::from(digit(c)));
+                // Of the first 36 bits 32 are the length, the last byte first.
+                let length = ((bits >> 4) as u32).swap_bytes();
+                text.len() < 6 || u64::from(length) > text.len() as u64
+            }
+            value => has_false_charsmap(value),
+        }),
+        _ => false,
+    }
 }
 
 fn failed(path: Option<&Path>, reason: impl ToString) -> DataError {

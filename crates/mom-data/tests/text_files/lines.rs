@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
 
+use mom_data::SourceConfig;
 use mom_data::readers::{self, Format, PartOrder, ReadOptions, SkipReason};
 use serde_json::{Value, json};
 
@@ -187,4 +188,21 @@ fn zstd_frames_without_data_are_passed_over() {
     fs::write(&path, [&frames[..], &empty[..10]].concat()).unwrap();
     let read = read(&path, Format::Jsonl);
     assert_eq!((read.samples.len(), read.errors.len()), (8, 1));
+}
+
+/// As an interrupted copy leaves it.
+#[test]
+fn an_empty_file_with_a_compressed_name_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.jsonl"), "{\"text\": \"one\"}\n").unwrap();
+    for name in ["b.jsonl.gz", "b.jsonl.zst"] {
+        let path = folder.path().join(name);
+        fs::write(&path, "").unwrap();
+        let told = match mom_data::inspect::inspect(&SourceConfig::at(folder.path()), 9, |_| {}) {
+            Ok(report) => report.damaged().concat(),
+            Err(error) => error.to_string(),
+        };
+        assert!(told.contains(name) && told.contains("it is empty"), "{told}");
+        fs::remove_file(path).unwrap();
+    }
 }

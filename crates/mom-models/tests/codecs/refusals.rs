@@ -90,6 +90,22 @@ fn what_is_missing_left_over_or_misshapen_is_named() {
 }
 
 #[test]
+fn weights_that_are_not_numbers_are_refused() {
+    let folder = Folder::new();
+    for name in FILES.into_iter().filter(|name| !is_left_out(name)) {
+        let golden = Golden::own(name);
+        let mut tensors = network(&golden);
+        let broken = tensors.keys().filter(|name| name.ends_with("weight")).min().unwrap().clone();
+        // The golden weights are f32.
+        let bytes = &mut tensors.get_mut(&broken).unwrap().bytes;
+        let at = bytes.len() - 4;
+        bytes[at..].copy_from_slice(&f32::NAN.to_le_bytes());
+        let error = open(&golden.kind, &folder.file(&tensors, &golden.config)).unwrap_err().to_string();
+        assert!(error.contains(&broken) && error.contains("NaN"), "{name}: {error}");
+    }
+}
+
+#[test]
 fn weights_of_another_network_are_refused() {
     let folder = Folder::new();
     let own = |name: &str| {

@@ -12,6 +12,9 @@ use super::arguments::GenerateArguments;
 use super::output::{aside, say};
 use super::parts::{ending, modality, units_file, units_text};
 
+/// Documents of a call.
+const MAX_DOCUMENTS: usize = 1 << 20;
+
 /// Goes on with documents.
 pub fn generate(arguments: &GenerateArguments) -> Result<()> {
     // Everything that can be refused is, before a model is read.
@@ -24,7 +27,10 @@ pub fn generate(arguments: &GenerateArguments) -> Result<()> {
     };
     ensure!(arguments.samples > 0, "--samples must be at least 1, got 0");
     ensure!(arguments.batch > 0, "--batch must be at least 1, got 0");
-    let n_documents = prompts.len() * arguments.samples;
+    let n_documents = prompts.len().checked_mul(arguments.samples).filter(|&n| n <= MAX_DOCUMENTS);
+    let n_documents = n_documents.with_context(|| {
+        format!("--samples must be so many that all prompts' are at most {MAX_DOCUMENTS}, got {}", arguments.samples)
+    })?;
     let files = Files::new(arguments.out.as_deref(), &then, n_documents, arguments.interactive)?;
     let dtype = arguments.dtype.as_deref().map(str::parse).transpose()?;
     let trained = super::trained(&arguments.model, arguments.ema, &arguments.set)?;

@@ -180,6 +180,7 @@ impl RunConfig {
         let decays = optimizer.schedule == Schedule::Wsd || optimizer.decay_steps.is_none();
         require(decays, "optimizer.decay_steps", "absent but for optimizer.schedule = \"wsd\"", "a number")?;
         self.check_horizons()?;
+        require(train.accumulate <= 1 << 20, "train.accumulate", "at most 2^20", train.accumulate)?;
         let positions = data.batch.checked_mul(data.seqlen).filter(|&n| u32::try_from(n).is_ok_and(|n| n < u32::MAX));
         let got = format!("{} * {}", data.batch, data.seqlen);
         require(positions.is_some(), "data.batch * data.seqlen", "below 2^32 - 1", got)?;

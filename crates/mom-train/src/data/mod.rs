@@ -8,6 +8,7 @@ mod view;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use mom_data::readers::Tally;
 use mom_data::scenes::truth::Recogniser;
 use mom_data::{Dataset, ImageNeed, Loader, Order, Progress, SourceConfig, Tokenizers};
 use mom_models::Architecture;
@@ -177,7 +178,8 @@ impl Prepared {
 
     /// What a user should know of the data: what was skipped or ignored, how tokenizers came out, and whose weights are absent.
     pub fn notes(&self) -> Vec<String> {
-        let lost = self.dataset.tallies.iter().filter(|(_, tally)| tally.n_skipped() + tally.n_ignored() > 0);
+        let is_lost = |tally: &Tally| tally.n_skipped() + tally.n_ignored() + tally.ungrouped > 0;
+        let lost = self.dataset.tallies.iter().filter(|(_, tally)| is_lost(tally));
         let lost = lost.map(|(name, tally)| format!("{name}: {tally}"));
         self.tokenizers.notes().iter().chain(&self.absent).cloned().chain(lost).collect()
     }

@@ -182,6 +182,7 @@ fn timed(options: &SpeedOptions, world: &Arc<World>, place: &mut Option<Engine>)
     ] {
         require(value > 0, field, "at least 1", value)?;
     }
+    require(options.accumulate <= 1 << 20, "accumulate", "at most 2^20", options.accumulate)?;
     DistSection::check_ctas("ctas", options.ctas)?;
     let context = options.context;
     let expected = format!("a multiple of --context, {context}");

@@ -49,6 +49,8 @@ fn bad_options_are_named() {
         (&["--device", "cuda"], "device must be cpu: this program was built without the feature"),
         (&["--steps", "0"], "train.steps must be at least 1, got 0"),
         (&["optimizer.lr=1"], "lr"),
+        (&["train.accumulate=9223372036854775807"], "train.accumulate must be at most 2^20"),
+        (&["--scale", "d16-l9223372036854775807"], "scale must be between 1 and 65536 layers"),
         (&["train.seed=5"], "override must be anything but train.seed"),
         (&["--dry-run", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
         (&["--data", "/nowhere/at/all"], "/nowhere/at/all"),

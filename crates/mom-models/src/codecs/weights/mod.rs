@@ -117,6 +117,16 @@ impl Weights {
         let read = file.seek(SeekFrom::Start(entry.offset)).and_then(|_| file.read_exact(&mut bytes));
         read.map_err(|source| CodecError::Io { path: path.clone(), source })?;
         let tensor = stored.tensor(entry.contiguous(bytes, stored), &entry.shape)?;
+        // NaN in a weight would make the same code of everything.
+        let is_finite = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?.iter().all(|x| x.is_finite());
+        if !is_finite {
+            return Err(format(
+                path,
+                Some(entry.offset),
+                "finite numbers",
+                format!("NaN or infinity, in tensor {name}"),
+            ));
+        }
         Ok(tensor.to_dtype(dtype)?.to_device(device)?)
     }
 

@@ -135,11 +135,21 @@ impl Pickle {
             Value::Float(value) => Number::from_f64(*value).map_or(Json::Null, Json::Number),
             Value::Text(text) => Json::from(text.as_str()),
             Value::Sequence(items) => {
-                Json::Array(items.iter().map(|&item| self.json(item, depth - 1, budget)).collect())
+                let mut array = Vec::new();
+                for &item in items {
+                    if *budget == 0 {
+                        break;
+                    }
+                    array.push(self.json(item, depth - 1, budget));
+                }
+                Json::Array(array)
             }
             Value::Dict(items) => {
                 let mut map = Map::new();
                 for &(key, value) in items {
+                    if *budget == 0 {
+                        break;
+                    }
                     if let Some(key) = self.text(key) {
                         map.insert(key.to_owned(), self.json(value, depth - 1, budget));
                     }
