@@ -125,10 +125,14 @@ impl Pickle {
 
     fn json(&self, id: Id, depth: usize, budget: &mut usize) -> serde_json::Value {
         use serde_json::Value as Json;
-        if depth == 0 || *budget == 0 {
+        // Every null counts too: a list may hold itself many times.
+        if *budget == 0 {
             return Json::Null;
         }
         *budget -= 1;
+        if depth == 0 {
+            return Json::Null;
+        }
         match self.get(id) {
             Value::Bool(value) => Json::Bool(*value),
             Value::Int(value) => Json::from(*value),
@@ -160,5 +164,16 @@ impl Pickle {
             Value::Made { state: Some(state), .. } => self.json(*state, depth - 1, budget),
             _ => Json::Null,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_holds_itself_many_times_stays_small() {
+        let pickle = Pickle { values: vec![Value::Sequence(vec![0; 30_000])], root: 0 };
+        assert!(pickle.to_json(0).to_string().len() < 1_000_000);
     }
 }
