@@ -255,6 +255,7 @@ impl Report {
             "complete": self.complete,
             "found": self.tally.found(),
             "used": self.tally.used,
+            "ungrouped": self.tally.ungrouped,
             "skipped": self.tally.skipped,
             "ignored": ignored,
             "items": self.tally.items,

@@ -151,11 +151,11 @@ pub struct Tally {
     /// The first few skipped samples and ignored items, as `place: key: reason`.
     pub examples: Vec<String>,
     /// Of the samples that are used those without the field that the source's `group` names: they are split by their own key.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub ungrouped: u64,
 }
 
-fn is_none(count: &u64) -> bool {
+fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 

@@ -353,9 +353,9 @@ fn a_tokenizer_that_cannot_be_used_is_an_error_that_names_it() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cases/tokenizers");
     let mut n_files = 0;
     for file in files_below(&folder) {
-        let used = TextTokenizer::load(&file).and_then(|tokenizer| tokenizer.encode("abc abc x"));
-        let error = used.expect_err(&file.display().to_string()).to_string();
-        assert!(!error.is_empty());
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let error = TextTokenizer::load(&file).map(drop).expect_err(name).to_string();
+        assert!(error.contains(name), "{error}");
         n_files += 1;
     }
     assert_eq!(n_files, 7);
