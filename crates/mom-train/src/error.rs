@@ -117,8 +117,8 @@ pub enum Error {
     },
     /// A loss, gradient or weight is not finite; no weight was touched.
     #[error(
-        "step {step}: {tensor} is {value}; training stops.{} {}. Where it is not the data, a lower optimizer.learning_rate (in another \
-         folder), a longer optimizer.warmup_steps or train.on_spike=skip may help",
+        "step {step}: {tensor} is {value}; training stops.{} {}. If the data are right, a lower optimizer.learning_rate or a longer \
+         optimizer.warmup_steps (of another folder) may help",
         origin.as_ref().map_or_else(String::new, ToString::to_string),
         checkpoint_in_words(checkpoint.as_deref())
     )]

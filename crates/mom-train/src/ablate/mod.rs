@@ -50,7 +50,7 @@ use report::Beside;
 pub use served::{LOOKED_AT, Served, UNITS, Unserved};
 pub use variants::Variants;
 
-use crate::data::same_sources;
+use crate::data::{outside_of_sources, same_sources};
 use crate::run::{self, FolderLock, Observer, Pace};
 use crate::telemetry::RunResult;
 use crate::{Error, Prepared, Result};
@@ -158,6 +158,9 @@ pub fn run(options: &SweepOptions, command: &str, observer: &mut dyn SweepObserv
     let deadline = options.limit.map(|limit| Instant::now() + limit);
     let Served { plan, skipped } = options.served()?;
     skipped.iter().for_each(|note| observer.note(note));
+    if let Some(first) = plan.first() {
+        outside_of_sources(&first.config.data.sources(), &options.out)?;
+    }
     let _lock = FolderLock::new(&options.out)?;
     // Before hours of work, not after: a folder of other options or other data is refused at once. Runs that are compared are
     // equal in all that a number depends on, their length too.

@@ -5,6 +5,7 @@ use std::path::Path;
 use mom_data::SourceConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::error::require;
 use crate::files::{self, At};
 use crate::{Error, Result};
 
@@ -19,6 +20,21 @@ struct Identity {
     format_version: u32,
     /// Name and contents of each source: names and sizes of its files, as a hash in hexadecimal.
     sources: Vec<(String, String)>,
+}
+
+/// Refuses a folder to write to that lies in a source: what is written there would be taken for data at the next start.
+///
+/// # Errors
+/// Such a folder, with the source.
+pub(crate) fn outside_of_sources(sources: &[SourceConfig], folder: &Path) -> Result<()> {
+    let folder = std::path::absolute(folder).at("find", folder)?;
+    for source in sources {
+        let Some(path) = &source.path else { continue };
+        let inside = std::path::absolute(path).is_ok_and(|path| folder.starts_with(path));
+        let expected = format!("outside of the source {}, {}", source.name(), path.display());
+        require(!inside, "the folder to write to", &expected, folder.display())?;
+    }
+    Ok(())
 }
 
 /// Makes sure that `folder` was made with these sources, or that it is new. Sources that are gone are not compared: their

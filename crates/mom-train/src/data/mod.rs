@@ -13,7 +13,7 @@ use mom_data::scenes::truth::Recogniser;
 use mom_data::{Dataset, ImageNeed, Loader, Order, Progress, SourceConfig, Tokenizers};
 use mom_models::Architecture;
 
-pub(crate) use identity::{same_sources, unchanged_sources};
+pub(crate) use identity::{outside_of_sources, same_sources, unchanged_sources};
 pub(crate) use networks::{OtherBytes, attach};
 pub use published::{Latents, PublishedImages, PublishedSpeech};
 pub(crate) use view::view;
@@ -52,6 +52,7 @@ impl Prepared {
     /// Sources or tokenizers that cannot be read; tokenizers of another configuration; weights that cannot be read, of another
     /// network or size, or other ones than those that tokens were made with.
     pub fn new(config: &RunConfig, folder: &Path, mut progress: impl FnMut(Progress<'_>)) -> Result<Self> {
+        outside_of_sources(&config.data.sources(), folder)?;
         // One process at a time makes what several may use.
         let _lock = FolderLock::wait(folder, PREPARING, || {
             progress(Progress { what: "waiting for another process that prepares these data", done: 0, total: 0 });

@@ -93,8 +93,8 @@ pub fn evaluate(
     let tokenizers = trained.tokenizers_on(options.device)?;
     let prepared = if options.sources.is_empty() {
         // Before anything is written: tokens of other documents would take the place of the run's own.
-        if let Some(run) = trained.folder() {
-            unchanged_sources(&config.data.sources(), run).map_err(other_documents)?;
+        for made in trained.folder().into_iter().chain([folder]) {
+            unchanged_sources(&config.data.sources(), made).map_err(other_documents)?;
         }
         let dataset = mom_data::Dataset::prepare(&config.data.sources(), &tokenizers, &tokens, progress)?;
         let prepared = Prepared::of(tokenizers.clone(), dataset);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::config::{Identity, differences};
-use crate::data::same_sources;
+use crate::data::{outside_of_sources, same_sources};
 use crate::error::require;
 use crate::files::{self, At, FileError};
 use crate::lock::FolderLock;
@@ -30,18 +30,6 @@ pub struct RunFolder {
     _lock: Option<FolderLock>,
 }
 
-/// Refuses a folder that lies in one of its sources: its own files would be taken for data at the next start.
-fn outside_of_sources(folder: &Path, config: &RunConfig) -> Result<()> {
-    let folder = std::path::absolute(folder).at("find", folder)?;
-    for source in config.data.sources() {
-        let Some(path) = &source.path else { continue };
-        let inside = std::path::absolute(path).is_ok_and(|path| folder.starts_with(path));
-        let expected = format!("outside of the source {}, {}", source.name(), path.display());
-        require(!inside, "the run's folder (--out)", &expected, folder.display())?;
-    }
-    Ok(())
-}
-
 impl RunFolder {
     /// Holds a folder, and compares it with a configuration, before anything is read or made.
     ///
@@ -53,7 +41,7 @@ impl RunFolder {
     /// fewer steps than are done; a file that cannot be read.
     pub fn open(path: &Path, config: &RunConfig) -> Result<Self> {
         config.validate()?;
-        outside_of_sources(path, config)?;
+        outside_of_sources(&config.data.sources(), path)?;
         let lock = match FolderLock::new(path) {
             Ok(lock) => Ok(Some(lock)),
             Err(Error::File(error)) if error.is_read_only() => Err(error),

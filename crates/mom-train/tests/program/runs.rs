@@ -11,6 +11,17 @@ fn files_of(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files_of(&path) } else { vec![path] }).collect()
 }
 
+/// A copy that a test may change.
+fn copy_of_shards(folder: &Path) -> PathBuf {
+    let copy = folder.join("shards");
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(shards()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
 #[test]
 fn a_run_writes_its_folder_and_tells_its_losses() {
     let folder = tempfile::tempdir().unwrap();
@@ -45,12 +56,7 @@ fn a_run_writes_its_folder_and_tells_its_losses() {
 #[test]
 fn a_truncated_shard_is_named_and_a_bad_sample_is_skipped_and_counted() {
     let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("shards");
-    fs::create_dir(&copy).unwrap();
-    for entry in fs::read_dir(shards()).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
-    }
+    let copy = copy_of_shards(folder.path());
     let config = write_config(folder.path(), &copy);
 
     // One image does not decode: the sample is skipped, the run is not.
@@ -110,12 +116,7 @@ fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 #[test]
 fn an_evaluation_takes_nothing_from_a_run_and_tells_what_it_did_not_take() {
     let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("shards");
-    fs::create_dir(&copy).unwrap();
-    for entry in fs::read_dir(shards()).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
-    }
+    let copy = copy_of_shards(folder.path());
     let (config, out) = (write_config(folder.path(), &copy), folder.path().join("out"));
     assert!(train(&config, &out, &["train.steps=4", "train.checkpoint_every=2"]).status.success());
     let eval = || mom_train(&["eval", "--model", out.to_str().unwrap()]);
@@ -141,6 +142,27 @@ fn an_evaluation_takes_nothing_from_a_run_and_tells_what_it_did_not_take() {
     assert!(told.contains("step-00000004 is damaged") && told.contains("taking step 2"), "{told}");
 }
 
+/// Of several runs, such as those of a comparison.
+#[test]
+fn an_evaluation_takes_nothing_from_tokens_that_runs_share() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = copy_of_shards(folder.path());
+    let (config, out, prepared) =
+        (write_config(folder.path(), &copy), folder.path().join("out"), folder.path().join("prepared"));
+    let shared = format!("data.prepared={}", prepared.display());
+    assert!(train(&config, &out, &[&shared, "train.steps=2"]).status.success());
+    let eval = || mom_train(&["eval", "--model", out.to_str().unwrap()]);
+    let tokens = contents(&prepared);
+    fs::remove_file(copy.join("shard-000001.tar")).unwrap();
+    assert!(error_of(&eval()).contains("--data"));
+    assert_eq!(contents(&prepared), tokens);
+    // They lie elsewhere now: nothing is made in their place.
+    fs::rename(&prepared, folder.path().join("away")).unwrap();
+    let message = error_of(&eval());
+    assert!(message.contains("is not here") && message.contains("data.prepared"), "{message}");
+    assert!(!prepared.exists());
+}
+
 #[test]
 fn what_a_run_is_better_not_begun_with_is_told_before() {
     let folder = tempfile::tempdir().unwrap();
@@ -149,6 +171,9 @@ fn what_a_run_is_better_not_begun_with_is_told_before() {
     let message = error_of(&train(&config, &inside, &[]));
     assert!(message.contains("outside of the source shards"), "{message}");
     assert!(!inside.exists());
+    let (data, out) = (shards().to_str().unwrap(), inside.to_str().unwrap());
+    let message = error_of(&mom_train(&["ablate", "--data", data, "--out", out, "--scale", "nano"]));
+    assert!(message.contains("outside of the source shards") && !inside.exists(), "{message}");
     let output = train(&config, &folder.path().join("short"), &["data.seqlen=24"]);
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && told.contains("every image is cut"), "{told}");
